@@ -1,0 +1,152 @@
+"""The only module that prints: headings, notes, progress with an ETA, timings, the closing summary.
+
+Colours and a moving bar in a terminal; plain lines, one every 30 seconds on long work, everywhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from build_config.model import StepTiming
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PLAIN_INTERVAL = 30.0
+"""Seconds between lines of progress where there is no terminal."""
+
+
+def duration(seconds: float) -> str:
+    """``75`` -> ``1 min 15 s``; below a minute ``12 s``; hours as ``1 h 02 min``."""
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:  # noqa: PLR2004
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def megabytes(size: float) -> str:
+    """Bytes as people read them, in units of a million."""
+    return f"{size / 1e6:.1f} MB"
+
+
+@dataclass(slots=True)
+class ProgressBar:
+    """One piece of long work. ``total`` and ``completed`` are in any one unit (bytes, weights); ``eta`` is in seconds."""
+
+    description: str
+    total: float
+    emit: Callable[[str], None]
+    rich: Progress | None = None
+    task: TaskID | None = None
+    started: float = field(default_factory=time.monotonic)
+    completed: float = 0.0
+    last_line: float = field(default_factory=time.monotonic)
+
+    def update(
+        self, completed: float, *, total: float | None = None, note: str = "", eta: float | None = None
+    ) -> None:
+        """Set how far it is. Without ``eta`` the remaining time is projected from the pace so far."""
+        self.completed = completed
+        if total is not None:
+            self.total = total
+        if eta is None:
+            eta = self._projected()
+        remaining = f"ETA {duration(eta)}" if eta is not None else "ETA ?"
+        if self.rich is not None and self.task is not None:
+            self.rich.update(
+                self.task, completed=completed, total=self.total or None, eta=remaining, note=escape(note)[:60]
+            )
+        elif time.monotonic() - self.last_line >= PLAIN_INTERVAL:
+            self.last_line = time.monotonic()
+            share = 100 * completed / self.total if self.total else 0.0
+            text = f"  {self.description}: {share:.0f} %, {remaining}"
+            self.emit(f"{text}, {note}" if note else text)
+
+    def _projected(self) -> float | None:
+        elapsed = time.monotonic() - self.started
+        if self.completed <= 0 or elapsed < 1.0:
+            return None
+        return max(0.0, (self.total - self.completed) * elapsed / self.completed)
+
+
+class Console:
+    """Everything a user sees. ``terminal`` forces or forbids the moving form; by default the stream decides."""
+
+    def __init__(self, *, terminal: bool | None = None) -> None:
+        self._rich = RichConsole(
+            file=sys.stdout, force_terminal=terminal, highlight=False, soft_wrap=True, emoji=False
+        )
+        self._timings: list[StepTiming] = []
+
+    @property
+    def timings(self) -> tuple[StepTiming, ...]:
+        """The steps that ended so far, in order."""
+        return tuple(self._timings)
+
+    @contextlib.contextmanager
+    def step(self, name: str, title: str) -> Iterator[None]:
+        """A heading now, the wall time of the block afterwards, also kept in ``timings`` under ``name``."""
+        self._rich.print(f"[bold cyan]==>[/] [bold]{escape(title)}[/]")
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = time.monotonic() - start
+            self._timings.append(StepTiming(step=name, seconds=round(seconds, 3)))
+        self._rich.print(f"    [dim]{escape(name)}: {duration(seconds)}[/]")
+
+    def note(self, text: str) -> None:
+        """A line of information."""
+        self._rich.print(f"    {escape(text)}")
+
+    def warn(self, text: str) -> None:
+        """A line that should not be overlooked."""
+        self._rich.print(f"[bold yellow]warning:[/] {escape(text)}")
+
+    def error(self, text: str) -> None:
+        """The closing message of a failed run."""
+        self._rich.print(f"[bold red]error:[/] {escape(text)}")
+
+    def raw(self, text: str) -> None:
+        """Text for another program (JSON, a list), printed as it is."""
+        self._rich.print(text, markup=False, highlight=False)
+
+    @contextlib.contextmanager
+    def progress(self, description: str, total: float) -> Iterator[ProgressBar]:
+        """A bar with an ETA in a terminal; plain lines otherwise."""
+        if not self._rich.is_terminal:
+            yield ProgressBar(description, total, self.note)
+            return
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[eta]}"),
+            TextColumn("[dim]{task.fields[note]}[/]"),
+        )
+        with Progress(*columns, console=self._rich, transient=True, refresh_per_second=4) as rich:
+            task = rich.add_task(escape(description), total=total or None, eta="", note="")
+            yield ProgressBar(description, total, self.note, rich, task)
+
+    def table(self, title: str, rows: tuple[tuple[str, ...], ...], header: tuple[str, ...] = ()) -> None:
+        """Rows of text in columns."""
+        table = Table(title=title, title_justify="left", show_header=bool(header), box=None, pad_edge=False)
+        for column in header or ("",) * max((len(row) for row in rows), default=0):
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        self._rich.print(table)

@@ -1,0 +1,403 @@
+"""The frozen types that steps hand to one another: standard library and ``packaging`` only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+from packaging.version import Version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PlatformName = Literal["linux-x86_64", "win-amd64"]
+
+_ARCH = re.compile(r"(?P<number>[1-9][0-9]{1,2})(?P<suffix>[af]?)(?:-(?P<kind>real|virtual))?")
+
+
+# --------------------------------------------------------------------------------------------------------- locks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedFile:
+    """One file of a package index, named by digest: nothing else is ever unpacked.
+
+    ``size`` is in bytes. ``sha256`` is 64 lower-case hexadecimal digits.
+    """
+
+    name: str
+    version: str
+    filename: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolkitLock:
+    """A CUDA toolkit as NVIDIA's wheels for one platform. ``cuda`` is ``major.minor``."""
+
+    cuda: str
+    platform: PlatformName
+    files: tuple[LockedFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLock:
+    """llama-cpp-python's source distribution; it carries llama.cpp."""
+
+    file: LockedFile
+
+
+# ------------------------------------------------------------------------------------------------- architectures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class CudaArch:
+    """One entry of ``CMAKE_CUDA_ARCHITECTURES``: ``89-real``, ``90-virtual``, ``120a-real``.
+
+    ``number`` is ten times major plus minor of the compute capability. ``suffix`` is ``a`` (this architecture only),
+    ``f`` (this family only) or empty. ``kind`` is ``real`` (a cubin) or ``virtual`` (PTX).
+    """
+
+    number: int
+    suffix: Literal["", "a", "f"] = ""
+    kind: Literal["real", "virtual"] = "real"
+
+    @classmethod
+    def parse(cls, text: str) -> CudaArch:
+        """Read ``89``, ``89-real``, ``120a-real`` or ``90-virtual``; a bare number means ``-real``.
+
+        Raises ``ValueError`` for anything else.
+        """
+        match = _ARCH.fullmatch(text)
+        if match is None:
+            message = f"{text!r} is not a CUDA architecture"
+            raise ValueError(message)
+        suffix = match["suffix"]
+        kind = match["kind"] or "real"
+        if suffix not in ("", "a", "f") or kind not in ("real", "virtual"):  # pragma: no cover - the pattern forbids it
+            raise AssertionError(text)
+        return cls(number=int(match["number"]), suffix=suffix, kind=kind)
+
+    @property
+    def capability(self) -> str:
+        """The compute capability as users know it: ``8.9``."""
+        return f"{self.number // 10}.{self.number % 10}"
+
+    @property
+    def name(self) -> str:
+        """The name nvcc and cuobjdump use: ``sm_89`` for a cubin, ``compute_89`` for PTX."""
+        return f"{'sm' if self.kind == 'real' else 'compute'}_{self.number}{self.suffix}"
+
+    def __str__(self) -> str:
+        """CMake's spelling."""
+        return f"{self.number}{self.suffix}-{self.kind}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One CUDA backend library: ``libggml-cuda-<name>.so`` compiled for ``archs``."""
+
+    name: str
+    archs: tuple[CudaArch, ...]
+
+    @property
+    def cmake_architectures(self) -> str:
+        """The value of ``CMAKE_CUDA_ARCHITECTURES``."""
+        return ";".join(str(arch) for arch in self.archs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchSelection:
+    """What ``--arch`` was resolved to. ``notice`` is a line for the user where the choice was ours, else ``None``."""
+
+    requested: str
+    shards: tuple[Shard, ...]
+    portable: bool = False
+    notice: str | None = None
+
+
+# ----------------------------------------------------------------------------------------------------- inputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTree:
+    """The staged sources at the canonical path.
+
+    ``llama_cpp`` is llama.cpp's root, ``bindings`` the root of llama-cpp-python (with ``llama_cpp/`` in it).
+    The digests are over names and contents (hexadecimal SHA-256). ``locked`` is false when llama.cpp is a checkout of
+    the user's. ``commit`` is llama.cpp's commit, or ``unknown``.
+    """
+
+    version: Version
+    llama_cpp: Path
+    bindings: Path
+    llama_cpp_digest: str
+    bindings_digest: str
+    locked: bool
+    commit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """An executable: where it is, its version, and how it was found (for messages and for the record)."""
+
+    path: Path
+    version: str
+    found_via: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaToolkit:
+    """A CUDA toolkit root with ``bin/nvcc``.
+
+    ``version`` is nvcc's (``13.0.88``). ``identity`` is what distinguishes its bytes: the digest of the lock for the
+    locked toolkit, of the compiler's programs for an installed one. ``libraries`` are sonames the built shard will
+    need and that stay outside the wheel.
+    """
+
+    root: Path
+    nvcc: Program
+    version: str
+    identity: str
+    locked: bool
+
+    @property
+    def release(self) -> str:
+        """``major.minor``: ``13.0``."""
+        major, minor = self.version.split(".")[:2]
+        return f"{major}.{minor}"
+
+    @property
+    def tag(self) -> str:
+        """The usual short name: ``cu130``."""
+        return "cu" + self.release.replace(".", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCompiler:
+    """GCC's C and C++ drivers. ``identity`` is a digest over the compiler proper, assembler and linker in use."""
+
+    cc: Program
+    cxx: Program
+    identity: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolchain:
+    """Everything that compiles and links."""
+
+    cuda: CudaToolkit
+    host: HostCompiler
+    cmake: Program
+    ninja: Program
+    launcher: Program | None
+    cuobjdump: Program | None
+
+
+# ------------------------------------------------------------------------------------------------------- units
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitKey:
+    """What makes a build unit what it is: ``digest`` over ``inputs`` (sorted name-value pairs)."""
+
+    digest: str
+    inputs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltFile:
+    """One file of a unit or of a wheel: name relative to its folder, size in bytes, digest."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheStatistics:
+    """What the object cache did in one build. Counts of compilations."""
+
+    hits: int = 0
+    misses: int = 0
+    not_cacheable: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildUnit:
+    """A finished unit in the store.
+
+    ``compiled`` is the number of build steps that ran this time; 0 when it came from the store. ``seconds`` is wall
+    time of this run.
+    """
+
+    name: str
+    key: UnitKey
+    folder: Path
+    files: tuple[BuiltFile, ...]
+    shard: Shard | None
+    from_store: bool
+    compiled: int
+    seconds: float
+    cache: CacheStatistics = field(default_factory=CacheStatistics)
+
+
+# ------------------------------------------------------------------------------------------------------- wheel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel:
+    """A wheel file. ``tags`` are the compressed tag sets of its name; ``size`` is in bytes."""
+
+    path: Path
+    version: Version
+    tags: tuple[str, ...]
+    sha256: str
+    size: int
+
+
+class Severity(StrEnum):
+    """How bad a finding is. Any ``error`` keeps a wheel from being published."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that inspection or validation saw. ``code`` is stable and greppable, like ``rpath-outside``."""
+
+    code: str
+    severity: Severity
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WheelDeclaration:
+    """What a wheel claims to be; inspection holds the file against it."""
+
+    version: Version
+    shards: tuple[Shard, ...]
+    cuda: str
+    forbidden_paths: tuple[str, ...]
+    max_size: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectionReport:
+    """All findings about one wheel, by digest. ``checks`` names every check that ran."""
+
+    wheel_sha256: str
+    checks: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        """No finding is an error, and checks did run."""
+        return bool(self.checks) and all(f.severity is not Severity.ERROR for f in self.findings)
+
+
+class Verdict(StrEnum):
+    """Where the layers of a wheel were seen to run. ``gpu-verified`` needs a real card."""
+
+    GPU_VERIFIED = "gpu-verified"
+    SIMULATED_DEVICE_VERIFIED = "simulated-device-verified"
+    CPU_FALLBACK_VERIFIED = "cpu-fallback-verified"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerPlacement:
+    """Where one layer is. ``weights`` and ``kv_cache`` are ggml device names (``CPU``, ``CUDA0``), or ``None`` where
+    the log did not say."""
+
+    layer: int
+    weights: str | None
+    kv_cache: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuDevice:
+    """A card. ``memory`` is in bytes, ``capability`` like ``8.9``."""
+
+    index: int
+    name: str
+    capability: str
+    memory: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """The NVIDIA driver: its version and the newest CUDA it runs (``13.0``)."""
+
+    version: str
+    cuda: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What matters of the machine on which something was measured or validated. No host name, no path."""
+
+    system: str
+    cpu: str
+    cores: int
+    glibc: str
+    driver: Driver | None
+    gpus: tuple[GpuDevice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationReport:
+    """What happened when the wheel was installed and used.
+
+    ``cpu_variant`` is the CPU backend that was loaded (``zen4``). ``text`` is what the tiny random model generated:
+    noise, kept to show that it ran. ``cuda_reason`` is the loader's own sentence when CUDA is not in use.
+    """
+
+    wheel_sha256: str
+    verdict: Verdict
+    machine: Machine
+    placements: tuple[LayerPlacement, ...]
+    offloaded: tuple[int, int] | None
+    cpu_variant: str | None
+    cuda_reason: str | None
+    tokens_generated: int
+    text: str
+    findings: tuple[Finding, ...]
+    seconds: float
+
+
+# ------------------------------------------------------------------------------------------------------ record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTiming:
+    """Wall seconds of one step."""
+
+    step: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRecord:
+    """Everything that went into a wheel and everything seen of it; published beside it."""
+
+    wheel: str
+    version: str
+    sha256: str
+    size: int
+    created: str
+    pipeline: str
+    sources_locked: bool
+    llama_cpp_commit: str
+    locks: tuple[tuple[str, str], ...]
+    toolchain: tuple[tuple[str, str], ...]
+    units: tuple[UnitKey, ...]
+    shards: tuple[Shard, ...]
+    steps: tuple[StepTiming, ...]
+    inspection: InspectionReport
+    validation: ValidationReport

@@ -1,0 +1,239 @@
+"""The only module that starts processes: log file, environment, output lines, interruption.
+
+No shell is ever involved: a command is a tuple of arguments.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import queue
+import shlex
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import psutil
+
+from build_config.errors import CommandError, DiskFullError, InterruptedRunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+TAIL_LINES = 4000
+INTERRUPT_GRACE = 1.0
+"""Seconds a program gets to stop by itself after Ctrl-C before it is killed: the whole run must stop within two."""
+NO_SPACE = ("No space left on device", "Disk quota exceeded", "not enough space on the disk")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A program call. ``environment`` is the whole environment, or ``None`` for the current one; ``changes`` is applied
+    on top of it (``None`` removes a variable) and is what the log shows."""
+
+    argv: tuple[str, ...]
+    cwd: Path | None = None
+    environment: Mapping[str, str] | None = None
+    changes: Mapping[str, str | None] = field(default_factory=dict)
+    log: Path | None = None
+
+    def full_environment(self) -> dict[str, str]:
+        """The environment that the program gets."""
+        base = dict(os.environ if self.environment is None else self.environment)
+        for name, value in self.changes.items():
+            if value is None:
+                base.pop(name, None)
+            else:
+                base[name] = value
+        return base
+
+    def __str__(self) -> str:
+        """The call as one would type it, with the changed variables in front."""
+        changed = [f"{name}={shlex.quote(value)}" for name, value in self.changes.items() if value is not None]
+        return " ".join([*changed, shlex.join(self.argv)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """A finished program. ``output`` is the end of standard output and error together (at most ``TAIL_LINES`` lines);
+    ``seconds`` is wall time."""
+
+    command: Command
+    returncode: int
+    output: str
+    seconds: float
+
+
+def run(
+    command: Command,
+    *,
+    check: bool = True,
+    timeout: float | None = None,
+    on_line: Callable[[str], None] | None = None,
+    on_tick: Callable[[int], None] | None = None,
+) -> Completed:
+    """Run a program to its end, line by line.
+
+    ``on_line`` gets each line of output; ``on_tick`` gets the process id about twice a second. The log file holds the
+    call and everything that was printed. Ctrl-C stops the program and everything it started.
+
+    Raises ``CommandError`` when ``check`` and the status is not 0, or on ``timeout`` (seconds); ``DiskFullError`` when
+    a failed program says so; ``InterruptedRunError`` on Ctrl-C.
+    """
+    start = time.monotonic()
+    tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+    with _open_log(command) as log:
+        try:
+            process = subprocess.Popen(  # noqa: S603  # argument list, no shell; this is the one place
+                command.argv,
+                cwd=command.cwd,
+                env=command.full_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            message = f"{command.argv[0]} could not be started: {error.strerror}"
+            raise CommandError(message) from error
+        try:
+            for line in _lines(process, start, timeout, on_tick):
+                tail.append(line)
+                if log is not None:
+                    log.write(line + "\n")
+                if on_line is not None:
+                    on_line(line)
+            returncode = process.wait()
+        except KeyboardInterrupt as interrupt:
+            _stop_tree(process)
+            message = "Stopped. What was finished is kept; the same command goes on from here."
+            raise InterruptedRunError(message, log=command.log) from interrupt
+        except TimeoutError as error:
+            _stop_tree(process)
+            message = f"{command.argv[0]} did not end within {timeout:.0f} s and was stopped"
+            raise CommandError(message, log=command.log) from error
+        except BaseException:
+            _stop_tree(process)
+            raise
+    completed = Completed(
+        command=command, returncode=returncode, output="\n".join(tail), seconds=time.monotonic() - start
+    )
+    if check and returncode != 0:
+        raise_for(completed)
+    return completed
+
+
+def raise_for(completed: Completed) -> None:
+    """Raise what a failed program means: ``DiskFullError`` where it says so, ``CommandError`` otherwise."""
+    log = completed.command.log
+    for sign in NO_SPACE:
+        if sign.lower() in completed.output.lower():
+            message = f"The disk is full: {completed.command.argv[0]} said {sign!r}. What was finished is kept."
+            remedy = "free some space (nox -s doctor says how much is needed), then run the same command again"
+            raise DiskFullError(message, remedy=remedy, log=log)
+    last = [line for line in completed.output.splitlines() if line.strip()][-15:]
+    message = "\n".join([f"{completed.command} ended with status {completed.returncode}", *last])
+    raise CommandError(message, log=log)
+
+
+def capture(*argv: str, timeout: float = 60.0, changes: Mapping[str, str | None] | None = None) -> Completed:
+    """Run a quick query program and return its output; a non-zero status is the caller's to judge."""
+    return run(Command(argv=argv, changes=changes or {}), check=False, timeout=timeout)
+
+
+def running_arguments(pid: int) -> Iterator[tuple[str, ...]]:
+    """The argument lists of the direct children of a process: what a build tool is busy with right now."""
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(pid).children():
+            with contextlib.suppress(psutil.Error):
+                yield tuple(child.cmdline())
+
+
+def stop_strays(folder: Path) -> int:
+    """Stop processes of this user that still work inside ``folder``; returns how many.
+
+    A build that was killed outright leaves its running compilers behind: Ninja gives each a process group of its own.
+    They would write object files under the feet of the next build.
+    """
+    strays = []
+    me = os.getpid()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            where = Path(process.cwd())
+            if process.pid != me and (where == folder or folder in where.parents):
+                strays.append(process)
+    _kill(strays)
+    return len(strays)
+
+
+@contextlib.contextmanager
+def _open_log(command: Command) -> Iterator[IO[str] | None]:
+    if command.log is None:
+        yield None
+        return
+    command.log.parent.mkdir(parents=True, exist_ok=True)
+    with command.log.open("a", encoding="utf-8", buffering=1) as log:
+        log.write(f"$ {command}\n")
+        yield log
+
+
+def _lines(
+    process: subprocess.Popen[str],
+    start: float,
+    timeout: float | None,
+    on_tick: Callable[[int], None] | None,
+) -> Iterator[str]:
+    """Yield lines as they come and tick in between; a thread reads, so that a silent program cannot block Ctrl-C."""
+    stream = process.stdout
+    if stream is None:  # pragma: no cover - Popen was asked for a pipe
+        raise AssertionError
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in stream:
+            lines.put(line.rstrip("\r\n"))
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    next_tick = start
+    while True:
+        now = time.monotonic()
+        if timeout is not None and now - start > timeout:
+            raise TimeoutError
+        if on_tick is not None and now >= next_tick:
+            on_tick(process.pid)
+            next_tick = now + 0.5
+        try:
+            line = lines.get(timeout=0.25)
+        except queue.Empty:
+            continue
+        if line is None:
+            return
+        yield line
+
+
+def _stop_tree(process: subprocess.Popen[str]) -> None:
+    """Interrupt a process and everything below it, then kill what is left."""
+    with contextlib.suppress(psutil.Error):
+        root = psutil.Process(process.pid)
+        family = [root, *root.children(recursive=True)]
+        for member in family:
+            with contextlib.suppress(psutil.Error):
+                member.terminate()
+        _, alive = psutil.wait_procs(family, timeout=INTERRUPT_GRACE)
+        _kill(alive)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=INTERRUPT_GRACE)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=INTERRUPT_GRACE)
