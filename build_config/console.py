@@ -54,9 +54,7 @@ class ProgressBar:
     completed: float = 0.0
     last_line: float = field(default_factory=time.monotonic)
 
-    def update(
-        self, completed: float, *, total: float | None = None, note: str = "", eta: float | None = None
-    ) -> None:
+    def update(self, completed: float, *, total: float | None = None, note: str = "", eta: float | None = None) -> None:
         """Set how far it is. Without ``eta`` the remaining time is projected from the pace so far."""
         self.completed = completed
         if total is not None:
@@ -85,9 +83,7 @@ class Console:
     """Everything a user sees. ``terminal`` forces or forbids the moving form; by default the stream decides."""
 
     def __init__(self, *, terminal: bool | None = None) -> None:
-        self._rich = RichConsole(
-            file=sys.stdout, force_terminal=terminal, highlight=False, soft_wrap=True, emoji=False
-        )
+        self._rich = RichConsole(file=sys.stdout, force_terminal=terminal, highlight=False, soft_wrap=True, emoji=False)
         self._timings: list[StepTiming] = []
 
     @property

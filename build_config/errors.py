@@ -139,8 +139,6 @@ class StepResultError(PipelineError):
     exit_code = 25
 
 
-
-
 class InterruptedRunError(PipelineError):
     """The user stopped the run. What was finished is kept."""
 

@@ -1,0 +1,23 @@
+"""Rules for all tests: unit tests start no process; gpu tests fail rather than skip where a card was promised."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any, NoReturn
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-gpu", action="store_true", help="a gpu test that cannot run is a failure")
+
+
+@pytest.fixture(autouse=True)
+def _no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("unit") is None:
+        return
+
+    def forbidden(*args: Any, **_: Any) -> NoReturn:
+        pytest.fail(f"a unit test started a process: {args}")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", forbidden)
