@@ -1,0 +1,161 @@
+"""What went into a wheel and what was seen of it, as one record without a path of the machine that made it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from build_config import jsonio
+from build_config.layout import CANONICAL_WORK_ROOT
+from build_config.model import BuildRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from build_config.model import (
+        BuildUnit,
+        InspectionReport,
+        Program,
+        SourceTree,
+        StepTiming,
+        Toolchain,
+        ValidationReport,
+        Wheel,
+    )
+
+UNKNOWN = "unknown"
+
+# An absolute path: after a compiler's -I or -L or a file: address, or where no word goes on (so not in ``a/b`` and not
+# in ``https://host/a``); on Windows a drive letter in front.
+_ABSOLUTE_PATH = re.compile(
+    r"""(?:(?<=-I)|(?<=-L)|(?<=file://)|(?<![\w./]))(?:/(?!/)|[A-Za-z]:[\\/])[^\s"'<>|;,:()\[\]]+"""
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_MAX_SYMBOLIC_REFS = 5
+
+
+def make_record(  # noqa: PLR0913  # one keyword for each thing that a record tells
+    *,
+    wheel: Wheel,
+    sources: SourceTree,
+    toolchain: Toolchain,
+    units: tuple[BuildUnit, ...],
+    locks: tuple[tuple[str, str], ...],
+    steps: tuple[StepTiming, ...],
+    inspection: InspectionReport,
+    validation: ValidationReport,
+    pipeline: str,
+    created: datetime,
+) -> BuildRecord:
+    """The record of one wheel: the same arguments give the same record.
+
+    ``locks`` are names and digests of the lock files. ``created`` must know its time zone; it is recorded in UTC.
+    Every absolute path, wherever it stands in the arguments, is replaced by ``<path>``; only the canonical work root,
+    which is the same on every machine, may stay.
+
+    Raises ``ValueError`` for a time without a zone.
+    """
+    if created.tzinfo is None:
+        message = "created must have a time zone"
+        raise ValueError(message)
+    record = BuildRecord(
+        wheel=wheel.path.name,
+        version=str(wheel.version),
+        sha256=wheel.sha256,
+        size=wheel.size,
+        created=created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        pipeline=pipeline,
+        sources_locked=sources.locked,
+        llama_cpp_commit=sources.commit,
+        locks=tuple(sorted(locks)),
+        toolchain=_toolchain(toolchain),
+        units=tuple(unit.key for unit in units),
+        shards=tuple(unit.shard for unit in units if unit.shard is not None),
+        steps=steps,
+        inspection=inspection,
+        validation=validation,
+    )
+    return jsonio.from_data(_without_paths(jsonio.to_data(record)), BuildRecord)
+
+
+def pipeline_version(checkout: Path) -> str:
+    """The version of this pipeline and the commit that is checked out: ``0.1.0 (commit 1f0c...)``.
+
+    Both are read from files, git is not run, so it cannot tell whether the working tree was changed. What cannot be
+    read is called ``unknown``.
+    """
+    try:
+        version = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    except (OSError, KeyError, ValueError):
+        version = UNKNOWN
+    return f"{version} (commit {_commit(checkout)})"
+
+
+# ------------------------------------------------------------------------------------------------------- details
+
+
+def _toolchain(toolchain: Toolchain) -> tuple[tuple[str, str], ...]:
+    cuda, host = toolchain.cuda, toolchain.host
+    pairs = [
+        ("cuda", cuda.version),
+        ("cuda.identity", cuda.identity),
+        ("cuda.locked", "yes" if cuda.locked else "no"),
+        ("cuda.found-via", cuda.nvcc.found_via),
+        ("cc", _described(host.cc)),
+        ("cxx", _described(host.cxx)),
+        ("host.identity", host.identity),
+        ("cmake", _described(toolchain.cmake)),
+        ("ninja", _described(toolchain.ninja)),
+        ("launcher", "none" if toolchain.launcher is None else _described(toolchain.launcher)),
+        ("cuobjdump", "none" if toolchain.cuobjdump is None else _described(toolchain.cuobjdump)),
+    ]
+    return tuple(pairs)
+
+
+def _described(program: Program) -> str:
+    return f"{program.path.name} {program.version} ({program.found_via})"
+
+
+def _without_paths(data: Any) -> Any:
+    if isinstance(data, str):
+        return _ABSOLUTE_PATH.sub(_replacement, data)
+    if isinstance(data, dict):
+        return {key: _without_paths(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_without_paths(value) for value in data]
+    return data
+
+
+def _replacement(match: re.Match[str]) -> str:
+    root = CANONICAL_WORK_ROOT.as_posix()
+    return match[0] if match[0] == root or match[0].startswith(f"{root}/") else "<path>"
+
+
+def _commit(checkout: Path) -> str:
+    """The commit that ``HEAD`` names, read as git's own documents lay the files out."""
+    try:
+        git = checkout / ".git"
+        if git.is_file():  # a worktree or a submodule: the file says where the real one is
+            git = checkout / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+        common = git / "commondir"
+        shared = git / common.read_text(encoding="utf-8").strip() if common.is_file() else git
+        value = (git / "HEAD").read_text(encoding="utf-8").strip()
+        for _ in range(_MAX_SYMBOLIC_REFS):
+            if not value.startswith("ref:"):
+                break
+            value = _ref(value.removeprefix("ref:").strip(), git, shared)
+    except (OSError, UnicodeDecodeError):
+        return UNKNOWN
+    return value if _COMMIT.fullmatch(value) else UNKNOWN
+
+
+def _ref(name: str, git: Path, shared: Path) -> str:
+    for root in (git, shared):
+        if (root / name).is_file():
+            return (root / name).read_text(encoding="utf-8").strip()
+    packed = shared / "packed-refs"
+    lines = packed.read_text(encoding="utf-8").splitlines() if packed.is_file() else []
+    found = (line.split()[0] for line in lines if line.endswith(f" {name}"))
+    return next(found, UNKNOWN)
