@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from build_config.model import StepTiming
+from build_config.model import Finding, Severity, StepTiming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 PLAIN_INTERVAL = 30.0
 """Seconds between lines of progress where there is no terminal."""
@@ -43,7 +44,7 @@ def megabytes(size: float) -> str:
 
 @dataclass(slots=True)
 class ProgressBar:
-    """One piece of long work. ``total`` and ``completed`` are in any one unit (bytes, weights); ``eta`` is in seconds."""
+    """One piece of long work. ``total`` and ``completed`` are in one unit of the caller's; ``eta`` is in seconds."""
 
     description: str
     total: float
@@ -114,6 +115,13 @@ class Console:
     def error(self, text: str) -> None:
         """The closing message of a failed run."""
         self._rich.print(f"[bold red]error:[/] {escape(text)}")
+
+    def findings(self, findings: tuple[Finding, ...]) -> None:
+        """One line for each finding, the bad ones in colour."""
+        colours = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
+        for finding in findings:
+            colour = colours[finding.severity]
+            self._rich.print(f"    [{colour}]{finding.severity}[/] {escape(finding.code)}: {escape(finding.message)}")
 
     def raw(self, text: str) -> None:
         """Text for another program (JSON, a list), printed as it is."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from packaging.version import Version
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PlatformName = Literal["linux-x86_64", "win-amd64"]
 
@@ -75,10 +73,8 @@ class CudaArch:
         if match is None:
             message = f"{text!r} is not a CUDA architecture"
             raise ValueError(message)
-        suffix = match["suffix"]
-        kind = match["kind"] or "real"
-        if suffix not in ("", "a", "f") or kind not in ("real", "virtual"):  # pragma: no cover - the pattern forbids it
-            raise AssertionError(text)
+        suffix: Literal["", "a", "f"] = "a" if match["suffix"] == "a" else "f" if match["suffix"] == "f" else ""
+        kind: Literal["real", "virtual"] = "virtual" if match["kind"] == "virtual" else "real"
         return cls(number=int(match["number"]), suffix=suffix, kind=kind)
 
     @property
@@ -312,8 +308,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerPlacement:
-    """Where one layer is. ``weights`` and ``kv_cache`` are ggml device names (``CPU``, ``CUDA0``), or ``None`` where
-    the log did not say."""
+    """Where one layer is.
+
+    ``weights`` and ``kv_cache`` are ggml device names (``CPU``, ``CUDA0``), or ``None`` where the log did not say.
+    """
 
     layer: int
     weights: str | None

@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -22,7 +23,7 @@ import psutil
 from build_config.errors import CommandError, DiskFullError, InterruptedRunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 TAIL_LINES = 4000
 INTERRUPT_GRACE = 1.0
@@ -32,8 +33,11 @@ NO_SPACE = ("No space left on device", "Disk quota exceeded", "not enough space 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A program call. ``environment`` is the whole environment, or ``None`` for the current one; ``changes`` is applied
-    on top of it (``None`` removes a variable) and is what the log shows."""
+    """A program call.
+
+    ``environment`` is the whole environment, or ``None`` for the current one; ``changes`` is applied on top of it
+    (``None`` removes a variable) and is what the log shows.
+    """
 
     argv: tuple[str, ...]
     cwd: Path | None = None
@@ -59,8 +63,10 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """A finished program. ``output`` is the end of standard output and error together (at most ``TAIL_LINES`` lines);
-    ``seconds`` is wall time."""
+    """A finished program.
+
+    ``output`` is the end of standard output and error together (at most ``TAIL_LINES`` lines); ``seconds`` is wall time.
+    """
 
     command: Command
     returncode: int
@@ -132,14 +138,19 @@ def run(
 def raise_for(completed: Completed) -> None:
     """Raise what a failed program means: ``DiskFullError`` where it says so, ``CommandError`` otherwise."""
     log = completed.command.log
-    for sign in NO_SPACE:
-        if sign.lower() in completed.output.lower():
-            message = f"The disk is full: {completed.command.argv[0]} said {sign!r}. What was finished is kept."
-            remedy = "free some space (nox -s doctor says how much is needed), then run the same command again"
-            raise DiskFullError(message, remedy=remedy, log=log)
+    if says_disk_full(completed.output):
+        message = f"The disk is full: {completed.command.argv[0]} could not write. What was finished is kept."
+        remedy = "free some space (nox -s doctor says how much is needed), then run the same command again"
+        raise DiskFullError(message, remedy=remedy, log=log)
     last = [line for line in completed.output.splitlines() if line.strip()][-15:]
     message = "\n".join([f"{completed.command} ended with status {completed.returncode}", *last])
     raise CommandError(message, log=log)
+
+
+def says_disk_full(output: str) -> bool:
+    """Whether a program's output says that the disk, or the user's share of it, is full."""
+    lowered = output.lower()
+    return any(sign.lower() in lowered for sign in NO_SPACE)
 
 
 def capture(*argv: str, timeout: float = 60.0, changes: Mapping[str, str | None] | None = None) -> Completed:

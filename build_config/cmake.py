@@ -1,0 +1,101 @@
+"""CMake's arguments and cache entries as pure functions: a test asserts them without running anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from build_config.layout import Layout
+    from build_config.model import Shard, SourceTree, Toolchain
+    from build_config.settings import Settings
+
+UNIT_TARGET = "lcw_unit"
+STRIP = "-Wl,-s -Wl,--build-id=none"
+"""A link without symbol table and build-id: both differ where nothing that runs differs."""
+RANDOM_SEED_SINCE = (12, 9)
+"""The first CUDA release whose nvcc knows ``--frandom-seed``."""
+
+
+def core_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
+    """Cache entries of the core unit."""
+    return {
+        **_common_entries(settings, tree, layout, toolchain),
+        **settings.core.defines,
+        "LCW_UNIT": "core",
+        "LCW_CPU_VARIANTS": ";".join(settings.core.cpu_variants),
+    }
+
+
+def shard_entries(
+    settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain, shard: Shard
+) -> dict[str, str]:
+    """Cache entries of one CUDA shard."""
+    cuda = toolchain.cuda
+    release = tuple(int(part) for part in cuda.release.split("."))
+    return {
+        **_common_entries(settings, tree, layout, toolchain),
+        **settings.cuda.defines,
+        "LCW_UNIT": "cuda",
+        "LCW_SHARD": shard.name,
+        "LCW_RANDOM_SEED": "ON" if release >= RANDOM_SEED_SINCE else "OFF",
+        "CMAKE_CUDA_ARCHITECTURES": shard.cmake_architectures,
+        "CMAKE_CUDA_COMPILER": str(cuda.nvcc.path),
+        "CMAKE_CUDA_HOST_COMPILER": str(toolchain.host.cxx.path),
+        "CMAKE_CUDA_FLAGS": f"-Xcompiler={_prefix_map(layout)}",
+        "CMAKE_CUDA_RUNTIME_LIBRARY": "Shared",
+        "CUDAToolkit_ROOT": str(cuda.root),
+    }
+
+
+def launcher_entries(toolchain: Toolchain, *, cuda: bool) -> dict[str, str]:
+    """Entries for the compiler launcher. They are no part of a unit's key: a launcher does not change the bytes."""
+    launcher = "" if toolchain.launcher is None else str(toolchain.launcher.path)
+    languages = ("C", "CXX", "CUDA") if cuda else ("C", "CXX")
+    return {f"CMAKE_{language}_COMPILER_LAUNCHER": launcher for language in languages}
+
+
+def configure_arguments(
+    toolchain: Toolchain, source: Path, build: Path, entries: dict[str, str], *, fresh: bool
+) -> tuple[str, ...]:
+    """The call that configures a build tree. ``fresh`` forgets an earlier configuration but keeps the objects."""
+    return (
+        str(toolchain.cmake.path),
+        *(("--fresh",) if fresh else ()),
+        "-S",
+        str(source),
+        "-B",
+        str(build),
+        "-G",
+        "Ninja",
+        f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja.path}",
+        *(f"-D{name}={value}" for name, value in sorted(entries.items())),
+    )
+
+
+def build_arguments(toolchain: Toolchain, build: Path, *, jobs: int, dry_run: bool = False) -> tuple[str, ...]:
+    """The call that builds a unit, or (``dry_run``) lists what it would do."""
+    mode = ("-n",) if dry_run else ()
+    return (str(toolchain.ninja.path), *mode, "-C", str(build), "-j", str(jobs), UNIT_TARGET)
+
+
+def _common_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
+    prefix_map = _prefix_map(layout)
+    return {
+        **settings.common.defines,
+        "LCW_LLAMA_CPP": str(tree.llama_cpp),
+        "LLAMA_BUILD_COMMIT": tree.commit[:9],
+        "LLAMA_BUILD_NUMBER": "0",
+        "CMAKE_C_COMPILER": str(toolchain.host.cc.path),
+        "CMAKE_CXX_COMPILER": str(toolchain.host.cxx.path),
+        "CMAKE_C_FLAGS": prefix_map,
+        "CMAKE_CXX_FLAGS": prefix_map,
+        "CMAKE_SHARED_LINKER_FLAGS": STRIP,
+        "CMAKE_MODULE_LINKER_FLAGS": STRIP,
+    }
+
+
+def _prefix_map(layout: Layout) -> str:
+    """``__FILE__`` in messages and assertions: ``src/llama.cpp/...``, wherever the work root is."""
+    return f"-ffile-prefix-map={layout.work_root}/="

@@ -1,0 +1,240 @@
+"""Configures and builds the units that the store does not have: one progress bar over all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+import tomllib
+from typing import TYPE_CHECKING
+
+from build_config import cmake, compiler_cache, jsonio, progress, runner, units
+from build_config.errors import BuildError, ConfigureError, StepResultError
+from build_config.model import BuildUnit, CacheStatistics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from build_config.console import Console, ProgressBar
+    from build_config.layout import Layout
+    from build_config.model import Toolchain
+    from build_config.units import UnitSpec
+
+CACHE_QUESTION_INTERVAL = 15.0
+"""Seconds between questions to the object cache."""
+SECONDS = "seconds.json"
+"""Where the seconds of earlier steps are kept, below the state folder."""
+_FAILED = re.compile(r"^FAILED: (?:\[code=\d+\] )?(?P<output>\S+)")
+_ERROR = re.compile(r"(?:\berror\b|\bundefined reference\b|ld returned|catastrophic error)", re.IGNORECASE)
+
+
+def build_units(
+    specs: tuple[UnitSpec, ...], toolchain: Toolchain, layout: Layout, console: Console, *, jobs: int
+) -> tuple[BuildUnit, ...]:
+    """Every unit, from the store where it is there, built otherwise.
+
+    Raises ``ConfigureError``, ``BuildError`` (the first error of the first failing file), ``DiskFullError``, or
+    ``InterruptedRunError``; objects that were finished stay, and the next run goes on from them.
+    """
+    found = {spec.name: units.find(spec, layout) for spec in specs}
+    missing = [spec for spec in specs if found[spec.name] is None]
+    for spec in specs:
+        if found[spec.name] is not None:
+            console.note(f"unit {spec.name}: unchanged, taken from the store ({spec.key.digest[:12]})")
+    if missing:
+        with compiler_cache.session(toolchain.launcher, layout) as cache:
+            builder = _Builder(toolchain, layout, console, cache, jobs)
+            found |= {unit.name: unit for unit in builder.build(missing)}
+    return tuple(unit for spec in specs if (unit := found[spec.name]) is not None)
+
+
+def build_environment(toolchain: Toolchain, layout: Layout) -> dict[str, str]:
+    """The whole environment of the compilers: nothing of the user's own gets in."""
+    folders = [str(toolchain.host.cxx.path.parent), "/usr/bin", "/bin"]
+    return {
+        "PATH": ":".join(dict.fromkeys(folders)),
+        "HOME": str(layout.work_root / "home"),
+        "TMPDIR": str(layout.work_root / "tmp"),
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def first_error(output: str) -> str:
+    """The first failing file and its first error, from what Ninja printed; else the last lines."""
+    lines = output.splitlines()
+    for index, line in enumerate(lines):
+        failed = _FAILED.match(line)
+        if failed is None:
+            continue
+        for candidate in lines[index + 1 :]:
+            # The line after FAILED is the command itself, which may hold the word "error" in an option.
+            if _ERROR.search(candidate) and " -c " not in candidate and " -o " not in candidate:
+                return f"{failed['output']}:\n  {candidate.strip()}"
+        return "\n  ".join([f"{failed['output']}:", *lines[index + 1 :][-10:]])
+    return "\n".join(lines[-10:])
+
+
+class _Builder:
+    """One run over the units that are missing."""
+
+    def __init__(
+        self,
+        toolchain: Toolchain,
+        layout: Layout,
+        console: Console,
+        cache: compiler_cache.CacheSession,
+        jobs: int,
+    ) -> None:
+        self._toolchain = toolchain
+        self._layout = layout
+        self._console = console
+        self._cache = cache
+        self._jobs = jobs
+        self._environment = build_environment(toolchain, layout) | dict(cache.environment)
+        for name in ("home", "tmp"):
+            (layout.work_root / name).mkdir(parents=True, exist_ok=True)
+
+    def build(self, specs: list[UnitSpec]) -> list[BuildUnit]:
+        """Configure all, then build one after the other under one bar."""
+        pending: dict[str, tuple[str, ...]] = {}
+        for spec in specs:
+            runner.stop_strays(self._folder(spec))
+            self._configure(spec)
+            pending[spec.name] = self._pending(spec)
+        steps = tuple(step for spec in specs for step in pending[spec.name])
+        estimate = progress.Estimate(steps, _read_weights(self._layout), self._jobs)
+        names = ", ".join(f"{spec.name} ({len(pending[spec.name])} steps)" for spec in specs)
+        self._console.note(f"building {names}, {self._jobs} at once; logs in {self._layout.logs}")
+        built = []
+        with self._console.progress("building", estimate.total) as bar:
+            for spec in specs:
+                start = time.monotonic()
+                before = self._cache.statistics()
+                self._ninja(spec, estimate, bar)
+                _keep_weights(self._layout, self._folder(spec) / ".ninja_log")
+                built.append(
+                    units.keep(
+                        spec,
+                        self._folder(spec) / "unit",
+                        self._layout,
+                        compiled=len(pending[spec.name]),
+                        seconds=time.monotonic() - start,
+                        cache=_difference(self._cache.statistics(), before),
+                    )
+                )
+        return built
+
+    def _folder(self, spec: UnitSpec) -> Path:
+        return self._layout.build / spec.name
+
+    def _log(self, spec: UnitSpec, what: str) -> Path:
+        return self._layout.logs / f"{what}-{spec.name}.log"
+
+    def _configure(self, spec: UnitSpec) -> None:
+        """Run CMake. The cache of an earlier configuration is forgotten when anything that enters it has changed."""
+        folder = self._folder(spec)
+        stamp = folder / "configured.json"
+        entries = spec.entries | cmake.launcher_entries(self._toolchain, cuda=spec.shard is not None)
+        digest = hashlib.sha256(json.dumps([entries, spec.key.inputs]).encode()).hexdigest()
+        same = stamp.is_file() and stamp.read_text(encoding="utf-8") == digest
+        stamp.unlink(missing_ok=True)
+        argv = cmake.configure_arguments(
+            self._toolchain, self._layout.staged / "wheel_project", folder, entries, fresh=not same
+        )
+        log = self._log(spec, "configure")
+        log.unlink(missing_ok=True)
+        done = runner.run(runner.Command(argv=argv, environment=self._environment, log=log), check=False)
+        if done.returncode != 0:
+            _raise_if_disk_full(done)
+            errors = [line for line in done.output.splitlines() if "Error" in line or "error" in line][:5]
+            raise ConfigureError("\n  ".join([f"CMake could not configure unit {spec.name}:", *errors]), log=log)
+        stamp.write_text(digest, encoding="utf-8")
+
+    def _pending(self, spec: UnitSpec) -> tuple[str, ...]:
+        argv = cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs, dry_run=True)
+        done = runner.run(runner.Command(argv=argv, environment=self._environment))
+        parsed = (progress.parse_line(line) for line in done.output.splitlines())
+        return tuple(line.output for line in parsed if line is not None)
+
+    def _ninja(self, spec: UnitSpec, estimate: progress.Estimate, bar: ProgressBar) -> None:
+        log = self._log(spec, "build")
+        log.unlink(missing_ok=True)
+        current = ""
+
+        def show() -> None:
+            hits = self._cache_note()
+            bar.update(estimate.finished, eta=estimate.eta(time.monotonic()), note=f"{spec.name}: {current}{hits}")
+
+        def line(text: str) -> None:
+            finished = progress.parse_line(text)
+            if finished is not None:
+                estimate.finish(finished.output)
+                show()
+
+        def tick(pid: int) -> None:
+            nonlocal current
+            sources = (progress.source_of(arguments) for arguments in runner.running_arguments(pid))
+            current = ", ".join(dict.fromkeys(source for source in sources if source)) or current
+            show()
+
+        command = runner.Command(
+            argv=cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs),
+            environment=self._environment,
+            log=log,
+        )
+        done = runner.run(command, check=False, on_line=line, on_tick=tick)
+        if done.returncode != 0:
+            _raise_if_disk_full(done)
+            raise BuildError(
+                f"unit {spec.name} does not compile. The first error is in {first_error(done.output)}",
+                remedy="correct what the error names and run the same command again: finished files are kept",
+                log=log,
+            )
+
+    def _cache_note(self) -> str:
+        """Cache hits, asked for at most every few seconds: the question is a process of its own."""
+        now = time.monotonic()
+        if now - self._asked >= CACHE_QUESTION_INTERVAL:
+            self._asked = now
+            hits = self._cache.statistics().hits
+            self._hits = f"; {hits} cache hits" if hits else ""
+        return self._hits
+
+    _asked = 0.0
+    _hits = ""
+
+
+def _raise_if_disk_full(done: runner.Completed) -> None:
+    if runner.says_disk_full(done.output):
+        runner.raise_for(done)
+
+
+def _difference(after: CacheStatistics, before: CacheStatistics) -> CacheStatistics:
+    return CacheStatistics(
+        hits=after.hits - before.hits,
+        misses=after.misses - before.misses,
+        not_cacheable=after.not_cacheable - before.not_cacheable,
+    )
+
+
+def _read_weights(layout: Layout) -> dict[str, float]:
+    """Expected seconds of each step: those shipped, overruled by those measured on this machine."""
+    shipped = tomllib.loads((layout.data / "weights.toml").read_text(encoding="utf-8"))["seconds"]
+    return {name: float(value) for name, value in shipped.items()} | _measured_weights(layout)
+
+
+def _keep_weights(layout: Layout, ninja_log: Path) -> None:
+    """Remember how long each step took here. The longest time is kept: a cache hit says nothing about compiling."""
+    known = _measured_weights(layout)
+    for output, seconds in progress.parse_ninja_log(ninja_log.read_text(encoding="utf-8")).items():
+        known[output] = max(known.get(output, 0.0), round(seconds, 2))
+    jsonio.write(layout.state / SECONDS, known)
+
+
+def _measured_weights(layout: Layout) -> dict[str, float]:
+    try:
+        return jsonio.read(layout.state / SECONDS, dict[str, float])
+    except StepResultError:
+        return {}

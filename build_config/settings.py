@@ -1,0 +1,54 @@
+"""``variants.toml`` as frozen values. An unknown key is an error."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from build_config import jsonio
+from build_config.errors import SettingsError, StepResultError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreSettings:
+    """The core unit: which CPU variants, and CMake cache entries."""
+
+    cpu_variants: tuple[str, ...]
+    defines: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSettings:
+    """CMake cache entries."""
+
+    defines: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WheelSettings:
+    """Limits of the finished wheel; sizes in bytes."""
+
+    max_size_one_arch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything in ``variants.toml``."""
+
+    core: CoreSettings
+    cuda: UnitSettings
+    common: UnitSettings
+    wheel: WheelSettings
+
+
+def read(path: Path) -> Settings:
+    """Read the settings. Raises ``SettingsError`` for a missing file, bad TOML, or a missing or unknown key."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return jsonio.from_data(data, Settings)
+    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
+        raise SettingsError(f"{path.name}: {error}") from error

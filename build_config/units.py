@@ -1,0 +1,179 @@
+"""Build units: the core and the CUDA shards, what makes each what it is, and the store of finished ones.
+
+A unit whose key is in the store is taken from there, with no compiler run at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from build_config import cmake, jsonio
+from build_config.errors import BuildError, StepResultError
+from build_config.model import BuildUnit, BuiltFile, CacheStatistics, Shard, SourceTree, Toolchain, UnitKey
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from build_config.layout import Layout
+    from build_config.settings import Settings
+
+KEY_FORMAT = "1"
+"""Raised when what a key covers changes, so that no unit of an older form is taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSpec:
+    """A unit to be had: its name, its key, CMake's entries, and the shard where it is one."""
+
+    name: str
+    key: UnitKey
+    entries: dict[str, str]
+    shard: Shard | None
+    expected: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredUnit:
+    """What the store keeps beside the files of a unit."""
+
+    name: str
+    key: UnitKey
+    files: tuple[BuiltFile, ...]
+    shard: Shard | None
+
+
+def core_spec(
+    settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain, project_digest: str
+) -> UnitSpec:
+    """The core unit for these inputs."""
+    entries = cmake.core_entries(settings, tree, layout, toolchain)
+    libraries = ["libggml-base.so", "libggml.so", "libllama.so", "libmtmd.so"]
+    libraries += [f"libggml-cpu-{variant}.so" for variant in settings.core.cpu_variants]
+    return UnitSpec(
+        name="core",
+        key=make_key(_common_inputs(tree, toolchain, project_digest) | _entry_inputs(entries)),
+        entries=entries,
+        shard=None,
+        expected=tuple(sorted(libraries)),
+    )
+
+
+def shard_spec(
+    settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain, project_digest: str, shard: Shard
+) -> UnitSpec:
+    """The unit of one CUDA shard for these inputs."""
+    entries = cmake.shard_entries(settings, tree, layout, toolchain, shard)
+    cuda = {"cuda": toolchain.cuda.identity, "nvcc": toolchain.cuda.version}
+    return UnitSpec(
+        name=shard.name,
+        key=make_key(_common_inputs(tree, toolchain, project_digest) | cuda | _entry_inputs(entries)),
+        entries=entries,
+        shard=shard,
+        expected=(f"libggml-cuda-{shard.name}.so",),
+    )
+
+
+def make_key(inputs: dict[str, str]) -> UnitKey:
+    """The digest over sorted name-value pairs."""
+    pairs = tuple(sorted(inputs.items()))
+    digest = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+    return UnitKey(digest=digest, inputs=pairs)
+
+
+def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
+    """The unit from the store, every file checked against its digest; ``None`` where it is not there or not whole."""
+    folder = _folder(spec, layout)
+    try:
+        stored = jsonio.read(folder / "unit.json", StoredUnit)
+        files = tuple(_describe(folder / "lib" / name) for name in spec.expected)
+    except (StepResultError, OSError):
+        return None
+    if stored.key != spec.key or stored.files != files:
+        return None
+    return BuildUnit(
+        name=spec.name,
+        key=spec.key,
+        folder=folder / "lib",
+        files=files,
+        shard=spec.shard,
+        from_store=True,
+        compiled=0,
+        seconds=0.0,
+    )
+
+
+def keep(
+    spec: UnitSpec, built: Path, layout: Layout, *, compiled: int, seconds: float, cache: CacheStatistics
+) -> BuildUnit:
+    """Put a finished unit into the store, whole or not at all.
+
+    ``built`` is the folder with the unit's libraries. Raises ``BuildError`` when one of them is missing.
+    """
+    missing = [name for name in spec.expected if not (built / name).is_file()]
+    if missing:
+        raise BuildError(f"unit {spec.name} was built, but {', '.join(missing)} is not there")
+    folder = _folder(spec, layout)
+    temporary = folder.with_name(folder.name + ".partial")
+    for old in (temporary, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    library_folder = temporary / "lib"
+    library_folder.mkdir(parents=True)
+    for name in spec.expected:
+        shutil.copyfile(built / name, library_folder / name)
+        (library_folder / name).chmod(0o644)
+    files = tuple(_describe(library_folder / name) for name in spec.expected)
+    jsonio.write(temporary / "unit.json", StoredUnit(name=spec.name, key=spec.key, files=files, shard=spec.shard))
+    temporary.rename(folder)
+    return BuildUnit(
+        name=spec.name,
+        key=spec.key,
+        folder=folder / "lib",
+        files=files,
+        shard=spec.shard,
+        from_store=False,
+        compiled=compiled,
+        seconds=round(seconds, 3),
+        cache=cache,
+    )
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of the files below a folder."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            name = path.relative_to(folder).as_posix()
+            total.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _folder(spec: UnitSpec, layout: Layout) -> Path:
+    return layout.store / spec.name / spec.key.digest[:32]
+
+
+def _describe(path: Path) -> BuiltFile:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return BuiltFile(name=path.name, sha256=digest, size=path.stat().st_size)
+
+
+def _common_inputs(tree: SourceTree, toolchain: Toolchain, project_digest: str) -> dict[str, str]:
+    return {
+        "key format": KEY_FORMAT,
+        "llama.cpp": tree.llama_cpp_digest,
+        "wheel project": project_digest,
+        "host compiler": toolchain.host.identity,
+        "host compiler version": toolchain.host.cxx.version,
+        "glibc": os.confstr("CS_GNU_LIBC_VERSION") or "unknown",
+        "cmake": toolchain.cmake.version,
+        "ninja": toolchain.ninja.version,
+    }
+
+
+def _entry_inputs(entries: dict[str, str]) -> dict[str, str]:
+    return {f"-D{name}": value for name, value in entries.items()}
