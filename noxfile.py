@@ -1,0 +1,122 @@
+"""Sessions only: each one installs its locked requirements and calls ``python -m build_config STEP``.
+
+Options of a step go behind two dashes: ``nox -s build_cuda_wheel -- --arch 86,89``. A session that fails ends nox with
+status 1 whatever the step's own exit code was; nox's line "failed with exit code N" names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["build_cuda_wheel"]
+nox.options.default_venv_backend = "virtualenv"  # with pip in it: uv does not read the user's pip configuration
+nox.options.reuse_venv = "yes"
+nox.options.error_on_external_run = True
+
+OLDEST_PYTHON = (3, 11)
+LOCKS = Path("build_config/data/locks")
+
+# Seconds. Ctrl-C reaches the step itself too, and it needs a moment to stop its compilers: nox's own 0.3 would kill it
+# half-way and leave them running. Together they stay below the two seconds that a stop may take.
+INTERRUPT_TIMEOUT = 1.5
+TERMINATE_TIMEOUT = 0.3
+
+
+@nox.session
+def build_cuda_wheel(session: nox.Session) -> None:
+    """Build, inspect, validate and publish a CUDA wheel: the main job."""
+    step(session, "build")
+
+
+@nox.session
+def vendor(session: nox.Session) -> None:
+    """Fetch the locked sources and put them below vendor/."""
+    step(session, "vendor")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Make the locks again; `-- --upgrade NAME` moves one package to its newest release."""
+    step(session, "lock", requirements="lock.txt")
+
+
+@nox.session
+def validate(session: nox.Session) -> None:
+    """Install a wheel into a clean environment, run it, and say where its layers are."""
+    step(session, "validate")
+
+
+@nox.session
+def doctor(session: nox.Session) -> None:
+    """Say what this machine can build, and what is missing."""
+    step(session, "doctor")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    install(session, "test.txt")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, over the noxfile and the tests too."""
+    install(session, "test.txt")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests; `-- -m unit` or a file name takes some of them."""
+    install(session, "test.txt")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(name="tests-unit")
+def tests_unit(session: nox.Session) -> None:
+    """The tests that start no process: seconds."""
+    install(session, "test.txt")
+    session.run("python", "-m", "pytest", "-m", "unit", *session.posargs)
+
+
+def step(session: nox.Session, name: str, *, requirements: str = "requirements.txt") -> None:
+    """Run one step of the pipeline in an environment of its locked requirements."""
+    install(session, requirements)
+    # As a module: nox changes into this folder but does not put it on sys.path, so `import build_config` would fail.
+    session.run(
+        "python",
+        "-m",
+        "build_config",
+        name,
+        *session.posargs,
+        interrupt_timeout=INTERRUPT_TIMEOUT,
+        terminate_timeout=TERMINATE_TIMEOUT,
+    )
+
+
+def install(session: nox.Session, requirements: str) -> None:
+    """Install a lock, unless this environment already holds it.
+
+    The lock is complete and hashed, so pip resolves nothing and builds nothing.
+    """
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        session.error(
+            f"Python {oldest} or later is needed, this is {sys.version.split()[0]}: install nox with a newer one"
+        )
+    path = LOCKS / requirements
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    stamp = Path(session.virtualenv.location, "installed-lock")
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
+        return
+    session.install(
+        "--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile", "-r", str(path)
+    )
+    stamp.write_text(digest, encoding="utf-8")
