@@ -1,0 +1,3 @@
+const char * ggml_base_file(void) {
+    return __FILE__;
+}

@@ -1,0 +1,2 @@
+extern "C" const char * ggml_registry_file();
+extern "C" const char * llama_file() { return ggml_registry_file(); }

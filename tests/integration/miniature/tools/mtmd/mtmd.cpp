@@ -1,0 +1,2 @@
+extern "C" const char * llama_file();
+extern "C" const char * mtmd_file() { return llama_file(); }

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config import settings, units
+from build_config.errors import BuildError
+from build_config.layout import PACKAGE
+from build_config.model import CacheStatistics, HostCompiler
+from tests import factories
+
+if TYPE_CHECKING:
+    from build_config.units import UnitSpec
+
+pytestmark = pytest.mark.unit
+CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
+LAYOUT = factories.layout(Path("/work-root"))
+
+
+def shard_digest(*, tree_digest: str = "a" * 64, project: str = "p", **changes: object) -> str:
+    chain = dataclasses.replace(factories.toolchain(), **changes)
+    tree = factories.source_tree(digest=tree_digest)
+    return units.shard_spec(CONFIG, tree, LAYOUT, chain, project, factories.SM89).key.digest
+
+
+def test_the_same_inputs_give_the_same_key_and_each_input_counts() -> None:
+    base = shard_digest()
+    other_host = HostCompiler(
+        cc=factories.program("/usr/bin/gcc"), cxx=factories.program("/usr/bin/g++", "12.2.0"), identity="h" * 64
+    )
+    other_cuda = dataclasses.replace(factories.toolchain().cuda, identity="d" * 64)
+    assert shard_digest() == base
+    changed = [
+        shard_digest(tree_digest="f" * 64),
+        shard_digest(project="q"),
+        shard_digest(host=other_host),
+        shard_digest(cuda=other_cuda),
+        shard_digest(cmake=factories.program("/venv/bin/cmake", "4.5.0")),
+    ]
+    assert len({base, *changed}) == 1 + len(changed)
+
+
+def test_a_launcher_and_the_place_of_cmake_do_not_enter_the_key() -> None:
+    launcher = factories.program("/anywhere/sccache")
+    elsewhere = factories.program("/another/venv/bin/cmake", "4.4.4")
+    assert shard_digest(launcher=launcher, cmake=elsewhere) == shard_digest()
+
+
+def test_shards_do_not_depend_on_one_another_nor_the_core_on_cuda() -> None:
+    tree, chain = factories.source_tree(), factories.toolchain()
+    other_cuda = dataclasses.replace(chain, cuda=dataclasses.replace(chain.cuda, identity="d" * 64))
+    assert (
+        units.shard_spec(CONFIG, tree, LAYOUT, chain, "p", factories.SM89).key
+        != units.shard_spec(CONFIG, tree, LAYOUT, chain, "p", factories.SM86).key
+    )
+    assert (
+        units.core_spec(CONFIG, tree, LAYOUT, chain, "p").key
+        == units.core_spec(CONFIG, tree, LAYOUT, other_cuda, "p").key
+    )
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    folder = tmp_path / "unit"
+    folder.mkdir()
+    (folder / "libggml-cuda-sm89.so").write_bytes(b"code")
+    return folder
+
+
+def spec() -> UnitSpec:
+    return units.shard_spec(CONFIG, factories.source_tree(), LAYOUT, factories.toolchain(), "p", factories.SM89)
+
+
+def test_what_was_kept_is_found_again(tmp_path: Path, built: Path) -> None:
+    layout = factories.layout(tmp_path)
+    assert units.find(spec(), layout) is None
+    kept = units.keep(spec(), built, layout, compiled=3, seconds=1.0, cache=CacheStatistics(hits=1))
+    found = units.find(spec(), layout)
+    assert found is not None
+    assert found.from_store
+    assert found.compiled == 0
+    assert found.files == kept.files
+    assert (found.folder / "libggml-cuda-sm89.so").read_bytes() == b"code"
+
+
+def test_a_unit_with_a_changed_byte_is_not_taken(tmp_path: Path, built: Path) -> None:
+    layout = factories.layout(tmp_path)
+    kept = units.keep(spec(), built, layout, compiled=3, seconds=1.0, cache=CacheStatistics())
+    (kept.folder / "libggml-cuda-sm89.so").write_bytes(b"c0de")
+    assert units.find(spec(), layout) is None
+
+
+def test_a_half_written_unit_is_not_taken(tmp_path: Path, built: Path) -> None:
+    layout = factories.layout(tmp_path)
+    kept = units.keep(spec(), built, layout, compiled=3, seconds=1.0, cache=CacheStatistics())
+    (kept.folder / "libggml-cuda-sm89.so").unlink()
+    assert units.find(spec(), layout) is None
+
+
+def test_a_build_that_lacks_a_library_is_not_kept(tmp_path: Path, built: Path) -> None:
+    (built / "libggml-cuda-sm89.so").unlink()
+    with pytest.raises(BuildError, match=r"libggml-cuda-sm89\.so"):
+        units.keep(spec(), built, factories.layout(tmp_path), compiled=3, seconds=1.0, cache=CacheStatistics())
+
+
+def test_a_folders_digest_follows_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    first = units.folder_digest(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    renamed = units.folder_digest(tmp_path)
+    (tmp_path / "b").write_text("2")
+    assert len({first, renamed, units.folder_digest(tmp_path)}) == 3

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from build_config import wheel
+from build_config.model import ArchSelection, CudaArch, Shard
+from tests import factories
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.unit
+ONE = ArchSelection(requested="89", shards=(factories.SM89,))
+TWO = ArchSelection(requested="86,89", shards=(factories.SM86, factories.SM89))
+PORTABLE = ArchSelection(requested="portable", shards=(factories.SM86, factories.SM89), portable=True)
+UPSTREAM = {
+    "build-system": {"requires": ["scikit-build-core"], "build-backend": "scikit_build_core.build"},
+    "project": {
+        "name": "llama_cpp_python",
+        "dynamic": ["version"],
+        "description": "Python bindings",
+        "dependencies": ["numpy>=1.20.0", "jinja2>=2.11.3"],
+        "requires-python": ">=3.8",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [(ONE, "0.3.36+cu130.sm89"), (TWO, "0.3.36+cu130.sm86.sm89"), (PORTABLE, "0.3.36+cu130")],
+)
+def test_the_version_names_cuda_and_the_shards(selection: ArchSelection, expected: str) -> None:
+    assert str(wheel.wheel_version(Version("0.3.36"), "cu130", selection)) == expected
+
+
+def test_pip_prefers_our_wheel_to_the_plain_release() -> None:
+    assert wheel.wheel_version(Version("0.3.36"), "cu130", ONE) > Version("0.3.36")
+
+
+def test_nvidias_libraries_are_required_within_the_major_release() -> None:
+    by_name = {(r := Requirement(text)).name: r for text in wheel.runtime_requirements("13.0")}
+    assert set(by_name) == {"nvidia-cuda-runtime", "nvidia-cublas", "cuda-pathfinder"}
+    assert by_name["nvidia-cublas"].specifier.contains("13.0.2.14")
+    assert by_name["nvidia-cublas"].specifier.contains("13.5.1")
+    assert not by_name["nvidia-cublas"].specifier.contains("12.9.1")
+    assert not by_name["nvidia-cublas"].specifier.contains("14.0")
+
+
+def test_metadata_is_upstreams_but_for_version_and_requirements() -> None:
+    plan = wheel.plan(factories.source_tree(), factories.toolchain().cuda, ONE, oldest_driver="580")
+    project = wheel.project_metadata(UPSTREAM, plan)["project"]
+    assert project["name"] == "llama-cpp-python"
+    assert project["version"] == "0.3.36+cu130.sm89"
+    assert project["requires-python"] == ">=3.8"
+    assert project["dependencies"][:2] == UPSTREAM["project"]["dependencies"]
+    assert "dynamic" not in project
+
+
+def test_the_loader_learns_what_was_built() -> None:
+    shard = Shard(name="sm90", archs=(CudaArch.parse("90"), CudaArch.parse("90-virtual")))
+    selection = ArchSelection(requested="90", shards=(shard,))
+    plan = wheel.plan(factories.source_tree(), factories.toolchain().cuda, selection, oldest_driver="580")
+    facts = json.loads(wheel.build_facts(plan))
+    assert facts["shards"] == [{"name": "sm90", "file": "libggml-cuda-sm90.so", "archs": ["90-real", "90-virtual"]}]
+    assert facts["libraries"] == ["libcudart.so.13", "libcublas.so.13"]
+    assert facts["oldest_driver"] == "580"
+
+
+def test_the_project_is_upstreams_package_plus_loader_and_licences(tmp_path: Path) -> None:
+    tree = factories.source_tree(tmp_path / "src")
+    package = tree.bindings / "llama_cpp"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text('__version__ = "0.3.36"\n')
+    for name in ("LICENSE.md", "README.md"):
+        (tree.bindings / name).write_text(name)
+    (tree.bindings / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["scikit-build-core"]\n[project]\nname = "llama_cpp_python"\n'
+        'dynamic = ["version"]\ndependencies = []\n'
+    )
+    for _, file in wheel.LICENCES:
+        (tree.llama_cpp / file).parent.mkdir(parents=True, exist_ok=True)
+        (tree.llama_cpp / file).write_text(file)
+    plan = wheel.plan(tree, factories.toolchain().cuda, ONE, oldest_driver="580")
+    project = tmp_path / "project"
+    wheel.write_project(project, plan, tree, factories.layout(tmp_path))
+
+    init = (project / "llama_cpp" / "__init__.py").read_text()
+    assert init.startswith('__version__ = "0.3.36"\n')
+    assert init.count("from ._cuda_loader import") == 1
+    assert (project / "llama_cpp" / "_cuda_loader.py").is_file()
+    assert tomllib.loads((project / "pyproject.toml").read_text())["project"]["version"] == "0.3.36+cu130.sm89"
+    assert (project / "licenses" / "llama.cpp.txt").read_text() == "LICENSE"
+    assert (package / "__init__.py").read_text() == '__version__ = "0.3.36"\n', "upstream's own file was changed"
