@@ -1,0 +1,32 @@
+"""Everything that compiles and links: the CUDA toolkit, GCC, CMake, Ninja, the compiler launcher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from build_config.model import Toolchain
+from build_config.toolchain import gcc, programs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from build_config.layout import Layout
+    from build_config.model import CudaToolkit
+
+
+def assemble(
+    cuda: CudaToolkit, *, environ: Mapping[str, str], launcher: programs.Launcher, layout: Layout
+) -> Toolchain:
+    """Find what goes with a CUDA toolkit.
+
+    Raises ``CompilerMissingError`` or ``CompilerUnsupportedError`` for the host compiler, ``LockError`` for a locked
+    program that is not installed, and ``SettingsError`` for a launcher that this machine does not have.
+    """
+    return Toolchain(
+        cuda=cuda,
+        host=gcc.find(cuda.root, environ),
+        cmake=programs.find_cmake(),
+        ninja=programs.find_ninja(),
+        launcher=programs.find_launcher(launcher, environ, layout),
+        cuobjdump=programs.find_cuobjdump(cuda.root),
+    )
