@@ -255,6 +255,33 @@ class Wheel:
     size: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalLibrary:
+    """Libraries that a wheel needs and that stay outside it.
+
+    ``soname`` may hold ``*``. ``reason`` says why they stay outside. ``providers`` are the distributions of which one
+    must stand among the wheel's requirements; none where the machine itself provides the library.
+    """
+
+    soname: str
+    reason: str
+    providers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibraryPolicy:
+    """Where each library that a wheel needs may come from, and whose licences the wheel carries.
+
+    ``vendored`` are sonames that come along from the build machine, ``system`` those that every machine with the
+    wheel's manylinux tag has. ``licences`` are names of files below ``.dist-info/licenses/``.
+    """
+
+    external: tuple[ExternalLibrary, ...]
+    vendored: tuple[str, ...]
+    system: tuple[str, ...]
+    licences: tuple[str, ...]
+
+
 class Severity(StrEnum):
     """How bad a finding is. Any ``error`` keeps a wheel from being published."""
 

@@ -1,0 +1,155 @@
+"""Reads and writes wheel files: what the name says, RECORD, and a form in which equal contents are equal bytes."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import re
+import stat
+import zipfile
+from typing import TYPE_CHECKING
+
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+from build_config.errors import PackagingError
+from build_config.model import Wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+TIMESTAMP = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip file can hold. ``SOURCE_DATE_EPOCH`` is not asked: one environment more would be one wheel
+more from the same inputs."""
+MODE = 0o644
+"""Of every member: shared libraries need no execute bit."""
+COMPRESSION_LEVEL = 9
+UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
+"""Files of ``.dist-info`` that cannot, or need not, stand in RECORD."""
+SECURE_HASHES = ("sha256", "sha384", "sha512")
+_DIST_INFO = re.compile(r"[^/]+\.dist-info")
+
+
+def read(path: Path) -> Wheel:
+    """Name, digest and size of a wheel file; the archive is not opened. Raises ``PackagingError``."""
+    try:
+        _, version, _, tags = parse_wheel_filename(path.name)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = path.stat().st_size
+    except InvalidWheelFilename as error:
+        raise PackagingError(f"{path.name} is not the name of a wheel: {error}") from error
+    except OSError as error:
+        raise PackagingError(f"{path.name} cannot be read: {error.strerror}") from error
+    return Wheel(path=path, version=version, tags=tuple(sorted(map(str, tags))), sha256=digest, size=size)
+
+
+def dist_info(names: Iterable[str]) -> str:
+    """The one ``.dist-info`` folder among the member names. Raises ``PackagingError`` where there is not exactly one."""
+    folders = sorted({top for name in names if _DIST_INFO.fullmatch(top := name.split("/", 1)[0])})
+    if len(folders) != 1:
+        raise PackagingError(f"expected one .dist-info folder, found {', '.join(folders) or 'none'}")
+    return folders[0]
+
+
+def digest_entry(data: bytes) -> str:
+    """A digest as RECORD writes it: ``sha256=<base64 without padding>``."""
+    return "sha256=" + _unpadded(hashlib.sha256(data).digest())
+
+
+def record_problems(contents: Mapping[str, bytes]) -> tuple[str, ...]:
+    """What RECORD says that is not so, one sentence each. ``contents`` maps every member's name to its bytes.
+
+    Every member is listed, with its digest and size, and nothing else; RECORD itself and its signatures are exempt.
+    Raises ``PackagingError`` where there is no one ``.dist-info`` folder.
+    """
+    folder = dist_info(contents)
+    exempt = {f"{folder}/{name}" for name in UNRECORDED}
+    try:
+        text = contents[f"{folder}/RECORD"].decode("utf-8")
+        rows = list(csv.reader(io.StringIO(text), strict=True))
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        return (f"RECORD is missing or unreadable: {error}",)
+
+    problems = []
+    listed: set[str] = set()
+    for row in rows:
+        if len(row) != len(("name", "digest", "size")):
+            problems.append(f"RECORD has a malformed line: {','.join(row)}")
+            continue
+        name, digest, size = row
+        if name in listed:
+            problems.append(f"RECORD lists {name} twice")
+        listed.add(name)
+        if name in exempt:
+            continue
+        if name not in contents:
+            problems.append(f"RECORD lists {name}, which is not there")
+        else:
+            problems += _row_problems(name, digest, size, contents[name])
+    problems += [f"RECORD does not list {name}" for name in sorted(set(contents) - listed - exempt)]
+    return tuple(problems)
+
+
+def write_normalised(source: Path, target: Path) -> Wheel:
+    """Write the wheel ``source`` again as ``target``, so that equal contents give equal bytes.
+
+    Sorted members with ``.dist-info`` last and RECORD, made anew, at the very end; no folder entries; one timestamp,
+    one mode, one compression level. (Another zlib may compress otherwise: the lock of the Python is part of the promise.)
+    Raises ``PackagingError`` when the source is not a wheel or the target's name is not one.
+    """
+    contents = read_contents(source)
+    folder = dist_info(contents)
+    record = f"{folder}/RECORD"
+    for name in UNRECORDED:  # a signature would be of the old RECORD
+        contents.pop(f"{folder}/{name}", None)
+    names = sorted(contents, key=lambda name: (name.startswith(f"{folder}/"), name))
+    contents[record] = _record(contents, names, record)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w") as archive:
+        for name in (*names, record):
+            archive.writestr(_member(name), contents[name], zipfile.ZIP_DEFLATED, COMPRESSION_LEVEL)
+    return read(target)
+
+
+def read_contents(path: Path) -> dict[str, bytes]:
+    """Every member's bytes by name, folder entries left out. Raises ``PackagingError`` when it is not a sound archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {info.filename: archive.read(info) for info in archive.infolist() if not info.is_dir()}
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise PackagingError(f"{path.name} is not a sound archive: {error}") from error
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, TIMESTAMP)
+    info.create_system = 3  # Unix, wherever this runs: the mode below is Unix's
+    info.external_attr = (stat.S_IFREG | MODE) << 16
+    return info
+
+
+def _record(contents: Mapping[str, bytes], names: Iterable[str], record: str) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for name in names:
+        writer.writerow((name, digest_entry(contents[name]), len(contents[name])))
+    writer.writerow((record, "", ""))
+    return text.getvalue().encode("utf-8")
+
+
+def _row_problems(name: str, digest: str, size: str, data: bytes) -> list[str]:
+    algorithm, _, expected = digest.partition("=")
+    if algorithm not in SECURE_HASHES:
+        return [f"RECORD gives no secure digest for {name}"]
+    problems = []
+    if _unpadded(hashlib.new(algorithm, data).digest()) != expected:
+        problems.append(f"{name} is not the file whose digest RECORD gives")
+    if size != str(len(data)):
+        problems.append(f"{name} has {len(data)} bytes, RECORD says {size or 'nothing'}")
+    return problems
+
+
+def _unpadded(digest: bytes) -> str:
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
