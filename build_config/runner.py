@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 TAIL_LINES = 4000
 INTERRUPT_GRACE = 1.0
 """Seconds a program gets to stop by itself after Ctrl-C before it is killed: the whole run must stop within two."""
+BEAT = 0.25
+"""Seconds between two looks at the clock while a program is silent."""
+LINGER = 1.0
+"""Seconds to wait for more output of a program that has ended: a server that it started may hold the pipe for ever."""
 NO_SPACE = ("No space left on device", "Disk quota exceeded", "not enough space on the disk")
 
 
@@ -65,7 +69,8 @@ class Command:
 class Completed:
     """A finished program.
 
-    ``output`` is the end of standard output and error together (at most ``TAIL_LINES`` lines); ``seconds`` is wall time.
+    ``output`` is the end of standard output and error together (at most ``TAIL_LINES`` lines).
+    ``seconds`` is wall time.
     """
 
     command: Command
@@ -200,33 +205,55 @@ def _lines(
     timeout: float | None,
     on_tick: Callable[[int], None] | None,
 ) -> Iterator[str]:
-    """Yield lines as they come and tick in between; a thread reads, so that a silent program cannot block Ctrl-C."""
-    stream = process.stdout
-    if stream is None:  # pragma: no cover - Popen was asked for a pipe
-        raise AssertionError
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in stream:
-            lines.put(line.rstrip("\r\n"))
-        lines.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
+    """Yield lines as they come; watch the clock and tick in between."""
     next_tick = start
-    while True:
+    for line in _beats(process):
         now = time.monotonic()
         if timeout is not None and now - start > timeout:
             raise TimeoutError
         if on_tick is not None and now >= next_tick:
             on_tick(process.pid)
             next_tick = now + 0.5
+        if line is not None:
+            yield line
+
+
+def _beats(process: subprocess.Popen[str]) -> Iterator[str | None]:
+    """Yield each line, and ``None`` when there was none for a beat, until the program has ended.
+
+    A thread reads, so that a silent program cannot block Ctrl-C.
+    """
+    stream = process.stdout
+    if stream is None:  # pragma: no cover - Popen was asked for a pipe
+        raise AssertionError
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        with stream:
+            for line in stream:
+                lines.put(line.rstrip("\r\n"))
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    ended: float | None = None
+    while True:
         try:
-            line = lines.get(timeout=0.25)
+            line = lines.get(timeout=BEAT)
         except queue.Empty:
+            yield None
+            if process.poll() is not None:
+                ended = ended or time.monotonic()
+                if time.monotonic() - ended > LINGER:
+                    return
             continue
         if line is None:
-            return
+            break
         yield line
+    while True:  # it closed its output: nearly always it is ending
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=BEAT)
+            return
+        yield None
 
 
 def _stop_tree(process: subprocess.Popen[str]) -> None:
@@ -237,8 +264,7 @@ def _stop_tree(process: subprocess.Popen[str]) -> None:
         for member in family:
             with contextlib.suppress(psutil.Error):
                 member.terminate()
-        _, alive = psutil.wait_procs(family, timeout=INTERRUPT_GRACE)
-        _kill(alive)
+        _kill(_still_running(family, INTERRUPT_GRACE))
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=INTERRUPT_GRACE)
 
@@ -247,4 +273,24 @@ def _kill(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(processes, timeout=INTERRUPT_GRACE)
+    _still_running(processes, INTERRUPT_GRACE)
+
+
+def _still_running(processes: list[psutil.Process], timeout: float) -> list[psutil.Process]:
+    """Wait until all have ended, at most ``timeout`` seconds; returns those that have not.
+
+    A zombie has ended. ``psutil.wait_procs`` waits for it too, in vain in a container whose first process reaps nobody.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        running = [process for process in processes if _runs(process)]
+        if not running or time.monotonic() > deadline:
+            return running
+        time.sleep(0.02)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
