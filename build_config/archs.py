@@ -110,6 +110,11 @@ def toolkit_series(cuda_release: str) -> ToolkitSeries:
     return fitting[-1]
 
 
+def oldest_driver(cuda_release: str) -> str:
+    """The oldest driver (``580``) on which machine code of this toolkit runs."""
+    return str(toolkit_series(cuda_release).driver_compatible)
+
+
 def card_names(capability: str) -> str:
     """The cards of a compute capability as they are sold: ``8.9`` -> ``RTX 40, L4``; empty for an unknown one."""
     return _table().cards.get(capability, "")
