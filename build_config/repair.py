@@ -34,8 +34,8 @@ def load_policy(layout: Layout) -> LibraryPolicy:
 def repair(wheel: Wheel, out: Path, *, policy: LibraryPolicy, log: Path) -> Wheel:
     """Take in the libraries that must come along and give the wheel the oldest manylinux tag that it satisfies.
 
-    ``wheel`` has a ``linux_x86_64`` tag and stays as it is; the result is written into the folder ``out``. The same wheel
-    on the same machine gives the same bytes. Raises ``PackagingError``.
+    ``wheel`` has a ``linux_x86_64`` tag and stays as it is; the result is written into the folder ``out``. The same
+    wheel on the same machine gives the same bytes. Raises ``PackagingError``.
     """
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="repair-") as temporary:

@@ -9,6 +9,7 @@ import io
 import re
 import stat
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip file can hold. ``SOURCE_DATE_EPOCH`` is not asked: one environment more would be one wheel
-more from the same inputs."""
+"""The earliest time that a zip file can hold. ``SOURCE_DATE_EPOCH`` is not asked: the same inputs are to give the same
+bytes in every environment."""
 MODE = 0o644
 """Of every member: shared libraries need no execute bit."""
 COMPRESSION_LEVEL = 9
 UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 """Files of ``.dist-info`` that cannot, or need not, stand in RECORD."""
+DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
+"""What reading a damaged or foreign archive raises."""
 SECURE_HASHES = ("sha256", "sha384", "sha512")
 _DIST_INFO = re.compile(r"[^/]+\.dist-info")
 
@@ -47,7 +50,7 @@ def read(path: Path) -> Wheel:
 
 
 def dist_info(names: Iterable[str]) -> str:
-    """The one ``.dist-info`` folder among the member names. Raises ``PackagingError`` where there is not exactly one."""
+    """The one ``.dist-info`` folder among the member names. Raises ``PackagingError`` where there are none or more."""
     folders = sorted({top for name in names if _DIST_INFO.fullmatch(top := name.split("/", 1)[0])})
     if len(folders) != 1:
         raise PackagingError(f"expected one .dist-info folder, found {', '.join(folders) or 'none'}")
@@ -97,8 +100,8 @@ def write_normalised(source: Path, target: Path) -> Wheel:
     """Write the wheel ``source`` again as ``target``, so that equal contents give equal bytes.
 
     Sorted members with ``.dist-info`` last and RECORD, made anew, at the very end; no folder entries; one timestamp,
-    one mode, one compression level. (Another zlib may compress otherwise: the lock of the Python is part of the promise.)
-    Raises ``PackagingError`` when the source is not a wheel or the target's name is not one.
+    one mode, one compression level. Another version of zlib may compress to other bytes. Raises ``PackagingError`` when
+    the source is not a wheel or the target's name is not one.
     """
     contents = read_contents(source)
     folder = dist_info(contents)
@@ -115,11 +118,11 @@ def write_normalised(source: Path, target: Path) -> Wheel:
 
 
 def read_contents(path: Path) -> dict[str, bytes]:
-    """Every member's bytes by name, folder entries left out. Raises ``PackagingError`` when it is not a sound archive."""
+    """Every member's bytes by name, without folder entries. Raises ``PackagingError`` when the archive is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {info.filename: archive.read(info) for info in archive.infolist() if not info.is_dir()}
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGE as error:
         raise PackagingError(f"{path.name} is not a sound archive: {error}") from error
 
 
