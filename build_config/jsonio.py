@@ -33,8 +33,8 @@ def to_data(value: object) -> Any:
 def from_data(data: Any, kind: type[T] | UnionType) -> T:
     """The reverse of ``to_data``. An unknown or missing key raises ``StepResultError``."""
     try:
-        return _converter.structure(data, kind)  # type: ignore[arg-type,no-any-return]
-    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError) as error:
+        return _converter.structure(data, kind)  # type: ignore[arg-type]
+    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
         details = "; ".join(cattrs.transform_error(error)) if isinstance(error, cattrs.BaseValidationError) else error
         message = f"not a valid {getattr(kind, '__name__', kind)}: {details}"
         raise StepResultError(message) from error
@@ -57,6 +57,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:

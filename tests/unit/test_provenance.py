@@ -1,0 +1,192 @@
+"""The build record: complete, a pure function of its inputs, and without a path of the machine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from build_config import jsonio, provenance
+from build_config.layout import CANONICAL_WORK_ROOT
+from build_config.model import BuildRecord, BuildUnit, Finding, Program, Severity, StepTiming, UnitKey
+from tests import factories
+from tests.publishable import make
+
+pytestmark = pytest.mark.unit
+
+COMMIT = "1f0c2d3e" * 5
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def unit(name: str, *inputs: tuple[str, str]) -> BuildUnit:
+    return BuildUnit(
+        name=name,
+        key=UnitKey(digest=name[0] * 64, inputs=inputs),
+        folder=Path("/store") / name,
+        files=(),
+        shard=None if name == "core" else factories.SM89,
+        from_store=True,
+        compiled=0,
+        seconds=0.5,
+    )
+
+
+def record(tmp_path: Path, *, found_via: str = "a test", message: str = "", unit_input: str = "x") -> BuildRecord:
+    wheel, _, inspection, validation = make(tmp_path)
+    chain = factories.toolchain()
+    nvcc = Program(path=Path("/opt/cuda/bin/nvcc"), version="13.0.88", found_via=found_via)
+    return provenance.make_record(
+        wheel=wheel,
+        tree=factories.source_tree(),
+        toolchain=replace(chain, cuda=replace(chain.cuda, nvcc=nvcc)),
+        units=(unit("core"), unit("sm89", ("flag", unit_input))),
+        locks=(("sources.toml", "5" * 64), ("cuda-13.0.toml", "c" * 64)),
+        steps=(StepTiming(step="build", seconds=12.5),),
+        inspection=replace(
+            inspection, findings=(Finding(code="x", severity=Severity.NOTE, message=message),) if message else ()
+        ),
+        validation=validation,
+        pipeline="0.1.0 (commit unknown)",
+        created=MOMENT,
+    )
+
+
+def test_record_tells_what_went_in_and_what_came_out(tmp_path: Path) -> None:
+    wheel, _, inspection, validation = make(tmp_path)
+
+    made = record(tmp_path)
+
+    assert (made.wheel, made.sha256, made.size, made.version) == (
+        wheel.path.name,
+        wheel.sha256,
+        wheel.size,
+        "0.3.36+cu130.sm89",
+    )
+    assert made.created == "2026-01-02T03:04:05Z"
+    assert made.sources_locked is True
+    assert made.llama_cpp_commit == "0123456789abcdef"
+    assert made.locks == (("cuda-13.0.toml", "c" * 64), ("sources.toml", "5" * 64))
+    assert [key.digest for key in made.units] == ["c" * 64, "s" * 64]
+    assert made.shards == (factories.SM89,)
+    assert (made.inspection, made.validation) == (inspection, validation)
+    toolchain = dict(made.toolchain)
+    assert toolchain["cuda"] == "13.0.88"
+    assert toolchain["cxx"] == "g++ 12.2.0 (a test)"
+    assert toolchain["launcher"] == "none"
+
+
+def test_same_arguments_give_the_same_text(tmp_path: Path) -> None:
+    assert jsonio.dumps(record(tmp_path)) == jsonio.dumps(record(tmp_path))
+
+
+def test_time_is_recorded_in_utc_and_must_have_a_zone(tmp_path: Path) -> None:
+    wheel, _, inspection, validation = make(tmp_path)
+    for created, expected in (
+        (MOMENT.astimezone(timezone(timedelta(hours=9))), "2026-01-02T03:04:05Z"),
+        (MOMENT.replace(tzinfo=None), None),
+    ):
+        call = {
+            "wheel": wheel,
+            "tree": factories.source_tree(),
+            "toolchain": factories.toolchain(),
+            "units": (),
+            "locks": (),
+            "steps": (),
+            "inspection": inspection,
+            "validation": validation,
+            "pipeline": "",
+            "created": created,
+        }
+        if expected is None:
+            with pytest.raises(ValueError, match="time zone"):
+                provenance.make_record(**call)  # type: ignore[arg-type]  # a mapping has one type of value
+        else:
+            assert provenance.make_record(**call).created == expected  # type: ignore[arg-type]  # likewise
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nvcc on PATH (/usr/local/cuda-13.0/bin/nvcc)", "nvcc on PATH (<path>)"),
+        ("CUDA_PATH=/home/alice/cuda", "CUDA_PATH=<path>"),
+        ("-I/home/alice/include -L/opt/lib", "-I<path> -L<path>"),
+        ("file:///home/alice/x.whl", "file://<path>"),
+        ("'/root'", "'<path>'"),
+        (r"C:\Users\alice\cuda\bin", "<path>"),
+        ("/srv/one:/srv/two", "<path>:<path>"),
+        ("https://pypi.org/simple/x", "https://pypi.org/simple/x"),
+        ("3/3 layers, weights / KV cache, nvidia/cu13/bin", "3/3 layers, weights / KV cache, nvidia/cu13/bin"),
+        (f"{CANONICAL_WORK_ROOT}/src/llama.cpp", f"{CANONICAL_WORK_ROOT}/src/llama.cpp"),
+        (f"{CANONICAL_WORK_ROOT}-of-mine/src", "<path>"),
+    ],
+)
+def test_paths_of_the_machine_are_left_out(tmp_path: Path, text: str, expected: str) -> None:
+    made = record(tmp_path, found_via=text, message=text, unit_input=text)
+
+    assert dict(made.toolchain)["cuda.found-via"] == expected
+    assert made.inspection.findings[0].message == expected
+    assert made.units[1].inputs == (("flag", expected),)
+
+
+def test_no_typed_path_gets_into_the_record(tmp_path: Path) -> None:
+    text = jsonio.dumps(record(tmp_path))
+
+    assert str(tmp_path) not in text
+    assert not re.search(r'"/|[ =]/', text)
+
+
+# ------------------------------------------------------------------------------------------------ pipeline version
+
+
+def checkout(tmp_path: Path, head: str) -> Path:
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "0.1.0"\n', encoding="utf-8")
+    (tmp_path / ".git" / "refs" / "heads").mkdir(parents=True)
+    (tmp_path / ".git" / "HEAD").write_text(f"{head}\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_commit_of_a_branch(tmp_path: Path) -> None:
+    root = checkout(tmp_path, "ref: refs/heads/main")
+    (root / ".git" / "refs" / "heads" / "main").write_text(f"{COMMIT}\n", encoding="utf-8")
+
+    assert provenance.pipeline_version(root) == f"0.1.0 (commit {COMMIT})"
+
+
+def test_commit_of_a_detached_head(tmp_path: Path) -> None:
+    assert provenance.pipeline_version(checkout(tmp_path, COMMIT)) == f"0.1.0 (commit {COMMIT})"
+
+
+def test_commit_in_packed_refs(tmp_path: Path) -> None:
+    root = checkout(tmp_path, "ref: refs/heads/main")
+    packed = f"# pack-refs with: peeled\n{'0' * 40} refs/remotes/origin/refs/heads/main2\n{COMMIT} refs/heads/main\n"
+    (root / ".git" / "packed-refs").write_text(packed, encoding="utf-8")
+
+    assert provenance.pipeline_version(root).endswith(f"(commit {COMMIT})")
+
+
+def test_commit_of_a_worktree(tmp_path: Path) -> None:
+    main = tmp_path / "main"
+    main.mkdir()
+    checkout(main, "ref: refs/heads/main")
+    (main / ".git" / "refs" / "heads" / "topic").write_text(COMMIT, encoding="utf-8")
+    private = main / ".git" / "worktrees" / "topic"
+    private.mkdir(parents=True)
+    (private / "HEAD").write_text("ref: refs/heads/topic\n", encoding="utf-8")
+    (private / "commondir").write_text("../..\n", encoding="utf-8")
+    worktree = tmp_path / "topic"
+    worktree.mkdir()
+    (worktree / ".git").write_text(f"gitdir: {private}\n", encoding="utf-8")
+
+    assert provenance.pipeline_version(worktree) == f"unknown (commit {COMMIT})"
+
+
+@pytest.mark.parametrize("head", ["ref: refs/heads/unborn", "ref: refs/heads/main", "nonsense", ""])
+def test_what_cannot_be_read_is_unknown(tmp_path: Path, head: str) -> None:
+    root = checkout(tmp_path, head)
+    (root / ".git" / "refs" / "heads" / "main").write_text("ref: refs/heads/main", encoding="utf-8")  # a circle
+
+    assert provenance.pipeline_version(root) == "0.1.0 (commit unknown)"
+    assert provenance.pipeline_version(tmp_path / "no-checkout") == "unknown (commit unknown)"
