@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from build_config import archs
+from build_config.errors import ArchitectureError
+from build_config.model import CudaArch, GpuDevice
+
+pytestmark = pytest.mark.unit
+
+RELEASES = ("11.8", "12.0", "12.4", "12.6", "12.8", "12.9", "13.0", "13.2")
+
+
+def card(capability: str, index: int = 0) -> GpuDevice:
+    return GpuDevice(index=index, name=f"Card {index}", capability=capability, memory=24 << 30)
+
+
+def shards(
+    requested: str, *, release: str = "13.0", gpus: tuple[GpuDevice, ...] = ()
+) -> list[tuple[str, tuple[str, ...]]]:
+    selection = archs.resolve(requested, cuda_release=release, gpus=gpus)
+    return [(shard.name, tuple(map(str, shard.archs))) for shard in selection.shards]
+
+
+@pytest.mark.parametrize(
+    ("requested", "expected"),
+    [
+        ("89", [("sm89", ("89-real",))]),
+        ("8.9", [("sm89", ("89-real",))]),
+        ("89-real", [("sm89", ("89-real",))]),
+        ("90-virtual", [("ptx90", ("90-virtual",))]),
+        ("89, 86,8.9", [("sm86", ("86-real",)), ("sm89", ("89-real",))]),
+        ("100,89", [("sm89", ("89-real",)), ("sm100", ("100-real",))]),
+        ("120", [("sm120a", ("120a-real",))]),
+        ("12.1", [("sm121a", ("121a-real",))]),
+        ("120,120a-real", [("sm120a", ("120a-real",))]),
+        ("120-virtual", [("ptx120a", ("120a-virtual",))]),
+        ("90a", [("sm90a", ("90a-real",))]),
+        ("100f", [("sm100f", ("100f-real",))]),
+    ],
+)
+def test_each_named_architecture_is_a_shard_of_its_own(
+    requested: str, expected: list[tuple[str, tuple[str, ...]]]
+) -> None:
+    assert shards(requested) == expected
+
+
+def test_without_a_card_auto_builds_for_rtx_40_and_says_how_to_choose() -> None:
+    selection = archs.resolve("auto", cuda_release="13.0", gpus=())
+    assert [shard.name for shard in selection.shards] == ["sm89"]
+    assert selection.notice is not None
+    assert "RTX 40" in selection.notice
+    assert "nox -s build_cuda_wheel -- --arch 86" in selection.notice
+
+
+def test_auto_and_native_take_the_cards_of_the_machine() -> None:
+    for requested in ("auto", "native"):
+        assert shards(requested, gpus=(card("12.0"),)) == [("sm120a", ("120a-real",))]
+        assert archs.resolve(requested, cuda_release="13.0", gpus=(card("8.6"),)).notice is None
+
+
+def test_cards_of_one_machine_share_a_shard_because_one_backend_drives_them_all() -> None:
+    gpus = (card("8.9"), card("8.6", 1), card("8.9", 2))
+    assert shards("native", gpus=gpus) == [("sm86x89", ("86-real", "89-real"))]
+
+
+def test_native_says_which_card_it_leaves_out() -> None:
+    selection = archs.resolve("native", cuda_release="13.0", gpus=(card("6.1"), card("8.6", 1)))
+    assert [shard.name for shard in selection.shards] == ["sm86"]
+    assert selection.notice is not None
+    assert "Card 0 (6.1)" in selection.notice
+
+
+def test_native_without_a_card_names_the_way_out() -> None:
+    with pytest.raises(ArchitectureError, match="no NVIDIA card") as caught:
+        archs.resolve("native", cuda_release="13.0", gpus=())
+    assert "--arch 86 for RTX 30" in str(caught.value)
+
+
+@pytest.mark.parametrize("requested", ["native", "auto"])
+def test_a_card_that_the_toolkit_no_longer_knows_is_refused(requested: str) -> None:
+    with pytest.raises(ArchitectureError, match=r"6\.1 \(GTX 10\)") as caught:
+        archs.resolve(requested, cuda_release="13.0", gpus=(card("6.1"),))
+    assert "CUDA 12.9" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("requested", ["8.9x", "abc", "", "86,", "native,89", "8.9.1", "89_real", "-89", "89-cubin"])
+def test_another_form_is_refused_with_the_accepted_ones(requested: str) -> None:
+    with pytest.raises(ArchitectureError, match="is not a CUDA architecture") as caught:
+        archs.resolve(requested, cuda_release="13.0", gpus=())
+    assert caught.value.exit_code == 12
+    assert "89 or 8.9" in str(caught.value.remedy)
+    assert "portable" in str(caught.value.remedy)
+
+
+def test_an_architecture_that_was_dropped_names_what_is_supported_and_the_toolkit_that_still_can() -> None:
+    with pytest.raises(ArchitectureError, match=r"CUDA 13\.0 cannot compile for 5\.0 .*75, 80, 86") as caught:
+        archs.resolve("50", cuda_release="13.0", gpus=())
+    assert "install CUDA 12.9" in str(caught.value.remedy)
+    assert "--cuda system" in str(caught.value.remedy)
+
+
+def test_an_architecture_that_is_too_new_names_the_toolkit_that_can() -> None:
+    with pytest.raises(ArchitectureError) as caught:
+        archs.resolve("12.0", cuda_release="12.4", gpus=())
+    assert "CUDA 12.8 or later" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(("requested", "release"), [("89a", "13.0"), ("90f", "13.0"), ("100f", "12.8"), ("85", "13.0")])
+def test_an_architecture_that_does_not_exist_is_refused(requested: str, release: str) -> None:
+    with pytest.raises(ArchitectureError):
+        archs.resolve(requested, cuda_release=release, gpus=())
+
+
+def test_a_toolkit_older_than_all_known_ones_is_refused() -> None:
+    with pytest.raises(ArchitectureError, match=r"CUDA 11\.4 is older"):
+        archs.resolve("75", cuda_release="11.4", gpus=())
+
+
+def test_the_portable_shards_of_the_locked_toolkit() -> None:
+    assert archs.resolve("portable", cuda_release="13.0", gpus=()).portable
+    assert shards("portable") == [
+        ("sm75", ("75-real",)),
+        ("sm80", ("80-real",)),
+        ("sm86", ("86-real",)),
+        ("sm89", ("89-real",)),
+        ("sm90ptx", ("90-real", "90-virtual")),
+        ("sm120a", ("120a-real",)),
+    ]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_portable_wheel_runs_on_every_card_that_the_toolkit_knows_and_on_later_ones(release: str) -> None:
+    series = archs.toolkit_series(release)
+    compiled = list(itertools.chain.from_iterable(series.portable))
+    for number in (*(n for n in series.architectures if n >= 50), 130, 200):
+        assert archs.covers(compiled, f"{number // 10}.{number % 10}"), number
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_is_portable_can_be_asked_for_by_name(release: str) -> None:
+    for arch in itertools.chain.from_iterable(archs.toolkit_series(release).portable):
+        assert archs.resolve(str(arch), cuda_release=release, gpus=()).shards[0].archs == (arch,)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "capability", "expected"),
+    [
+        ("86-real", "8.6", "cubin"),
+        ("86-real", "8.9", "cubin"),
+        ("89-real", "8.6", None),
+        ("89-real", "9.0", None),
+        ("90a-real", "9.0", "cubin"),
+        ("120a-real", "12.1", None),
+        ("120f-real", "12.1", "cubin"),
+        ("100f-real", "12.0", None),
+        ("90-virtual", "12.0", "ptx"),
+        ("90-virtual", "8.9", None),
+        ("90a-virtual", "10.0", None),
+        ("100f-virtual", "10.3", "ptx"),
+        ("100f-virtual", "12.0", None),
+    ],
+)
+def test_what_runs_on_which_card(compiled: str, capability: str, expected: str | None) -> None:
+    assert archs.covers([CudaArch.parse(compiled)], capability) == expected
+
+
+def test_machine_code_is_preferred_to_ptx() -> None:
+    both = [CudaArch.parse("90-virtual"), CudaArch.parse("90-real")]
+    assert archs.covers(both, "9.0") == "cubin"
+    assert archs.covers(both, "10.0") == "ptx"
+    assert archs.covers([], "9.0") is None
+
+
+known = st.sampled_from(archs.toolkit_series("13.0").architectures)
+
+
+@given(st.lists(known, min_size=1, max_size=8))
+def test_any_list_gives_sorted_distinct_shards_that_run_on_their_cards(numbers: list[int]) -> None:
+    selection = archs.resolve(",".join(map(str, numbers)), cuda_release="13.0", gpus=())
+    compiled = [arch for shard in selection.shards for arch in shard.archs]
+    assert [arch.number for arch in compiled] == sorted(set(numbers))
+    assert len({shard.name for shard in selection.shards}) == len(selection.shards)
+    for number in numbers:
+        assert archs.covers(compiled, f"{number // 10}.{number % 10}") == "cubin"
+
+
+@given(st.text(max_size=12))
+def test_any_text_gives_plain_shard_names_or_a_refusal(text: str) -> None:
+    with contextlib.suppress(ArchitectureError):
+        for shard in archs.resolve(text, cuda_release="13.0", gpus=()).shards:
+            assert re.fullmatch(r"[a-z0-9]+", shard.name)
+
+
+def test_the_oldest_driver_and_the_cards_are_known_for_the_locked_toolkit() -> None:
+    assert archs.oldest_driver("13.0") == "580"
+    assert archs.describe("8.9") == "8.9 (RTX 40, L4)"
+    assert archs.describe("9.9") == "9.9"
