@@ -1,0 +1,174 @@
+"""The rules of docs/architecture.md, checked on the source text: who may import whom, start a process, print, exit."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config import errors
+from build_config.errors import PipelineError
+from build_config.layout import PACKAGE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.unit
+
+TROUBLESHOOTING = PACKAGE.parent / "docs" / "troubleshooting.md"
+
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"model", "errors"}),
+    frozenset({"layout", "runner", "console", "jsonio"}),
+    frozenset({"archs", "compiler_cache", "fetch", "machine", "progress", "settings", "wheelfile", "workroot"}),
+    frozenset({"cmake"}),
+    frozenset({"units"}),
+    frozenset(
+        {
+            "compilation",
+            "index",
+            "inspection",
+            "lock",
+            "provenance",
+            "repair",
+            "sources",
+            "toolchain",
+            "validation",
+            "wheel",
+        }
+    ),
+    frozenset({"doctor", "pipeline"}),
+    frozenset({"__main__"}),
+)
+"""A module imports only from layers before its own; a package is one member, free inside itself."""
+
+PROBE = "validation.probe"
+"""Runs in the clean environment, alone: it prints its answer and imports nothing of this package."""
+
+STARTS_PROCESSES = frozenset({"subprocess", "multiprocessing", "pty", "os.system", "os.popen", "os.fork", "os.execv"})
+PRINTS = frozenset({"print", "rich", "sys.stdout", "sys.stderr", "typer.echo", "typer.secho"})
+EXITS = frozenset({"sys.exit", "SystemExit", "typer.Exit", "os._exit", "exit", "quit"})
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: its dotted name below ``build_config``, what it imports, and which outside names it uses."""
+
+    name: str
+    imports: frozenset[str]
+    uses: frozenset[str]
+
+    @property
+    def member(self) -> str:
+        return self.name.partition(".")[0]
+
+
+def read(path: Path) -> Module:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    name = ".".join(part for part in parts if part != "__init__")
+    imports: set[str] = set()
+    uses: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import(names=names):
+                imports.update(alias.name for alias in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                imports.update(f"{module}.{alias.name}" for alias in names)
+            case ast.ImportFrom():
+                pytest.fail(f"{name} has a relative import")
+            case ast.Attribute(value=ast.Name(id=owner), attr=attribute):
+                uses.add(f"{owner}.{attribute}")
+            case ast.Name(id=used):
+                uses.add(used)
+            case _:
+                pass
+    outside = {part for imported in imports for part in (imported, imported.partition(".")[0])}
+    return Module(
+        name=name,
+        imports=frozenset(
+            imported.removeprefix("build_config.") for imported in imports if imported.startswith("build_config.")
+        ),
+        uses=frozenset(uses | outside),
+    )
+
+
+MODULES = tuple(
+    read(path)
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "wheel_project" not in path.parts
+    and path != PACKAGE / "__init__.py"  # what goes into the wheel is no part of us
+)
+
+
+def users(names: frozenset[str]) -> set[str]:
+    return {module.name for module in MODULES if module.uses & names} - {PROBE}
+
+
+def layer(member: str) -> int:
+    return next(number for number, members in enumerate(LAYERS) if member in members)
+
+
+def test_the_table_of_layers_is_that_of_the_package() -> None:
+    assert {module.member for module in MODULES} == frozenset().union(*LAYERS)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_imports_go_one_way(module: Module) -> None:
+    for imported in module.imports:
+        member = imported.partition(".")[0]
+        if member != module.member:
+            assert layer(member) < layer(module.member), f"{module.name} must not import {imported}"
+
+
+def test_only_the_runner_starts_processes() -> None:
+    assert users(STARTS_PROCESSES) == {"runner"}
+
+
+def test_only_the_console_prints() -> None:
+    assert users(PRINTS) == {"console"}
+
+
+def test_only_the_command_line_exits() -> None:
+    assert users(EXITS) == {"__main__"}
+
+
+def test_the_probe_imports_nothing_of_this_package() -> None:
+    (probe,) = [module for module in MODULES if module.name == PROBE]
+    assert not probe.imports
+
+
+# ----------------------------------------------------------------------------------------------------------- errors
+
+
+def all_errors() -> list[type[PipelineError]]:
+    """Every error class, at any depth."""
+    found: list[type[PipelineError]] = []
+    classes = [PipelineError]
+    while classes:
+        found.extend(classes)
+        classes = [subclass for cls in classes for subclass in cls.__subclasses__()]
+    return found
+
+
+def test_every_error_has_an_exit_code_of_its_own() -> None:
+    codes = {cls: cls.__dict__.get("exit_code") for cls in all_errors()}
+
+    assert len(codes) > 10
+    assert None not in codes.values(), "inherited from its base"
+    assert len(set(codes.values())) == len(codes)
+    assert not {0, 2} & set(codes.values()), "success, and what typer says for a wrong option"
+    assert all(isinstance(code, int) and 0 < code < 256 for code in codes.values())
+
+
+def test_every_error_is_defined_and_explained_in_errors() -> None:
+    assert all(cls.__module__ == errors.__name__ and cls.__doc__ for cls in all_errors())
+
+
+def test_troubleshooting_lists_every_exit_code() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| \S", TROUBLESHOOTING.read_text(encoding="utf-8"), re.MULTILINE)
+
+    expected = sorted((cls.exit_code, cls.__name__) for cls in all_errors())
+    assert [(int(code), name) for code, name in rows] == expected
