@@ -79,20 +79,17 @@ def find(cuda_root: Path | None, environ: Mapping[str, str]) -> HostCompiler:
 def choose(newest: int | None, environ: Mapping[str, str]) -> HostCompiler:
     """``find`` for a toolkit that accepts GCC up to the major version ``newest``."""
     named = _from_variables(environ)
-    if named is not None:
-        refusal = _refusal(named, newest, environ)
-        if refusal is not None:
-            raise refusal
-        return _host_compiler(named, environ)
-    default = _pair("g++", "g++ on PATH", environ)
+    default = named or _pair("g++", "g++ on PATH", environ)
     refusal = _refusal(default, newest, environ) if default is not None else None
     if default is not None and refusal is None:
         return _host_compiler(default, environ)
+    if refusal is not None and named is not None:
+        raise refusal
     for major in range(newest or NEWEST_LOOKED_FOR, OLDEST_MAJOR - 1, -1):
-        versioned = _pair(f"g++-{major}", f"g++-{major} on PATH", environ)
+        because = f": {refusal.message}" if refusal is not None else ""
+        versioned = _pair(f"g++-{major}", f"g++-{major} on PATH{because}", environ)
         if versioned is not None and _refusal(versioned, newest, environ) is None:
-            reason = f"; {refusal.message}" if refusal is not None else ""
-            return _host_compiler(_Candidate(cxx=versioned.cxx, cc=versioned.cc, found_via=f"PATH{reason}"), environ)
+            return _host_compiler(versioned, environ)
     if refusal is not None:
         raise refusal
     path = environ.get("PATH", "") or "(empty)"

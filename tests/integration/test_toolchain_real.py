@@ -28,6 +28,8 @@ from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.toolchain import cuda_pypi, cuda_system, gcc, programs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from build_config.model import CudaToolkit, LockedFile, ToolkitLock
 
 pytestmark = pytest.mark.integration
@@ -58,8 +60,10 @@ def locked_wheel(file: LockedFile) -> Path:
 
 
 @pytest.fixture(name="layout", scope="module")
-def _layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return Layout(checkout=PACKAGE.parent, work_root=tmp_path_factory.mktemp("work"))
+def _layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layout]:
+    layout = Layout(checkout=PACKAGE.parent, work_root=tmp_path_factory.mktemp("work"))
+    yield layout
+    shutil.rmtree(layout.toolkits, ignore_errors=True)  # hundreds of megabytes, which pytest would keep
 
 
 @pytest.fixture(name="reduced", scope="module")
