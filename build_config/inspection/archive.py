@@ -120,9 +120,11 @@ def check_build_paths(subject: Subject) -> Iterator[Finding]:
 
 
 def path_pattern(paths: tuple[str, ...]) -> re.Pattern[bytes] | None:
-    """Finds these paths, or a file below one, as whole names: ``/src`` is not found in ``llama.cpp/src`` or ``/srcs``."""
+    """Finds these paths and what is below them: ``/src`` in ``-I/src/a.h``, not in ``llama.cpp/src`` or ``/srcs``."""
     wanted = [re.escape(path.rstrip("/").encode()) for path in sorted(paths, key=len, reverse=True) if path.rstrip("/")]
-    return re.compile(rb"(?<![\w./-])(?:" + b"|".join(wanted) + rb")(?![\w-])") if wanted else None
+    if not wanted:
+        return None
+    return re.compile(rb"(?:(?<![\w.-])|(?<=-[IL]))(?:" + b"|".join(wanted) + rb")(?![\w-])")
 
 
 def required_distributions(contents: Mapping[str, bytes]) -> frozenset[str]:

@@ -75,7 +75,7 @@ def check_bundled(subject: Subject) -> Iterator[Finding]:
             outside = external(part, subject.policy)
             if outside is not None:
                 yield error("external-bundled", f"{name} must stay outside: {outside.reason}")
-        if is_vendored(name) and not names & {*subject.policy.vendored}:
+        if is_vendored(name) and not any(part.startswith(subject.policy.vendored) for part in names):
             yield error("vendored-unexpected", f"{name} came along, and no policy says that it may")
 
 
