@@ -1,0 +1,380 @@
+# ruff: noqa: INP001  # a module of llama_cpp in the finished wheel, not of the pipeline
+"""Loads the compute backends of this wheel when ``llama_cpp`` is imported, and knows why CUDA is not in use.
+
+The backends are modules in ``llama_cpp/lib``: CPU variants (``libggml-cpu-*``) and CUDA shards (``libggml-cuda-*``),
+each shard for some cards. ggml asks every module how well it fits this machine and takes the best; a CUDA shard can
+be loaded only where the NVIDIA driver, the CUDA runtime and cuBLAS are. Nothing is searched outside this package.
+
+``cuda_status()`` says what came of it. Standard library only; works on Python 3.8 and later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+PACKAGE = Path(__file__).resolve().parent
+LIB = PACKAGE / "lib"
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+_log = logging.getLogger("llama-cpp-python")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A card as the driver shows it to this process. ``capability`` is like ``8.9``, ``memory`` is in bytes."""
+
+    index: int
+    name: str
+    capability: str
+    memory: int
+
+
+@dataclass(frozen=True)
+class Library:
+    """A CUDA library that has to be there. ``error`` is what the last attempt to load it said, ``None`` if it did."""
+
+    soname: str
+    path: str | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class CudaStatus:
+    """Whether CUDA is in use, and if not, why.
+
+    ``shard`` is the CUDA module in use (``sm89``), ``driver_cuda`` the newest CUDA that the driver runs (``13.0``),
+    ``covered_archs`` what this wheel has code for (``89-real``), ``cpu_variant`` the CPU module in use (``zen4``).
+    ``libraries`` is empty where no card made it worth loading them. ``reason`` is one sentence with the remedy, and
+    ``None`` exactly when ``loaded``.
+    """
+
+    loaded: bool
+    shard: str | None = None
+    devices: tuple[Device, ...] = ()
+    libraries: tuple[Library, ...] = ()
+    driver_cuda: str | None = None
+    covered_archs: tuple[str, ...] = ()
+    reason: str | None = None
+    cpu_variant: str | None = None
+
+
+def cuda_status() -> CudaStatus:
+    """Say whether CUDA is in use. Decided once, when ``llama_cpp`` was imported."""
+    return _STATUS
+
+
+@dataclass(frozen=True)
+class _Shard:
+    name: str
+    file: str
+    archs: tuple[str, ...]
+
+    def runs_on(self, device: Device) -> bool:
+        return any(_runs_on(arch, device.capability) for arch in self.archs)
+
+
+@dataclass(frozen=True)
+class _Build:
+    """``_cuda_build.json``: what this wheel was built with and for."""
+
+    cuda: str
+    shards: tuple[_Shard, ...]
+    oldest_driver: str
+    libraries: tuple[str, ...]
+    build_command: str
+
+    @property
+    def archs(self) -> tuple[str, ...]:
+        return tuple(arch for shard in self.shards for arch in shard.archs)
+
+
+def _read_build(path: Path) -> _Build:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    shards = tuple(_Shard(item["name"], item["file"], tuple(item["archs"])) for item in data["shards"])
+    libraries = tuple(data["libraries"])
+    return _Build(data["cuda"], shards, data["oldest_driver"], libraries, data["build_command"])
+
+
+def _runs_on(arch: str, capability: str) -> bool:
+    """Whether code for ``89-real``, ``90a-real`` or ``90-virtual`` runs on a card of ``capability``.
+
+    Machine code (``real``) runs from its own minor version on within its major version, PTX (``virtual``) on
+    everything later. ``a`` binds either to this very architecture, ``f`` to its major version.
+    """
+    number, suffix, kind = re.fullmatch(r"(\d+)([af]?)-(real|virtual)", arch).groups()  # type: ignore[union-attr]
+    device = int(capability.replace(".", ""))
+    if suffix == "a":
+        return device == int(number)
+    same_major = device // 10 == int(number) // 10
+    return device >= int(number) and (same_major or (kind == "virtual" and not suffix))
+
+
+@dataclass(frozen=True)
+class _Driver:
+    """What the driver says.
+
+    ``problem`` is a sentence, and ``None`` when there is a card to use. ``failed``: it is there and does not start.
+    """
+
+    cuda: str | None = None
+    devices: tuple[Device, ...] = ()
+    problem: str | None = None
+    failed: bool = False
+
+
+def _ask_driver() -> _Driver:
+    """Ask the CUDA driver API itself: it needs nothing but the driver."""
+    try:
+        api = ctypes.CDLL(DRIVER)
+        version, count = ctypes.c_int(), ctypes.c_int()
+        api.cuDriverGetVersion(ctypes.byref(version))
+        cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
+        error = api.cuInit(0) or api.cuDeviceGetCount(ctypes.byref(count))
+        devices = tuple(_device(api, index) for index in range(count.value))
+    except (OSError, AttributeError) as missing:
+        remedy = "install the driver of the card; a container needs the NVIDIA runtime (docker run --gpus all)"
+        return _Driver(problem=f"No NVIDIA driver can be loaded ({missing}): {remedy}.")
+    if devices:
+        return _Driver(cuda, devices)
+    if error not in (0, 100):  # CUDA_ERROR_NO_DEVICE
+        remedy = "restart the machine if the driver was just updated, otherwise install it again"
+        return _Driver(cuda, problem=f"The NVIDIA driver does not start (CUDA error {error}): {remedy}.", failed=True)
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None:
+        return _Driver(cuda, problem=f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card: unset it or name one's index.")
+    return _Driver(
+        cuda, problem="The NVIDIA driver finds no card: see whether nvidia-smi lists it; a container needs --gpus all."
+    )
+
+
+def _device(api: ctypes.CDLL, index: int) -> Device:
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    memory = ctypes.c_size_t()
+    name = ctypes.create_string_buffer(256)
+    api.cuDeviceGet(ctypes.byref(device), index)
+    api.cuDeviceGetName(name, len(name), device)
+    api.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+    api.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)  # ..._MINOR
+    api.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    return Device(index, name.value.decode(errors="replace"), f"{major.value}.{minor.value}", memory.value)
+
+
+def _load_library(soname: str) -> Library:
+    """Load ``libcudart.so.13`` or its like from NVIDIA's wheels, or from wherever the system finds it.
+
+    A shard that needs it then gets this copy. The second step decides: what cuda.pathfinder found may be of another
+    major version.
+    """
+    found, hint = None, ""
+    name = re.match(r"(?:lib)?([A-Za-z]+)", soname)
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+
+        found = load_nvidia_dynamic_lib(name[1] if name else soname).abs_path
+    except Exception as error:  # noqa: BLE001  # whatever it is, the system may still have the library
+        hint = f"; cuda.pathfinder: {str(error) or type(error).__name__}".splitlines()[0]
+    try:
+        library = ctypes.CDLL(soname)
+    except OSError as error:
+        return Library(soname, None, f"{error}{hint}")
+    return Library(soname, _path_of(library, soname) or found, None)
+
+
+def _path_of(library: ctypes.CDLL, soname: str) -> str | None:
+    """Where a loaded library came from."""
+    if sys.platform == "win32":
+        return _windows_path(library._handle)  # noqa: SLF001  # ctypes has no public name for it
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
+    match = re.search(rf"/.*/{re.escape(soname)}.*$", maps, re.MULTILINE)
+    return match[0] if match else None
+
+
+def _search_installed_toolkit() -> None:
+    """Windows: let the system find the DLLs of an installed CUDA 13; upstream adds the folder of earlier ones."""
+    if sys.platform == "win32" and "CUDA_PATH" in os.environ:
+        folder = Path(os.environ["CUDA_PATH"], "bin", "x64")
+        if folder.is_dir():
+            os.add_dll_directory(str(folder))
+
+
+@dataclass(frozen=True)
+class _Backend:
+    """One that ggml has registered, and the file it came from."""
+
+    name: str
+    devices: int
+    file: str | None
+
+    @property
+    def variant(self) -> str | None:
+        """``sm89`` for ``libggml-cuda-sm89.so``."""
+        match = re.match(r"(?:lib)?ggml-[a-z]+-([^.]+)", Path(self.file or "").name)
+        return match[1] if match else None
+
+
+def _load_backends() -> tuple[dict[str, _Backend], list[str]]:
+    """Let ggml load the best module of each kind from this package; the backends by name, and what ggml logged.
+
+    Without a folder ggml would search the current directory, where anybody may have put a library. Once any backend is
+    there, llama.cpp does not search by itself any more.
+    """
+    from llama_cpp._ctypes_extensions import load_shared_library  # noqa: PLC0415  # nothing may fail at import
+
+    ggml, base = load_shared_library("ggml", LIB), load_shared_library("ggml-base", LIB)
+    with _captured_messages(base) as messages:
+        _function(ggml, "ggml_backend_load_all_from_path", None, ctypes.c_char_p)(os.fsencode(LIB))
+    backend_at = _function(ggml, "ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
+    name_of = _function(base, "ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    devices_of = _function(base, "ggml_backend_reg_dev_count", ctypes.c_size_t, ctypes.c_void_p)
+    found = {}
+    for index in range(_function(ggml, "ggml_backend_reg_count", ctypes.c_size_t)()):
+        backend = backend_at(index)
+        name = name_of(backend).decode()
+        found[name] = _Backend(name, devices_of(backend), _file_at(backend))
+    return found, "".join(messages).splitlines()
+
+
+def _function(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
+    """A function with its C types; upstream's own objects for it, with types of their own, stay as they are."""
+    function = library[name]
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+@contextlib.contextmanager
+def _captured_messages(base: ctypes.CDLL) -> Iterator[list[str]]:
+    """Collect what ggml logs instead of letting every import print it."""
+    messages: list[str] = []
+    callback_type = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+    collect = callback_type(lambda _level, text, _data: messages.append(text.decode(errors="replace")))
+    set_callback = _function(base, "ggml_log_set", None, ctypes.c_void_p, ctypes.c_void_p)
+    callback, data = ctypes.c_void_p(), ctypes.c_void_p()
+    _function(base, "ggml_log_get", None, ctypes.c_void_p, ctypes.c_void_p)(ctypes.byref(callback), ctypes.byref(data))
+    set_callback(collect, None)
+    try:
+        yield messages
+    finally:
+        set_callback(callback, data)
+
+
+def _file_at(address: int) -> str | None:
+    """The library that holds ``address``. A list of loaded files would also name modules that ggml tried and left."""
+    if sys.platform == "win32":
+        module = ctypes.c_void_p()
+        from_address = 0x4 | 0x2  # GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | ..._UNCHANGED_REFCOUNT
+        ctypes.windll.kernel32.GetModuleHandleExW(from_address, ctypes.c_void_p(address), ctypes.byref(module))
+        return _windows_path(module.value)
+
+    info = (ctypes.c_char_p * 4)()  # Dl_info: the file, its base address, the nearest symbol, the symbol's address
+    dladdr = _function(ctypes.CDLL(None), "dladdr", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    return os.fsdecode(info[0] or b"") if dladdr(address, info) else None
+
+
+def _windows_path(module: int | None) -> str | None:
+    """The file of a loaded DLL."""
+    buffer = ctypes.create_unicode_buffer(32768)
+    length = ctypes.windll.kernel32.GetModuleFileNameW(ctypes.c_void_p(module), buffer, len(buffer))  # type: ignore[attr-defined,unused-ignore]
+    return buffer.value if length else None
+
+
+def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messages: Sequence[str]) -> str:
+    """The first thing in the way of CUDA, in one sentence with its remedy."""
+    if driver.problem:
+        return driver.problem
+    if _major(driver.cuda) < _major(build.cuda):
+        return (
+            f"The NVIDIA driver runs CUDA {driver.cuda} at most and this wheel needs CUDA {build.cuda}: "
+            f"install driver {build.oldest_driver} or later, or build a wheel for the CUDA of your driver."
+        )
+    missing = [f"{library.soname} ({library.error})" for library in libraries if library.error]
+    if missing:
+        return f"Not found: {', '.join(missing)}: pip install nvidia-cublas nvidia-cuda-runtime."
+    fitting = [shard for shard in build.shards if all(shard.runs_on(device) for device in driver.devices)]
+    if not fitting:
+        return _not_covered(build, driver.devices)
+    for shard in fitting:
+        try:
+            ctypes.CDLL(str(LIB / shard.file))
+        except OSError as error:
+            return (
+                f"{shard.file} cannot be loaded ({error}): install the wheel again, and report it if that is no help."
+            )
+    said = "; ".join(line for line in messages if "cuda" in line.lower()) or "ggml gave no reason"
+    return f"The CUDA backend does not start ({said}): check that nvidia-smi lists the card without an error."
+
+
+def _not_covered(build: _Build, devices: Sequence[Device]) -> str:
+    """Name the cards without code, or all of them where no single shard has code for all."""
+    without = [device for device in devices if not any(shard.runs_on(device) for shard in build.shards)] or devices
+    cards = ", ".join(f"{device.name} (compute capability {device.capability})" for device in without)
+    numbers = sorted({device.capability.replace(".", "") for device in devices}, key=int)
+    remedy = f"build one that has it, `{build.build_command.format(arch=','.join(numbers))}`"
+    if len(numbers) > 1:
+        remedy += ", or set CUDA_VISIBLE_DEVICES to the cards that it covers"
+    return f"This wheel has code for {', '.join(build.archs)} and none that {cards} can run: {remedy}."
+
+
+def _major(cuda: str | None) -> int:
+    """Within a major version, an older driver runs the code of a newer toolkit."""
+    return int((cuda or "0").split(".")[0])
+
+
+def _card_is_there(driver: _Driver) -> bool:
+    """Whether the driver lists a card, be it only its kernel half: the two halves differ right after an update."""
+    kernel_list = Path("/proc/driver/nvidia/gpus")
+    return bool(driver.devices) or (driver.failed and kernel_list.is_dir() and any(kernel_list.iterdir()))
+
+
+def _load() -> CudaStatus:
+    driver = _Driver()
+    libraries: tuple[Library, ...] = ()
+    try:
+        build = _read_build(PACKAGE / "_cuda_build.json")
+        driver = _ask_driver()
+        if driver.devices:  # cuBLAS is 400 MB: not for nothing
+            _search_installed_toolkit()
+            libraries = tuple(_load_library(soname) for soname in build.libraries)
+    finally:
+        backends, messages = _load_backends()  # without them not even the CPU computes
+    for message in messages:
+        _log.debug("%s", message)
+    cpu, cuda = backends.get("CPU"), backends.get("CUDA")
+    loaded = cuda is not None and cuda.devices > 0
+    status = CudaStatus(
+        loaded=loaded,
+        shard=cuda.variant if cuda and loaded else None,
+        devices=driver.devices,
+        libraries=libraries,
+        driver_cuda=driver.cuda,
+        covered_archs=build.archs,
+        reason=None if loaded else _why_not(build, driver, libraries, messages),
+        cpu_variant=cpu.variant if cpu else None,
+    )
+    if not loaded and _card_is_there(driver):
+        _log.warning("llama-cpp-python computes on the CPU although an NVIDIA card is there. %s", status.reason)
+    return status
+
+
+def _load_safely() -> CudaStatus:
+    """Nothing that goes wrong here may keep anybody from importing ``llama_cpp``."""
+    try:
+        return _load()
+    except Exception as error:  # noqa: BLE001  # see above; the reason is kept
+        reason = f"The CUDA loader failed ({type(error).__name__}: {error}): install the wheel again, or report it."
+        _log.warning("%s", reason)
+        return CudaStatus(loaded=False, reason=reason)
+
+
+_STATUS = _load_safely()
