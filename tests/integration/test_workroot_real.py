@@ -24,6 +24,7 @@ pytestmark = pytest.mark.integration
 
 HOLD = """
 import sys
+from pathlib import Path
 from build_config import workroot
 from build_config.console import Console
 from build_config.layout import Layout
