@@ -90,7 +90,7 @@ def codes(report: InspectionReport) -> set[str]:
 
 def spoilt(tmp_path: Path, core: Mapping[str, bytes], changes: Mapping[str, bytes | None]) -> set[str]:
     """The codes found in a wheel with other members than the sound one's, without those of the missing cuobjdump."""
-    members = {name: data for name, data in (wheels.contents(core) | changes).items() if data is not None}
+    members = {name: data for name, data in {**wheels.contents(core), **changes}.items() if data is not None}
     return codes(inspect(wheels.write(tmp_path, members), tmp_path)) - {UNKNOWN_DEVICE_CODE}
 
 

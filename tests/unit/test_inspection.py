@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,8 +88,7 @@ def test_device_code_must_equal_the_declaration(
     declared: tuple[str, ...], found: tuple[str, ...], expected: list[str]
 ) -> None:
     archs = tuple(map(CudaArch.parse, declared))
-    counted = cubins.collections.Counter(found)
-    assert codes(cubins.judge("libggml-cuda-x.so", archs, counted)) == expected
+    assert codes(cubins.judge("libggml-cuda-x.so", archs, Counter(found))) == expected
 
 
 # --------------------------------------------------------------------------------------------------- instructions
