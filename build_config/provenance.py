@@ -30,7 +30,7 @@ UNKNOWN = "unknown"
 # An absolute path: after a compiler's -I or -L or a file: address, or where no word goes on (so not in ``a/b`` and not
 # in ``https://host/a``); on Windows a drive letter in front.
 _ABSOLUTE_PATH = re.compile(
-    r"""(?:(?<=-I)|(?<=-L)|(?<=file://)|(?<![\w./]))(?:/(?!/)|[A-Za-z]:[\\/])[^\s"'<>|;,:()\[\]]+"""
+    r"""(?:(?<=-I)|(?<=-L)|(?<=file://)|(?<![\w./]))(?:/(?!/)|[A-Za-z]:[\\/])[^\s"'<>|;,:=()\[\]]+"""
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _MAX_SYMBOLIC_REFS = 5

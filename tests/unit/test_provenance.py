@@ -117,6 +117,10 @@ def test_time_is_recorded_in_utc_and_must_have_a_zone(tmp_path: Path) -> None:
         ("'/root'", "'<path>'"),
         (r"C:\Users\alice\cuda\bin", "<path>"),
         ("/srv/one:/srv/two", "<path>:<path>"),
+        (
+            f"-ffile-prefix-map={CANONICAL_WORK_ROOT}/src=/home/alice",
+            f"-ffile-prefix-map={CANONICAL_WORK_ROOT}/src=<path>",
+        ),
         ("https://pypi.org/simple/x", "https://pypi.org/simple/x"),
         ("3/3 layers, weights / KV cache, nvidia/cu13/bin", "3/3 layers, weights / KV cache, nvidia/cu13/bin"),
         (f"{CANONICAL_WORK_ROOT}/src/llama.cpp", f"{CANONICAL_WORK_ROOT}/src/llama.cpp"),
