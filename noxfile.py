@@ -24,7 +24,7 @@ LOCKS = Path("build_config/data/locks")
 # Seconds. Ctrl-C reaches the step itself too, and it needs a moment to stop its compilers: nox's own 0.3 would kill it
 # half-way and leave them running. Together they stay below the two seconds that a stop may take.
 INTERRUPT_TIMEOUT = 1.5
-TERMINATE_TIMEOUT = 0.3
+TERMINATE_TIMEOUT = 0.4
 
 
 @nox.session
