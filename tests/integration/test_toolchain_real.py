@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import shutil
@@ -9,14 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
 import pytest
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from build_config import doctor, fetch, lock, toolchain
-from build_config.console import Console
+from build_config import doctor, toolchain
 from build_config.errors import (
     CompilerMissingError,
     CompilerUnsupportedError,
@@ -24,19 +21,15 @@ from build_config.errors import (
     SettingsError,
     ToolkitMissingError,
 )
-from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
+from build_config.layout import PACKAGE, Layout
 from build_config.toolchain import cuda_pypi, cuda_system, gcc, programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from build_config.model import CudaToolkit, LockedFile, ToolkitLock
+    from build_config.model import CudaToolkit, ToolkitLock
 
 pytestmark = pytest.mark.integration
-
-# Everything but cuBLAS, which is five sixths of the whole.
-NEEDED = {"nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl", "nvidia-cuda-runtime"}
-HELPFUL = {"nvidia-cuda-cuobjdump"}
 
 KERNEL = """
 #include <cub/cub.cuh>
@@ -49,16 +42,6 @@ int main() { sum<<<1, 32>>>(nullptr, nullptr); return cudaDeviceSynchronize(); }
 """
 
 
-def locked_wheel(file: LockedFile) -> Path:
-    """The wheel from the real work root where that has it, else fetched once for all runs of the tests."""
-    at_hand = CANONICAL_WORK_ROOT / "downloads" / file.filename
-    if at_hand.is_file() and programs.file_digest(at_hand) == file.sha256:
-        return at_hand
-    shared = platformdirs.user_cache_path("llama-cuda-wheels") / "test-downloads"
-    (wheel,) = fetch.fetch((file,), shared, Console(terminal=False))
-    return wheel
-
-
 @pytest.fixture(name="layout", scope="module")
 def _layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layout]:
     layout = Layout(checkout=PACKAGE.parent, work_root=tmp_path_factory.mktemp("work"))
@@ -67,15 +50,13 @@ def _layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layout]:
 
 
 @pytest.fixture(name="reduced", scope="module")
-def _reduced(layout: Layout) -> tuple[ToolkitLock, tuple[Path, ...]]:
-    whole = lock.read_toolkit_lock(layout, "13.0", "linux-x86_64")
-    files = tuple(file for file in whole.files if file.name in NEEDED | HELPFUL)
-    assert {file.name for file in files} >= NEEDED
-    return dataclasses.replace(whole, files=files), tuple(locked_wheel(file) for file in files)
+def _reduced(reduced_lock: ToolkitLock, toolkit_wheels: tuple[Path, ...]) -> tuple[ToolkitLock, tuple[Path, ...]]:
+    return reduced_lock, toolkit_wheels
 
 
 @pytest.fixture(name="toolkit", scope="module")
 def _toolkit(layout: Layout, reduced: tuple[ToolkitLock, tuple[Path, ...]]) -> CudaToolkit:
+    """Of this module's own: its tests take files away from it."""
     return cuda_pypi.provide(*reduced, layout, cc=real("gcc"))
 
 

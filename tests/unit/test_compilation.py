@@ -34,6 +34,19 @@ def test_a_failure_without_the_word_error_shows_its_last_lines() -> None:
     assert "Killed" in compilation.first_error(output)
 
 
+def test_cmakes_first_error_is_shown_with_its_text() -> None:
+    output = (
+        "-- Detecting\n"
+        "CMake Error at cmake/core.cmake:29 (message):\n"
+        "  llama.cpp has no CPU variant named: no-such\n\n\n"
+        "-- Configuring incomplete, errors occurred!\n"
+    )
+    assert compilation.cmake_error(output).splitlines() == [
+        "  CMake Error at cmake/core.cmake:29 (message):",
+        "  llama.cpp has no CPU variant named: no-such",
+    ]
+
+
 def test_compilers_see_nothing_of_the_users_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CPLUS_INCLUDE_PATH", "/evil")
     monkeypatch.setenv("NVCC_APPEND_FLAGS", "-G")

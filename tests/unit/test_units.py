@@ -13,15 +13,17 @@ from build_config.model import CacheStatistics, HostCompiler
 from tests import factories
 
 if TYPE_CHECKING:
+    from build_config.model import Toolchain
     from build_config.units import UnitSpec
 
 pytestmark = pytest.mark.unit
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
+CHAIN = factories.toolchain()
 LAYOUT = factories.layout(Path("/work-root"))
 
 
-def shard_digest(*, tree_digest: str = "a" * 64, project: str = "p", **changes: object) -> str:
-    chain = dataclasses.replace(factories.toolchain(), **changes)
+def shard_digest(*, tree_digest: str = "a" * 64, project: str = "p", chain: Toolchain | None = None) -> str:
+    chain = chain or CHAIN
     tree = factories.source_tree(digest=tree_digest)
     return units.shard_spec(CONFIG, tree, LAYOUT, chain, project, factories.SM89).key.digest
 
@@ -36,9 +38,9 @@ def test_the_same_inputs_give_the_same_key_and_each_input_counts() -> None:
     changed = [
         shard_digest(tree_digest="f" * 64),
         shard_digest(project="q"),
-        shard_digest(host=other_host),
-        shard_digest(cuda=other_cuda),
-        shard_digest(cmake=factories.program("/venv/bin/cmake", "4.5.0")),
+        shard_digest(chain=dataclasses.replace(CHAIN, host=other_host)),
+        shard_digest(chain=dataclasses.replace(CHAIN, cuda=other_cuda)),
+        shard_digest(chain=dataclasses.replace(CHAIN, cmake=factories.program("/venv/bin/cmake", "4.5.0"))),
     ]
     assert len({base, *changed}) == 1 + len(changed)
 
@@ -46,7 +48,7 @@ def test_the_same_inputs_give_the_same_key_and_each_input_counts() -> None:
 def test_a_launcher_and_the_place_of_cmake_do_not_enter_the_key() -> None:
     launcher = factories.program("/anywhere/sccache")
     elsewhere = factories.program("/another/venv/bin/cmake", "4.4.4")
-    assert shard_digest(launcher=launcher, cmake=elsewhere) == shard_digest()
+    assert shard_digest(chain=dataclasses.replace(CHAIN, launcher=launcher, cmake=elsewhere)) == shard_digest()
 
 
 def test_shards_do_not_depend_on_one_another_nor_the_core_on_cuda() -> None:
