@@ -1,7 +1,7 @@
 """The locks: read, checked, and made again.
 
-Three kinds: llama-cpp-python's source distribution, the CUDA toolkit as NVIDIA's wheels (one lock a platform), and
-Python requirements (``NAME.in`` compiled to ``NAME.txt`` with hashes by uv).
+Three kinds: llama-cpp-python's source distribution; a CUDA toolkit as NVIDIA's wheels, one lock a platform, made from
+``cuda-RELEASE.in``; and Python requirements with hashes, ``NAME.in`` compiled to ``NAME.txt`` by uv.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
+import sysconfig
+import tempfile
 import tomllib
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import tomli_w
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from pypi_simple import NoSuchProjectError, PyPISimple
-from requests import RequestException
+from pypi_simple import PyPISimple
 
-from build_config import jsonio, runner
-from build_config.errors import LockError, NetworkError, SettingsError, StepResultError
+from build_config import fetch, jsonio, runner
+from build_config.errors import LockError, SettingsError, StepResultError
 from build_config.model import LockedFile, PlatformName, SourceLock, ToolkitLock
 
 if TYPE_CHECKING:
@@ -35,29 +38,27 @@ if TYPE_CHECKING:
     from build_config.layout import Layout
 
 T = TypeVar("T")
+
 SOURCE = "llama-cpp-python"
-SOURCE_LOCK = "llama-cpp-python.toml"
-REQUIREMENTS = ("requirements", "test", "lock", "validation")
+SOURCE_LOCK = f"{SOURCE}.toml"
 OLDEST_PYTHON = "3.11"
-TOOLKIT_SERIES: dict[str, dict[str, str]] = {
-    "13.0": {
-        "nvidia-cuda-nvcc": "13.0",
-        "nvidia-cuda-crt": "13.0",
-        "nvidia-nvvm": "13.0",
-        "nvidia-cuda-cccl": "13.0",
-        "nvidia-cuda-runtime": "13.0",
-        "nvidia-cublas": "13.0",
-        "nvidia-cuda-culibos": "13.0",
-        # The first release on the index is 13.2.51; it reads what any 13.x compiler wrote.
-        "nvidia-cuda-cuobjdump": "13.2",
-    }
+PLATFORMS: dict[PlatformName, tuple[str, re.Pattern[str]]] = {
+    "linux-x86_64": ("linux", re.compile(r"manylinux\w*_x86_64\.whl$")),
+    "win-amd64": ("win32", re.compile(r"win_amd64\.whl$")),
 }
-"""The series from which each component of a toolkit is taken: the newest release in it is locked."""
-LINUX_ONLY = frozenset({"nvidia-cuda-culibos"})
-PLATFORM_TAGS: dict[PlatformName, re.Pattern[str]] = {
-    "linux-x86_64": re.compile(r"manylinux.*_x86_64"),
-    "win-amd64": re.compile(r"win_amd64"),
+"""Python's ``sys.platform``, and how the names of its wheels end."""
+VALIDATED_CUDA = "13.0"
+"""The toolkit whose libraries the finished wheel is tried with."""
+TOOLKIT_PINS = "toolkit-pins.txt"
+REQUIREMENTS = {
+    "requirements": None,
+    "lock": "requirements.txt",
+    "test": "lock.txt",
+    "validation": TOOLKIT_PINS,
 }
+"""Each set of Python requirements, and the file whose versions it must share."""
+KEPT_UV_SETTINGS = frozenset({"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS"})
+RESTORE = "git checkout build_config/data/locks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,17 @@ class LockChange:
 
     def __str__(self) -> str:
         """One line."""
-        return f"{self.lock}: {self.name} {self.before or 'new'} -> {self.after or 'gone'}"
+        return f"{self.lock}: {self.name} {self.before or '(new)'} -> {self.after or '(gone)'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """A line of a requirements lock: a version where a marker holds, and the hashes of its files."""
+
+    name: str
+    version: str
+    requirement: Requirement
+    hashes: tuple[str, ...]
 
 
 # -------------------------------------------------------------------------------------------------------- reading
@@ -79,7 +90,7 @@ class LockChange:
 
 def read_source_lock(layout: Layout) -> SourceLock:
     """The locked source distribution. Raises ``LockError`` when the lock is missing or malformed."""
-    return SourceLock(file=_checked(_read_toml(layout.locks / SOURCE_LOCK, LockedFile), SOURCE_LOCK))
+    return SourceLock(file=_read_source(layout.locks))
 
 
 def read_toolkit_lock(layout: Layout, cuda: str, platform: PlatformName) -> ToolkitLock:
@@ -87,58 +98,41 @@ def read_toolkit_lock(layout: Layout, cuda: str, platform: PlatformName) -> Tool
 
     Raises ``SettingsError`` for a release without a lock, ``LockError`` for a malformed or incomplete one.
     """
-    if cuda not in TOOLKIT_SERIES:
-        locked = ", ".join(sorted(TOOLKIT_SERIES))
+    releases = _toolkits(layout.locks)
+    if cuda not in releases:
         raise SettingsError(
-            f"there is no locked CUDA toolkit {cuda!r}; locked: {locked}",
-            remedy=f"--cuda {locked}, or --cuda system for a toolkit that is installed on this machine",
+            f"there is no locked CUDA toolkit {cuda!r}; locked: {', '.join(releases)}",
+            remedy=f"--cuda {releases[-1]}, or --cuda system for a toolkit that is installed on this machine",
         )
-    name = _toolkit_lock_name(cuda, platform)
-    toolkit = _read_toml(layout.locks / name, ToolkitLock)
-    if (toolkit.cuda, toolkit.platform) != (cuda, platform):
-        raise LockError(f"{name} is for CUDA {toolkit.cuda} on {toolkit.platform}", remedy="nox -s lock")
-    missing = _components(cuda, platform).keys() - {file.name for file in toolkit.files}
-    if missing:
-        raise LockError(f"{name} lacks {', '.join(sorted(missing))}", remedy="nox -s lock")
-    for file in toolkit.files:
-        _checked(file, name)
+    toolkit = _read_toolkit(layout.locks, cuda, platform)
+    wanted = {component.name for component in _components(layout.locks, cuda, platform)}
+    if missing := wanted - {file.name for file in toolkit.files}:
+        raise LockError(f"{_toolkit_lock(cuda, platform)} lacks {', '.join(sorted(missing))}", remedy="nox -s lock")
     return toolkit
 
 
 def lock_digests(layout: Layout) -> tuple[tuple[str, str], ...]:
     """The name of each lock file and its SHA-256, sorted by name."""
-    files = sorted(path for path in layout.locks.iterdir() if path.suffix in {".toml", ".txt"})
-    return tuple((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files)
+    return tuple((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in _lock_files(layout.locks))
 
 
 def installed_differences(layout: Layout, requirements: str = "requirements.txt") -> tuple[str, ...]:
-    """Where the environment that runs differs from a lock, one line each; empty when they agree."""
+    """Where the environment that runs differs from a lock, one line each; empty when they agree.
+
+    What is installed besides is no difference. Raises ``LockError`` for a malformed lock.
+    """
     differences = []
-    for name, version in sorted(pinned(layout.locks / requirements).items()):
+    for pin in _pins(layout.locks / requirements):
+        if pin.requirement.marker is not None and not pin.requirement.marker.evaluate():
+            continue
         try:
-            installed = metadata.version(name)
+            installed = metadata.version(pin.name)
         except metadata.PackageNotFoundError:
-            differences.append(f"{name}: locked {version}, not installed")
+            differences.append(f"{pin.name}: locked {pin.version}, not installed")
             continue
-        if Version(installed) != Version(version):
-            differences.append(f"{name}: locked {version}, installed {installed}")
+        if Version(installed) != Version(pin.version):
+            differences.append(f"{pin.name}: locked {pin.version}, installed {installed}")
     return tuple(differences)
-
-
-def pinned(path: Path) -> dict[str, str]:
-    """Names and versions in a requirements lock that apply to this interpreter. Raises ``LockError``."""
-    versions: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        text = line.strip().rstrip("\\").strip()
-        if not text or text.startswith(("#", "--hash")):
-            continue
-        requirement = Requirement(text)
-        pins = [spec.version for spec in requirement.specifier if spec.operator == "=="]
-        if len(pins) != 1:
-            raise LockError(f"{path.name}: {text!r} is not pinned to one version", remedy="nox -s lock")
-        if requirement.marker is None or requirement.marker.evaluate():
-            versions[canonicalize_name(requirement.name)] = pins[0]
-    return versions
 
 
 # --------------------------------------------------------------------------------------------------------- making
@@ -148,176 +142,248 @@ def refresh(layout: Layout, *, upgrade: tuple[str, ...], console: Console) -> tu
     """Make all locks again, and say what changed.
 
     What is pinned stays pinned, but for the packages in ``upgrade``, which move to their newest release (a toolkit
-    component: the newest in its series). Raises ``SettingsError`` for a name that no lock holds, ``NetworkError`` when
-    the index does not answer, ``LockError`` when uv finds no solution.
+    component: the newest in its series). Without a change the files stay as they are to the byte; on an error none is
+    touched. Raises ``SettingsError`` for a name that no lock holds, ``NetworkError`` when the index does not answer,
+    ``LockError`` when it lacks what is needed, when a present lock is malformed, or when uv finds no solution.
     """
-    names = {str(canonicalize_name(name)) for name in upgrade}
-    before = _everything_locked(layout)
-    unknown = names - {name for _, name in before}
-    if before and unknown:
-        raise SettingsError(f"no lock holds {', '.join(sorted(unknown))}", remedy="nox -s lock, without --upgrade")
-    try:
-        with PyPISimple(_index()) as index:
-            console.note(f"{SOURCE_LOCK} and the CUDA toolkits")
-            _lock_source(layout, index, names)
-            for cuda in TOOLKIT_SERIES:
-                for platform in PLATFORM_TAGS:
-                    _lock_toolkit(layout, index, cuda, platform, names)
-    except (RequestException, NoSuchProjectError) as error:
-        raise NetworkError(
-            f"the package index cannot be asked: {error}", remedy="check the network, try again"
-        ) from error
-    for name in REQUIREMENTS:
-        console.note(f"{name}.txt")
-        _compile(layout, name, names)
-    return tuple(_changes(before, _everything_locked(layout)))
+    names = frozenset(str(canonicalize_name(name)) for name in upgrade)
+    before = _contents(layout.locks)
+    if unknown := names - {name for _, name in before}:
+        raise SettingsError(
+            f"no lock holds {', '.join(sorted(unknown))}",
+            remedy=f"name {SOURCE}, a component of the CUDA toolkit, or a Python requirement of the locks",
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(shutil.copytree(layout.locks, temporary, dirs_exist_ok=True))
+        console.note(f"{SOURCE} and the CUDA toolkits")
+        with PyPISimple(fetch.index_url()) as index:
+            _lock_source(work, index, names)
+            for cuda in _toolkits(work):
+                for platform in PLATFORMS:
+                    _lock_toolkit(work, index, cuda, platform, names)
+        _write_toolkit_pins(work)
+        for name, shared in REQUIREMENTS.items():
+            console.note(f"Python requirements: {name}")
+            _compile(work, name, shared, names)
+        (work / TOOLKIT_PINS).unlink()
+        changes = tuple(_changes(before, _contents(work)))
+        for path in _lock_files(work):
+            kept = layout.locks / path.name
+            if not kept.is_file() or kept.read_bytes() != path.read_bytes():
+                jsonio.write_text(kept, path.read_text(encoding="utf-8"))
+    return changes
 
 
-def _lock_source(layout: Layout, index: PyPISimple, upgrade: set[str]) -> None:
-    """Keep the locked release; take the newest where asked to, or where there is no lock yet."""
-    path = layout.locks / SOURCE_LOCK
-    current = None if SOURCE in upgrade or not path.is_file() else read_source_lock(layout).file.version
-    candidates = [
-        package
-        for package in index.get_project_page(SOURCE).packages
-        if package.package_type == "sdist" and package.version and not package.is_yanked
-    ]
-    chosen = _newest(candidates, lambda version: str(version) == current if current else not version.is_prerelease)
-    if chosen is None:
-        raise LockError(f"the index has no source distribution of {SOURCE} {current or ''}")
-    jsonio.write_text(path, tomli_w.dumps(jsonio.to_data(_describe(SOURCE, chosen))))
+def _lock_source(folder: Path, index: PyPISimple, upgrade: frozenset[str]) -> None:
+    pinned = None
+    if SOURCE not in upgrade and (folder / SOURCE_LOCK).is_file():
+        pinned = _read_source(folder).version
+    packages = [p for p in fetch.project_page(index, SOURCE).packages if p.package_type == "sdist"]
+    _write_toml(folder / SOURCE_LOCK, _choose(SOURCE, packages, SpecifierSet(), pinned), made_from="the package index")
 
 
-def _lock_toolkit(layout: Layout, index: PyPISimple, cuda: str, platform: PlatformName, upgrade: set[str]) -> None:
-    path = layout.locks / _toolkit_lock_name(cuda, platform)
-    try:
-        kept = {file.name: file.version for file in _read_toml(path, ToolkitLock).files}
-    except LockError:
-        kept = {}
+def _lock_toolkit(folder: Path, index: PyPISimple, cuda: str, platform: PlatformName, upgrade: frozenset[str]) -> None:
+    path = folder / _toolkit_lock(cuda, platform)
+    present = _read_toolkit(folder, cuda, platform).files if path.is_file() else ()
+    pinned = {file.name: file.version for file in present if file.name not in upgrade}
+    _, suffix = PLATFORMS[platform]
     files = []
-    for name, series in _components(cuda, platform).items():
-        current = None if name in upgrade else kept.get(name)
-        candidates = [
-            package
-            for package in index.get_project_page(name).packages
-            if package.package_type == "wheel"
-            and package.version
-            and not package.is_yanked
-            and PLATFORM_TAGS[platform].search(package.filename)
-        ]
-
-        def wanted(version: Version, current: str | None = current, series: str = series) -> bool:
-            return str(version) == current if current else f"{version.major}.{version.minor}" == series
-
-        chosen = _newest(candidates, wanted)
-        if chosen is None:
-            raise LockError(f"the index has no {name} {current or series} for {platform}")
-        files.append(_describe(name, chosen))
-    locked = ToolkitLock(cuda=cuda, platform=platform, files=tuple(files))
-    jsonio.write_text(path, tomli_w.dumps(jsonio.to_data(locked)))
+    for component in _components(folder, cuda, platform):
+        packages = [p for p in fetch.project_page(index, component.name).packages if suffix.search(p.filename)]
+        files.append(_choose(component.name, packages, component.specifier, pinned.get(component.name)))
+    toolkit = ToolkitLock(cuda=cuda, platform=platform, files=tuple(files))
+    _write_toml(path, toolkit, made_from=_wanted_toolkit(cuda))
 
 
-def _compile(layout: Layout, name: str, upgrade: set[str]) -> None:
-    """Have uv resolve ``NAME.in`` for all platforms; versions in the present lock are kept."""
-    pins = _pins_of_all_markers(layout.locks / f"{name}.txt")
+def _choose(name: str, packages: list[DistributionPackage], wanted: SpecifierSet, pinned: str | None) -> LockedFile:
+    """The pinned version while it is still wanted, otherwise the newest that is neither yanked nor a pre-release."""
+    if pinned is not None and Version(pinned) in wanted:
+        fitting = [p for p in packages if p.version and Version(p.version) == Version(pinned)]
+    else:
+        usable = [p for p in packages if p.version and not p.is_yanked and Version(p.version) in wanted]
+        fitting = [p for p in usable if not Version(p.version or "").is_prerelease]
+    if not fitting:
+        what = f"{name} {pinned or wanted}".strip()
+        raise LockError(f"the package index does not have {what}", remedy=f"nox -s lock -- --upgrade {name}")
+    newest = max(fitting, key=lambda package: (Version(package.version or ""), package.filename))
+    if newest.size is None or "sha256" not in newest.digests:
+        remedy = "lock from an index that does (unset PIP_INDEX_URL)"
+        raise LockError(f"the package index tells no size or no SHA-256 of {newest.filename}", remedy=remedy)
+    return LockedFile(
+        name=name,
+        version=newest.version or "",
+        filename=newest.filename,
+        sha256=newest.digests["sha256"],
+        size=newest.size,
+    )
+
+
+def _write_toolkit_pins(folder: Path) -> None:
+    """The versions of the toolkit as constraints for uv: a wheel is tried with the libraries that it was built for."""
+    versions: dict[str, dict[str, str]] = {}
+    for platform, (system, _) in PLATFORMS.items():
+        for file in _read_toolkit(folder, VALIDATED_CUDA, platform).files:
+            versions.setdefault(file.name, {})[system] = file.version
+    lines = [
+        f"{name}=={version} ; sys_platform == '{system}'\n"
+        for name, by_system in versions.items()
+        for system, version in by_system.items()
+    ]
+    (folder / TOOLKIT_PINS).write_text("".join(lines), encoding="utf-8")
+
+
+def _compile(folder: Path, name: str, shared: str | None, upgrade: frozenset[str]) -> None:
+    """Have uv resolve ``NAME.in`` for all platforms; it keeps the versions of the present lock."""
+    lock = folder / f"{name}.txt"
     argv = [
-        "uv",
+        _uv(),
         "pip",
         "compile",
         "--quiet",
         "--universal",
         "--generate-hashes",
         f"--python-version={OLDEST_PYTHON}",
+        "--only-binary=:all:",  # nothing is built when a lock is installed
         "--no-emit-index-url",
         "--no-header",
         "--no-annotate",
-        *(f"--upgrade-package={package}" for package in sorted(upgrade & pins)),
+        *([f"--constraint={shared}"] if shared else []),
+        *(f"--upgrade-package={package}" for package in sorted(upgrade)),
+        f"--output-file={lock.name}",
         f"{name}.in",
-        f"--output-file={name}.txt",
     ]
-    # The machine's own configuration must not leak into a lock that everybody uses.
-    changes = {"UV_NO_CONFIG": "1", "UV_DEFAULT_INDEX": _index(), "UV_FIND_LINKS": None, "UV_INDEX": None}
-    command = runner.Command(argv=tuple(argv), cwd=layout.locks, changes=changes)
-    done = runner.run(command, check=False, timeout=600)
+    # The machine's own settings must not leak into a lock that everybody uses.
+    changes: dict[str, str | None] = {
+        setting: None for setting in os.environ if setting.startswith("UV_") and setting not in KEPT_UV_SETTINGS
+    }
+    changes |= {"UV_NO_CONFIG": "1", "UV_DEFAULT_INDEX": fetch.index_url()}
+    done = runner.run(runner.Command(argv=tuple(argv), cwd=folder, changes=changes), check=False, timeout=600)
     if done.returncode != 0:
-        raise LockError(f"uv could not make {name}.txt:\n{done.output}")
+        raise LockError(f"uv could not make {lock.name} from {name}.in:\n{done.output}")
+    lock.write_text(_header(f"{name}.in") + lock.read_text(encoding="utf-8"), encoding="utf-8")
 
 
-def _index() -> str:
-    return os.environ.get("PIP_INDEX_URL") or "https://pypi.org/simple/"
+def _uv() -> str:
+    """The locked uv of this environment, and no other that may be on PATH."""
+    found = shutil.which("uv", path=sysconfig.get_path("scripts"))
+    if found is None:
+        raise LockError("uv is not installed in this Python environment", remedy="nox -s lock, which installs it")
+    return found
 
 
-def _newest(packages: list[DistributionPackage], wanted: Any) -> DistributionPackage | None:
-    fitting = [(Version(package.version), package) for package in packages if package.version]
-    return max(
-        ((version, package) for version, package in fitting if wanted(version)),
-        key=lambda pair: pair[0],
-        default=(None, None),
-    )[1]
+def _changes(
+    before: dict[tuple[str, str], tuple[str, str]], after: dict[tuple[str, str], tuple[str, str]]
+) -> Iterator[LockChange]:
+    for lock, name in sorted(before.keys() | after.keys()):
+        old, files = before.get((lock, name), (None, None))
+        new, new_files = after.get((lock, name), (None, None))
+        if (old, files) != (new, new_files):
+            yield LockChange(lock=lock, name=name, before=old, after=f"{new}, other files" if new == old else new)
 
 
-def _describe(name: str, package: DistributionPackage) -> LockedFile:
-    size = package.size
-    if package.version is None or size is None or "sha256" not in package.digests:
-        raise LockError(f"the index gives no version, size or SHA-256 for {package.filename}")
-    return LockedFile(
-        name=name,
-        version=package.version,
-        filename=package.filename,
-        sha256=package.digests["sha256"],
-        size=size,
-    )
+# ---------------------------------------------------------------------------------------------------------- files
 
 
-def _components(cuda: str, platform: PlatformName) -> dict[str, str]:
-    left_out = LINUX_ONLY if platform != "linux-x86_64" else frozenset()
-    return {name: series for name, series in TOOLKIT_SERIES[cuda].items() if name not in left_out}
+def _lock_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in {".toml", ".txt"})
 
 
-def _toolkit_lock_name(cuda: str, platform: PlatformName) -> str:
+def _toolkits(folder: Path) -> list[str]:
+    """The releases that are locked, oldest first."""
+    return sorted((path.stem.removeprefix("cuda-") for path in folder.glob("cuda-*.in")), key=Version)
+
+
+def _wanted_toolkit(cuda: str) -> str:
+    return f"cuda-{cuda}.in"
+
+
+def _toolkit_lock(cuda: str, platform: PlatformName) -> str:
     return f"cuda-{cuda}-{platform}.toml"
+
+
+def _components(folder: Path, cuda: str, platform: PlatformName) -> list[Requirement]:
+    """What a toolkit is made of on a platform."""
+    system, _ = PLATFORMS[platform]
+    requirements = [pair[0] for pair in _requirements(folder / _wanted_toolkit(cuda))]
+    return [one for one in requirements if one.marker is None or one.marker.evaluate({"sys_platform": system})]
+
+
+def _contents(folder: Path) -> dict[tuple[str, str], tuple[str, str]]:
+    """(lock, name) -> what is shown of it, and what else tells its files apart."""
+    contents: dict[tuple[str, str], tuple[str, str]] = {}
+    if (folder / SOURCE_LOCK).is_file():
+        contents[SOURCE_LOCK, SOURCE] = _shown(_read_source(folder))
+    for cuda in _toolkits(folder):
+        for platform in PLATFORMS:
+            name = _toolkit_lock(cuda, platform)
+            if (folder / name).is_file():
+                contents |= {(name, f.name): _shown(f) for f in _read_toolkit(folder, cuda, platform).files}
+    for name in (f"{name}.txt" for name in REQUIREMENTS):
+        pins = _pins(folder / name) if (folder / name).is_file() else []
+        for pin in pins:
+            version, hashes = contents.get((name, pin.name), ("", ""))
+            marked = f"{pin.version} ({pin.requirement.marker})" if pin.requirement.marker else pin.version
+            contents[name, pin.name] = (f"{version} {marked}".strip(), hashes + "".join(sorted(pin.hashes)))
+    return contents
+
+
+def _shown(file: LockedFile) -> tuple[str, str]:
+    return f"{file.version} ({file.size} bytes, SHA-256 {file.sha256[:12]})", file.filename + file.sha256
+
+
+def _read_source(folder: Path) -> LockedFile:
+    return _checked(_read_toml(folder / SOURCE_LOCK, LockedFile), SOURCE_LOCK)
+
+
+def _read_toolkit(folder: Path, cuda: str, platform: PlatformName) -> ToolkitLock:
+    name = _toolkit_lock(cuda, platform)
+    toolkit = _read_toml(folder / name, ToolkitLock)
+    if (toolkit.cuda, toolkit.platform) != (cuda, platform):
+        raise LockError(f"{name} is for CUDA {toolkit.cuda} on {toolkit.platform}", remedy=RESTORE)
+    for file in toolkit.files:
+        _checked(file, name)
+    return toolkit
+
+
+def _checked(file: LockedFile, lock: str) -> LockedFile:
+    named = re.fullmatch(r"[\w.+-]+", file.filename)  # it becomes a path
+    if not named or not re.fullmatch(r"[0-9a-f]{64}", file.sha256) or file.size <= 0:
+        raise LockError(f"{lock}: {file.filename!r} has no proper name, digest or size", remedy=RESTORE)
+    return file
 
 
 def _read_toml(path: Path, kind: type[T]) -> T:
     try:
         return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), kind)
-    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
-        raise LockError(f"{path.name}: {error}", remedy="git checkout the lock, or nox -s lock") from error
+    except (OSError, ValueError, StepResultError) as error:
+        raise LockError(f"{path.name} cannot be read: {error}", remedy=RESTORE) from error
 
 
-def _checked(file: LockedFile, lock: str) -> LockedFile:
-    if not re.fullmatch(r"[0-9a-f]{64}", file.sha256) or file.size <= 0 or Path(file.filename).name != file.filename:
-        raise LockError(f"{lock}: {file.filename} has no proper digest, size or name", remedy="nox -s lock")
-    return file
+def _write_toml(path: Path, value: Any, *, made_from: str) -> None:
+    path.write_text(_header(made_from) + tomli_w.dumps(jsonio.to_data(value)), encoding="utf-8")
 
 
-def _pins_of_all_markers(path: Path) -> set[str]:
-    if not path.is_file():
-        return set()
-    found = re.findall(r"^([A-Za-z0-9._-]+)==", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {str(canonicalize_name(name)) for name in found}
+def _header(made_from: str) -> str:
+    return f"# Made from {made_from} by `nox -s lock`; not to be edited.\n"
 
 
-def _everything_locked(layout: Layout) -> dict[tuple[str, str], str]:
-    """(lock, name) -> version, digest and size, or the versions of all markers."""
-    everything: dict[tuple[str, str], str] = {}
-    for path in sorted(layout.locks.glob("*.toml")):
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        for file in data.get("files", [data]):
-            description = f"{file['version']} (sha256 {file['sha256'][:12]}, {file['size']} bytes)"
-            everything[path.name, file["name"]] = description
-    for path in sorted(layout.locks.glob("*.txt")):
-        versions: dict[str, list[str]] = {}
-        for name, version in re.findall(
-            r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", path.read_text(encoding="utf-8"), re.MULTILINE
-        ):
-            versions.setdefault(str(canonicalize_name(name)), []).append(version)
-        everything |= {(path.name, name): " and ".join(found) for name, found in versions.items()}
-    return everything
+def _pins(path: Path) -> list[Pin]:
+    pins = []
+    for requirement, hashes in _requirements(path):
+        versions = [specifier.version for specifier in requirement.specifier if specifier.operator == "=="]
+        if len(versions) != 1:
+            raise LockError(f"{path.name}: {requirement} is not pinned to one version", remedy=RESTORE)
+        name = str(canonicalize_name(requirement.name))
+        pins.append(Pin(name=name, version=versions[0], requirement=requirement, hashes=hashes))
+    return pins
 
 
-def _changes(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]) -> Iterator[LockChange]:
-    for key in sorted(before.keys() | after.keys()):
-        old, new = before.get(key), after.get(key)
-        if old != new:
-            yield LockChange(lock=key[0], name=key[1], before=old, after=new)
+def _requirements(path: Path) -> Iterator[tuple[Requirement, tuple[str, ...]]]:
+    """The lines of a requirements file, each with its hashes."""
+    try:
+        for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+            text, *hashes = re.split(r"\s--hash=", line.partition("#")[0])
+            if text.strip():
+                yield Requirement(text.strip()), tuple(one.strip() for one in hashes)
+    except (OSError, UnicodeDecodeError, InvalidRequirement) as error:
+        raise LockError(f"{path.name} cannot be read: {error}", remedy=RESTORE) from error
