@@ -158,16 +158,14 @@ def _make_environment(folder: Path, lock: Path, downloads: Path, log: Path) -> P
     python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     held, others = folder / "held.txt", folder / "others.txt"
     _split(lock, downloads, held, others)
-    locked = ("install", "--no-compile", "--no-deps", "--require-hashes", "--requirement")
+    commands = [Command(argv=(sys.executable, "-I", "-m", "venv", str(environment)), cwd=folder, log=log)]
+    for requirements, source in ((held, ("--no-index", "--find-links", str(downloads))), (others, ())):
+        if requirements.stat().st_size:
+            locked = ("--no-deps", "--require-hashes", "--requirement", str(requirements))
+            commands.append(_pip(python, "install", "--no-compile", *locked, *source, log=log))
     try:
-        run(
-            Command(argv=(sys.executable, "-I", "-m", "venv", str(environment)), cwd=folder, log=log),
-            timeout=PIP_TIMEOUT,
-        )
-        run(
-            _pip(python, *locked, str(held), "--no-index", "--find-links", str(downloads), log=log), timeout=PIP_TIMEOUT
-        )
-        run(_pip(python, *locked, str(others), log=log), timeout=PIP_TIMEOUT)
+        for command in commands:
+            run(command, timeout=PIP_TIMEOUT)
     except CommandError as error:
         message = f"The clean environment for the wheel could not be made: {error.message}"
         remedy = "look for the cause in the log; on Debian and Ubuntu venv needs the package python3-venv"

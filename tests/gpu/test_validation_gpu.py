@@ -1,0 +1,41 @@
+"""The newest wheel of the wheelhouse on the card of this machine."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from build_config import machine, pipeline
+from build_config.console import Console
+from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
+from build_config.model import Verdict
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(name="layout")
+def _layout(request: pytest.FixtureRequest) -> Layout:
+    layout = Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
+    missing = [
+        *([] if machine.nvidia().gpus else ["no NVIDIA card here"]),
+        *([] if any(layout.wheelhouse.glob("*.whl")) else ["no wheel in the wheelhouse: nox -s build_cuda_wheel"]),
+    ]
+    if missing and request.config.getoption("--require-gpu"):
+        pytest.fail("; ".join(missing))
+    if missing:
+        pytest.skip("; ".join(missing))
+    return layout
+
+
+def test_every_layer_and_its_cache_are_on_the_card(layout: Layout) -> None:
+    report = pipeline.validate(None, layout, Console(terminal=False), require_gpu=True)
+    assert report.verdict is Verdict.GPU_VERIFIED
+    assert report.cuda_reason is None
+    assert report.tokens_generated == 8
+    *layers, output = report.placements
+    assert layers
+    for layer in layers:
+        assert re.fullmatch(r"CUDA\d+", layer.weights or "")
+        assert re.fullmatch(r"CUDA\d+", layer.kv_cache or "")
+    assert re.fullmatch(r"CUDA\d+", output.weights or "")

@@ -1,0 +1,341 @@
+"""The loader in a process of its own, with small C libraries in the place of ggml, the driver and the CUDA libraries.
+
+They are doubles: they bring the loader into each situation, they compute nothing, and nothing here says that anything
+ran on a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from build_config.layout import PACKAGE
+
+pytestmark = pytest.mark.integration
+
+LOADER = PACKAGE / "wheel_project" / "python" / "_cuda_loader.py"
+CARD = "NVIDIA Double 4090"
+
+GGML_BASE = r"""
+#include <stdio.h>
+#include <stddef.h>
+struct reg { const char * name; size_t devices; };
+typedef void (*callback)(int, const char *, void *);
+static void print(int level, const char * text, void * data) { fputs(text, stderr); }
+static callback current = print;
+static void * current_data;
+void ggml_log_get(callback * c, void ** d) { *c = current; *d = current_data; }
+void ggml_log_set(callback c, void * d) { current = c ? c : print; current_data = d; }
+void ggml_say(const char * text) { current(2, text, current_data); }
+const char * ggml_backend_reg_name(struct reg * r) { return r->name; }
+size_t ggml_backend_reg_dev_count(struct reg * r) { return r->devices; }
+"""
+
+GGML = r"""
+#include <dirent.h>
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stddef.h>
+#include <string.h>
+void ggml_say(const char *);
+static void * regs[8];
+static size_t count;
+static void load_best(const char * folder, const char * prefix) {
+    char path[4096], best[4096] = "";
+    int best_score = 0;
+    DIR * d = opendir(folder);
+    for (struct dirent * e; (e = readdir(d));) {
+        if (strncmp(e->d_name, prefix, strlen(prefix))) continue;
+        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        void * h = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        int (*score)(void) = h ? (int (*)(void)) dlsym(h, "ggml_backend_score") : NULL;
+        if (score && score() > best_score) { best_score = score(); strcpy(best, path); }
+    }
+    closedir(d);
+    if (best_score) {
+        ggml_say("load_backend: loaded a double\n");
+        regs[count++] = ((void * (*)(void)) dlsym(dlopen(best, RTLD_NOW | RTLD_LOCAL), "ggml_backend_init"))();
+    }
+}
+void ggml_backend_load_all_from_path(const char * folder) {
+    load_best(folder, "libggml-cuda-");
+    load_best(folder, "libggml-cpu-");
+}
+size_t ggml_backend_reg_count(void) { return count; }
+void * ggml_backend_reg_get(size_t i) { return regs[i]; }
+"""
+
+BACKEND = r"""
+#include <stddef.h>
+static struct { const char * name; size_t devices; } reg = { NAME, 1 };
+#ifdef CUDA
+int cuInit(unsigned);
+int cuDeviceGetCount(int *);
+int ggml_backend_score(void) { int n = 0; return cuInit(0) || cuDeviceGetCount(&n) || !n ? 0 : SCORE; }
+#else
+int ggml_backend_score(void) { return SCORE; }
+#endif
+void * ggml_backend_init(void) { return &reg; }
+"""
+
+DRIVER = r"""
+#include <stdlib.h>
+#include <string.h>
+static int number(const char * name) { const char * v = getenv(name); return v ? atoi(v) : 0; }
+int cuDriverGetVersion(int * v) { *v = number("DOUBLE_CUDA"); return 0; }
+int cuInit(unsigned flags) { return number("DOUBLE_INIT"); }
+int cuDeviceGetCount(int * n) { *n = number("DOUBLE_CAPABILITY") ? 1 : 0; return *n ? 0 : 100; }
+int cuDeviceGet(int * d, int i) { *d = i; return 0; }
+int cuDeviceGetName(char * name, int n, int d) { strncpy(name, CARD, n); return 0; }
+int cuDeviceGetAttribute(int * v, int a, int d) {
+    int c = number("DOUBLE_CAPABILITY");
+    *v = a == 75 ? c / 10 : a == 76 ? c % 10 : -1;
+    return 0;
+}
+int cuDeviceTotalMem_v2(size_t * v, int d) { *v = 24ull << 30; return 0; }
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    status: dict[str, Any]
+    output: tuple[str, ...]
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A folder with a double of the package, and one of each kind of library to put on the loader's path."""
+
+    root: Path
+    python: str = sys.executable
+
+    @property
+    def lib(self) -> Path:
+        return self.root / "site" / "llama_cpp" / "lib"
+
+    def compile(self, target: Path, source: str, *options: str) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shared = ("gcc", "-shared", "-fPIC", "-w", "-xc", "-", "-o", str(target), f"-Wl,-soname,{target.name}")
+        subprocess.run([*shared, "-xnone", *options], input=source, text=True, check=True)
+
+    def shard(self, name: str, *, score: int) -> None:
+        folders = (f"-L{self.root / 'cuda'}", f"-L{self.root / 'driver'}")
+        needed = ("-Wl,--no-as-needed", *folders, "-l:libcudart.so.13", "-l:libcublas.so.13", "-l:libcuda.so.1")
+        defines = ("-DCUDA", '-DNAME="CUDA"', f"-DSCORE={score}")
+        self.compile(self.lib / f"libggml-cuda-{name}.so", BACKEND, *defines, *needed)
+
+    def describe(self, *shards: tuple[str, str]) -> None:
+        data = {
+            "version": "0.3.36+cu130.sm89",
+            "cuda": "13.0",
+            "shards": [{"name": n, "file": f"libggml-cuda-{n}.so", "archs": [arch]} for n, arch in shards],
+            "oldest_driver": "580",
+            "libraries": ["libcudart.so.13", "libcublas.so.13"],
+            "build_command": "nox -s build_cuda_wheel -- --arch {arch}",
+        }
+        (self.lib.parent / "_cuda_build.json").write_text(json.dumps(data), encoding="utf-8")
+
+    def run(self, *folders: str, code: str = "", **variables: str) -> Run:
+        """Import the package in a process that has ``folders`` on its library path; the status, and what it printed."""
+        script = (
+            f"import sys; sys.path.insert(0, {str(self.root / 'site')!r})\n"
+            "import dataclasses, json, llama_cpp\n"
+            "print(json.dumps(dataclasses.asdict(llama_cpp.cuda_status())))\n"
+        )
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(str(self.root / folder) for folder in folders)
+        isolated = ["-S"] if self.python == sys.executable else []  # without site-packages: without cuda.pathfinder
+        done = subprocess.run(
+            [self.python, *isolated, "-c", script + code],
+            env={**environment, **variables},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        status, *output = done.stdout.splitlines()
+        return Run(json.loads(status), tuple(output), done.stderr)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is needed to build the doubles")
+    bench = Bench(tmp_path_factory.mktemp("template"))
+    package = bench.lib.parent
+    bench.compile(bench.root / "driver" / "libcuda.so.1", DRIVER, f'-DCARD="{CARD}"')
+    for soname in ("libcudart.so.13", "libcublas.so.13"):
+        bench.compile(bench.root / "cuda" / soname, "int double_of_cuda;")
+    bench.compile(bench.lib / "libggml-base.so", GGML_BASE)
+    bench.compile(bench.lib / "libggml.so", GGML, f"-L{bench.lib}", "-l:libggml-base.so", "-Wl,-rpath,$ORIGIN")
+    bench.compile(bench.lib / "libggml-cpu-haswell.so", BACKEND, '-DNAME="CPU"', "-DSCORE=5")
+    bench.compile(bench.lib / "libggml-cpu-x64.so", BACKEND, '-DNAME="CPU"', "-DSCORE=1")
+    bench.shard("sm89", score=2000)
+    bench.describe(("sm89", "89-real"))
+    shutil.copy(LOADER, package)
+    (package / "__init__.py").write_text("from ._cuda_loader import CudaStatus, cuda_status\n", encoding="utf-8")
+    (package / "_ctypes_extensions.py").write_text(
+        "import ctypes\n"
+        "def load_shared_library(name, folder):\n"
+        "    return ctypes.CDLL(str(folder / f'lib{name}.so'))\n",
+        encoding="utf-8",
+    )
+    return bench.root
+
+
+@pytest.fixture
+def bench(template: Path, tmp_path: Path) -> Bench:
+    shutil.copytree(template, tmp_path / "bench")
+    return Bench(tmp_path / "bench")
+
+
+def test_a_machine_without_driver_computes_on_its_best_cpu_variant_and_prints_nothing(bench: Bench) -> None:
+    run = bench.run("cuda")
+    assert not run.status["loaded"]
+    assert run.status["cpu_variant"] == "haswell"
+    assert "libcuda.so.1" in run.status["reason"]
+    assert run.status["libraries"] == []
+    assert run.stderr == ""
+
+
+def test_a_covered_card_is_used_and_nothing_is_printed(bench: Bench) -> None:
+    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
+    assert run.status["loaded"]
+    assert run.status["reason"] is None
+    assert run.status["shard"] == "sm89"
+    assert run.status["cpu_variant"] == "haswell"
+    assert run.status["driver_cuda"] == "13.0"
+    assert run.status["devices"] == [{"index": 0, "name": CARD, "capability": "8.9", "memory": 24 << 30}]
+    assert [library["path"] for library in run.status["libraries"]] == [
+        str(bench.root / "cuda" / name) for name in ("libcudart.so.13", "libcublas.so.13")
+    ]
+    assert run.stderr == ""
+
+
+def test_the_shard_in_use_is_named_not_one_that_was_tried(bench: Bench) -> None:
+    """A module that ggml tries and leaves can stay mapped."""
+    bench.shard("aaa", score=1000)
+    bench.shard("zzz", score=1999)
+    bench.describe(("aaa", "80-virtual"), ("sm89", "89-real"), ("zzz", "86-real"))
+    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
+    assert run.status["shard"] == "sm89"
+    assert run.status["covered_archs"] == ["80-virtual", "89-real", "86-real"]
+
+
+def test_a_driver_without_a_card_is_no_reason_to_warn(bench: Bench) -> None:
+    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_INIT="100")
+    assert "finds no card" in run.status["reason"]
+    assert run.stderr == ""
+
+
+def test_hidden_cards_are_told_from_absent_ones(bench: Bench) -> None:
+    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_INIT="100", CUDA_VISIBLE_DEVICES="-1")
+    assert "CUDA_VISIBLE_DEVICES='-1' hides every card" in run.status["reason"]
+    assert run.stderr == ""
+
+
+def test_a_driver_that_does_not_start_is_reported_with_its_error(bench: Bench) -> None:
+    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_INIT="803")
+    assert "does not start (CUDA error 803)" in run.status["reason"]
+
+
+def _assert_one_warning(run: Run) -> None:
+    assert not run.status["loaded"]
+    assert len(run.stderr.splitlines()) == 1
+    assert "on the CPU although an NVIDIA card is there" in run.stderr
+    assert run.status["reason"] in run.stderr
+
+
+def test_a_driver_too_old_for_the_build_is_one_warning(bench: Bench) -> None:
+    bench.shard("sm89", score=0)
+    run = bench.run("driver", "cuda", DOUBLE_CUDA="12080", DOUBLE_CAPABILITY="89")
+    assert run.status["driver_cuda"] == "12.8"
+    assert "install driver 580 or later" in run.status["reason"]
+    _assert_one_warning(run)
+
+
+def test_missing_cuda_libraries_are_one_warning_that_names_them(bench: Bench) -> None:
+    (bench.root / "cuda" / "libcublas.so.13").unlink()
+    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
+    assert "Not found: libcublas.so.13" in run.status["reason"]
+    assert [library["error"] is None for library in run.status["libraries"]] == [True, False]
+    _assert_one_warning(run)
+
+
+def test_an_uncovered_card_is_one_warning_with_the_build_command(bench: Bench) -> None:
+    bench.shard("sm89", score=0)
+    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="75")
+    assert f"{CARD} (compute capability 7.5)" in run.status["reason"]
+    assert "nox -s build_cuda_wheel -- --arch 75" in run.status["reason"]
+    _assert_one_warning(run)
+
+
+def test_a_shard_that_does_not_load_is_one_warning_with_the_linkers_words(bench: Bench) -> None:
+    (bench.lib / "libggml-cuda-sm89.so").write_text("not a library" * 100, encoding="utf-8")
+    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
+    assert "libggml-cuda-sm89.so cannot be loaded" in run.status["reason"]
+    assert "invalid ELF header" in run.status["reason"]
+    _assert_one_warning(run)
+
+
+def test_a_backend_that_fits_and_stays_away_is_one_warning(bench: Bench) -> None:
+    bench.shard("sm89", score=0)
+    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
+    assert "CUDA backend does not start" in run.status["reason"]
+    _assert_one_warning(run)
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_damaged_wheel_still_imports_and_loads_its_cpu_backend(bench: Bench, content: str | None) -> None:
+    description = bench.lib.parent / "_cuda_build.json"
+    description.unlink()
+    if content is not None:
+        description.write_text(content, encoding="utf-8")
+    count = "import ctypes; print(ctypes.CDLL(str(llama_cpp._cuda_loader.LIB / 'libggml.so')).ggml_backend_reg_count())"
+    run = bench.run(code=count)
+    assert run.output == ("1",)
+    assert not run.status["loaded"]
+    assert "install the wheel again" in run.status["reason"]
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_driver_that_lacks_functions_does_not_break_the_import(bench: Bench) -> None:
+    bench.compile(bench.root / "driver" / "libcuda.so.1", "int nothing;")
+    run = bench.run("driver", "cuda")
+    assert "cuDriverGetVersion" in run.status["reason"]
+    assert run.status["cpu_variant"] == "haswell"
+
+
+def test_the_log_callback_is_given_back(bench: Bench) -> None:
+    """Upstream has set its own by then, and users may have set theirs."""
+    code = (
+        "from llama_cpp import _cuda_loader as c\n"
+        "from llama_cpp._ctypes_extensions import load_shared_library\n"
+        "load_shared_library('ggml-base', c.LIB).ggml_say(b'heard again')\n"
+    )
+    assert bench.run(code=code).stderr == "heard again"
+
+
+def test_libraries_are_found_where_pip_installs_them(bench: Bench) -> None:
+    """With the real cuda.pathfinder and doubles at the places of NVIDIA's wheels, and nothing on the library path."""
+    pathfinder = pytest.importorskip("cuda.pathfinder")
+    venv.create(bench.root / "venv", with_pip=False, symlinks=True)
+    site = next((bench.root / "venv" / "lib").glob("python*")) / "site-packages"
+    shutil.copytree(Path(pathfinder.__file__).parent, site / "cuda" / "pathfinder")
+    folder = site / "nvidia" / "cu13" / "lib"
+    shutil.move(bench.root / "cuda", folder)
+    bench.compile(folder / "libcublasLt.so.13", "int double_of_cuda;")
+    inside = Bench(bench.root, python=str(bench.root / "venv" / "bin" / "python"))
+    run = inside.run("driver", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
+    assert run.status["loaded"], run.status["reason"]
+    assert {Path(library["path"]).parent for library in run.status["libraries"]} == {folder}
+    assert run.stderr == ""

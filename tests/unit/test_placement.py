@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+
+from build_config.model import LayerPlacement
+from build_config.validation import placement
+
+pytestmark = pytest.mark.unit
+
+CPU_LOG = """\
+load_tensors: loading model tensors, this can take a while... (load_mode = mmap)
+load_tensors: layer   0 assigned to device CPU, is_swa = 0
+load_tensors: layer   1 assigned to device CPU, is_swa = 0
+load_tensors: layer   2 assigned to device CPU, is_swa = 0
+create_tensor: loading tensor blk.0.attn_norm.weight
+load_tensors:   CPU_Mapped model buffer size =     0.55 MiB
+llama_context: n_ctx_seq (256) > n_ctx_train (128) -- possible training context overflow
+llama_kv_cache: layer   0: dev = CPU
+llama_kv_cache: layer   1: dev = CPU
+llama_kv_cache:        CPU KV buffer size =     0.12 MiB
+sched_reserve:        CPU compute buffer size =     0.42 MiB
+""".splitlines()
+"""From llama-cpp-python 0.3.36, shortened."""
+
+CUDA_LOG = [
+    *(line.replace("device CPU", "device CUDA0").replace("dev = CPU", "dev = CUDA0") for line in CPU_LOG),
+    "load_tensors: offloading output layer to GPU",
+    "load_tensors: offloading 1 repeating layers to GPU",
+    "load_tensors: offloaded 3/3 layers to GPU",
+]
+
+
+def test_the_log_of_a_cpu_build() -> None:
+    assert placement.parse(CPU_LOG) == placement.Placements(
+        layers=(
+            LayerPlacement(layer=0, weights="CPU", kv_cache="CPU"),
+            LayerPlacement(layer=1, weights="CPU", kv_cache="CPU"),
+            LayerPlacement(layer=2, weights="CPU", kv_cache=None),
+        ),
+        offloaded=None,
+    )
+
+
+def test_the_log_of_a_cuda_build() -> None:
+    found = placement.parse(CUDA_LOG)
+    assert [(layer.weights, layer.kv_cache) for layer in found.layers] == [
+        ("CUDA0", "CUDA0"),
+        ("CUDA0", "CUDA0"),
+        ("CUDA0", None),
+    ]
+    assert found.offloaded == (3, 3)
+
+
+@pytest.mark.parametrize("prefix", ["llm_load_tensors: ", "load_tensors(): ", "", "0.01.234 D "])
+def test_the_name_in_front_does_not_matter(prefix: str) -> None:
+    lines = [prefix + line.partition(": ")[2] for line in CUDA_LOG]
+    assert placement.parse(lines) == placement.parse(CUDA_LOG)
+
+
+def test_a_log_that_says_nothing_gives_nothing() -> None:
+    assert placement.parse([]) == placement.Placements()
+    assert placement.parse(["load_tensors: all is well on CUDA0", "repack: layer 7 of 12"]) == placement.Placements()
+
+
+def test_a_layer_without_its_cache_line_is_not_given_one() -> None:
+    lines = [line for line in CUDA_LOG if "layer   1: dev" not in line]
+    assert [layer.kv_cache for layer in placement.parse(lines).layers] == ["CUDA0", None, None]
+
+
+def test_layers_are_ordered_by_number_and_the_last_word_counts() -> None:
+    lines = [
+        "load_tensors: layer  10 assigned to device CUDA1, is_swa = 0",
+        "load_tensors: layer   9 assigned to device CUDA0, is_swa = 0",
+        "load_tensors: layer   9 assigned to device CPU, is_swa = 0",
+    ]
+    assert [(layer.layer, layer.weights) for layer in placement.parse(lines).layers] == [(9, "CPU"), (10, "CUDA1")]
