@@ -50,8 +50,11 @@ def parse_ninja_log(text: str) -> dict[str, float]:
 
 
 def source_of(arguments: Iterable[str]) -> str | None:
-    """The file that a compiler call compiles, by its last name; ``None`` for other calls."""
-    for argument in reversed(tuple(arguments)):
+    """The file that a compiler call compiles, by its last name; ``None`` for other calls.
+
+    Ninja may have a shell in between, whose one argument is the whole call: so words are looked at, not arguments.
+    """
+    for argument in reversed(" ".join(arguments).split()):
         if argument.endswith(_SOURCES):
             return PurePosixPath(argument.replace("\\", "/")).name
     return None

@@ -210,7 +210,7 @@ def test_a_killed_build_goes_on_where_it_stopped(
         assert time.monotonic() - start < 2.5
     assert finished == 1, "both files were done: nothing was in flight"
 
-    shop = workshop(root, toolkit)
+    shop = workshop(root, toolkit, launcher)
     (unit,) = shop.build(shop.specs()[1])
     assert not unit.from_store
     with contextlib.suppress(FileNotFoundError):

@@ -28,6 +28,7 @@ def test_ninjas_log_gives_seconds() -> None:
 def test_the_file_in_work_is_named_from_the_compilers_arguments() -> None:
     call = ("/tools/sccache", "/tk/bin/nvcc", "-DX=a.cu", "-c", "/src/fattn.cu", "-o", "x/fattn.cu.o")
     assert progress.source_of(call) == "fattn.cu"
+    assert progress.source_of(("/bin/sh", "-c", " ".join(call) + " && :")) == "fattn.cu"
     assert progress.source_of(("g++", "-shared", "-o", "lib.so", "a.o")) is None
 
 
