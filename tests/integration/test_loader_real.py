@@ -266,7 +266,7 @@ def test_a_driver_too_old_for_the_build_is_one_warning(bench: Bench) -> None:
 def test_missing_cuda_libraries_are_one_warning_that_names_them(bench: Bench) -> None:
     (bench.root / "cuda" / "libcublas.so.13").unlink()
     run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
-    assert "Not found: libcublas.so.13" in run.status["reason"]
+    assert "missing, libcublas.so.13: cannot open" in run.status["reason"]
     assert [library["error"] is None for library in run.status["libraries"]] == [True, False]
     _assert_one_warning(run)
 

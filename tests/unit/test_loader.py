@@ -126,12 +126,12 @@ def test_a_driver_of_the_same_major_version_is_not_blamed(loader: ModuleType) ->
 def test_only_the_missing_library_is_named(loader: ModuleType) -> None:
     libraries = (
         loader.Library("libcudart.so.13", "/somewhere/libcudart.so.13", None),
-        loader.Library("libcublas.so.13", None, "no such file"),
+        loader.Library("libcublas.so.13", None, "libcublas.so.13: no such file"),
     )
     reason = loader._why_not(_build(loader, ("89-real",)), _driver(loader, "8.9"), libraries, ())
-    assert "libcublas.so.13 (no such file)" in reason
+    assert "missing, libcublas.so.13: no such file:" in reason
     assert "libcudart.so.13" not in reason
-    assert "pip install nvidia-cublas nvidia-cuda-runtime" in reason
+    assert "pip install 'nvidia-cublas==13.*' 'nvidia-cuda-runtime==13.*'" in reason
 
 
 @pytest.mark.parametrize(

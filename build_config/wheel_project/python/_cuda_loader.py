@@ -43,7 +43,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Library:
-    """A CUDA library that has to be there. ``error`` is what the last attempt to load it said, ``None`` if it did."""
+    """A CUDA library that has to be there. ``error`` is what dlopen said, and ``None`` when it is loaded."""
 
     soname: str
     path: str | None
@@ -177,19 +177,18 @@ def _load_library(soname: str) -> Library:
     A shard that needs it then gets this copy. The second step decides: what cuda.pathfinder found may be of another
     major version.
     """
-    found, hint = None, ""
-    name = re.match(r"(?:lib)?([A-Za-z]+)", soname)
+    name = re.sub(r"^lib|\W.*$|64_.*$", "", soname)  # cudart, from libcudart.so.13 or cudart64_13.dll
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
 
-        found = load_nvidia_dynamic_lib(name[1] if name else soname).abs_path
-    except Exception as error:  # noqa: BLE001  # whatever it is, the system may still have the library
-        hint = f"; cuda.pathfinder: {str(error) or type(error).__name__}".splitlines()[0]
+        load_nvidia_dynamic_lib(name)
+    except Exception as error:  # noqa: BLE001  # absent or failed, the system may still have the library
+        _log.debug("cuda.pathfinder did not load %s: %s", name, error)
     try:
         library = ctypes.CDLL(soname)
     except OSError as error:
-        return Library(soname, None, f"{error}{hint}")
-    return Library(soname, _path_of(library, soname) or found, None)
+        return Library(soname, None, str(error))
+    return Library(soname, _path_of(library, soname), None)
 
 
 def _path_of(library: ctypes.CDLL, soname: str) -> str | None:
@@ -298,9 +297,10 @@ def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messa
             f"The NVIDIA driver runs CUDA {driver.cuda} at most and this wheel needs CUDA {build.cuda}: "
             f"install driver {build.oldest_driver} or later, or build a wheel for the CUDA of your driver."
         )
-    missing = [f"{library.soname} ({library.error})" for library in libraries if library.error]
+    missing = [library.error for library in libraries if library.error]
     if missing:
-        return f"Not found: {', '.join(missing)}: pip install nvidia-cublas nvidia-cuda-runtime."
+        wanted = " ".join(f"'{name}=={_major(build.cuda)}.*'" for name in ("nvidia-cublas", "nvidia-cuda-runtime"))
+        return f"CUDA's libraries are missing, {', '.join(missing)}: pip install {wanted} cuda-pathfinder."
     fitting = [shard for shard in build.shards if all(shard.runs_on(device) for device in driver.devices)]
     if not fitting:
         return _not_covered(build, driver.devices)
