@@ -32,7 +32,8 @@ PAUSE = 1.0
 """Seconds before the second attempt; doubled for each further one."""
 TIMEOUT = 60.0
 """Seconds without a byte before a connection counts as lost."""
-CHUNK = 1 << 20
+CHUNK = 1 << 16
+"""Bytes written at a time; of a connection that breaks, less than that is lost."""
 PASSING_STATUS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 """Refusals that may pass; those of a broken server (5xx) may, too."""
 PASSING_ERRORS = (
