@@ -235,13 +235,13 @@ def _checkout(path: Path, layout: Layout) -> Path:
     """A llama.cpp checkout of the user's, safe to mirror from."""
     source = path.resolve()
     staged = layout.staged.resolve()
-    if source.is_relative_to(staged) or staged.is_relative_to(source):
-        raise SettingsError(f"{path} is where this project stages its sources", remedy="pass a checkout elsewhere")
     if not _is_llama_cpp(source):
         raise SettingsError(
             f"{path} is no llama.cpp checkout: it has no ggml/CMakeLists.txt",
             remedy="pass the folder that holds llama.cpp's own CMakeLists.txt",
         )
+    if source.is_relative_to(staged) or staged.is_relative_to(source):
+        raise SettingsError(f"{path} is where this project stages its sources", remedy="pass a checkout elsewhere")
     return source
 
 
