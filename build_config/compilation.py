@@ -103,6 +103,8 @@ class _Builder:
         self._console = console
         self._cache = cache
         self._jobs = jobs
+        self._asked = 0.0
+        self._hits = ""
         self._environment = build_environment(toolchain, layout) | dict(cache.environment)
         for name in ("home", "tmp"):
             (layout.work_root / name).mkdir(parents=True, exist_ok=True)
@@ -211,9 +213,6 @@ class _Builder:
             hits = self._cache.statistics().hits
             self._hits = f"; {hits} cache hits" if hits else ""
         return self._hits
-
-    _asked = 0.0
-    _hits = ""
 
 
 def _raise_if_disk_full(done: runner.Completed) -> None:

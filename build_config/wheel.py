@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from build_config.layout import Layout
 
+LAST_SUFFIXED_MAJOR = 12
+"""NVIDIA's wheels carry the major release in their names (``nvidia-cublas-cu12``) up to this one."""
 DISTRIBUTION = "llama-cpp-python"
 LOADER_LINE = "\nfrom ._cuda_loader import CudaStatus, cuda_status  # noqa: E402  (added by the CUDA wheel build)\n"
 EPOCH = "315532800"
@@ -74,8 +76,14 @@ def runtime_requirements(release: str) -> tuple[str, ...]:
     for a later minor release: https://docs.nvidia.com/deploy/cuda-compatibility/
     """
     major = int(release.split(".", maxsplit=1)[0])
-    span = f">={release},<{major + 1}"
-    return (f"nvidia-cuda-runtime{span}", f"nvidia-cublas{span}", "cuda-pathfinder>=1.3,<2")
+    suffix = f"-cu{major}" if major <= LAST_SUFFIXED_MAJOR else ""
+    # Before 13, cuBLAS had version numbers that followed CUDA's minor releases only loosely.
+    cublas = f">={major},<{major + 1}" if suffix else f">={release},<{major + 1}"
+    return (
+        f"nvidia-cuda-runtime{suffix}>={release},<{major + 1}",
+        f"nvidia-cublas{suffix}{cublas}",
+        "cuda-pathfinder>=1.3,<2",
+    )
 
 
 def assemble(

@@ -52,6 +52,11 @@ def test_nvidias_libraries_are_required_within_the_major_release() -> None:
     assert not by_name["nvidia-cublas"].specifier.contains("14.0")
 
 
+def test_before_cuda_13_nvidias_wheels_carry_the_major_release_in_their_names() -> None:
+    names = [Requirement(text).name for text in wheel.runtime_requirements("12.4")]
+    assert names == ["nvidia-cuda-runtime-cu12", "nvidia-cublas-cu12", "cuda-pathfinder"]
+
+
 def test_metadata_is_upstreams_but_for_version_and_requirements() -> None:
     plan = wheel.plan(factories.source_tree(), factories.toolchain().cuda, ONE, oldest_driver="580")
     project = wheel.project_metadata(UPSTREAM, plan)["project"]

@@ -8,7 +8,8 @@ endforeach()
 
 # llama.cpp builds its whole list of CPU variants or none, and makes libggml depend on each. A variant that is left out
 # keeps its target but loses its sources, so it costs one empty file instead of 68 core-seconds.
-file(WRITE "${CMAKE_CURRENT_BINARY_DIR}/left_out.c" "typedef int left_out;\n")
+# (file(CONFIGURE) leaves an unchanged file alone; file(WRITE) would have it compiled after each configuration.)
+file(CONFIGURE OUTPUT "${CMAKE_CURRENT_BINARY_DIR}/left_out.c" CONTENT "typedef int left_out;\n")
 get_property(all_targets DIRECTORY "${LCW_LLAMA_CPP}/ggml/src" PROPERTY BUILDSYSTEM_TARGETS)
 set(unknown ${LCW_CPU_VARIANTS})
 foreach(target IN LISTS all_targets)
