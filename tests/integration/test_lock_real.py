@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import shutil
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -31,14 +33,16 @@ INPUTS = {
 }
 
 
-@pytest.fixture(name="index")
-def _index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalIndex]:
-    monkeypatch.setattr(fetch, "PAUSE", 0.0)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
-    monkeypatch.setenv("UV_CONSTRAINT", str(tmp_path / "settings-of-this-machine"))
-    with local_index.serve() as index:
-        monkeypatch.setenv("PIP_INDEX_URL", index.url)
+@contextlib.contextmanager
+def prepared(folder: Path) -> Iterator[LocalIndex]:
+    """An index with a first release of everything, and ``folder`` as the package that holds the locks."""
+    with local_index.serve() as index, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetch, "PAUSE", 0.0)
+        patch.setattr(layout_module, "PACKAGE", folder)
+        patch.setenv("no_proxy", "127.0.0.1")
+        patch.setenv("PIP_INDEX_URL", index.url)
+        patch.setenv("UV_CACHE_DIR", str(folder / "uv-cache"))
+        patch.setenv("UV_CONSTRAINT", str(folder / "settings-of-this-machine"))
         index.files["llama_cpp_python-0.3.0.tar.gz"] = b"sources"
         for tag in ("manylinux_2_27_x86_64", "manylinux_2_27_aarch64", "win_amd64"):
             add(index, "nvidia_cublas", "13.0.1", tag=tag)
@@ -49,28 +53,46 @@ def _index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalInd
         yield index
 
 
+@pytest.fixture(name="first_locks", scope="module")
+def _first_locks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Locks made from nothing."""
+    folder = tmp_path_factory.mktemp("package")
+    layout = Layout(checkout=PACKAGE.parent, work_root=folder)
+    with prepared(folder):
+        layout.locks.mkdir(parents=True)
+        for name, text in INPUTS.items():
+            (layout.locks / name).write_text(text)
+        assert {before for before, _ in refresh(layout).values()} == {None}
+        return layout.locks
+
+
+@pytest.fixture(name="index")
+def _index(tmp_path: Path) -> Iterator[LocalIndex]:
+    with prepared(tmp_path) as index:
+        yield index
+
+
 @pytest.fixture(name="layout")
-def _layout(index: LocalIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """Locks as the index has them at first."""
+def _layout(index: LocalIndex, first_locks: Path, tmp_path: Path) -> Layout:
+    """The first locks, and an index that has what they name."""
     assert index.files
-    monkeypatch.setattr(layout_module, "PACKAGE", tmp_path)
-    layout = Layout(checkout=PACKAGE.parent, work_root=tmp_path / "work")
-    layout.locks.mkdir(parents=True)
-    for name, text in INPUTS.items():
-        (layout.locks / name).write_text(text)
-    assert refresh(layout)
+    layout = Layout(checkout=PACKAGE.parent, work_root=tmp_path)
+    shutil.copytree(first_locks, layout.locks)
     return layout
 
 
 def add(index: LocalIndex, name: str, version: str, *, tag: str = "any", requires: str | None = None) -> None:
     """Put a wheel that can be resolved, if not installed, on the index."""
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    members = {
+        "METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
+        "WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-{tag}\n",
+        "RECORD": "",
+    }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as wheel:
-        folder = f"{name}-{version}.dist-info"
-        wheel.writestr(f"{folder}/METADATA", metadata + (f"Requires-Dist: {requires}\n" if requires else ""))
-        wheel.writestr(f"{folder}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-{tag}\n")
-        wheel.writestr(f"{folder}/RECORD", "")
+        for member, text in members.items():
+            wheel.writestr(zipfile.ZipInfo(f"{name}-{version}.dist-info/{member}"), text)  # without today's date
     index.files[f"{name}-{version}-py3-none-{tag}.whl"] = buffer.getvalue()
 
 
