@@ -63,6 +63,9 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.index = LocalIndex(url=f"http://127.0.0.1:{self.server_port}/simple/")
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was stopped in the middle is what some tests are about."""
+
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
