@@ -11,7 +11,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 from build_config import cmake, compiler_cache, jsonio, progress, runner, units
-from build_config.errors import BuildError, ConfigureError, StepResultError
+from build_config.errors import BuildError, ConfigureError, InterruptedRunError, StepResultError
 from build_config.model import BuildUnit, CacheStatistics
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CACHE_QUESTION_INTERVAL = 15.0
 """Seconds between questions to the object cache."""
+NINJA_INTERRUPTED = "ninja: build stopped: interrupted by user."
 SECONDS = "seconds.json"
 """Where the seconds of earlier steps are kept, below the state folder."""
 _FAILED = re.compile(r"^FAILED: (?:\[code=\d+\] )?(?P<output>\S+)")
@@ -196,7 +197,16 @@ class _Builder:
             environment=self._environment,
             log=log,
         )
-        done = runner.run(command, check=False, on_line=line, on_tick=tick)
+        try:
+            done = runner.run(command, check=False, on_line=line, on_tick=tick)
+            interrupted = done.returncode != 0 and NINJA_INTERRUPTED in done.output  # it saw the signal, we did not
+        except InterruptedRunError:
+            # The object cache's server runs the compilers, and would let them finish what nobody waits for.
+            runner.stop_strays(self._folder(spec))
+            raise
+        if interrupted:
+            runner.stop_strays(self._folder(spec))
+            raise InterruptedRunError(f"Stopped in unit {spec.name}. What was finished is kept.", log=log)
         if done.returncode != 0:
             _raise_if_disk_full(done)
             raise BuildError(

@@ -17,7 +17,7 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from build_config import compilation, settings, sources, toolchain, units
+from build_config import compilation, runner, settings, sources, toolchain, units
 from build_config.console import Console
 from build_config.errors import BuildError, ConfigureError, DiskFullError
 from build_config.layout import PACKAGE, Layout
@@ -174,7 +174,9 @@ def test_a_full_disk_is_called_a_full_disk(shop: Workshop) -> None:
 
 
 KILLED = """
-import sys
+import signal, sys
+if sys.argv[4] == "deaf":  # as in a background job of a script
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 from pathlib import Path
 from tests.integration.test_compilation_real import workshop
 from build_config.model import CudaToolkit
@@ -185,17 +187,27 @@ shop.build(shop.specs()[1], jobs=1)
 """
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-@pytest.mark.parametrize("launcher", ["none", "sccache"])
+@pytest.mark.parametrize(
+    ("sign", "launcher", "ears"),
+    [
+        (signal.SIGKILL, "none", "open"),
+        (signal.SIGKILL, "sccache", "open"),
+        (signal.SIGINT, "none", "open"),
+        (signal.SIGINT, "sccache", "open"),
+        (signal.SIGINT, "sccache", "deaf"),
+    ],
+)
 def test_a_killed_build_goes_on_where_it_stopped(
-    tmp_path: Path, toolkit: CudaToolkit, sign: signal.Signals, launcher: str
+    tmp_path: Path, toolkit: CudaToolkit, sign: signal.Signals, launcher: str, ears: str
 ) -> None:
     from build_config import jsonio  # noqa: PLC0415  # only this test hands a toolkit to a child
 
     root = tmp_path / "w"
     root.mkdir()
-    argv = [sys.executable, "-c", KILLED, str(root), jsonio.dumps(toolkit), launcher]
-    child = subprocess.Popen(argv, cwd=PACKAGE.parent, start_new_session=True, stdout=subprocess.DEVNULL)
+    argv = [sys.executable, "-c", KILLED, str(root), jsonio.dumps(toolkit), launcher, ears]
+    child = subprocess.Popen(
+        argv, cwd=PACKAGE.parent, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     log = root / "build" / "sm89" / ".ninja_log"
     deadline = time.monotonic() + 120
     while not (log.is_file() and ".cu.o" in log.read_text()):
@@ -205,9 +217,11 @@ def test_a_killed_build_goes_on_where_it_stopped(
     finished = log.read_text().count(".cu.o")
     start = time.monotonic()
     os.killpg(child.pid, sign)
-    child.wait(timeout=20)
+    _, said = child.communicate(timeout=20)
     if sign is signal.SIGINT:
         assert time.monotonic() - start < 2.5
+        assert "InterruptedRunError" in said
+        assert runner.stop_strays(root / "build") == 0, "compilers ran on"
     assert finished == 1, "both files were done: nothing was in flight"
 
     shop = workshop(root, toolkit, launcher)
