@@ -70,8 +70,8 @@ def build(
     )
     published = pipeline.build(request, layout, console)
     record = published.record
-    compiled = sum(step.seconds for step in record.steps)
-    console.table(
+    seconds = sum(timing.seconds for timing in console.timings)
+    console.summary(
         "Done",
         (
             ("wheel", published.path.name),
@@ -79,7 +79,7 @@ def build(
             ("SHA-256", record.sha256),
             ("architectures", ", ".join(str(arch) for shard in record.shards for arch in shard.archs)),
             ("verdict", str(record.validation.verdict)),
-            ("time", duration(compiled)),
+            ("time", duration(seconds)),
             ("record", f"{published.path.name}.record.json"),
         ),
     )

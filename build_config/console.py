@@ -146,6 +146,13 @@ class Console:
             task = rich.add_task(escape(description), total=total or None, eta="", note="")
             yield ProgressBar(description, total, self.note, rich, task)
 
+    def summary(self, title: str, rows: tuple[tuple[str, str], ...]) -> None:
+        """Names and values, one pair a line; never folded, so that a value can be copied."""
+        width = max(len(name) for name, _ in rows) + 2
+        self._rich.print(f"[bold green]{escape(title)}[/]")
+        for name, value in rows:
+            self._rich.print(f"  {escape(name):<{width}}{escape(value)}")
+
     def table(self, title: str, rows: tuple[tuple[str, ...], ...], header: tuple[str, ...] = ()) -> None:
         """Rows of text in columns."""
         table = Table(title=title, title_justify="left", show_header=bool(header), box=None, pad_edge=False)
