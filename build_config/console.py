@@ -130,7 +130,7 @@ class Console:
     @contextlib.contextmanager
     def progress(self, description: str, total: float) -> Iterator[ProgressBar]:
         """A bar with an ETA in a terminal; plain lines otherwise."""
-        if not self._rich.is_terminal:
+        if not self._rich.is_terminal or self._rich.is_dumb_terminal:
             yield ProgressBar(description, total, self.note)
             return
         columns = (

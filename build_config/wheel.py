@@ -82,7 +82,8 @@ def runtime_requirements(release: str) -> tuple[str, ...]:
     return (
         f"nvidia-cuda-runtime{suffix}>={release},<{major + 1}",
         f"nvidia-cublas{suffix}{cublas}",
-        "cuda-pathfinder>=1.3,<2",
+        # It has no release for Python 3.8, which upstream still supports; the loader can do without.
+        'cuda-pathfinder>=1.3,<2; python_version >= "3.9"',
     )
 
 

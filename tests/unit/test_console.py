@@ -104,7 +104,10 @@ def test_given_eta_is_shown_and_an_unknown_total_is_no_error(
     assert second.strip() == "fetching: 50 %, ETA 1 min 30 s"
 
 
-def test_in_a_terminal_the_bar_moves_and_goes_away(capsys: pytest.CaptureFixture[str]) -> None:
+def test_in_a_terminal_the_bar_moves_and_goes_away(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
     with Console(terminal=True).progress("shard [sm89]", total=4) as bar:
         bar.update(1, note="mmq[1].cu", eta=90)
         assert bar.rich is not None
@@ -116,3 +119,13 @@ def test_in_a_terminal_the_bar_moves_and_goes_away(capsys: pytest.CaptureFixture
     assert "25 %" in printed
     assert "ETA 1 min 30 s" in printed
     assert printed.rstrip().endswith("\x1b[2K")  # the line is cleared at the end
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
+    with Console(terminal=True).progress("fetching", total=10) as bar:
+        bar.update(5, eta=90)
+    assert "fetching: 50 %, ETA 1 min 30 s" in capsys.readouterr().out

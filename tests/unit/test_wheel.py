@@ -50,6 +50,9 @@ def test_nvidias_libraries_are_required_within_the_major_release() -> None:
     assert by_name["nvidia-cublas"].specifier.contains("13.5.1")
     assert not by_name["nvidia-cublas"].specifier.contains("12.9.1")
     assert not by_name["nvidia-cublas"].specifier.contains("14.0")
+    marker = by_name["cuda-pathfinder"].marker
+    assert marker is not None
+    assert not marker.evaluate({"python_version": "3.8"}), "no release of it installs there"
 
 
 def test_before_cuda_13_nvidias_wheels_carry_the_major_release_in_their_names() -> None:
