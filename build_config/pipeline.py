@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from build_config.wheel import WheelPlan
 
 LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
+SYSTEM = "system"
+"""``--cuda`` for the toolkit that is installed on this machine."""
 PLATFORM: Literal["linux-x86_64"] = "linux-x86_64"
 MEMORY_PER_JOB = 2_500_000_000
 """Bytes; the hungriest CUDA files take that much in cicc."""
@@ -88,7 +90,12 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
 
     Raises a ``PipelineError`` of the step that failed; what was finished is kept for the next run.
     """
-    gcc.find(None, os.environ)  # says that a compiler is missing before anything is downloaded
+    here = machine.describe()
+    # What is wrong with the request or the machine is said before anything is created or downloaded.
+    gcc.find(None, os.environ)
+    if request.cuda != SYSTEM:
+        lock.read_toolkit_lock(layout, request.cuda, PLATFORM)
+        archs.resolve(request.arch, cuda_release=request.cuda, gpus=here.gpus)
     config = settings.read(layout.data / "variants.toml")
     with workroot.claim(layout, purpose=f"build --arch {request.arch}", console=console):
         with console.step("sources", "Sources of llama-cpp-python"):
@@ -100,7 +107,6 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
             chain = toolchain.assemble(toolkit, environ=os.environ, launcher=request.launcher, layout=layout)
             for line in describe_toolchain(chain):
                 console.note(line)
-        here = machine.describe()
         selection = archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
         if selection.notice:
             console.warn(selection.notice)
@@ -165,7 +171,7 @@ def vendor(layout: Layout, console: Console) -> None:
 
 def provide_toolkit(cuda: str, layout: Layout, console: Console) -> CudaToolkit:
     """The locked toolkit for a release, or (``system``) the one installed on this machine."""
-    if cuda == "system":
+    if cuda == SYSTEM:
         return cuda_system.find(os.environ)
     toolkit_lock = lock.read_toolkit_lock(layout, cuda, PLATFORM)
     wheels = fetch.fetch(toolkit_lock.files, layout.downloads, console)
