@@ -197,15 +197,8 @@ class _Builder:
             environment=self._environment,
             log=log,
         )
-        try:
-            done = runner.run(command, check=False, on_line=line, on_tick=tick)
-            interrupted = done.returncode != 0 and NINJA_INTERRUPTED in done.output  # it saw the signal, we did not
-        except InterruptedRunError:
-            # The object cache's server runs the compilers, and would let them finish what nobody waits for.
-            runner.stop_strays(self._folder(spec))
-            raise
-        if interrupted:
-            runner.stop_strays(self._folder(spec))
+        done = runner.run(command, check=False, on_line=line, on_tick=tick)
+        if done.returncode != 0 and NINJA_INTERRUPTED in done.output:  # it saw the signal, and we did not
             raise InterruptedRunError(f"Stopped in unit {spec.name}. What was finished is kept.", log=log)
         if done.returncode != 0:
             _raise_if_disk_full(done)

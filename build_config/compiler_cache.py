@@ -51,8 +51,8 @@ class CacheSession:
 def session(launcher: Program | None, layout: Layout) -> Iterator[CacheSession]:
     """Make the launcher ready, and leave no server behind.
 
-    The server's socket is a file in the work root, so that it never meets another project's server, and a server
-    that an earlier, killed run left behind is stopped first.
+    The server runs from our own copy of the launcher and its socket is a file in the work root, so that it never meets
+    another project's server. One that a killed run left behind is stopped first, with the compilers that it runs.
     """
     ready = CacheSession(launcher=launcher, environment=_environment(launcher, layout))
     if launcher is None:
@@ -63,15 +63,18 @@ def session(launcher: Program | None, layout: Layout) -> Iterator[CacheSession]:
         ready._call("--zero-stats")  # noqa: SLF001  # the module's own class
         yield ready
         return
-    ready._call("--stop-server")  # noqa: SLF001
+    runner.stop_program(launcher.path)
     _socket(layout).unlink(missing_ok=True)
     started = ready._call("--start-server")  # noqa: SLF001
     if started.returncode != 0:
         runner.raise_for(started)
     try:
         yield ready
-    finally:
-        ready._call("--stop-server")  # noqa: SLF001
+    except BaseException:
+        # The server runs the compilers, and would let them finish what nobody waits for any more.
+        runner.stop_program(launcher.path)
+        raise
+    ready._call("--stop-server")  # noqa: SLF001
 
 
 def parse_sccache(text: str) -> CacheStatistics:

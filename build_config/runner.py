@@ -171,6 +171,20 @@ def running_arguments(pid: int) -> Iterator[tuple[str, ...]]:
                 yield tuple(child.cmdline())
 
 
+def stop_program(path: Path) -> int:
+    """Stop every process that runs this very executable file, with all that they started; returns how many.
+
+    For a program of our own copy that works behind a server: what the server started is no child of ours.
+    """
+    family: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and Path(process.exe()) == path:
+                family += [process, *process.children(recursive=True)]
+    _kill(family)
+    return len(family)
+
+
 def stop_strays(folder: Path) -> int:
     """Stop processes of this user that still work inside ``folder``; returns how many.
 
