@@ -34,7 +34,7 @@ def toolchain(root: Path = Path("/toolkit"), *, launcher: Program | None = None,
     )
 
 
-def source_tree(staged: Path = Path("/work/src"), *, digest: str = "a" * 64) -> SourceTree:
+def source_tree(staged: Path = Path("/staged"), *, digest: str = "a" * 64) -> SourceTree:
     return SourceTree(
         version=Version("0.3.36"),
         llama_cpp=staged / "llama.cpp",
