@@ -249,7 +249,10 @@ def stored_wheel(folder: Path) -> Wheel | None:
 
 
 def forbidden_paths(layout: Layout) -> tuple[str, ...]:
-    """Paths that no file of a wheel may hold."""
+    """Paths that no file of a wheel may hold.
+
+    A home like ``/`` or ``/root`` is no sign of this machine: such short paths stand in upstream's own texts.
+    """
     candidates = (CANONICAL_WORK_ROOT, layout.work_root, layout.checkout, os.environ.get("HOME", ""))
     return tuple(sorted({str(path) for path in candidates if len(str(path)) > len("/root")}))
 
