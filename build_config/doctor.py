@@ -28,8 +28,6 @@ State = Literal["ok", "missing", "warning"]
 
 LOCKED_CUDA = "13.0"
 OLDEST_PYTHON = (3, 11)
-MEMORY_PER_JOB = 2_500_000_000
-"""Bytes that nvcc's compiler proper takes on the largest files."""
 
 COMMAND = "nox -s build_cuda_wheel"
 
@@ -181,8 +179,9 @@ def _disk(facts: Facts) -> DoctorRow:
 
 
 def _memory(facts: Facts) -> DoctorRow:
-    jobs = min(facts.cores, facts.memory // MEMORY_PER_JOB)
-    text = f"{_gigabytes(facts.memory)} for {facts.cores} cores; a compile job takes up to {_gigabytes(MEMORY_PER_JOB)}"
+    jobs = min(facts.cores, facts.memory // machine.MEMORY_PER_JOB)
+    per_job = _gigabytes(machine.MEMORY_PER_JOB)
+    text = f"{_gigabytes(facts.memory)} for {facts.cores} cores; a compile job takes up to {per_job}"
     if jobs >= facts.cores:
         return DoctorRow(subject="Memory", state="ok", text=text)
     text += f", so {max(jobs, 1)} of them run at a time"

@@ -12,6 +12,9 @@ import pynvml
 
 from build_config.model import Driver, GpuDevice, Machine
 
+MEMORY_PER_JOB = 1_000_000_000
+"""Bytes to allow for a compiler: the hungriest CUDA files take 0.7 GB (``docs/measurements/main-job.md``)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NvidiaState:

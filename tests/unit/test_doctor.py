@@ -104,9 +104,9 @@ def test_a_broken_driver_is_not_taken_for_none() -> None:
 
 
 def test_little_memory_means_fewer_jobs_before_it_means_trouble() -> None:
-    assert judged(memory=8_000_000_000)["Memory"].text.endswith("so 3 of them run at a time")
-    assert judged(memory=8_000_000_000)["Memory"].remedy is None
-    assert judged(memory=2_000_000_000)["Memory"].remedy is not None
+    assert judged(memory=3_200_000_000)["Memory"].text.endswith("so 3 of them run at a time")
+    assert judged(memory=3_200_000_000)["Memory"].remedy is None
+    assert judged(memory=900_000_000)["Memory"].remedy is not None
 
 
 def test_the_cache_that_will_be_used_is_named() -> None:
