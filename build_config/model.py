@@ -10,6 +10,8 @@ from typing import Literal
 
 from packaging.version import Version
 
+from build_config.check_gpu.placement import LayerPlacement
+
 PlatformName = Literal["linux-x86_64", "win-amd64"]
 
 _ARCH = re.compile(r"(?P<number>[1-9][0-9]{1,2})(?P<suffix>[af]?)(?:-(?P<kind>real|virtual))?")
@@ -331,18 +333,6 @@ class Verdict(StrEnum):
     SIMULATED_DEVICE_VERIFIED = "simulated-device-verified"
     CPU_FALLBACK_VERIFIED = "cpu-fallback-verified"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerPlacement:
-    """Where one layer is.
-
-    ``weights`` and ``kv_cache`` are ggml device names (``CPU``, ``CUDA0``), or ``None`` where the log did not say.
-    """
-
-    layer: int
-    weights: str | None
-    kv_cache: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,12 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from build_config import jsonio
+from build_config.check_gpu import placement
+from build_config.check_gpu.placement import LayerPlacement
 from build_config.errors import CommandError, StepResultError, ValidationError
-from build_config.model import Finding, LayerPlacement, Severity, ValidationReport, Verdict
+from build_config.model import Finding, Severity, ValidationReport, Verdict
 from build_config.runner import Command, Completed, run
-from build_config.validation import placement, probe, tiny_model
+from build_config.validation import probe, tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

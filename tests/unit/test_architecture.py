@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.unit
 
 LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"check_gpu"}),  # stands alone: it travels as one file
     frozenset({"model", "errors"}),
     frozenset({"layout", "runner", "console", "jsonio"}),
     frozenset(

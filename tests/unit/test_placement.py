@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from build_config.model import LayerPlacement
-from build_config.validation import placement
+from build_config.check_gpu import placement
+from build_config.check_gpu.placement import Buffer, LayerPlacement
 
 pytestmark = pytest.mark.unit
 
@@ -38,6 +38,11 @@ def test_the_log_of_a_cpu_build() -> None:
             LayerPlacement(layer=2, weights="CPU", kv_cache=None),
         ),
         offloaded=None,
+        buffers=(
+            Buffer(name="CPU_Mapped", purpose="model", size=576717),
+            Buffer(name="CPU", purpose="KV", size=125829),
+            Buffer(name="CPU", purpose="compute", size=440402),
+        ),
     )
 
 
@@ -74,3 +79,12 @@ def test_layers_are_ordered_by_number_and_the_last_word_counts() -> None:
         "load_tensors: layer   9 assigned to device CPU, is_swa = 0",
     ]
     assert [(layer.layer, layer.weights) for layer in placement.parse(lines).layers] == [(9, "CPU"), (10, "CUDA1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "on_card"), [("CUDA0", True), ("CUDA12", True), ("CUDA_Host", False), ("CPU_Mapped", False)]
+)
+def test_only_memory_of_a_cuda_device_is_on_the_card(name: str, on_card: bool) -> None:  # noqa: FBT001  # by name
+    (buffer,) = placement.parse([f"load_tensors:  {name} model buffer size =  1.00 MiB"]).buffers
+    assert buffer == Buffer(name=name, purpose="model", size=1 << 20)
+    assert buffer.on_card is on_card
