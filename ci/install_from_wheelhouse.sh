@@ -14,8 +14,8 @@ trap 'rm -rf "$scratch"' EXIT
 (cd "$root" && "$builder" - "$scratch/model.gguf") <<'PYTHON'
 import sys
 from pathlib import Path
-from build_config.validation import tiny_model
-tiny_model.write(Path(sys.argv[1]))
+from build_config import synthetic_model
+synthetic_model.write(Path(sys.argv[1]))
 PYTHON
 
 cd "$scratch"

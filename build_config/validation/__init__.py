@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from build_config import jsonio
+from build_config import jsonio, synthetic_model
 from build_config.check_gpu import placement
 from build_config.check_gpu.placement import LayerPlacement
 from build_config.errors import CommandError, StepResultError, ValidationError
 from build_config.model import Finding, Severity, ValidationReport, Verdict
 from build_config.runner import Command, Completed, run
-from build_config.validation import probe, tiny_model
+from build_config.validation import probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +135,7 @@ def run_probe(python: Path, folder: Path, *, log: Path | None = None, timeout: f
 
     Raises ``ValidationError`` when it could not be started.
     """
-    model = tiny_model.write(folder / "tiny.gguf")
+    model = synthetic_model.write(folder / "tiny.gguf")
     output = folder / "result.json"
     command = Command(
         argv=(str(python), "-I", str(Path(probe.__file__).resolve()), str(model), str(output)), cwd=folder, log=log
@@ -254,12 +254,12 @@ def _wrong_placement(found: placement.Placements, *, with_card: bool) -> Iterato
         yield _error("placement-missing", "The log does not say where any layer is; its wording may have changed")
         return
     where = {layer.layer: layer for layer in found.layers}
-    for number in range(tiny_model.LAYERS + 1):
+    for number in range(synthetic_model.TINY.layers + 1):
         layer = where.get(number, LayerPlacement(layer=number, weights=None, kv_cache=None))
         yield from _wrong_device(f"layer {number}", layer.weights, with_card=with_card)
-        if number < tiny_model.LAYERS:  # the last one is the output: it has no cache
+        if number < synthetic_model.TINY.layers:  # the last one is the output: it has no cache
             yield from _wrong_device(f"KV cache of layer {number}", layer.kv_cache, with_card=with_card)
-    everything = (tiny_model.LAYERS + 1,) * 2
+    everything = (synthetic_model.TINY.layers + 1,) * 2
     if with_card and found.offloaded != everything:
         yield _error("not-all-offloaded", f"llama.cpp reports {found.offloaded} offloaded layers, not {everything}")
 

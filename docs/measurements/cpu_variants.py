@@ -1,6 +1,6 @@
 """Times each CPU variant of a llama.cpp build: prompt and generation, tokens per second.
 
-    python docs/measurements/cpu_variants.py LIBRARIES [--threads 2] [--rounds 2]
+    python -m docs.measurements.cpu_variants LIBRARIES [--threads 2] [--rounds 2]
 
 LIBRARIES is the ``bin`` folder of a llama.cpp build with ``GGML_BACKEND_DL=ON GGML_CPU_ALL_VARIANTS=ON``. The model is
 written anew: random weights, 8 layers of 2048, Q4_0, 200 MB. Needs numpy, gguf and llama-cpp-python's sources in
@@ -20,67 +20,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from build_config import synthetic_model
+from build_config.synthetic_model import ModelShape
+
 if TYPE_CHECKING:
     import ctypes
 
-LAYERS, WIDTH, FEED_FORWARD, VOCABULARY, HEADS, KV_HEADS = 8, 2048, 5632, 2048, 16, 4
+MODEL = ModelShape(
+    name="variants", layers=8, width=2048, feed_forward=5632, heads=16, kv_heads=4, context=1024, vocabulary=2048
+)
 PROMPT, GENERATED = 128, 16
-BYTE_TOKENS = 256
-SPECIAL = (b"<unk>", b"<s>", b"</s>")
-
-
-def write_model(path: Path) -> None:
-    """Write a random Q4_0 llama model."""
-    import gguf  # noqa: PLC0415  # the measured child process needs neither
-    import numpy as np  # noqa: PLC0415
-
-    rng = np.random.default_rng(0)
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(1024)
-    writer.add_embedding_length(WIDTH)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(FEED_FORWARD)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(WIDTH // HEADS)
-    writer.add_vocab_size(VOCABULARY)
-    ordinary = VOCABULARY - BYTE_TOKENS - len(SPECIAL)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(
-        [*SPECIAL, *(b"<0x%02X>" % i for i in range(BYTE_TOKENS)), *(b"t%d" % i for i in range(ordinary))]
-    )
-    writer.add_token_scores([0.0] * VOCABULARY)
-    writer.add_token_types([2, 3, 3] + [6] * BYTE_TOKENS + [1] * ordinary)
-    writer.add_unk_token_id(0)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    kind = gguf.GGMLQuantizationType.Q4_0
-
-    def matrix(name: str, rows: int, columns: int) -> None:
-        values = (rng.standard_normal((rows, columns)) * 0.02).astype(np.float32)
-        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
-
-    def norm(name: str) -> None:
-        writer.add_tensor(name, np.ones(WIDTH, np.float32))
-
-    matrix("token_embd.weight", VOCABULARY, WIDTH)
-    norm("output_norm.weight")
-    matrix("output.weight", VOCABULARY, WIDTH)
-    for layer in range(LAYERS):
-        block = f"blk.{layer}"
-        norm(f"{block}.attn_norm.weight")
-        norm(f"{block}.ffn_norm.weight")
-        for name, rows in (("q", WIDTH), ("k", WIDTH * KV_HEADS // HEADS), ("v", WIDTH * KV_HEADS // HEADS)):
-            matrix(f"{block}.attn_{name}.weight", rows, WIDTH)
-        matrix(f"{block}.attn_output.weight", WIDTH, WIDTH)
-        matrix(f"{block}.ffn_gate.weight", FEED_FORWARD, WIDTH)
-        matrix(f"{block}.ffn_up.weight", FEED_FORWARD, WIDTH)
-        matrix(f"{block}.ffn_down.weight", WIDTH, FEED_FORWARD)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def measure(model: Path, threads: int) -> tuple[float, float]:
@@ -108,7 +58,7 @@ def measure(model: Path, threads: int) -> tuple[float, float]:
 
 def run_variant(module: Path, libraries: Path, model: Path, threads: int) -> tuple[float, float] | None:
     """Measure one variant in a process of its own; ``None`` where this processor cannot run it."""
-    bindings = Path(__file__).resolve().parents[2] / "vendor" / "llama-cpp-python" / "llama_cpp"
+    bindings = CHECKOUT / "vendor" / "llama-cpp-python" / "llama_cpp"
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "llama_cpp"
         shutil.copytree(bindings, package)
@@ -118,7 +68,7 @@ def run_variant(module: Path, libraries: Path, model: Path, threads: int) -> tup
             for file in libraries.glob(f"{name}*"):
                 shutil.copy(file, lib / file.name, follow_symlinks=False)
         shutil.copy(module, lib)
-        environment = os.environ | {"PYTHONPATH": folder, "LD_LIBRARY_PATH": str(lib)}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join((folder, str(CHECKOUT))), "LD_LIBRARY_PATH": str(lib)}
         call = [sys.executable, __file__, "--child", str(model), "--threads", str(threads)]
         done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # ourselves
         if done.returncode != 0:
@@ -140,7 +90,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.gguf"
-        write_model(model)
+        synthetic_model.write(model, MODEL, kind="Q4_0")
         sys.stdout.write("variant prompt generation (tokens per second)\n")
         for module in sorted(options.libraries.glob("libggml-cpu-*.so")):
             variant = module.stem.removeprefix("libggml-cpu-")

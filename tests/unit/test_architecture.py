@@ -22,7 +22,18 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"model", "errors"}),
     frozenset({"layout", "runner", "console", "jsonio"}),
     frozenset(
-        {"archives", "archs", "compiler_cache", "fetch", "machine", "progress", "settings", "wheelfile", "workroot"}
+        {
+            "archives",
+            "archs",
+            "compiler_cache",
+            "fetch",
+            "machine",
+            "progress",
+            "settings",
+            "synthetic_model",
+            "wheelfile",
+            "workroot",
+        }
     ),
     frozenset({"cmake"}),
     frozenset({"units"}),

@@ -1,0 +1,332 @@
+"""Language models made of random weights, of any size and weight type; what they say is noise.
+
+They run the same code as a trained model of their shape and type, and they are written in seconds from nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from build_config.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_BYTES = 256
+_CONTROLS = ("<unk>", "<s>", "</s>")
+_WORDS = ("the", "a", "card", "layer", "runs", "on", "and", "cat", "dog", "sun", "sea", "sky", "red", "blue", "tree")
+_SPACE = "\u2581"
+"""How SentencePiece writes a space."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """A llama.
+
+    ``layers`` are the repeating ones: llama.cpp counts the output as one more, so that ``layers + 1`` are placed on
+    devices. ``width`` and ``feed_forward`` are counts of weights in a row of a matrix, ``context`` and ``vocabulary``
+    of tokens. Several of ``heads`` share one of ``kv_heads``.
+    """
+
+    name: str
+    layers: int
+    width: int
+    feed_forward: int
+    heads: int
+    kv_heads: int
+    context: int
+    vocabulary: int
+
+    @property
+    def head_size(self) -> int:
+        """Weights a head."""
+        return self.width // self.heads
+
+    @property
+    def weights(self) -> int:
+        """How many there are in the whole model."""
+        return sum(outputs * inputs for _, outputs, inputs in _tensors(self))
+
+
+TINY = ModelShape(
+    name="tiny",
+    layers=2,
+    width=64,
+    feed_forward=192,
+    heads=4,
+    kv_heads=4,
+    context=512,
+    vocabulary=len(_CONTROLS) + _BYTES + len(_WORDS),
+)
+"""For the question where the layers run: loads in milliseconds. Too narrow for types whose blocks hold 256 weights."""
+SMALL = ModelShape(
+    name="small",
+    layers=4,
+    width=512,
+    feed_forward=1024,
+    heads=8,
+    kv_heads=2,
+    context=2048,
+    vocabulary=1024,
+)
+"""For comparing numbers: fits every type, and its heads are of a size that the flash attention kernels are made for."""
+ONE_B = ModelShape(
+    name="1b",
+    layers=22,
+    width=2048,
+    feed_forward=5632,
+    heads=32,
+    kv_heads=4,
+    context=2048,
+    vocabulary=32000,
+)
+"""For measuring speed: TinyLlama's shape, 1.1 billion weights."""
+SHAPES = {shape.name: shape for shape in (TINY, SMALL, ONE_B)}
+
+_PLAIN = ("F32", "F16", "BF16")
+_SCALE_AT = {
+    "Q4_0": 0,
+    "Q4_1": 0,
+    "Q5_0": 0,
+    "Q5_1": 0,
+    "Q8_0": 0,
+    "Q2_K": 80,
+    "Q3_K": 108,
+    "Q4_K": 0,
+    "Q5_K": 0,
+    "Q6_K": 208,
+    "IQ1_S": 0,
+    "IQ2_XXS": 0,
+    "IQ2_XS": 0,
+    "IQ2_S": 0,
+    "IQ3_XXS": 0,
+    "IQ3_S": 0,
+    "IQ4_NL": 0,
+    "IQ4_XS": 0,
+}
+"""The byte of a block where its half-precision scale begins (ggml-common.h)."""
+_MINIMUM_AT = {"Q4_1": 2, "Q5_1": 2, "Q2_K": 82, "Q4_K": 2, "Q5_K": 2}
+"""The same for types with a second one, which shifts the weights."""
+_SCATTERED = "IQ1_M"
+"""Keeps its scale in the top four bits of its last four 16-bit words."""
+_POWER_OF_TWO = "MXFP4"
+"""Has an exponent in its first byte for a scale."""
+_ONE = 128
+"""That exponent when the scale is 1."""
+_MIXES = {"Q4_K_M": ("Q4_K", "Q6_K")}
+"""Two types under the name that users know: most tensors have the first, those that matter more the second."""
+KINDS = (*_PLAIN, *_SCALE_AT, _SCATTERED, _POWER_OF_TWO, *_MIXES)
+"""Every type of weights that upstream's CUDA backend computes with, and the mix that most people download."""
+
+_SPREAD = (0.5, 1.5)
+"""The blocks' scales differ by these factors, so that a kernel that takes another block's scale gives other numbers."""
+_SPREAD_SQUARE = (_SPREAD[0] ** 2 + _SPREAD[0] * _SPREAD[1] + _SPREAD[1] ** 2) / 3
+"""The mean square of a factor that is spread evenly between them."""
+_SAMPLE = 2048
+"""Blocks from which the spread of a type's codes is measured."""
+
+
+def write(path: Path, shape: ModelShape = TINY, *, kind: str = "F32", seed: int = 0) -> Path:
+    """Write a model as GGUF and return ``path``; the same arguments give the same bytes.
+
+    The weights are random with the deviation ``1 / sqrt(inputs)``, so that numbers keep their size from layer to
+    layer. For types that store blocks, the codes are random and the scales are chosen for that deviation. Norms are
+    float32. The vocabulary is SentencePiece's: three control tokens, all bytes (so that any text has tokens), words.
+    One tensor at a time is in memory, and a file that is not finished does not have the name ``path``.
+
+    Raises ``SettingsError`` for a ``kind`` that is none of ``KINDS``, or whose blocks do not fit the rows of ``shape``.
+    """
+    import gguf  # noqa: PLC0415  # takes half a second to import, and few steps need it
+
+    _check(shape, kind)
+    partial = path.with_name(f"{path.name}.partial")
+    writer = gguf.GGUFWriter(partial, "llama")
+    _describe(writer, shape)
+    for name, outputs, inputs in _tensors(shape):
+        of = _kind_of(name, shape, kind)
+        block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[of]]
+        dimensions = (outputs, inputs) if outputs > 1 else (inputs,)
+        writer.add_tensor_info(
+            name,
+            dimensions,
+            np.dtype(np.float32),
+            outputs * inputs // block * size,
+            raw_dtype=gguf.GGMLQuantizationType[of],
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    random = np.random.default_rng(seed)
+    for name, outputs, inputs in _tensors(shape):
+        if outputs == 1:
+            writer.write_tensor_data(np.ones(inputs, dtype=np.float32))
+        else:
+            writer.write_tensor_data(_matrix(random, outputs, inputs, _kind_of(name, shape, kind)))
+    writer.close()
+    return partial.replace(path)
+
+
+def _check(shape: ModelShape, kind: str) -> None:
+    import gguf  # noqa: PLC0415  # see write
+
+    if kind not in KINDS:
+        raise SettingsError(f"{kind!r} is no type of weights", remedy=f"take one of {', '.join(KINDS)}")
+    for name, _, inputs in _tensors(shape):
+        of = _kind_of(name, shape, kind)
+        block, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[of]]
+        if inputs % block:
+            message = (
+                f"{name} of the shape {shape.name!r} has rows of {inputs}, and blocks of {of} hold {block} weights"
+            )
+            raise SettingsError(message, remedy=f"take the shape {SMALL.name!r}, which fits every type")
+
+
+def _describe(writer: Any, shape: ModelShape) -> None:
+    import gguf  # noqa: PLC0415  # see write
+
+    words = (*_WORDS, *(f"w{number}" for number in range(len(_WORDS), shape.vocabulary)))
+    words = words[: shape.vocabulary - len(_CONTROLS) - _BYTES]
+    tokens = [*_CONTROLS, *(f"<0x{byte:02X}>" for byte in range(_BYTES)), *(_SPACE + word for word in words)]
+    kinds = [
+        gguf.TokenType.UNKNOWN,
+        gguf.TokenType.CONTROL,
+        gguf.TokenType.CONTROL,
+        *[gguf.TokenType.BYTE] * _BYTES,
+        *[gguf.TokenType.NORMAL] * len(words),
+    ]
+    writer.add_name(f"{shape.name}-random-llama")
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.width)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.feed_forward)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(shape.head_size)
+    writer.add_vocab_size(shape.vocabulary)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-float(index) for index in range(len(tokens))])
+    writer.add_token_types(kinds)
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+
+
+def _tensors(shape: ModelShape) -> Iterator[tuple[str, int, int]]:
+    """Names, outputs and inputs in file order. One output stands for a norm."""
+    kv_width = shape.head_size * shape.kv_heads
+    yield "token_embd.weight", shape.vocabulary, shape.width
+    for layer in range(shape.layers):
+        block = f"blk.{layer}"
+        yield f"{block}.attn_norm.weight", 1, shape.width
+        yield f"{block}.attn_q.weight", shape.width, shape.width
+        yield f"{block}.attn_k.weight", kv_width, shape.width
+        yield f"{block}.attn_v.weight", kv_width, shape.width
+        yield f"{block}.attn_output.weight", shape.width, shape.width
+        yield f"{block}.ffn_norm.weight", 1, shape.width
+        yield f"{block}.ffn_gate.weight", shape.feed_forward, shape.width
+        yield f"{block}.ffn_up.weight", shape.feed_forward, shape.width
+        yield f"{block}.ffn_down.weight", shape.width, shape.feed_forward
+    yield "output_norm.weight", 1, shape.width
+    yield "output.weight", shape.vocabulary, shape.width
+
+
+def _kind_of(name: str, shape: ModelShape, kind: str) -> str:
+    """The type of one tensor. A mix is laid out as llama.cpp's own quantisation does it (``llama-quant.cpp``)."""
+    if "norm" in name:
+        return "F32"
+    if kind not in _MIXES:
+        return kind
+    most, better = _MIXES[kind]
+    if name == "output.weight":
+        return better
+    if "attn_v" in name or "ffn_down" in name:
+        layer, eighth = int(name.split(".")[1]), shape.layers // 8
+        if layer < eighth or layer >= 7 * shape.layers // 8 or (layer - eighth) % 3 == 2:  # noqa: PLR2004
+            return better
+    return most
+
+
+def _matrix(random: np.random.Generator, outputs: int, inputs: int, kind: str) -> NDArray[Any]:
+    """GGUF counts dimensions from the innermost: a matrix is (outputs, inputs)."""
+    import gguf  # noqa: PLC0415  # see write
+
+    if kind not in _PLAIN:
+        return _blocks(random, outputs, inputs, kind)
+    weights = random.standard_normal((outputs, inputs), dtype=np.float32)
+    weights /= np.float32(np.sqrt(inputs))
+    if kind == "F32":
+        return weights
+    stored: NDArray[Any] = gguf.quants.quantize(weights, gguf.GGMLQuantizationType[kind])
+    return stored
+
+
+def _blocks(random: np.random.Generator, outputs: int, inputs: int, kind: str) -> NDArray[np.uint8]:
+    """Random codes under scales that give the wanted deviation."""
+    blocks = _codes(random, outputs * inputs, kind)
+    deviation, shift = _codes_spread(kind)
+    wanted = 1 / (np.sqrt(inputs) * deviation)
+    if kind == _POWER_OF_TWO:
+        # Two neighbouring exponents, in the shares that give the wanted mean square.
+        lower = int(np.floor(np.log2(wanted)))
+        share = ((wanted / 2.0**lower) ** 2 - 1) / 3
+        blocks[:, 0] = _ONE + lower + (random.random(len(blocks)) < share)
+    else:
+        scales = random.uniform(*_SPREAD, len(blocks)) * wanted / np.sqrt(_SPREAD_SQUARE)
+        _set_scales(blocks, kind, scales, scales * shift)
+    return blocks.reshape(outputs, -1)
+
+
+def _codes(random: np.random.Generator, weights: int, kind: str) -> NDArray[np.uint8]:
+    """A row for each block. Every pattern of bits is a valid code in all these types."""
+    import gguf  # noqa: PLC0415  # see write
+
+    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    return random.integers(0, 256, (weights // block, size), dtype=np.uint8)
+
+
+@functools.cache
+def _codes_spread(kind: str) -> tuple[float, float]:
+    """The deviation of weights whose codes are random and whose scale is 1, and the minimum that makes their mean 0."""
+    import gguf  # noqa: PLC0415  # see write
+
+    of = gguf.GGMLQuantizationType[kind]
+    block, _ = gguf.GGML_QUANT_SIZES[of]
+    blocks = _codes(np.random.default_rng(0), _SAMPLE * block, kind)
+
+    def weights(scale: float, minimum: float) -> NDArray[np.float32]:
+        if kind == _POWER_OF_TWO:
+            blocks[:, 0] = _ONE
+        else:
+            _set_scales(blocks, kind, np.full(_SAMPLE, scale), np.full(_SAMPLE, minimum))
+        values: NDArray[np.float32] = gguf.quants.dequantize(blocks, of)
+        return values
+
+    shift = 0.0
+    if kind in _MINIMUM_AT:
+        shift = -float(weights(1, 0).mean() / weights(0, 1).mean())
+    return float(weights(1, shift).std()), shift
+
+
+def _set_scales(blocks: NDArray[np.uint8], kind: str, scales: NDArray[np.float64], minima: NDArray[np.float64]) -> None:
+    """Put a scale and, where the type has one, a minimum into each block."""
+    halves = scales.astype("<f2")
+    if kind == _SCATTERED:
+        words = blocks[:, -8:].copy().view("<u2")
+        words &= 0x0FFF
+        words |= (halves.view("<u2")[:, None] << np.array([12, 8, 4, 0], dtype="<u2")) & 0xF000
+        blocks[:, -8:] = words.view(np.uint8)
+        return
+    at = _SCALE_AT[kind]
+    blocks[:, at : at + 2] = halves.view(np.uint8).reshape(-1, 2)
+    if kind in _MINIMUM_AT:
+        at = _MINIMUM_AT[kind]
+        blocks[:, at : at + 2] = minima.astype("<f2").view(np.uint8).reshape(-1, 2)
