@@ -55,6 +55,7 @@ REQUIREMENTS = {
     "lock": "requirements.txt",
     "test": "lock.txt",
     "validation": TOOLKIT_PINS,
+    "upstream-tests": "validation.txt",
 }
 """Each set of Python requirements, and the file whose versions it must share."""
 KEPT_UV_SETTINGS = frozenset({"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS"})

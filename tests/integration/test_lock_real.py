@@ -30,6 +30,7 @@ INPUTS = {
     "lock.in": "-r requirements.in\nmaker\n",
     "test.in": "-r lock.in\ntester\n",
     "validation.in": "nvidia-cublas\n",
+    "upstream-tests.in": "-r validation.in\n",
 }
 
 
@@ -127,6 +128,7 @@ def test_locks_are_made_from_nothing(layout: Layout) -> None:
         "lock.txt",
         "test.txt",
         "validation.txt",
+        "upstream-tests.txt",
     }
     assert lock.read_source_lock(layout).file.filename == "llama_cpp_python-0.3.0.tar.gz"
     linux = lock.read_toolkit_lock(layout, "13.0", "linux-x86_64").files
@@ -166,6 +168,7 @@ def test_a_component_moves_within_its_series_and_validation_with_it(layout: Layo
         ("cuda-13.0-linux-x86_64.toml", "nvidia-cublas"): "13.0.2",
         ("cuda-13.0-win-amd64.toml", "nvidia-cublas"): "13.0.2",
         ("validation.txt", "nvidia-cublas"): "13.0.2",
+        ("upstream-tests.txt", "nvidia-cublas"): "13.0.2",
     }
 
 
