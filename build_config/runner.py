@@ -10,6 +10,7 @@ import contextlib
 import os
 import queue
 import shlex
+import signal
 import subprocess
 import threading
 import time
@@ -77,6 +78,19 @@ class Completed:
     returncode: int
     output: str
     seconds: float
+
+    @property
+    def ending(self) -> str:
+        """How it ended, as the words after "it"."""
+        if self.returncode >= 0:
+            return f"ended with status {self.returncode}"
+        description = signal.strsignal(-self.returncode) or "unknown"
+        return f"was ended by signal {-self.returncode} ({description})"
+
+    @property
+    def last_words(self) -> str:
+        """The last five lines that say something, in one."""
+        return " | ".join([line for line in self.output.splitlines() if line.strip()][-5:])
 
 
 def run(

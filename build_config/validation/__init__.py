@@ -6,23 +6,17 @@ The answer is a verdict with its evidence, never a hope: no placement line in th
 from __future__ import annotations
 
 import re
-import signal
-import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packaging.utils import canonicalize_name, parse_wheel_filename
-from packaging.version import Version
-
-from build_config import jsonio, synthetic_model
+from build_config import clean_environment, jsonio, synthetic_model
 from build_config.check_gpu import placement
 from build_config.check_gpu.placement import LayerPlacement
 from build_config.errors import CommandError, StepResultError, ValidationError
 from build_config.model import Finding, Severity, ValidationReport, Verdict
-from build_config.runner import Command, Completed, run
+from build_config.runner import Command, run
 from build_config.validation import probe
 
 if TYPE_CHECKING:
@@ -34,7 +28,6 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT = 120.0
 """Seconds for the probe. It takes one or two; a card that wakes up and loads cuBLAS for the first time takes longer."""
-PIP_TIMEOUT = 1800.0
 
 _OURS = re.compile(r"(lib)?(ggml|llama|mtmd)\b")
 _CUDA_DEVICE = re.compile(r"CUDA\d+")
@@ -77,17 +70,11 @@ def validate(
     """
     start = time.monotonic()
     log = layout.logs / "validation.log"
-    with tempfile.TemporaryDirectory(prefix="llama-cuda-wheels-validation-") as temporary:
-        folder = Path(temporary).resolve()
-        if folder.is_relative_to(layout.checkout):
-            message = (
-                f"Temporary files are inside the checkout ({folder.parent}), so the wheel could not be told from it"
-            )
-            raise ValidationError(message, remedy="set TMPDIR to a folder elsewhere")
+    with clean_environment.outside(layout.checkout) as folder:
         console.note("Making a clean environment with the wheel's requirements")
-        python = _make_environment(folder, layout.locks / "validation.txt", downloads, log)
+        python = clean_environment.make(folder, layout.locks / "validation.txt", downloads, log)
         console.note(f"Installing {wheel.path.name}")
-        installed = _install(wheel, wheels_folder, python, folder, log)
+        installed = clean_environment.install(wheel, wheels_folder, python, log)
         if any(finding.severity is Severity.ERROR for finding in installed):
             result = ProbeResult(error="not run: the wheel did not install")
         else:
@@ -147,81 +134,11 @@ def run_probe(python: Path, folder: Path, *, log: Path | None = None, timeout: f
             return ProbeResult(error=f"no answer within {timeout:.0f} s")
         raise ValidationError(f"The probe could not be started: {error.message}", log=log) from error
     if not output.exists():
-        return ProbeResult(error=f"{_how_it_ended(completed.returncode)}; it said: {_tail(completed) or 'nothing'}")
+        return ProbeResult(error=f"it {completed.ending} and no result; it said: {completed.last_words or 'nothing'}")
     try:
         return jsonio.read(output, ProbeResult)
     except StepResultError as error:
         return ProbeResult(error=f"unreadable result: {error.message}")
-
-
-def _make_environment(folder: Path, lock: Path, downloads: Path, log: Path) -> Path:
-    """A virtual environment with what ``lock`` names; returns its interpreter."""
-    environment = folder / "environment"
-    python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    held, others = folder / "held.txt", folder / "others.txt"
-    _split(lock, downloads, held, others)
-    commands = [Command(argv=(sys.executable, "-I", "-m", "venv", str(environment)), cwd=folder, log=log)]
-    for requirements, source in ((held, ("--no-index", "--find-links", str(downloads))), (others, ())):
-        if requirements.stat().st_size:
-            locked = ("--no-deps", "--require-hashes", "--requirement", str(requirements))
-            commands.append(_pip(python, "install", "--no-compile", *locked, *source, log=log))
-    try:
-        for command in commands:
-            run(command, timeout=PIP_TIMEOUT)
-    except CommandError as error:
-        message = f"The clean environment for the wheel could not be made: {error.message}"
-        remedy = "look for the cause in the log; on Debian and Ubuntu venv needs the package python3-venv"
-        raise ValidationError(message, remedy=remedy, log=log) from error
-    return python
-
-
-def _split(lock: Path, downloads: Path, held: Path, others: Path) -> None:
-    """Write the requirements of ``lock`` to two files: those whose wheels are in ``downloads``, and the others.
-
-    Given both, pip would take cuBLAS (0.4 GB) from the index once more.
-    """
-    have = {parse_wheel_filename(wheel.name)[:2] for wheel in downloads.glob("*.whl")}
-    texts: dict[Path, str] = {held: "", others: ""}
-    for line in lock.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-        if match := re.match(r"([\w.-]+)==([^\s;]+)", line):
-            is_held = (canonicalize_name(match[1]), Version(match[2])) in have
-            texts[held if is_held else others] += line + "\n"
-    for path, text in texts.items():
-        path.write_text(text, encoding="utf-8")
-
-
-def _install(wheel: Wheel, wheels_folder: Path, python: Path, folder: Path, log: Path) -> tuple[Finding, ...]:
-    """Install the wheel as a user does, from a folder of wheels; findings when that fails.
-
-    Without an index, because a requirement that is missing from the lock must not be fetched in silence; with the
-    digest, because the verdict is about this very file.
-    """
-    requirement = folder / "wheel.txt"
-    requirement.write_text(f"llama-cpp-python=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
-    source = ("--no-index", "--find-links", str(wheels_folder), "--requirement", str(requirement))
-    steps = (
-        ("install-failed", _pip(python, "install", "--no-compile", *source, log=log)),
-        ("dependencies-broken", _pip(python, "check", log=log)),
-    )
-    for code, command in steps:
-        try:
-            completed = run(command, check=False, timeout=PIP_TIMEOUT)
-        except CommandError as error:
-            raise ValidationError(f"The wheel could not be installed: {error.message}", log=log) from error
-        if completed.returncode != 0:
-            return (_error(code, f"pip {command.argv[4]} failed for {wheel.path.name}: {_tail(completed)}"),)
-    return ()
-
-
-def _pip(python: Path, *arguments: str, log: Path) -> Command:
-    """A pip call that installs into its own environment, whatever the user's settings; the index they chose stays."""
-    elsewhere = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_CONSTRAINT")
-    return Command(
-        argv=(str(python), "-I", "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"),
-        cwd=python.parent,
-        changes=dict.fromkeys(elsewhere),
-        log=log,
-    )
 
 
 def _what_is_wrong(result: ProbeResult, *, with_card: bool) -> Iterator[Finding]:
@@ -282,17 +199,6 @@ def _wrong_files(result: ProbeResult) -> Iterator[Finding]:
     for file in ours:
         if not file.is_relative_to(result.package):
             yield _error("library-from-outside", f"{file.name} was loaded from {file.parent}, not from the package")
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"it ended with status {status} and no result"
-    description = signal.strsignal(-status) or "unknown"
-    return f"it was ended by signal {-status} ({description})"
-
-
-def _tail(completed: Completed) -> str:
-    return " | ".join([line for line in completed.output.splitlines() if line.strip()][-5:])
 
 
 def _error(code: str, message: str) -> Finding:

@@ -25,6 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "archives",
             "archs",
+            "clean_environment",
             "compiler_cache",
             "fetch",
             "machine",

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from build_config import validation
 from build_config.jsonio import from_data, to_data
 from build_config.model import GpuDevice, Machine, Severity, Verdict
 from build_config.validation import ProbeResult, judge
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
@@ -143,28 +139,3 @@ def test_the_loaders_reason_reaches_the_finding() -> None:
 
 def test_a_probe_result_survives_its_way_through_json() -> None:
     assert from_data(to_data(ON_CARD), ProbeResult) == ON_CARD
-
-
-def test_locked_requirements_are_split_by_what_is_downloaded(tmp_path: Path) -> None:
-    lock = tmp_path / "lock.txt"
-    lock.write_text(
-        "# made by a tool\n"
-        "nvidia-cublas==13.0.2.14 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n"
-        "    # via a wheel\n"
-        "numpy==2.4.6 ; python_full_version < '3.12' \\\n    --hash=sha256:cc\n"
-        "nvidia-cuda-runtime==13.0.96 \\\n    --hash=sha256:dd\n",
-        encoding="utf-8",
-    )
-    downloads = tmp_path / "downloads"
-    downloads.mkdir()
-    (downloads / "nvidia_cublas-13.0.2.14-py3-none-manylinux_2_27_x86_64.whl").touch()
-    (downloads / "nvidia_cuda_runtime-13.0.48-py3-none-manylinux2014_x86_64.whl").touch()
-    held, others = tmp_path / "held.txt", tmp_path / "others.txt"
-    validation._split(lock, downloads, held, others)
-    assert [line.split()[0] for line in held.read_text().splitlines()] == ["nvidia-cublas==13.0.2.14"]
-    assert held.read_text().count("--hash") == 2
-    assert [line.split()[0] for line in others.read_text().splitlines()] == [
-        "numpy==2.4.6",
-        "nvidia-cuda-runtime==13.0.96",
-    ]
-    assert "python_full_version < '3.12'" in others.read_text()
