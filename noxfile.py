@@ -52,6 +52,12 @@ def validate(session: nox.Session) -> None:
 
 
 @nox.session
+def upstream_tests(session: nox.Session) -> None:
+    """Run llama-cpp-python's own tests with a wheel, but for those that download a model."""
+    step(session, "upstream_tests")
+
+
+@nox.session
 def doctor(session: nox.Session) -> None:
     """Say what this machine can build, and what is missing."""
     step(session, "doctor")

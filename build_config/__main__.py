@@ -121,6 +121,15 @@ def validate(
     pipeline.validate(wheel, _layout(work_root), Console(), require_gpu=require_gpu)
 
 
+@app.command(name="upstream_tests")
+def upstream_tests(
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Run llama-cpp-python's own tests with a wheel, but for those that download a model."""
+    pipeline.run_upstream_tests(wheel, _layout(work_root), Console())
+
+
 @app.command()
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002  # typer's form

@@ -29,6 +29,7 @@ from build_config import (
     sources,
     toolchain,
     units,
+    upstream_tests,
     validation,
     wheel,
     wheelfile,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from build_config.console import Console
     from build_config.layout import Layout
     from build_config.model import BuildUnit, CudaToolkit, LockedFile, Machine, Toolchain, ToolkitLock
+    from build_config.upstream_tests.results import UpstreamTestReport
     from build_config.wheel import WheelPlan
 
 LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
@@ -318,6 +320,38 @@ def validate(path: Path | None, layout: Layout, console: Console, *, require_gpu
     console.note(f"verdict: {report.verdict}")
     if report.verdict is Verdict.FAILED:
         raise ValidationError(f"{chosen.name} did not pass: {'; '.join(f.message for f in report.findings)}")
+    return report
+
+
+def run_upstream_tests(path: Path | None, layout: Layout, console: Console) -> UpstreamTestReport:
+    """Run upstream's own tests with a wheel file, by default the newest of the wheelhouse; the report is kept.
+
+    Raises ``ValidationError`` when one fails or none ran.
+    """
+    chosen = path or newest_wheel(layout)
+    with workroot.claim(layout, purpose=f"upstream tests of {chosen.name}", console=console):
+        source = lock.read_source_lock(layout)
+        (archive,) = fetch.fetch((source.file,), layout.downloads, console)
+        fetch.fetch(runtime_files(layout), layout.downloads, console)
+        tested = wheelfile.read(chosen)
+        report = upstream_tests.run(
+            tested, source, archive, wheels_folder=chosen.parent, layout=layout, console=console
+        )
+        jsonio.write(layout.state / "upstream-tests" / f"{tested.sha256}.json", report)
+    rows = [(one.id, "left out", one.reason) for one in report.left_out]
+    rows += [(test, "passed", "") for test in report.passed]
+    rows += [(one.id, "skipped", one.reason) for one in report.skipped]
+    rows += [(one.id, "FAILED", one.reason) for one in report.failed]
+    console.table("", tuple(rows), header=("test", "", "reason"))
+    counts = f"{len(report.passed)} passed, {len(report.failed)} failed, {len(report.skipped)} skipped by upstream"
+    summary = f"{report.collected} tests of llama-cpp-python {report.upstream}: {counts}"
+    console.note(f"{summary}, {len(report.left_out)} left out because they download a model")
+    if not report.good:
+        raise ValidationError(
+            f"{chosen.name} did not pass upstream's own tests: {summary}",
+            remedy="the log has what pytest said",
+            log=layout.logs / upstream_tests.LOG,
+        )
     return report
 
 

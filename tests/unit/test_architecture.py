@@ -48,6 +48,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "repair",
             "sources",
             "toolchain",
+            "upstream_tests",
             "validation",
             "wheel",
         }
@@ -57,8 +58,8 @@ LAYERS: tuple[frozenset[str], ...] = (
 )
 """A module imports only from layers before its own; a package is one member, free inside itself."""
 
-PROBE = "validation.probe"
-"""Runs in the clean environment, alone: it prints its answer and imports nothing of this package."""
+CHILDREN = frozenset({"upstream_tests.recorder", "validation.probe"})
+"""Run in the clean environment, alone: they write down what they see and import nothing of this package."""
 
 STARTS_PROCESSES = frozenset({"subprocess", "multiprocessing", "pty", "os.system", "os.popen", "os.fork", "os.execv"})
 PRINTS = frozenset({"print", "rich", "sys.stdout", "sys.stderr", "typer.echo", "typer.secho"})
@@ -116,7 +117,7 @@ MODULES = tuple(
 
 
 def users(names: frozenset[str]) -> set[str]:
-    return {module.name for module in MODULES if module.uses & names} - {PROBE}
+    return {module.name for module in MODULES if module.uses & names} - CHILDREN
 
 
 def layer(member: str) -> int:
@@ -147,9 +148,9 @@ def test_only_the_command_line_exits() -> None:
     assert users(EXITS) == {"__main__"}
 
 
-def test_the_probe_imports_nothing_of_this_package() -> None:
-    (probe,) = [module for module in MODULES if module.name == PROBE]
-    assert not probe.imports
+def test_what_runs_in_the_clean_environment_imports_nothing_of_this_package() -> None:
+    children = {module.name: module.imports for module in MODULES if module.name in CHILDREN}
+    assert children == dict.fromkeys(CHILDREN, frozenset())
 
 
 # ----------------------------------------------------------------------------------------------------------- errors
