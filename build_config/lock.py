@@ -53,6 +53,7 @@ TOOLKIT_PINS = "toolkit-pins.txt"
 REQUIREMENTS = {
     "requirements": None,
     "lock": "requirements.txt",
+    "bench": "requirements.txt",
     "test": "lock.txt",
     "validation": TOOLKIT_PINS,
     "upstream-tests": "validation.txt",

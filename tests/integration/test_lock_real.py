@@ -28,6 +28,7 @@ INPUTS = {
     "cuda-13.0.in": 'nvidia-cublas==13.0.*\nnvidia-cuda-culibos==13.0.*; sys_platform == "linux"\n',
     "requirements.in": 'alpha\nonly-windows; sys_platform == "win32"\n',
     "lock.in": "-r requirements.in\nmaker\n",
+    "bench.in": "-r requirements.in\n",
     "test.in": "-r lock.in\ntester\n",
     "validation.in": "nvidia-cublas\n",
     "upstream-tests.in": "-r validation.in\n",
@@ -126,6 +127,7 @@ def test_locks_are_made_from_nothing(layout: Layout) -> None:
         "cuda-13.0-win-amd64.toml",
         "requirements.txt",
         "lock.txt",
+        "bench.txt",
         "test.txt",
         "validation.txt",
         "upstream-tests.txt",
@@ -175,7 +177,7 @@ def test_a_component_moves_within_its_series_and_validation_with_it(layout: Layo
 def test_a_requirement_moves_in_every_lock_that_has_it(layout: Layout, index: LocalIndex) -> None:
     release_everything_anew(index)
     assert refresh(layout, "Beta") == {
-        (f"{name}.txt", "beta"): ("1.0", "2.0") for name in ("requirements", "lock", "test")
+        (f"{name}.txt", "beta"): ("1.0", "2.0") for name in ("requirements", "lock", "bench", "test")
     }
     assert refresh(layout, "tester") == {("test.txt", "tester"): ("1.0", "2.0")}
 
