@@ -115,7 +115,7 @@ JUNIT = """<?xml version="1.0" encoding="utf-8"?>
 <testcase classname="tests.test_a" name="test_setup"><error message="failed on setup">text</error></testcase>
 <testcase classname="tests.test_a" name="test_teardown" time="0.1"/>
 <testcase classname="tests.test_a" name="test_teardown"><error message="failed on teardown">text</error></testcase>
-<testcase classname="tests.test_a" name="test_skip"><skipped type="pytest.skip" message="no reason"></skipped></testcase>
+<testcase classname="tests.test_a" name="test_skip"><skipped message="no reason"/></testcase>
 </testsuite></testsuites>
 """
 
