@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from build_config import check_gpu_file, jsonio, lock, pipeline, synthetic_model, workroot
 from build_config import doctor as doctor_step
-from build_config import jsonio, lock, pipeline, workroot
+from build_config.check_gpu import diagnosis, gather, report
 from build_config.console import Console, duration, megabytes
 from build_config.errors import InterruptedRunError, PipelineError, SettingsError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from types import FrameType
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+bench = typer.Typer(no_args_is_help=True, help="Measure what a wheel gives.")
+app.add_typer(bench, name="bench")
+
+
+class Shape(StrEnum):
+    """Choices of ``--synthetic``."""
+
+    TINY = "tiny"
+    SMALL = "small"
+    ONE_B = "1b"
 
 
 class Launcher(StrEnum):
@@ -114,11 +125,15 @@ def relock(
 @app.command()
 def validate(
     wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option(help="A compute capability (8.9), or every: also try a simulated device. Never counts as a card."),
+    ] = None,
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless a real card ran it.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Install a wheel into a clean environment, run it, and say where its layers are."""
-    pipeline.validate(wheel, _layout(work_root), Console(), require_gpu=require_gpu)
+    """Install a wheel into a clean environment, use it in every situation, and say where its layers are."""
+    pipeline.validate(wheel, _layout(work_root), Console(), simulate=simulate, require_gpu=require_gpu)
 
 
 @app.command(name="upstream_tests")
@@ -128,6 +143,47 @@ def upstream_tests(
 ) -> None:
     """Run llama-cpp-python's own tests with a wheel, but for those that download a model."""
     pipeline.run_upstream_tests(wheel, _layout(work_root), Console())
+
+
+@bench.command(name="device")
+def bench_device(  # noqa: PLR0913, PLR0917  # one parameter an option
+    model: Annotated[
+        Path | None, typer.Option(help="A GGUF file; default: a random model.", exists=True, dir_okay=False)
+    ] = None,
+    synthetic: Annotated[
+        Shape, typer.Option(help="The random model: its speed is that of a trained one of this size.")
+    ] = Shape.ONE_B,
+    kind: Annotated[str, typer.Option(help="The type of the random model's weights.")] = "Q4_K_M",
+    wheel: Annotated[
+        Path | None, typer.Option(help="Default: the newest of the wheelhouse.", exists=True, dir_okay=False)
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another build to compare with: a wheel, or the Python that has it installed.", exists=True),
+    ] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 256,
+    tokens: Annotated[int, typer.Option(min=2, help="Length of the answer.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Processes for each figure; the median counts.")] = 3,
+    simulate: Annotated[
+        str | None, typer.Option(help="A compute capability (8.9): a simulated device. Its speed means nothing.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; default: bench in the work root.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Answer the same prompt on the CPU and on the card, and compare: times, speed, memory, load."""
+    request = pipeline.DeviceBenchRequest(
+        wheel=wheel,
+        model=model,
+        synthetic=synthetic.value,
+        kind=kind,
+        against=against,
+        prompt_tokens=prompt_tokens,
+        tokens=tokens,
+        rounds=rounds,
+        simulate=simulate,
+        out=out,
+    )
+    pipeline.bench_devices(request, _layout(work_root), Console())
 
 
 @app.command()
@@ -143,6 +199,46 @@ def doctor(
     else:
         console.table("", tuple((row.subject, row.state, row.text, row.remedy or "") for row in rows))
     if not doctor_step.overall(rows):
+        raise typer.Exit(1)
+
+
+@app.command(name="check_gpu")
+def check_gpu(
+    python: Annotated[
+        str | None, typer.Option(help="The interpreter whose llama-cpp-python to check, or its path.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="A GGUF file to load; default: a tiny one.", exists=True)] = None,
+    log: Annotated[Path | None, typer.Option(help="Judge this log of llama.cpp instead.", exists=True)] = None,
+    n_gpu_layers: Annotated[int, typer.Option(help="As for Llama().")] = -1,
+    n_ctx: Annotated[int, typer.Option(min=1, help="As for Llama().")] = 512,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for loading the model.")] = 300.0,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002  # typer's form
+    make_file: Annotated[
+        Path | None, typer.Option(help="Check nothing; write the checker as one file, to run anywhere.")
+    ] = None,
+) -> None:
+    """Say whether an installed llama-cpp-python uses the card; status 1 where there is something to mend."""
+    console = Console()
+    if make_file is not None:
+        console.note(f"{check_gpu_file.make(make_file)} runs with Python 3.8 or later and needs nothing else")
+        return
+    if python is None and log is None:
+        raise SettingsError("There is nothing to check", remedy="--python PATH, or --log FILE")
+    request = gather.Request(
+        python=python or sys.executable,
+        model=model,
+        log=log,
+        n_gpu_layers=n_gpu_layers,
+        n_ctx=n_ctx,
+        timeout=timeout,
+    )
+    facts = gather.gather(request, synthetic_model.write)
+    answer = diagnosis.diagnose(facts)
+    if json:
+        console.raw(jsonio.dumps(report.document(facts, answer)))
+    else:
+        console.raw(report.text(facts, answer))
+    if not answer.well:
         raise typer.Exit(1)
 
 

@@ -131,6 +131,15 @@ def from_capability(capability: str) -> CudaArch:
     return _as_compiled(CudaArch(number=_number(capability)))
 
 
+def as_capability(text: str) -> str:
+    """``8.9`` for ``8.9`` or ``89``. Raises ``ArchitectureError`` for anything else."""
+    if _CAPABILITY.fullmatch(text):
+        return text
+    if re.fullmatch(r"[1-9][0-9]{1,2}", text):
+        return f"{text[:-1]}.{text[-1]}"
+    raise ArchitectureError(f"{text!r} is not a compute capability", remedy="pass it as 8.9 or 89")
+
+
 # ------------------------------------------------------------------------------------------------------- parsing
 
 

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from build_config.model import Finding, Severity, StepTiming
+from build_config.model import Finding, ScenarioResult, Severity, StepTiming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +122,16 @@ class Console:
         for finding in findings:
             colour = colours[finding.severity]
             self._rich.print(f"    [{colour}]{finding.severity}[/] {escape(finding.code)}: {escape(finding.message)}")
+
+    def scenarios(self, results: tuple[ScenarioResult, ...]) -> None:
+        """One line for each situation in which the wheel was tried; below it what a user would be told there."""
+        width = max((len(result.name) for result in results), default=0)
+        for result in results:
+            colour, word = ("green", "passed") if result.passed else ("bold red", "FAILED")
+            self._rich.print(f"    [{colour}]{word}[/] {escape(result.name):<{width}}  {escape(result.shows)}")
+            if result.said:
+                self._rich.print(f"           [dim]{escape(result.said)}[/]")
+            self.findings(result.findings)
 
     def raw(self, text: str) -> None:
         """Text for another program (JSON, a list), printed as it is."""

@@ -90,7 +90,7 @@ def _check_validation(wheel: Wheel, report: ValidationReport) -> None:
         message = f"The validation report is about another file than {wheel.path.name} (SHA-256 {wheel.sha256})."
         raise ValidationError(message, remedy="run nox -s validate")
     if report.verdict is Verdict.FAILED:
-        message = f"{wheel.path.name} does not run as it must and was not published:\n{_listed(report.findings)}"
+        message = f"{wheel.path.name} does not run as it must and was not published:\n{_listed(report.all_findings())}"
         raise ValidationError(message)
 
 

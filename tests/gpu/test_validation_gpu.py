@@ -31,9 +31,11 @@ def _layout(request: pytest.FixtureRequest) -> Layout:
 def test_every_layer_and_its_cache_are_on_the_card(layout: Layout) -> None:
     report = pipeline.validate(None, layout, Console(terminal=False), require_gpu=True)
     assert report.verdict is Verdict.GPU_VERIFIED
-    assert report.cuda_reason is None
-    assert report.tokens_generated == 8
-    *layers, output = report.placements
+    assert report.decisive == "as it is"
+    (decisive,) = [scenario for scenario in report.scenarios if scenario.name == report.decisive]
+    assert decisive.said is None
+    assert decisive.tokens == 8
+    *layers, output = decisive.placements
     assert layers
     for layer in layers:
         assert re.fullmatch(r"CUDA\d+", layer.weights or "")

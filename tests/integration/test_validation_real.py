@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from build_config import synthetic_model
 from build_config.console import Console
 from build_config.errors import ValidationError
 from build_config.layout import PACKAGE, Layout
 from build_config.model import Machine, Verdict
-from build_config.validation import probe, run_probe, validate
+from build_config.validation import PROBE_TIMEOUT, Bench, probe, run_probe, validate
+from build_config.validation.outcome import Expected, ProbeResult
+from build_config.validation.scenarios import Scenario
 from tests import wheels
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ pytestmark = pytest.mark.integration
 
 MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
 PLATFORM = "linux_x86_64"
+PLAIN = Scenario(name="plain", shows="something", expected=Expected(cuda=False))
 
 DOUBLE = """
 import ctypes, importlib.util, pathlib
@@ -55,13 +59,15 @@ def llama_log_set(callback, data):
 
 class Llama:
     def __init__(self, model, n_gpu_layers, n_ctx, seed, verbose):
-        assert n_gpu_layers == -1 and pathlib.Path(model).read_bytes()[:4] == b"GGUF"
+        assert pathlib.Path(model).read_bytes()[:4] == b"GGUF"
         print("noise on standard output")
         for layer in range(3):
             self._say(f"load_tensors: layer {layer:3} assigned to device CPU, is_swa = 0\\n")
         for layer in range(2):
             self._say(f"llama_kv_cache: layer {layer:3}: ")
             self._say("dev = CPU\\n")
+        self._say("load_tensors:   CPU_Mapped model buffer size =     0.55 MiB\\n")
+        self._say("llama_kv_cache:        CPU KV buffer size =     0.12 MiB\\n")
     def _say(self, text):
         _sink[-1](1, text.encode(), None)
     def tokenize(self, text):
@@ -126,19 +132,23 @@ def test_a_sound_wheel_is_installed_run_and_verified_on_the_cpu(
         downloads=layout.downloads,
         layout=layout,
         machine=MACHINE,
+        simulation=None,
         require_gpu=False,
         console=Console(terminal=False),
     )
-    assert report.findings == ()
+    assert report.all_findings() == ()
     assert report.verdict is Verdict.CPU_FALLBACK_VERIFIED
-    assert [(layer.weights, layer.kv_cache) for layer in report.placements] == [
+    assert {scenario.name for scenario in report.scenarios} == {"as it is", "planted library", "hidden cards"}
+    assert report.decisive == "as it is"
+    first = report.scenarios[0]
+    assert [(layer.weights, layer.kv_cache) for layer in first.placements] == [
         ("CPU", "CPU"),
         ("CPU", "CPU"),
         ("CPU", None),
     ]
-    assert report.tokens_generated == 8
-    assert report.cpu_variant == "double"
-    assert report.cuda_reason == "a double has no CUDA"
+    assert first.tokens == 8
+    assert first.cpu_variant == "double"
+    assert first.said == "a double has no CUDA"
     assert report.wheel_sha256 == wheel.sha256
     assert "noise" not in capfd.readouterr().out
     assert "noise on standard output" in (layout.logs / "validation.log").read_text()
@@ -156,11 +166,13 @@ def test_a_wheel_that_does_not_install_has_failed(tmp_path: Path, layout: _Layou
         downloads=layout.downloads,
         layout=layout,
         machine=MACHINE,
+        simulation=None,
         require_gpu=False,
         console=Console(terminal=False),
     )
     assert report.verdict is Verdict.FAILED
-    assert [finding.code for finding in report.findings] == ["install-failed", "probe-failed"]
+    assert [finding.code for finding in report.findings] == ["install-failed"]
+    assert report.scenarios == ()
     assert ("no-such-package" if requires else "DO NOT MATCH") in report.findings[0].message
 
 
@@ -176,6 +188,7 @@ def test_a_download_that_is_not_the_locked_one_is_refused(tmp_path: Path, layout
             downloads=layout.downloads,
             layout=layout,
             machine=MACHINE,
+            simulation=None,
             require_gpu=False,
             console=Console(terminal=False),
         )
@@ -194,6 +207,7 @@ def test_an_environment_inside_the_checkout_proves_nothing(
             downloads=tmp_path,
             layout=_Layout(checkout=tmp_path, work_root=tmp_path / "work"),
             machine=MACHINE,
+            simulation=None,
             require_gpu=False,
             console=Console(terminal=False),
         )
@@ -204,6 +218,10 @@ class Environment:
     """An environment without pip, in which ``llama_cpp`` is whatever the test writes."""
 
     folder: Path
+
+    def probe(self, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
+        bench = Bench(python=self.python, folder=self.folder, model=synthetic_model.write(self.folder / "tiny.gguf"))
+        return run_probe(bench, PLAIN, timeout=timeout)
 
     @property
     def python(self) -> Path:
@@ -222,7 +240,7 @@ def environment(tmp_path: Path) -> Environment:
 
 def test_a_crash_is_reported_with_its_signal_and_last_words(environment: Environment) -> None:
     environment.install("import os, signal; print('last words', flush=True); os.kill(os.getpid(), signal.SIGILL)")
-    result = run_probe(environment.python, environment.folder)
+    result = environment.probe()
     assert result.error is not None
     assert "signal 4 (Illegal instruction)" in result.error
     assert "last words" in result.error
@@ -230,14 +248,14 @@ def test_a_crash_is_reported_with_its_signal_and_last_words(environment: Environ
 
 def test_a_silent_exit_is_reported(environment: Environment) -> None:
     environment.install("import os; os._exit(0)")
-    result = run_probe(environment.python, environment.folder)
+    result = environment.probe()
     assert result.error is not None
     assert "status 0 and no result" in result.error
 
 
 def test_an_exception_is_reported_whole(environment: Environment) -> None:
     environment.install("raise OSError('libllama.so: cannot open shared object file')")
-    result = run_probe(environment.python, environment.folder)
+    result = environment.probe()
     assert result.error is not None
     assert "libllama.so: cannot open shared object file" in result.error
     assert "Traceback" in result.error
@@ -245,12 +263,12 @@ def test_an_exception_is_reported_whole(environment: Environment) -> None:
 
 def test_a_probe_that_hangs_is_stopped(environment: Environment) -> None:
     environment.install("import time; time.sleep(60)")
-    assert run_probe(environment.python, environment.folder, timeout=1).error == "no answer within 1 s"
+    assert environment.probe(timeout=1).error == "no answer within 1 s"
 
 
 def test_a_missing_interpreter_is_no_verdict(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="could not be started"):
-        run_probe(tmp_path / "no" / "python", tmp_path)
+        run_probe(Bench(python=tmp_path / "no" / "python", folder=tmp_path, model=tmp_path / "no.gguf"), PLAIN)
 
 
 def test_the_probe_runs_isolated_from_the_callers_python_path(
@@ -258,7 +276,7 @@ def test_the_probe_runs_isolated_from_the_callers_python_path(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
     environment.install("import build_config")
-    result = run_probe(environment.python, environment.folder)
+    result = environment.probe()
     assert result.error is not None
     assert "No module named 'build_config'" in result.error
     assert Path(probe.__file__).is_relative_to(PACKAGE)

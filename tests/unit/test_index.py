@@ -145,7 +145,7 @@ def test_reports_and_records_of_other_bytes_are_refused(tmp_path: Path) -> None:
         (ValidationError, record, inspection, replace(validation, wheel_sha256=other)),
         (StepResultError, replace(record, sha256=other), inspection, validation),
         (StepResultError, replace(record, wheel="other.whl"), inspection, validation),
-        (StepResultError, record, inspection, replace(validation, text="another run")),
+        (StepResultError, record, inspection, replace(validation, decisive="another run")),
     )
     for error, record_, inspection_, validation_ in cases:
         with pytest.raises(error):

@@ -1,0 +1,67 @@
+// A double of cuBLAS over the simulated device: calls are checked for their handle and counted, nothing is computed.
+// See README.md.
+#include "simulated.h"
+
+#include <cublas_v2.h>
+#include <stdlib.h>
+
+struct cublasContext {
+    cudaStream_t stream;
+};
+
+// Every computation: functions.toml names it after each of them. The arguments behind the handle are not looked at.
+cublasStatus_t simulated_compute(cublasHandle_t handle);
+
+cublasStatus_t simulated_compute(cublasHandle_t handle) {
+    if (handle == NULL) {
+        simulated_count(REFUSED, 1);
+        return CUBLAS_STATUS_NOT_INITIALIZED;
+    }
+    simulated_count(CUBLAS_CALLS, 1);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasCreate(cublasHandle_t * handle) {
+    if (simulated_start() != 0) {
+        return CUBLAS_STATUS_NOT_INITIALIZED;
+    }
+    *handle = calloc(1, sizeof **handle);
+    simulated_live(CUBLAS_HANDLES, 1);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasDestroy(cublasHandle_t handle) {
+    free(handle);
+    simulated_live(CUBLAS_HANDLES, -1);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
+    handle->stream = stream;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSetMathMode(cublasHandle_t handle, cublasMath_t mode) {
+    (void) handle;
+    (void) mode;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void * workspace, size_t size) {
+    (void) handle;
+    (void) workspace;
+    (void) size;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLoggerConfigure(int on, int to_stdout, int to_stderr, const char * file) {
+    (void) on;
+    (void) to_stdout;
+    (void) to_stderr;
+    (void) file;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+const char * cublasGetStatusString(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_SUCCESS ? "success" : "error of the simulated device";
+}

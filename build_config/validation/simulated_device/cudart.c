@@ -1,0 +1,841 @@
+// A double of the CUDA runtime over the simulated device. Kernels do nothing; everything around them is done and
+// counted. See README.md.
+#define _GNU_SOURCE
+#include "simulated.h"
+
+#include <cuda_runtime_api.h>
+
+#include <fatbinary_section.h>
+#include <search.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static _Thread_local int         current_device;
+static _Thread_local cudaError_t last_error;
+static cudaError_t               lost;  // an error that a real context does not recover from
+
+static cudaError_t done(cudaError_t error) {
+    if (error != cudaSuccess) {
+        last_error = error;
+    }
+    return error;
+}
+
+static cudaError_t refuse(cudaError_t error) {
+    simulated_count(REFUSED, 1);
+    return done(error);
+}
+
+// What every call has to answer before it does anything.
+static cudaError_t state(void) {
+    if (simulated_fault_is("driver-too-old", NULL)) {
+        return cudaErrorInsufficientDriver;
+    }
+    return simulated_start() != 0 ? (cudaError_t) simulated_start() : lost;
+}
+
+#define START                           \
+    do {                                \
+        const cudaError_t s = state();  \
+        if (s != cudaSuccess) {         \
+            return done(s);             \
+        }                               \
+    } while (0)
+
+// ------------------------------------------------------------------------------------------------------- errors
+
+cudaError_t cudaGetLastError(void) {
+    const cudaError_t error = lost != cudaSuccess ? lost : last_error;
+    last_error              = cudaSuccess;
+    return error;
+}
+
+cudaError_t cudaPeekAtLastError(void) {
+    return lost != cudaSuccess ? lost : last_error;
+}
+
+const char * cudaGetErrorName(cudaError_t error) {
+    return error == cudaSuccess ? "cudaSuccess" : "cudaError of the simulated device";
+}
+
+const char * cudaGetErrorString(cudaError_t error) {
+    switch (error) {
+        case cudaSuccess:
+            return "no error";
+        case cudaErrorInvalidValue:
+            return "invalid argument";
+        case cudaErrorMemoryAllocation:
+            return "out of memory";
+        case cudaErrorInsufficientDriver:
+            return "CUDA driver version is insufficient for CUDA runtime version";
+        case cudaErrorNoDevice:
+            return "no CUDA-capable device is detected";
+        case cudaErrorInvalidDevice:
+            return "invalid device ordinal";
+        case cudaErrorInvalidDeviceFunction:
+            return "invalid device function";
+        case cudaErrorNoKernelImageForDevice:
+            return "no kernel image is available for execution on the device";
+        case cudaErrorLaunchFailure:
+            return "unspecified launch failure";
+        default:
+            return "error of the simulated device";
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------ devices
+
+cudaError_t cudaGetDeviceCount(int * count) {
+    *count = 0;
+    START;
+    *count = simulated_device_count();
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device) {
+    START;
+    if (simulated_device(device) == NULL) {
+        return refuse(cudaErrorInvalidDevice);
+    }
+    current_device = device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int * device) {
+    START;
+    *device = current_device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDeviceFlags(unsigned int flags) {
+    (void) flags;
+    START;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceSynchronize(void) {
+    START;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceReset(void) {
+    START;
+    return cudaSuccess;
+}
+
+// Shared memory that a block may ask for, in bytes, by compute capability (CUDA C++ Programming Guide, technical
+// specifications per compute capability).
+static size_t shared_memory(const struct simulated_device * device) {
+    switch (10 * device->major + device->minor) {
+        case 75:
+            return 64 << 10;
+        case 80:
+        case 87:
+            return 163 << 10;
+        case 86:
+        case 89:
+            return 99 << 10;
+        case 90:
+        case 100:
+        case 103:
+            return 227 << 10;
+        default:
+            return device->major < 7 ? 48 << 10 : 99 << 10;
+    }
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp * properties, int id) {
+    START;
+    const struct simulated_device * device = simulated_device(id);
+    if (device == NULL) {
+        return refuse(cudaErrorInvalidDevice);
+    }
+    memset(properties, 0, sizeof *properties);
+    snprintf(properties->name, sizeof properties->name, "%s", device->name);
+    properties->major                       = device->major;
+    properties->minor                       = device->minor;
+    properties->totalGlobalMem              = device->memory;
+    properties->sharedMemPerBlock           = 48 << 10;
+    properties->sharedMemPerBlockOptin      = shared_memory(device);
+    properties->sharedMemPerMultiprocessor  = shared_memory(device) + (1 << 10);
+    properties->regsPerBlock                = 65536;
+    properties->warpSize                    = 32;
+    properties->maxThreadsPerBlock          = 1024;
+    properties->maxThreadsPerMultiProcessor = 1536;
+    properties->multiProcessorCount         = 24;
+    properties->unifiedAddressing           = 1;
+    properties->cooperativeLaunch           = 1;
+    properties->pciBusID                    = id + 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int * value, enum cudaDeviceAttr attribute, int id) {
+    START;
+    const struct simulated_device * device = simulated_device(id);
+    if (device == NULL) {
+        return refuse(cudaErrorInvalidDevice);
+    }
+    switch (attribute) {
+        case cudaDevAttrComputeCapabilityMajor:
+            *value = device->major;
+            return cudaSuccess;
+        case cudaDevAttrComputeCapabilityMinor:
+            *value = device->minor;
+            return cudaSuccess;
+        case cudaDevAttrMultiProcessorCount:
+            *value = 24;
+            return cudaSuccess;
+        case cudaDevAttrCooperativeLaunch:
+            *value = 1;
+            return cudaSuccess;
+        default:  // better no answer than one that was made up
+            return refuse(cudaErrorInvalidValue);
+    }
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char * text, int length, int device) {
+    START;
+    snprintf(text, (size_t) length, "0000:%02x:00.0", (unsigned) device + 1);
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceCanAccessPeer(int * can, int device, int peer) {
+    (void) device;
+    (void) peer;
+    START;
+    *can = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned int flags) {
+    (void) peer;
+    (void) flags;
+    START;
+    return refuse(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaDeviceDisablePeerAccess(int peer) {
+    (void) peer;
+    START;
+    return cudaSuccess;
+}
+
+// ------------------------------------------------------------------------------------------------------- memory
+
+static cudaError_t allocate(void ** pointer, size_t size, bool managed) {
+    START;
+    *pointer = NULL;
+    if (size == 0) {
+        return cudaSuccess;
+    }
+    *pointer = simulated_allocate(current_device, size, managed);
+    return done(*pointer == NULL ? cudaErrorMemoryAllocation : cudaSuccess);
+}
+
+cudaError_t cudaMalloc(void ** pointer, size_t size) {
+    return allocate(pointer, size, false);
+}
+
+cudaError_t cudaMallocManaged(void ** pointer, size_t size, unsigned int flags) {
+    (void) flags;
+    return allocate(pointer, size, true);
+}
+
+cudaError_t cudaFree(void * pointer) {
+    if (pointer == NULL) {
+        return cudaSuccess;
+    }
+    return simulated_free(pointer) ? cudaSuccess : refuse(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaMallocHost(void ** pointer, size_t size) {
+    START;
+    *pointer = malloc(size);
+    if (*pointer == NULL) {
+        return done(cudaErrorMemoryAllocation);
+    }
+    simulated_live(PINNED_BLOCKS, 1);
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostAlloc(void ** pointer, size_t size, unsigned int flags) {
+    (void) flags;
+    return cudaMallocHost(pointer, size);
+}
+
+cudaError_t cudaFreeHost(void * pointer) {
+    if (pointer != NULL) {
+        free(pointer);
+        simulated_live(PINNED_BLOCKS, -1);
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostRegister(void * pointer, size_t size, unsigned int flags) {
+    (void) pointer;
+    (void) size;
+    (void) flags;
+    START;
+    simulated_live(PINNED_BLOCKS, 1);
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostUnregister(void * pointer) {
+    (void) pointer;
+    simulated_live(PINNED_BLOCKS, -1);
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostGetDevicePointer(void ** device, void * host, unsigned int flags) {
+    (void) flags;
+    START;
+    *device = host;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t * free_bytes, size_t * total) {
+    START;
+    simulated_memory(current_device, free_bytes, total);
+    return cudaSuccess;
+}
+
+#if CUDART_VERSION >= 13000
+cudaError_t cudaMemAdvise(const void * pointer, size_t count, enum cudaMemoryAdvise advice, struct cudaMemLocation location) {
+#else
+cudaError_t cudaMemAdvise(const void * pointer, size_t count, enum cudaMemoryAdvise advice, int location) {
+#endif
+    (void) pointer;
+    (void) count;
+    (void) advice;
+    (void) location;
+    START;
+    return cudaSuccess;
+}
+
+// Whether a copy may say of itself that it goes from or to the device.
+static bool direction_fits(enum cudaMemcpyKind kind, bool from_device, bool to_device) {
+    switch (kind) {
+        case cudaMemcpyHostToDevice:
+            return to_device && !from_device;
+        case cudaMemcpyDeviceToHost:
+            return from_device && !to_device;
+        case cudaMemcpyDeviceToDevice:
+            return from_device && to_device;
+        case cudaMemcpyHostToHost:
+            return !from_device && !to_device;
+        default:
+            return true;
+    }
+}
+
+static cudaError_t copy_rows(
+    void * target, size_t target_pitch, const void * source, size_t source_pitch, size_t width, size_t height, enum cudaMemcpyKind kind) {
+    START;
+    if (width == 0 || height == 0) {
+        return cudaSuccess;
+    }
+    bool   to_device   = false;
+    bool   from_device = false;
+    char * to          = simulated_view(target, target_pitch * (height - 1) + width, &to_device);
+    char * from        = simulated_view(source, source_pitch * (height - 1) + width, &from_device);
+    if (to == NULL || from == NULL || !direction_fits(kind, from_device, to_device)) {
+        return refuse(cudaErrorInvalidValue);
+    }
+    for (size_t row = 0; row < height; row++) {
+        memmove(to + row * target_pitch, from + row * source_pitch, width);
+    }
+    simulated_count(to_device ? (from_device ? COPIES_WITHIN_DEVICE : COPIES_TO_DEVICE) :
+                                (from_device ? COPIES_FROM_DEVICE : COPIES_WITHIN_HOST),
+                    1);
+    simulated_count(BYTES_COPIED, width * height);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy(void * target, const void * source, size_t size, enum cudaMemcpyKind kind) {
+    return copy_rows(target, size, source, size, size, 1, kind);
+}
+
+cudaError_t cudaMemcpyAsync(void * target, const void * source, size_t size, enum cudaMemcpyKind kind, cudaStream_t stream) {
+    (void) stream;
+    return copy_rows(target, size, source, size, size, 1, kind);
+}
+
+cudaError_t cudaMemcpy2DAsync(void *              target,
+                              size_t              target_pitch,
+                              const void *        source,
+                              size_t              source_pitch,
+                              size_t              width,
+                              size_t              height,
+                              enum cudaMemcpyKind kind,
+                              cudaStream_t        stream) {
+    (void) stream;
+    return copy_rows(target, target_pitch, source, source_pitch, width, height, kind);
+}
+
+cudaError_t cudaMemcpyPeerAsync(
+    void * target, int target_device, const void * source, int source_device, size_t size, cudaStream_t stream) {
+    (void) target_device;
+    (void) source_device;
+    (void) stream;
+    return copy_rows(target, size, source, size, size, 1, cudaMemcpyDeviceToDevice);
+}
+
+cudaError_t cudaMemset(void * pointer, int value, size_t size) {
+    START;
+    bool   on_device = false;
+    void * view      = simulated_view(pointer, size, &on_device);
+    if (view == NULL) {
+        return refuse(cudaErrorInvalidValue);
+    }
+    memset(view, value, size);
+    simulated_count(MEMSETS, 1);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void * pointer, int value, size_t size, cudaStream_t stream) {
+    (void) stream;
+    return cudaMemset(pointer, value, size);
+}
+
+// ----------------------------------------------------------------------------- streams, events, graphs of launches
+
+// A stream that records counts its launches for the graph that it becomes.
+struct CUstream_st {
+    bool   recording;
+    size_t recorded;
+};
+
+struct CUgraph_st {
+    size_t launches;
+};
+
+static cudaError_t new_object(void * result, size_t size, enum simulated_object kind) {
+    START;
+    *(void **) result = calloc(1, size);
+    simulated_live(kind, 1);
+    return cudaSuccess;
+}
+
+static cudaError_t delete_object(void * object, enum simulated_object kind) {
+    free(object);
+    simulated_live(kind, -1);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t * stream, unsigned int flags) {
+    (void) flags;
+    return new_object(stream, sizeof **stream, STREAMS);
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    return delete_object(stream, STREAMS);
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    (void) stream;
+    START;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int flags) {
+    (void) stream;
+    (void) event;
+    (void) flags;
+    START;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t * event, unsigned int flags) {
+    (void) flags;
+    return new_object(event, 1, EVENTS);
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t * event) {
+    return cudaEventCreateWithFlags(event, 0);
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    return delete_object(event, EVENTS);
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    (void) event;
+    (void) stream;
+    START;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    (void) event;
+    START;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    (void) event;
+    START;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float * milliseconds, cudaEvent_t start, cudaEvent_t end) {
+    (void) start;
+    (void) end;
+    START;
+    *milliseconds = 0.0F;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode) {
+    (void) mode;
+    START;
+    if (stream == NULL || stream->recording) {
+        return refuse(cudaErrorInvalidValue);
+    }
+    stream->recording = true;
+    stream->recorded  = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t * graph) {
+    START;
+    if (stream == NULL || !stream->recording) {
+        return refuse(cudaErrorInvalidValue);
+    }
+    stream->recording       = false;
+    const cudaError_t error = new_object(graph, sizeof **graph, GRAPHS);
+    if (error == cudaSuccess) {
+        (*graph)->launches = stream->recorded;
+    }
+    return error;
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus * status) {
+    START;
+    *status = stream != NULL && stream->recording ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    return delete_object(graph, GRAPHS);
+}
+
+static cudaError_t instantiate(cudaGraphExec_t * executable, cudaGraph_t graph) {
+    const cudaError_t error = new_object(executable, sizeof *graph, GRAPHS);
+    if (error == cudaSuccess) {
+        ((struct CUgraph_st *) *executable)->launches = graph->launches;
+    }
+    return error;
+}
+
+#if CUDART_VERSION >= 12000
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t * executable, cudaGraph_t graph, unsigned long long flags) {
+    (void) flags;
+    return instantiate(executable, graph);
+}
+
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t executable, cudaGraph_t graph, cudaGraphExecUpdateResultInfo * result) {
+    START;
+    result->result                               = cudaGraphExecUpdateSuccess;
+    ((struct CUgraph_st *) executable)->launches = graph->launches;
+    return cudaSuccess;
+}
+#else
+cudaError_t cudaGraphInstantiate(
+    cudaGraphExec_t * executable, cudaGraph_t graph, cudaGraphNode_t * node, char * log, size_t size) {
+    (void) node;
+    (void) log;
+    (void) size;
+    return instantiate(executable, graph);
+}
+
+cudaError_t cudaGraphExecUpdate(
+    cudaGraphExec_t executable, cudaGraph_t graph, cudaGraphNode_t * node, enum cudaGraphExecUpdateResult * result) {
+    (void) node;
+    START;
+    *result                                      = cudaGraphExecUpdateSuccess;
+    ((struct CUgraph_st *) executable)->launches = graph->launches;
+    return cudaSuccess;
+}
+#endif
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+    return delete_object(executable, GRAPHS);
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+    (void) stream;
+    START;
+    simulated_count(GRAPH_LAUNCHES, 1);
+    simulated_count(LAUNCHES, ((struct CUgraph_st *) executable)->launches);
+    return cudaSuccess;
+}
+
+// ------------------------------------------------------------------------------------------------- device code
+
+// A fat binary as nvcc embeds it: a header, then entries, each with a header of its own. Payloads may be compressed,
+// headers are not.
+struct fat_header {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t header_size;
+    uint64_t size;  // of all entries
+};
+
+struct fat_entry {
+    uint16_t kind;
+    uint16_t version;
+    uint32_t header_size;
+    uint64_t size;  // of the payload
+    uint32_t compressed_size;
+    uint32_t unknown;
+    uint16_t minor;
+    uint16_t major;
+    uint32_t arch;  // ten times major plus minor of the compute capability
+};
+
+enum { FAT_MAGIC = 0xBA55ED50, FAT_PTX = 1, FAT_CUBIN = 2 };
+
+struct module {
+    const char * code;
+};
+
+// A kernel's stub in the host program, and the module that it was registered with.
+struct kernel {
+    const void *          stub;
+    const struct module * module;
+};
+
+static void * kernels;  // of tsearch
+
+static int by_stub(const void * a, const void * b) {
+    const uintptr_t x = (uintptr_t) ((const struct kernel *) a)->stub;
+    const uintptr_t y = (uintptr_t) ((const struct kernel *) b)->stub;
+    return (x > y) - (x < y);
+}
+
+static bool entry_runs(const struct fat_entry * entry, int card) {
+    const int arch = (int) entry->arch;
+    return arch <= card && (entry->kind == FAT_PTX || (entry->kind == FAT_CUBIN && arch / 10 == card / 10));
+}
+
+// Whether a module has code that a device can run, read from the code itself and not from what anybody says of it.
+static bool has_code(const struct module * module, const struct simulated_device * device) {
+    struct fat_header header;
+    memcpy(&header, module->code, sizeof header);
+    if (header.magic != FAT_MAGIC) {
+        return false;
+    }
+    const char * position = module->code + header.header_size;
+    const char * end      = position + header.size;
+    while (position < end) {
+        struct fat_entry entry;
+        memcpy(&entry, position, sizeof entry);
+        if (entry_runs(&entry, 10 * device->major + device->minor)) {
+            return true;
+        }
+        if (entry.header_size == 0) {
+            return false;
+        }
+        position += entry.header_size + entry.size;
+    }
+    return false;
+}
+
+static cudaError_t check_kernel(const void * stub) {
+    const struct kernel key  = {.stub = stub};
+    void *              node = tfind(&key, &kernels, by_stub);
+    if (node == NULL) {
+        return cudaErrorInvalidDeviceFunction;
+    }
+    const struct kernel * kernel = *(struct kernel **) node;
+    return has_code(kernel->module, simulated_device(current_device)) ? cudaSuccess : cudaErrorNoKernelImageForDevice;
+}
+
+static cudaError_t launch(const void * stub, cudaStream_t stream) {
+    START;
+    const cudaError_t error = check_kernel(stub);
+    if (error != cudaSuccess) {
+        return refuse(error);
+    }
+    size_t after = 0;
+    if (simulated_fault_is("launch-failure", &after)) {  // seen by the next call, as on a card
+        lost = cudaErrorLaunchFailure;
+    }
+    if (stream != NULL && stream->recording) {
+        stream->recorded++;
+    } else {
+        simulated_count(LAUNCHES, 1);
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaLaunchKernel(const void * stub, dim3 grid, dim3 block, void ** arguments, size_t shared, cudaStream_t stream) {
+    (void) grid;
+    (void) block;
+    (void) arguments;
+    (void) shared;
+    return launch(stub, stream);
+}
+
+cudaError_t cudaLaunchCooperativeKernel(
+    const void * stub, dim3 grid, dim3 block, void ** arguments, size_t shared, cudaStream_t stream) {
+    return cudaLaunchKernel(stub, grid, block, arguments, shared, stream);
+}
+
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t * configuration, const void * stub, void ** arguments) {
+    (void) arguments;
+    return launch(stub, configuration->stream);
+}
+
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void * data) {
+    (void) stream;
+    START;
+    function(data);
+    return cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void * stub, enum cudaFuncAttribute attribute, int value) {
+    START;
+    const struct simulated_device * device = simulated_device(current_device);
+    const cudaError_t               error  = check_kernel(stub);
+    if (error != cudaSuccess) {
+        return refuse(error);
+    }
+    if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize && (size_t) value > shared_memory(device)) {
+        return refuse(cudaErrorInvalidValue);
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes * attributes, const void * stub) {
+    START;
+    const cudaError_t error = check_kernel(stub);
+    if (error != cudaSuccess) {
+        return refuse(error);
+    }
+    memset(attributes, 0, sizeof *attributes);
+    attributes->maxThreadsPerBlock        = 1024;
+    attributes->numRegs                   = 32;
+    attributes->maxDynamicSharedSizeBytes = 48 << 10;
+    return cudaSuccess;
+}
+
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+    int * blocks, const void * stub, int block_size, size_t shared, unsigned int flags) {
+    (void) block_size;
+    (void) shared;
+    (void) flags;
+    START;
+    const cudaError_t error = check_kernel(stub);
+    if (error != cudaSuccess) {
+        return refuse(error);
+    }
+    *blocks = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int * blocks, const void * stub, int block_size, size_t shared) {
+    return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, stub, block_size, shared, 0);
+}
+
+// ------------------------------------------------------------------ what nvcc's own code calls (crt/host_runtime.h)
+
+struct call {
+    dim3   grid;
+    dim3   block;
+    size_t shared;
+    void * stream;
+};
+
+static _Thread_local struct call pushed;
+
+void **     __cudaRegisterFatBinary(void * wrapper);
+void        __cudaRegisterFatBinaryEnd(void ** handle);
+void        __cudaUnregisterFatBinary(void ** handle);
+void        __cudaRegisterFunction(void ** handle, const char * stub, char * device_stub, const char * name, int limit,
+                                   void * thread, void * block_id, void * block_size, void * grid_size, int * warp_size);
+void        __cudaRegisterVar(void ** handle, char * host, char * device, const char * name, int external, size_t size,
+                              int constant, int global);
+char        __cudaInitModule(void ** handle);
+unsigned    __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, void * stream);
+cudaError_t __cudaPopCallConfiguration(dim3 * grid, dim3 * block, size_t * shared, void * stream);
+
+void ** __cudaRegisterFatBinary(void * wrapper) {
+    struct module * module = malloc(sizeof *module);
+    module->code           = (const char *) ((const __fatBinC_Wrapper_t *) wrapper)->data;
+    return (void **) module;
+}
+
+void __cudaRegisterFatBinaryEnd(void ** handle) {
+    (void) handle;
+}
+
+// The module stays: kernels that are still known point to it, and the process is about to end.
+void __cudaUnregisterFatBinary(void ** handle) {
+    (void) handle;
+}
+
+void __cudaRegisterFunction(void ** handle, const char * stub, char * device_stub, const char * name, int limit,
+                            void * thread, void * block_id, void * block_size, void * grid_size, int * warp_size) {
+    (void) device_stub;
+    (void) name;
+    (void) limit;
+    (void) thread;
+    (void) block_id;
+    (void) block_size;
+    (void) grid_size;
+    (void) warp_size;
+    struct kernel * kernel = malloc(sizeof *kernel);
+    *kernel                = (struct kernel) {.stub = stub, .module = (const struct module *) handle};
+    if (*(struct kernel **) tsearch(kernel, &kernels, by_stub) != kernel) {
+        free(kernel);
+    }
+}
+
+void __cudaRegisterVar(void ** handle, char * host, char * device, const char * name, int external, size_t size,
+                       int constant, int global) {
+    (void) handle;
+    (void) host;
+    (void) device;
+    (void) name;
+    (void) external;
+    (void) size;
+    (void) constant;
+    (void) global;
+}
+
+char __cudaInitModule(void ** handle) {
+    (void) handle;
+    return 1;
+}
+
+unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, void * stream) {
+    pushed = (struct call) {.grid = grid, .block = block, .shared = shared, .stream = stream};
+    return 0;
+}
+
+cudaError_t __cudaPopCallConfiguration(dim3 * grid, dim3 * block, size_t * shared, void * stream) {
+    *grid             = pushed.grid;
+    *block            = pushed.block;
+    *shared           = pushed.shared;
+    *(void **) stream = pushed.stream;
+    return cudaSuccess;
+}
+
+#if CUDART_VERSION >= 13000
+cudaError_t __cudaGetKernel(cudaKernel_t * kernel, const void * stub);
+cudaError_t __cudaLaunchKernel(
+    cudaKernel_t kernel, dim3 grid, dim3 block, void ** arguments, size_t shared, cudaStream_t stream);
+
+cudaError_t __cudaGetKernel(cudaKernel_t * kernel, const void * stub) {
+    *kernel = (cudaKernel_t) (uintptr_t) stub;
+    return cudaSuccess;
+}
+
+cudaError_t __cudaLaunchKernel(
+    cudaKernel_t kernel, dim3 grid, dim3 block, void ** arguments, size_t shared, cudaStream_t stream) {
+    return cudaLaunchKernel((const void *) kernel, grid, block, arguments, shared, stream);
+}
+#endif
