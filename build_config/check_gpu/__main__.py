@@ -1,0 +1,83 @@
+"""The command line of the package alone: ``python check_gpu.pyz``. The only module here that prints and exits.
+
+The status is 0 when a card is used or there is nothing to mend, 1 when there is, and 2 for a wrong option.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Sequence
+
+from build_config.check_gpu import diagnosis, gather, report
+
+MODEL = "tiny.gguf"
+"""The model that travels inside the one file, beside this module."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check, print the answer, and return the status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.model is None and options.log is None and not _has_model():
+        parser.error("this copy has no model inside: name one with --model, or use check_gpu.pyz")
+    for option in ("model", "log"):
+        file = getattr(options, option)
+        if file is not None and not file.is_file():
+            parser.error(f"--{option}: there is no file {file}")
+    request = gather.Request(
+        python=options.python,
+        model=options.model,
+        log=options.log,
+        n_gpu_layers=options.n_gpu_layers,
+        n_ctx=options.n_ctx,
+        timeout=options.timeout,
+    )
+    facts = gather.gather(request, _write_model)
+    answer = diagnosis.diagnose(facts)
+    if options.json:
+        sys.stdout.write(json.dumps(report.document(facts, answer), indent=2) + "\n")
+    else:
+        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        sys.stdout.write(report.text(facts, answer, colours=colours) + "\n")
+    return 0 if answer.well else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="check_gpu",
+        description="Says whether an installed llama-cpp-python uses the card, and if not, why and what mends it.",
+        epilog="status: 0 the card is used or there is nothing to mend; 1 there is something to mend",
+    )
+    parser.add_argument("--python", default=sys.executable, help="the interpreter to check; default: this one")
+    parser.add_argument("--model", type=Path, help="a GGUF file to load; default: a tiny one of its own")
+    parser.add_argument("--log", type=Path, help="judge this log of llama.cpp; nothing is looked at or loaded")
+    parser.add_argument("--n-gpu-layers", type=int, default=-1, help="as for Llama(); default: all layers")
+    parser.add_argument("--n-ctx", type=int, default=512, help="as for Llama(); default: 512")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for loading the model; default: 300")
+    parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
+    return parser
+
+
+def _has_model() -> bool:
+    """Whether this is the one file; the sources alone carry no model."""
+    try:
+        return pkgutil.get_data(__package__ or "", MODEL) is not None
+    except OSError:
+        return False
+
+
+def _write_model(path: Path) -> Path:
+    """The model from inside the one file, put where a process of its own can open it."""
+    content = pkgutil.get_data(__package__ or "", MODEL)
+    assert content is not None  # noqa: S101  # for the type checker: loaders of zip files have it
+    path.write_bytes(content)
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

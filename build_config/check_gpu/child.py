@@ -1,0 +1,132 @@
+"""Runs a script in a process of its own and says how it ended. The only module here that starts processes.
+
+A driver that hangs and a library that brings its process down are answers like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KILL_WAIT = 5.0
+"""Seconds for a killed process to be gone. One that a driver holds in the kernel may never be."""
+
+_WORDS = {"SIGILL": "illegal instruction", "SIGSEGV": "segmentation fault", "SIGABRT": "aborted", "SIGKILL": "killed"}
+_WINDOWS_STATUS = {
+    0xC0000005: ("SIGSEGV", "access violation"),
+    0xC000001D: ("SIGILL", "illegal instruction"),
+    0xC0000409: ("SIGABRT", "aborted"),
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended and what it wrote.
+
+    ``objects`` are the JSON objects of its result, in order. ``how`` is in plain words, and ``None`` when it ended by
+    itself with status 0; ``signal`` is like ``SIGILL``. ``output`` is what it printed.
+    """
+
+    objects: tuple[dict[str, Any], ...]
+    how: str | None
+    signal: str | None
+    output: tuple[str, ...]
+
+    @property
+    def merged(self) -> dict[str, Any]:
+        """All objects as one; later values that are there win."""
+        return {key: value for found in self.objects for key, value in found.items() if value is not None}
+
+
+def run(
+    python: str,
+    script: str,
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    timeout: float,
+    changes: Mapping[str, str] | None = None,
+) -> Ended:
+    """Run ``children/<script>.py`` under ``python`` in ``folder``; ``timeout`` is in seconds.
+
+    Raises ``OSError`` when ``python`` cannot be started.
+    """
+    source = pkgutil.get_data(__package__, f"children/{script}.py")
+    assert source is not None  # noqa: S101  # for the type checker: loaders of files and of zip files have it
+    place = folder / f"{script}-child"
+    place.mkdir()
+    file, result, output = place / f"{script}.py", place / "result.jsonl", place / "output.txt"
+    file.write_bytes(source)
+    command = [python, str(file), str(result), *arguments]
+    with output.open("wb") as stream:
+        process = subprocess.Popen(  # noqa: S603  # an interpreter that the user named, and our own script
+            command,
+            cwd=str(place),
+            env={**os.environ, **(changes or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=sys.platform != "win32",
+        )
+        try:
+            status: int | None = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            _end(process)
+    how, name = (f"no answer within {timeout:.0f} seconds", None) if status is None else describe(status)
+    return Ended(
+        objects=tuple(_objects(result)),
+        how=how,
+        signal=name,
+        output=tuple(output.read_text(encoding="utf-8", errors="replace").splitlines()),
+    )
+
+
+def describe(status: int) -> tuple[str | None, str | None]:
+    """The end of a process in plain words, and its signal."""
+    if status == 0:
+        return None, None
+    known = _WINDOWS_STATUS.get(status & 0xFFFFFFFF)
+    if known is not None and sys.platform == "win32":
+        return f"its process was ended by the system ({known[1]})", known[0]
+    if status > 0:
+        return f"its process ended with status {status}", None
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"its process was ended by {name}" + (f" ({_WORDS[name]})" if name in _WORDS else ""), name
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what still runs, with what it started."""
+    if process.poll() is not None:
+        return
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(KILL_WAIT)
+
+
+def _objects(result: Path) -> list[dict[str, Any]]:
+    """The whole lines; a crash may have cut the last."""
+    found = []
+    if result.exists():
+        for line in result.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+    return found

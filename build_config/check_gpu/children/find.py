@@ -1,0 +1,53 @@
+"""Looks for the installed ``llama_cpp`` without importing it.
+
+python find.py RESULT
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import re
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+
+def main(result_file: str) -> None:
+    """Write one object: the interpreter, the package's folder, the distribution."""
+    # A script's own folder comes first on the path; a user's program has no such folder.
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+    result = {
+        "python_version": platform.python_version(),
+        "site": sysconfig.get_paths()["purelib"],
+        "package": _package(),
+        **_distribution(),
+    }
+    Path(result_file).write_text(json.dumps(result) + "\n", encoding="utf-8")
+
+
+def _package() -> str | None:
+    """The folder of the package. One without ``__init__.py`` is what an uninstalled package left behind."""
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        return None
+    return str(Path(spec.origin).parent)
+
+
+def _distribution() -> dict[str, Any]:
+    """Forks go by names like ``llama-cpp-python-cuda``; the plain one wins."""
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
+        if name.startswith("llama-cpp-python"):
+            found.setdefault(name, distribution.version)
+    for name in sorted(found):
+        return {"distribution": name, "version": found[name]}
+    return {"distribution": None, "version": None}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,77 @@
+"""Finds CUDA's libraries in the way that the installed package does.
+
+python libraries.py RESULT REQUEST
+
+REQUEST is JSON: ``needed`` are names, ``folders`` those of RUNPATH, ``pathfinder`` the names that a wheel of
+llama-cuda-wheels loads by ``cuda.pathfinder`` beforehand, ``backend`` the library with the CUDA code or null.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main(result_file: str, request: str) -> None:
+    """Write an object for each library, then one for the backend."""
+    wanted = json.loads(request)
+    if sys.platform == "win32" and "CUDA_PATH" in os.environ:  # as llama_cpp does
+        for folder in (Path(os.environ["CUDA_PATH"], part) for part in ("bin", "bin/x64")):
+            if folder.is_dir():
+                os.add_dll_directory(str(folder))
+    for soname in wanted["pathfinder"]:
+        _preload(soname)
+    with Path(result_file).open("a", encoding="utf-8") as file:
+        for soname in wanted["needed"]:
+            file.write(json.dumps(_load(soname, wanted["folders"])) + "\n")
+            file.flush()
+        if wanted["backend"]:
+            file.write(json.dumps({"backend_error": _error(wanted["backend"])}) + "\n")
+
+
+def _preload(soname: str) -> None:
+    """As the loader in the wheel does: a library that is loaded already is found by its name."""
+    name = re.sub(r"^lib|\W.*$|64_.*$", "", soname)
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+
+        load_nvidia_dynamic_lib(name)
+    except Exception:  # noqa: BLE001, S110  # absent or failed, the system may still have the library
+        pass
+
+
+def _load(soname: str, folders: list[str]) -> dict[str, Any]:
+    """RUNPATH first, then what the loader finds by the name alone."""
+    for folder in folders:
+        path = Path(folder, soname)
+        if path.is_file() and _error(str(path)) is None:
+            return {"soname": soname, "path": str(path), "error": None}
+    error = _error(soname)
+    return {"soname": soname, "path": None if error else _path(soname), "error": error}
+
+
+def _error(library: str) -> str | None:
+    try:
+        ctypes.CDLL(library)
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _path(soname: str) -> str | None:
+    """Where a loaded library came from, on Linux."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return None
+    text = maps.read_text(encoding="utf-8", errors="surrogateescape")
+    match = re.search(rf"/.*/{re.escape(soname)}.*$", text, re.MULTILINE)
+    return match[0] if match else None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,65 @@
+"""Imports ``llama_cpp``, loads a model and generates a few tokens; every line of llama.cpp's log is kept.
+
+python load.py RESULT REQUEST
+
+REQUEST is JSON: ``model``, ``n_gpu_layers``, ``n_ctx``, ``tokens``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main(result_file: str, request: str) -> None:
+    """Write an object for each stage and each piece of the log, at once: a crash must not take them along."""
+    own = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != own]
+    with Path(result_file).open("ab", buffering=0) as file:
+
+        def say(**what: Any) -> None:
+            file.write((json.dumps(what) + "\n").encode())
+
+        try:
+            _run(json.loads(request), say)
+        except Exception as error:  # noqa: BLE001  # what went wrong is the result
+            say(error=f"{type(error).__name__}: {error}")
+        finally:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _run(request: dict[str, Any], say: Any) -> None:
+    say(stage="import")
+    import llama_cpp  # noqa: PLC0415  # an import that fails is a result, too
+
+    if hasattr(llama_cpp, "cuda_status"):
+        say(status_reason=llama_cpp.cuda_status().reason)
+
+    # Upstream's callback drops lines: its table of log levels is that of an older ggml. This one takes everything.
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
+    def collect(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:
+        say(log=text.decode("utf-8", "replace"))
+
+    llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
+    say(stage="load")
+    llm = llama_cpp.Llama(
+        request["model"], n_gpu_layers=request["n_gpu_layers"], n_ctx=request["n_ctx"], seed=0, verbose=True
+    )
+    say(log=f"\nsystem_info: {llama_cpp.llama_print_system_info().decode('utf-8', 'replace')}\n")
+    say(stage="generate")
+    tokens = llm.generate(llm.tokenize(b"the card runs"), temp=0.0)  # does not stop at the end-of-text token
+    for count, _token in enumerate(tokens, start=1):
+        say(tokens=count)
+        if count == request["tokens"]:
+            break
+    getattr(llm, "close", lambda: None)()  # while the callback still exists; older versions have no close()
+    say(stage="done")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,43 @@
+"""Which card runs which code, and which driver which CUDA: NVIDIA's rules as pure functions."""
+
+from __future__ import annotations
+
+import re
+from typing import Iterable
+
+OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}
+"""By CUDA major version, the oldest driver of Linux on which its machine code runs."""
+
+_ARCH = re.compile(r"(\d+)([af]?)-(real|virtual)")
+_VERSIONED = re.compile(r"libcu(?:dart|blas|blasLt)\.so\.(\d+)(?:\.\d+)*|cu(?:dart|blas)64_(\d{2})")
+
+
+def runs_on(arch: str, capability: str) -> bool:
+    """Whether code for ``89-real``, ``90a-real`` or ``90-virtual`` runs on a card of ``capability`` (``8.9``).
+
+    Machine code (``real``) runs from its own minor version on within its major version, PTX (``virtual``) on
+    everything later. ``a`` binds either to this very architecture, ``f`` to its major version.
+    """
+    match = _ARCH.fullmatch(arch)
+    if match is None:
+        return False
+    number, suffix, kind = int(match[1]), match[2], match[3]
+    device = int(capability.replace(".", ""))
+    if suffix == "a":
+        return device == number
+    same_major = device // 10 == number // 10
+    return device >= number and (same_major or (kind == "virtual" and not suffix))
+
+
+def order(arch: str) -> tuple[int, str]:
+    """For sorting: by number, machine code before PTX."""
+    number = re.match(r"\d+", arch)
+    return int(number[0]) if number else 0, arch
+
+
+def cuda_major(sonames: Iterable[str]) -> str | None:
+    """The CUDA major version in the name of the runtime or of cuBLAS, ``None`` where none of them is needed."""
+    for soname in sonames:
+        if match := _VERSIONED.fullmatch(soname.replace(".dll", "")):
+            return match[1] or match[2]
+    return None

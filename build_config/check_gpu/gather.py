@@ -1,0 +1,196 @@
+"""Puts together the facts about this machine and an installation. What they mean is decided in ``diagnosis``."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, Iterable
+
+from build_config.check_gpu import child, device_code, elf, log, surroundings
+from build_config.check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Needed, Own
+
+TOKENS = 4
+SHORT = 60.0
+"""Seconds for a look at files or at the driver; one that wakes a card takes a few."""
+
+_OURS = ("libggml", "libllama", "libllava", "libmtmd", "ggml", "llama", "llava", "mtmd")
+_LIBRARY_ENDINGS = (".so", ".dll", ".dylib")
+_CUDA_PREFIXES = ("libcudart", "libcublas", "libcuda.", "libnccl", "libnvrtc", "libcufft", "cudart", "cublas", "nvcuda")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to check. With a ``log`` nothing but that file is looked at.
+
+    ``model`` of ``None`` is the tiny one; ``timeout`` is for the load of the model, in seconds.
+    """
+
+    python: str
+    model: Path | None = None
+    log: Path | None = None
+    n_gpu_layers: int = -1
+    n_ctx: int = 512
+    timeout: float = 300.0
+
+
+def gather(request: Request, write_model: Callable[[Path], Path]) -> Facts:
+    """Look at everything, then load the model. What is missing, crashes or hangs is in the facts.
+
+    ``write_model`` writes the tiny model to a path; it is asked only when that is needed. Raises ``OSError`` when the
+    log cannot be read.
+    """
+    machine = surroundings.look(os.environ)
+    if request.log is not None:
+        return Facts(machine=machine, load=read_log(request.log))
+    with tempfile.TemporaryDirectory(prefix="check-gpu-") as temporary:
+        folder = Path(temporary)
+        installation = find(request.python, folder)
+        if installation.error is not None:
+            return Facts(machine=machine, installation=installation)
+        driver = ask_driver(request.python, folder)
+        if installation.package is None:
+            return Facts(machine=machine, installation=installation, driver=driver)
+        installation = try_libraries(read_libraries(installation), driver.devices, folder)
+        model = request.model or write_model(folder / "tiny.gguf")
+        seen = load(request, model, folder)
+        return Facts(machine=machine, installation=installation, driver=driver, load=seen)
+
+
+def read_log(file: Path) -> Load:
+    """The load that a log tells of. Raises ``OSError``."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return Load(n_gpu_layers=None, model=str(file), stage="log", log=tuple(lines), signs=log.read(lines))
+
+
+# ---------------------------------------------------------------------------------------------------- installation
+
+
+def find(python: str, folder: Path) -> Installation:
+    """Find the package without importing it."""
+    try:
+        ended = child.run(python, "find", (), folder, timeout=SHORT)
+    except OSError as error:
+        return Installation(python=python, error=f"{python} cannot be started: {error.strerror}")
+    if ended.how is not None or not ended.objects:
+        last = ended.output[-1] if ended.output else "it said nothing"
+        return Installation(python=python, error=f"{python} cannot be asked: {ended.how}; {last}")
+    return Installation(python=python, **ended.merged)
+
+
+def read_libraries(installation: Installation) -> Installation:
+    """Read the shared libraries of the package: which there are, which hold CUDA code or need CUDA's libraries."""
+    package = Path(installation.package or "")
+    files = {path.name: path for path in _library_files(package)}
+    read = (read_library(path) for path in files.values())
+    return replace(
+        installation,
+        own=_own(package / "_cuda_build.json"),
+        libraries=tuple(sorted(files)),
+        cuda=tuple(sorted((library for library in read if library is not None), key=lambda library: library.file)),
+    )
+
+
+def read_library(path: Path) -> CudaLibrary | None:
+    """A library's CUDA side; ``None`` when it has none."""
+    named = "cuda" in path.name.lower()
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            library = elf.read(data)
+            code = device_code.architectures(data, library)
+    except (OSError, ValueError) as error:
+        return CudaLibrary(str(path), problem=f"cannot read it: {error}") if named else None
+    except elf.UnreadableError as error:
+        return CudaLibrary(str(path), problem=str(error)) if named else None
+    needs = tuple(name for name in library.needed if name.startswith(_CUDA_PREFIXES))
+    origin = str(path.resolve().parent)
+    search = tuple(entry.replace("${ORIGIN}", origin).replace("$ORIGIN", origin) for entry in library.search)
+    return CudaLibrary(str(path), code=code, needs=needs, search=search) if named or code or needs else None
+
+
+def try_libraries(installation: Installation, devices: tuple[Device, ...], folder: Path) -> Installation:
+    """Let the loader find what the CUDA code needs, and the library with the code for ``devices`` itself."""
+    if not installation.cuda:
+        return installation
+    own = installation.own
+    needs = dict.fromkeys(need for library in installation.cuda for need in library.needs)
+    fitting = (library.file for library in installation.cuda if library.code and all(map(library.covers, devices)))
+    backend = next(fitting, installation.cuda[0].file)
+    request = {
+        "needed": [*needs],
+        "folders": [*dict.fromkeys(entry for library in installation.cuda for entry in library.search)],
+        "pathfinder": own.libraries if own else (),
+        "backend": backend,
+    }
+    ended = child.run(installation.python, "libraries", (json.dumps(request),), folder, timeout=SHORT)
+    needed = [Needed(**found) for found in ended.objects if "soname" in found]
+    if ended.how is not None and len(needed) < len(needs):
+        needed.append(Needed([*needs][len(needed)], error=ended.how))
+    return replace(installation, needed=tuple(needed), backend_error=ended.merged.get("backend_error"))
+
+
+def _library_files(package: Path) -> Iterable[Path]:
+    """From the least to the most likely folder: of files with the same name the last is the one that gets loaded."""
+    override = os.environ.get("LLAMA_CPP_LIB_PATH")
+    folders = [package.parent / "llama_cpp_python.libs", package / "bin", package / "lib64", package, package / "lib"]
+    for folder in [*folders, *([Path(override)] if override else [])]:
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                endings = path.name.endswith(_LIBRARY_ENDINGS) or ".so." in path.name
+                if endings and path.name.startswith(_OURS) and path.is_file():
+                    yield path
+
+
+def _own(file: Path) -> Own | None:
+    """What a wheel of this project says of itself; a damaged one says nothing."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return Own(data["cuda"], data["oldest_driver"], tuple(data["libraries"]), data["build_command"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# ------------------------------------------------------------------------------------------------- driver and load
+
+
+def ask_driver(python: str, folder: Path) -> Driver:
+    """What the driver says to a process under ``python``."""
+    ended = child.run(python, "driver", (), folder, timeout=SHORT)
+    if not ended.objects:
+        return Driver(failure=ended.how or "it gave no answer")
+    found: dict[str, Any] = ended.merged
+    found["devices"] = tuple(Device(**device) for device in found.get("devices", ()))
+    if "cards" in found:
+        found["cards"] = tuple(found["cards"])
+    return Driver(**found)
+
+
+def load(request: Request, model: Path, folder: Path) -> Load:
+    """Load the model in a process of its own."""
+    options = {
+        "model": str(model.resolve()),
+        "n_gpu_layers": request.n_gpu_layers,
+        "n_ctx": request.n_ctx,
+        "tokens": TOKENS,
+    }
+    # Otherwise ggml starts a debugger when it aborts, and waits for it.
+    quiet = {"GGML_NO_BACKTRACE": "1"}
+    ended = child.run(request.python, "load", (json.dumps(options),), folder, timeout=request.timeout, changes=quiet)
+    logged = "".join(found["log"] for found in ended.objects if "log" in found).splitlines()
+    found = ended.merged
+    error = found.get("error")
+    return Load(
+        n_gpu_layers=request.n_gpu_layers,
+        model=str(request.model or "a tiny one of its own"),
+        stage=found.get("stage", "start"),
+        error=error,
+        ended=ended.how,
+        signal=ended.signal,
+        tokens=found.get("tokens", 0),
+        status_reason=found.get("status_reason"),
+        log=(*logged, *ended.output),
+        signs=log.read([*logged, *ended.output, *([error] if error else [])]),
+    )

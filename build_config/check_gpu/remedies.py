@@ -1,0 +1,109 @@
+"""The command that mends each thing, for the system that it has to be typed on."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Iterable
+
+if TYPE_CHECKING:
+    from build_config.check_gpu.facts import Device, Facts, Installation, Machine
+
+DRIVERS = "https://www.nvidia.com/drivers"
+
+_DRIVER_COMMANDS = {
+    "ubuntu": "sudo ubuntu-drivers install",
+    "debian": "sudo apt install nvidia-driver firmware-misc-nonfree",
+    "fedora": "sudo dnf install akmod-nvidia",
+    "arch": "sudo pacman -S nvidia",
+}
+"""By the ``ID`` of ``/etc/os-release``. Everything else: NVIDIA's page."""
+
+# The names of NVIDIA's wheels; before CUDA 13 with the major version as a suffix.
+_WHEELS = {
+    "cudart": "nvidia-cuda-runtime",
+    "cublas": "nvidia-cublas",
+    "cublasLt": "nvidia-cublas",
+    "nccl": "nvidia-nccl",
+}
+_FIRST_WITHOUT_SUFFIX = 13
+
+
+def driver(machine: Machine, *, oldest: str | None = None) -> str:
+    """Install or update the driver; ``oldest`` is the version that is needed, like ``580``."""
+    wanted = f" {oldest} or later" if oldest else ""
+    if machine.wsl:
+        return f"install the NVIDIA driver{wanted} in Windows, not in WSL ({DRIVERS}), then run: wsl --shutdown"
+    if machine.container is not None:
+        return f"install driver{wanted} on the host of the container ({DRIVERS}), not in the container"
+    command = _DRIVER_COMMANDS.get(machine.distribution)
+    if command is None or machine.system != "linux":
+        return f"install the NVIDIA driver{wanted}: {DRIVERS}"
+    return f"{command}  # driver{wanted}, then restart the machine" if oldest else f"{command}  # then restart"
+
+
+def start_container() -> str:
+    """Give a container the driver and the cards of its host."""
+    return "docker run --gpus all IMAGE  # or: podman run --device nvidia.com/gpu=all IMAGE"
+
+
+def unset(machine: Machine, variable: str) -> str:
+    """Take a variable out of the environment."""
+    return f"set {variable}=" if machine.system == "win32" else f"unset {variable}"
+
+
+def build(facts: Facts) -> str:
+    """Install a build with CUDA code for the cards that are there."""
+    python = _python(facts.installation)
+    devices = facts.driver.devices if facts.driver else ()
+    if facts.machine.system != "linux":
+        return (
+            f"set CMAKE_ARGS=-DGGML_CUDA=on, then: {python} -m pip install --force-reinstall --no-cache-dir "
+            "--no-binary llama-cpp-python llama-cpp-python  # needs the CUDA toolkit and a C++ compiler"
+        )
+    own = facts.installation.own if facts.installation else None
+    template = own.build_command if own else "nox -s build_cuda_wheel -- --arch {arch}"
+    command = template.format(arch=_archs(devices)) if devices else "nox -s build_cuda_wheel"
+    install = "-m pip install --force-reinstall --find-links wheelhouse --only-binary llama-cpp-python llama-cpp-python"
+    return f"{command} && {python} {install}  # in a checkout of llama-cuda-wheels"
+
+
+def reinstall(installation: Installation, *, portable: bool = False) -> str:
+    """The same version once more. ``portable``: compiled for any CPU."""
+    name = installation.distribution or "llama-cpp-python"
+    wanted = f"{name}=={installation.version}" if installation.version else name
+    options = "CMAKE_ARGS=-DGGML_NATIVE=off " if portable else ""
+    return f"{options}{_python(installation)} -m pip install --force-reinstall --no-cache-dir '{wanted}'"
+
+
+def libraries(facts: Facts, missing: Iterable[str]) -> str:
+    """Install CUDA's libraries from NVIDIA's wheels, and let a loader find them that does not look there by itself."""
+    installation = facts.installation
+    major = next((match[1] for name in missing if (match := re.search(r"\.so\.(\d+)", name))), None)
+    if major is None and installation is not None:
+        major = (installation.cuda_version or "13").split(".")[0]
+    suffix = "" if int(major or 13) >= _FIRST_WITHOUT_SUFFIX else f"-cu{major}"
+    # Both, always: the loader names the first that is missing, and the next would be the other.
+    wheels = dict.fromkeys(["nvidia-cublas", "nvidia-cuda-runtime", *_wheels_of(missing)])
+    wanted = [f"'{wheel}{suffix}=={major}.*'" if wheel != "nvidia-nccl" else f"{wheel}-cu{major}" for wheel in wheels]
+    install = f"{_python(installation)} -m pip install {' '.join(wanted)}"
+    if installation is not None and installation.own is not None:
+        return f"{install} cuda-pathfinder"
+    site = installation.site if installation is not None and installation.site else "SITE_PACKAGES"
+    folders = ["cu13/lib"] if not suffix else ["cublas/lib", "cuda_runtime/lib"]
+    path = ":".join(f"{site}/nvidia/{folder}" for folder in folders)
+    return f"{install} && export LD_LIBRARY_PATH={path}"
+
+
+def _wheels_of(missing: Iterable[str]) -> Iterable[str]:
+    for name in missing:
+        match = re.match(r"lib(\w+)\.so", name)
+        if match and match[1] in _WHEELS:
+            yield _WHEELS[match[1]]
+
+
+def _archs(devices: Iterable[Device]) -> str:
+    return ",".join(sorted({device.capability.replace(".", "") for device in devices}, key=int))
+
+
+def _python(installation: Installation | None) -> str:
+    return installation.python if installation else "python"

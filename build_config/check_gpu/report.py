@@ -1,0 +1,157 @@
+"""The answer for people and for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator
+
+from build_config.check_gpu import layers
+
+if TYPE_CHECKING:
+    from build_config.check_gpu.facts import Driver, Facts, Installation, Load, Machine
+    from build_config.check_gpu.result import Diagnosis
+
+SCHEMA = 1
+"""Of the JSON document. A new number means that a name or a meaning has changed; names may be added without."""
+
+LOG_LINES = 500
+"""How much of the end of a log is in the document."""
+
+_WIDTH = 11
+_GOOD, _BAD, _BOLD, _OFF = "\033[32m", "\033[31m", "\033[1m", "\033[0m"
+
+
+def text(facts: Facts, diagnosis: Diagnosis, *, colours: bool = False) -> str:
+    """A short report of aligned lines; the diagnosis comes last."""
+    rows = [("machine", _machine(facts.machine)), *_rows(facts)]
+    lines = []
+    previous = ""
+    for name, value in rows:
+        lines.append(f"{'' if name == previous else name:<{_WIDTH}}{value}")
+        previous = name
+    code = diagnosis.code.value
+    if colours:
+        code = f"{_GOOD if diagnosis.well else _BAD}{code}{_OFF}"
+    closing = ["", f"{code}: {diagnosis.sentence}"]
+    if diagnosis.command:
+        closing.append(f"  mend it: {_BOLD if colours else ''}{diagnosis.command}{_OFF if colours else ''}")
+    table = _table(facts.load) if facts.load else []
+    return "\n".join([*lines, *(["", *table] if table else []), *closing])
+
+
+def document(facts: Facts, diagnosis: Diagnosis) -> dict[str, Any]:
+    """The same and all details, for ``json.dumps``."""
+    return {
+        "schema": SCHEMA,
+        "diagnosis": {
+            "code": diagnosis.code.value,
+            "nothing_to_mend": diagnosis.well,
+            "sentence": diagnosis.sentence,
+            "command": diagnosis.command,
+        },
+        "machine": dataclasses.asdict(facts.machine),
+        "installation": dataclasses.asdict(facts.installation) if facts.installation else None,
+        "driver": dataclasses.asdict(facts.driver) if facts.driver else None,
+        "load": _load_document(facts.load) if facts.load else None,
+    }
+
+
+def _load_document(load: Load) -> dict[str, Any]:
+    """The placements beside the signs, not inside; of the log its end."""
+    whole = dataclasses.asdict(load)
+    return {**whole, "log": whole["log"][-LOG_LINES:], "placements": whole["signs"].pop("placements")}
+
+
+def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
+    if facts.installation:
+        yield from _installation(facts.installation)
+    if facts.driver:
+        yield from _driver(facts.driver)
+    if facts.load:
+        yield from _load(facts.load)
+
+
+def _machine(machine: Machine) -> str:
+    system = {"linux": "Linux", "win32": "Windows", "darwin": "macOS"}.get(machine.system, machine.system)
+    parts = [f"{system} ({machine.distribution})" if machine.distribution else system]
+    parts += ["WSL"] if machine.wsl else []
+    parts += [f"container ({machine.container})"] if machine.container else []
+    card = {True: "an NVIDIA card on the bus", False: "no NVIDIA card on the bus", None: ""}[machine.card_on_bus]
+    parts += [card] if card else []
+    shown = (name for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES") if name in machine.variables)
+    parts += [f"{name}={machine.variables[name]!r}" for name in shown]
+    return ", ".join(parts)
+
+
+def _installation(installation: Installation) -> Iterator[tuple[str, str]]:
+    yield "python", f"{installation.python} {installation.python_version}".rstrip()
+    if installation.package is None:
+        return
+    name = f"{installation.distribution or 'llama_cpp'} {installation.version or 'of an unknown version'}"
+    yield "package", f"{name} in {installation.package}"
+    if not installation.libraries:
+        yield "CUDA build", "no shared library of llama.cpp found"
+    elif not installation.cuda:
+        yield "CUDA build", f"no: none of {len(installation.libraries)} libraries has CUDA code"
+    for library in installation.cuda:
+        code = library.problem or (f"code for {', '.join(library.code)}" if library.code else "no CUDA code in it")
+        cuda = f", CUDA {installation.cuda_version}" if installation.cuda_version else ""
+        yield "CUDA build", f"{Path(library.file).name}{cuda}, {code}"
+    for needed in installation.needed:
+        yield "needs", f"{needed.soname}: {needed.error or needed.path or 'found'}"
+
+
+def _driver(driver: Driver) -> Iterator[tuple[str, str]]:
+    if driver.problem or driver.failure:
+        yield "driver", f"none: {driver.problem}" if driver.problem else f"does not answer: {driver.failure}"
+        return
+    error = f", error {driver.error}" if driver.error else ""
+    yield "driver", f"{driver.version or 'unknown version'}, runs CUDA {driver.cuda} at the newest{error}"
+    for device in driver.devices:
+        kind = "simulated" if device.simulated else "card"
+        memory = f"{device.memory / 2**30:.1f} GiB"
+        yield kind, f"{device.index}: {device.name}, compute capability {device.capability}, {memory}"
+    if not driver.devices:
+        listed = f"none visible to CUDA; the driver manages {', '.join(driver.cards)}" if driver.cards else "none"
+        yield "card", listed
+
+
+def _load(load: Load) -> Iterator[tuple[str, str]]:
+    if load.stage == "log":
+        yield "log", load.model
+        return
+    outcome = f"{load.tokens} tokens generated" if load.stage == "done" else f"stopped at stage {load.stage!r}"
+    yield "model", f"{load.model}, n_gpu_layers={load.n_gpu_layers}: {outcome}"
+    for problem in filter(None, (load.error, load.ended)):
+        yield "", problem.splitlines()[0]
+
+
+def _table(load: Load) -> list[str]:
+    """Where the layers are; neighbours that are at the same place share a line."""
+    placements = load.signs.placements
+    rows = [
+        (layers.ranges(layer.layer for layer in group), weights or "?", cache or "-")
+        for (weights, cache), group in itertools.groupby(
+            placements.layers, key=lambda layer: (layer.weights, layer.kv_cache)
+        )
+    ]
+    lines = []
+    if rows:
+        lines = [
+            f"{first:<{_WIDTH}}{second:<12}{third}"
+            for first, second, third in [("layer", "weights", "KV cache"), *rows]
+        ]
+    if placements.buffers:
+        lines.append("")
+        for name in dict.fromkeys(buffer.name for buffer in placements.buffers):
+            sizes: dict[str, int] = {}
+            for buffer in placements.buffers:
+                if buffer.name == name:
+                    sizes[buffer.purpose] = sizes.get(buffer.purpose, 0) + buffer.size
+            listed = ", ".join(f"{purpose} {size / 2**20:.2f} MiB" for purpose, size in sizes.items())
+            lines.append(f"{'memory' if lines[-1] == '' else '':<{_WIDTH}}{name:<12}{listed}")
+    if placements.offloaded is not None:
+        lines.append(f"{'offloaded':<{_WIDTH}}{placements.offloaded[0]}/{placements.offloaded[1]} layers to GPU")
+    return lines
