@@ -64,6 +64,12 @@ def doctor(session: nox.Session) -> None:
 
 
 @nox.session
+def check_gpu(session: nox.Session) -> None:
+    """Say of an installed llama-cpp-python whether it uses the card; `-- --python PATH`."""
+    step(session, "check_gpu")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: rules and format."""
     install(session, "test.txt")
