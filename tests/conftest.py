@@ -1,4 +1,4 @@
-"""Rules for all tests: unit tests start no process; gpu tests fail rather than skip where a card was promised."""
+"""Rules for all tests: unit tests start no process; a promised card or wheel that is not there is a failure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-gpu", action="store_true", help="a gpu test that cannot run is a failure")
+    parser.addoption("--require-wheel", action="store_true", help="a wheel test that finds no wheel is a failure")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,37 @@
+"""Tests on the finished wheel of the wheelhouse: the real thing, after the main job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config import pipeline, wheelfile
+from build_config.console import Console
+from build_config.errors import PipelineError
+from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
+
+if TYPE_CHECKING:
+    from build_config.model import Wheel
+    from build_config.validation import Simulation
+
+
+@pytest.fixture(name="layout", scope="session")
+def _layout() -> Layout:
+    return Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
+
+
+@pytest.fixture(name="wheel", scope="session")
+def _wheel(request: pytest.FixtureRequest, layout: Layout) -> Wheel:
+    try:
+        return wheelfile.read(pipeline.newest_wheel(layout))
+    except PipelineError as error:
+        if request.config.getoption("--require-wheel"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(name="simulation", scope="session")
+def _simulation(layout: Layout, wheel: Wheel) -> Simulation:
+    assert wheel.path.exists()  # no toolkit is fetched for a wheel that is not there
+    return pipeline.provide_simulation(pipeline.EVERY_SHARD, layout, Console(terminal=False))
