@@ -19,90 +19,11 @@ from typing import Any
 import pytest
 
 from build_config.layout import PACKAGE
+from tests.doubles import BACKEND, CARD, DRIVER, GGML, GGML_BASE, compile_double
 
 pytestmark = pytest.mark.integration
 
 LOADER = PACKAGE / "wheel_project" / "python" / "_cuda_loader.py"
-CARD = "NVIDIA Double 4090"
-
-GGML_BASE = r"""
-#include <stdio.h>
-#include <stddef.h>
-struct reg { const char * name; size_t devices; };
-typedef void (*callback)(int, const char *, void *);
-static void print(int level, const char * text, void * data) { fputs(text, stderr); }
-static callback current = print;
-static void * current_data;
-void ggml_log_get(callback * c, void ** d) { *c = current; *d = current_data; }
-void ggml_log_set(callback c, void * d) { current = c ? c : print; current_data = d; }
-void ggml_say(const char * text) { current(2, text, current_data); }
-const char * ggml_backend_reg_name(struct reg * r) { return r->name; }
-size_t ggml_backend_reg_dev_count(struct reg * r) { return r->devices; }
-"""
-
-GGML = r"""
-#include <dirent.h>
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stddef.h>
-#include <string.h>
-void ggml_say(const char *);
-static void * regs[8];
-static size_t count;
-static void load_best(const char * folder, const char * prefix) {
-    char path[4096], best[4096] = "";
-    int best_score = 0;
-    DIR * d = opendir(folder);
-    for (struct dirent * e; (e = readdir(d));) {
-        if (strncmp(e->d_name, prefix, strlen(prefix))) continue;
-        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-        void * h = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        int (*score)(void) = h ? (int (*)(void)) dlsym(h, "ggml_backend_score") : NULL;
-        if (score && score() > best_score) { best_score = score(); strcpy(best, path); }
-    }
-    closedir(d);
-    if (best_score) {
-        ggml_say("load_backend: loaded a double\n");
-        regs[count++] = ((void * (*)(void)) dlsym(dlopen(best, RTLD_NOW | RTLD_LOCAL), "ggml_backend_init"))();
-    }
-}
-void ggml_backend_load_all_from_path(const char * folder) {
-    load_best(folder, "libggml-cuda-");
-    load_best(folder, "libggml-cpu-");
-}
-size_t ggml_backend_reg_count(void) { return count; }
-void * ggml_backend_reg_get(size_t i) { return regs[i]; }
-"""
-
-BACKEND = r"""
-#include <stddef.h>
-static struct { const char * name; size_t devices; } reg = { NAME, 1 };
-#ifdef CUDA
-int cuInit(unsigned);
-int cuDeviceGetCount(int *);
-int ggml_backend_score(void) { int n = 0; return cuInit(0) || cuDeviceGetCount(&n) || !n ? 0 : SCORE; }
-#else
-int ggml_backend_score(void) { return SCORE; }
-#endif
-void * ggml_backend_init(void) { return &reg; }
-"""
-
-DRIVER = r"""
-#include <stdlib.h>
-#include <string.h>
-static int number(const char * name) { const char * v = getenv(name); return v ? atoi(v) : 0; }
-int cuDriverGetVersion(int * v) { *v = number("DOUBLE_CUDA"); return 0; }
-int cuInit(unsigned flags) { return number("DOUBLE_INIT"); }
-int cuDeviceGetCount(int * n) { *n = number("DOUBLE_CAPABILITY") ? 1 : 0; return *n ? 0 : 100; }
-int cuDeviceGet(int * d, int i) { *d = i; return 0; }
-int cuDeviceGetName(char * name, int n, int d) { strncpy(name, CARD, n); return 0; }
-int cuDeviceGetAttribute(int * v, int a, int d) {
-    int c = number("DOUBLE_CAPABILITY");
-    *v = a == 75 ? c / 10 : a == 76 ? c % 10 : -1;
-    return 0;
-}
-int cuDeviceTotalMem_v2(size_t * v, int d) { *v = 24ull << 30; return 0; }
-"""
 
 
 @dataclass(frozen=True)
@@ -123,16 +44,11 @@ class Bench:
     def lib(self) -> Path:
         return self.root / "site" / "llama_cpp" / "lib"
 
-    def compile(self, target: Path, source: str, *options: str) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shared = ("gcc", "-shared", "-fPIC", "-w", "-xc", "-", "-o", str(target), f"-Wl,-soname,{target.name}")
-        subprocess.run([*shared, "-xnone", *options], input=source, text=True, check=True)
-
     def shard(self, name: str, *, score: int) -> None:
         folders = (f"-L{self.root / 'cuda'}", f"-L{self.root / 'driver'}")
         needed = ("-Wl,--no-as-needed", *folders, "-l:libcudart.so.13", "-l:libcublas.so.13", "-l:libcuda.so.1")
         defines = ("-DCUDA", '-DNAME="CUDA"', f"-DSCORE={score}")
-        self.compile(self.lib / f"libggml-cuda-{name}.so", BACKEND, *defines, *needed)
+        compile_double(self.lib / f"libggml-cuda-{name}.so", BACKEND, *defines, *needed)
 
     def describe(self, *shards: tuple[str, str]) -> None:
         data = {
@@ -172,13 +88,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("gcc is needed to build the doubles")
     bench = Bench(tmp_path_factory.mktemp("template"))
     package = bench.lib.parent
-    bench.compile(bench.root / "driver" / "libcuda.so.1", DRIVER, f'-DCARD="{CARD}"')
+    compile_double(bench.root / "driver" / "libcuda.so.1", DRIVER, f'-DCARD="{CARD}"')
     for soname in ("libcudart.so.13", "libcublas.so.13"):
-        bench.compile(bench.root / "cuda" / soname, "int double_of_cuda;")
-    bench.compile(bench.lib / "libggml-base.so", GGML_BASE)
-    bench.compile(bench.lib / "libggml.so", GGML, f"-L{bench.lib}", "-l:libggml-base.so", "-Wl,-rpath,$ORIGIN")
-    bench.compile(bench.lib / "libggml-cpu-haswell.so", BACKEND, '-DNAME="CPU"', "-DSCORE=5")
-    bench.compile(bench.lib / "libggml-cpu-x64.so", BACKEND, '-DNAME="CPU"', "-DSCORE=1")
+        compile_double(bench.root / "cuda" / soname, "int double_of_cuda;")
+    compile_double(bench.lib / "libggml-base.so", GGML_BASE)
+    compile_double(bench.lib / "libggml.so", GGML, f"-L{bench.lib}", "-l:libggml-base.so", "-Wl,-rpath,$ORIGIN")
+    compile_double(bench.lib / "libggml-cpu-haswell.so", BACKEND, '-DNAME="CPU"', "-DSCORE=5")
+    compile_double(bench.lib / "libggml-cpu-x64.so", BACKEND, '-DNAME="CPU"', "-DSCORE=1")
     bench.shard("sm89", score=2000)
     bench.describe(("sm89", "89-real"))
     shutil.copy(LOADER, package)
@@ -309,7 +225,7 @@ def test_a_damaged_wheel_still_imports_and_loads_its_cpu_backend(bench: Bench, c
 
 
 def test_a_driver_that_lacks_functions_does_not_break_the_import(bench: Bench) -> None:
-    bench.compile(bench.root / "driver" / "libcuda.so.1", "int nothing;")
+    compile_double(bench.root / "driver" / "libcuda.so.1", "int nothing;")
     run = bench.run("driver", "cuda")
     assert "cuDriverGetVersion" in run.status["reason"]
     assert run.status["cpu_variant"] == "haswell"
@@ -333,7 +249,7 @@ def test_libraries_are_found_where_pip_installs_them(bench: Bench) -> None:
     shutil.copytree(Path(pathfinder.__file__).parent, site / "cuda" / "pathfinder")
     folder = site / "nvidia" / "cu13" / "lib"
     shutil.move(bench.root / "cuda", folder)
-    bench.compile(folder / "libcublasLt.so.13", "int double_of_cuda;")
+    compile_double(folder / "libcublasLt.so.13", "int double_of_cuda;")
     inside = Bench(bench.root, python=str(bench.root / "venv" / "bin" / "python"))
     run = inside.run("driver", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
     assert run.status["loaded"], run.status["reason"]
