@@ -70,6 +70,12 @@ def check_gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure what a wheel gives: `-- device` takes the same prompt to the CPU and to the card."""
+    step(session, "bench", requirements="bench.txt")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: rules and format."""
     install(session, "test.txt")

@@ -139,6 +139,12 @@ class StepResultError(PipelineError):
     exit_code = 25
 
 
+class MeasurementError(PipelineError):
+    """A benchmark could not measure, or a wheel is slower than it may be."""
+
+    exit_code = 26
+
+
 class InterruptedRunError(PipelineError):
     """The user stopped the run. What was finished is kept."""
 

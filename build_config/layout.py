@@ -97,6 +97,11 @@ class Layout:
         return self.work_root / "state"
 
     @property
+    def bench(self) -> Path:
+        """Reports of benchmarks, and what they are made with."""
+        return self.work_root / "bench"
+
+    @property
     def lock_file(self) -> Path:
         """Held while a build runs."""
         return self.work_root / "lock"

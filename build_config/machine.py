@@ -59,6 +59,21 @@ def nvidia() -> NvidiaState:
         pynvml.nvmlShutdown()
 
 
+def card_memory_used() -> int | None:
+    """Bytes in use on all cards, by whatever process; ``None`` where the driver cannot be asked."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return sum(int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) for handle in handles) if handles else None
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def cpu_model() -> str:
     """The processor's own name, or the architecture where the system does not tell."""
     try:

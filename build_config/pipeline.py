@@ -430,7 +430,7 @@ def bench_devices(request: DeviceBenchRequest, layout: Layout, console: Console)
     chosen = request.wheel or newest_wheel(layout)
     with workroot.claim(layout, purpose=f"bench {chosen.name}", console=console):
         plan = bench.DevicePlan(
-            wheel=wheelfile.read(chosen),
+            ours=bench.Subject(wheel=wheelfile.read(chosen)),
             machine=machine.describe(),
             model=request.model,
             shape=synthetic_model.SHAPES[request.synthetic],

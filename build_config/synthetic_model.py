@@ -145,7 +145,7 @@ def write(path: Path, shape: ModelShape = TINY, *, kind: str = "F32", seed: int 
     """
     import gguf  # noqa: PLC0415  # takes half a second to import, and few steps need it
 
-    _check(shape, kind)
+    check(shape, kind)
     partial = path.with_name(f"{path.name}.partial")
     writer = gguf.GGUFWriter(partial, "llama")
     _describe(writer, shape)
@@ -173,7 +173,8 @@ def write(path: Path, shape: ModelShape = TINY, *, kind: str = "F32", seed: int 
     return partial.replace(path)
 
 
-def _check(shape: ModelShape, kind: str) -> None:
+def check(shape: ModelShape, kind: str) -> None:
+    """Raise ``SettingsError`` where ``kind`` is none of ``KINDS`` or its blocks do not fit the rows of ``shape``."""
     import gguf  # noqa: PLC0415  # see write
 
     if kind not in KINDS:
@@ -281,6 +282,9 @@ def _blocks(random: np.random.Generator, outputs: int, inputs: int, kind: str) -
         blocks[:, 0] = _ONE + lower + (random.random(len(blocks)) < share)
     else:
         scales = random.uniform(*_SPREAD, len(blocks)) * wanted / np.sqrt(_SPREAD_SQUARE)
+        if kind not in _MINIMUM_AT:
+            # Codes from -8 to 7 have a mean, which would drown all else in every product; real blocks have both signs.
+            scales *= random.choice((-1, 1), len(blocks))
         _set_scales(blocks, kind, scales, scales * shift)
     return blocks.reshape(outputs, -1)
 

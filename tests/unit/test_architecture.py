@@ -40,6 +40,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"units"}),
     frozenset(
         {
+            "bench",
             "check_gpu_file",
             "compilation",
             "index",
@@ -61,6 +62,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 
 CHILDREN = frozenset(
     {
+        "bench.child",
         *(f"check_gpu.children.{name}" for name in ("driver", "find", "libraries", "load")),
         "upstream_tests.recorder",
         "validation.probe",

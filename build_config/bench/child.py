@@ -1,0 +1,106 @@
+"""Runs in an environment with llama-cpp-python and nothing of this package: answers one prompt and takes the times.
+
+    python -I child.py REQUEST.json RESULT.json
+
+Standard library and ``llama_cpp`` only. One process is one measurement. The result goes to a file because native code
+prints where it likes; a crash leaves none. Times are in seconds, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import re
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+TEXT = b"The card runs the layers, the sea is blue, the cat and the dog sleep under a red tree. "
+WARM_TOKENS = 4
+
+
+def main(request_file: str, result_file: str) -> None:
+    """Write the result, whatever happened."""
+    request = json.loads(Path(request_file).read_text(encoding="utf-8"))
+    result: dict[str, Any] = {}
+    messages: list[str] = []
+    try:
+        _measure(request, result, messages)
+    except Exception:  # noqa: BLE001  # what went wrong is the result
+        result["error"] = traceback.format_exc()
+    result["log"] = "".join(messages).splitlines()
+    Path(result_file).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _measure(request: dict[str, Any], result: dict[str, Any], messages: list[str]) -> None:
+    import llama_cpp  # noqa: PLC0415  # an import that fails is a result, too
+
+    result["version"] = llama_cpp.__version__
+    if hasattr(llama_cpp, "cuda_status"):
+        result["cuda_status"] = dataclasses.asdict(llama_cpp.cuda_status())
+
+    # Upstream's callback drops lines: its table of log levels is that of an older ggml. This one takes everything.
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
+    def collect(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:
+        messages.append(text.decode(errors="replace"))
+
+    llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
+    start = time.perf_counter()
+    llm = llama_cpp.Llama(
+        request["model"],
+        n_gpu_layers=request["gpu_layers"],
+        n_ctx=request["prompt_tokens"] + request["tokens"] + 1,
+        n_threads=request["threads"],
+        n_threads_batch=request["threads"],
+        seed=0,
+        verbose=True,
+    )
+    result["load"] = time.perf_counter() - start
+    with contextlib.closing(llm):  # while the callback still exists
+        prompt = _prompt(llm.tokenize(TEXT), request["prompt_tokens"])
+        # The first answer of a process also pays for kernels and libraries that are loaded when they are first needed.
+        _answer(llm, prompt, min(WARM_TOKENS, request["tokens"]))
+        llm.reset()
+        busy = time.process_time()
+        times = _answer(llm, prompt, request["tokens"])
+        result["busy"] = time.process_time() - busy
+    result["first_token"], result["last_token"] = times[0], times[-1]
+    result["generated"] = len(times)
+    result["peak_memory"] = _peak_memory()
+
+
+def _prompt(text: list[int], length: int) -> list[int]:
+    """The text's tokens over and over, after its first, which begins a text."""
+    begin, rest = text[:1], text[1:]
+    return (begin + rest * (length // len(rest) + 1))[:length]
+
+
+def _answer(llm: Any, prompt: list[int], tokens: int) -> list[float]:
+    """When each token was there, in seconds from the start."""
+    times = []
+    start = time.perf_counter()
+    for _token in llm.generate(prompt, temp=0.0):  # does not stop at the end-of-text token
+        times.append(time.perf_counter() - start)
+        if len(times) == tokens:
+            break
+    return times
+
+
+def _peak_memory() -> int | None:
+    """The most that was resident, mapped files included; ``None`` where the system does not tell.
+
+    Not ``ru_maxrss``: that starts with the memory of the process that started this one.
+    """
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    return None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
