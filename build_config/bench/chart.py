@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from build_config.bench.report import FIRST_TOKEN, PROMPT_SPEED, SPEED, TOTAL, column, conditions
@@ -21,6 +22,8 @@ _COLOURS = {Device.CPU: "#0072B2", Device.CARD: "#E69F00"}
 _SIMULATED = "#BBBBBB"
 _INK, _FAINT = "#222222", "#666666"
 _PIXELS_PER_INCH = 150
+_NAME_LENGTH = 24
+"""Letters in a line of a name beside its bar."""
 
 
 def draw(report: DeviceReport, path: Path) -> Path:
@@ -36,7 +39,7 @@ def draw(report: DeviceReport, path: Path) -> Path:
     head, foot = 0.75 / height, 0.6 / height
     layout = ConstrainedLayoutEngine(rect=(0.01, foot, 0.98, 1 - head - foot), hspace=0.12, wspace=0.06)
     figure = Figure(figsize=(10, height), dpi=_PIXELS_PER_INCH, layout=layout)
-    panels = figure.subplots(2, 2).flat
+    panels = figure.subplots(2, 2, sharey=True).flat  # the names stand once, on the left
     for axes, metric in zip(panels, _PANELS, strict=True):
         _panel(axes, metric, report, shown)
     figure.text(0.015, 1 - 0.13 / height, title(report), fontsize=14, fontweight="bold", color=_INK, va="top")
@@ -64,7 +67,7 @@ def _panel(axes: Axes, metric: Metric, report: DeviceReport, shown: list[Measure
             linewidth=0,
         )
         if len(values) > 1:
-            axes.plot(values, [place] * len(values), "o", color=_INK, markersize=3.2, alpha=0.7, linewidth=0)
+            axes.plot(values, [place] * len(values), "o", color=_INK, markeredgecolor="white", markersize=4.5)
         bars.append((place, middle, max([middle, *values])))
     farthest = max((most for _, _, most in bars), default=1.0) or 1.0
     for place, middle, most in bars:
@@ -81,9 +84,10 @@ def _panel(axes: Axes, metric: Metric, report: DeviceReport, shown: list[Measure
     better = "higher is better" if metric.higher_is_better else "lower is better"
     axes.set_title(f"{metric.title}, {metric.unit}", loc="left", fontsize=10.5, fontweight="bold", color=_INK)
     axes.set_title(better, loc="right", fontsize=8.5, color=_FAINT)
-    axes.set_yticks(range(len(shown)), [column(report, one) for one in shown], fontsize=9.5)
+    names = ["\n".join(textwrap.wrap(column(report, one), _NAME_LENGTH)) for one in shown]
+    axes.set_yticks(range(len(shown)), names, fontsize=9.5)
     axes.set_ylim(len(shown) - 0.45, -0.55)  # the first one at the top
-    axes.set_xlim(0, farthest * 1.2)
+    axes.set_xlim(0, farthest * 1.25)
     axes.tick_params(axis="y", length=0, colors=_INK)
     axes.tick_params(axis="x", labelsize=8, colors=_FAINT, length=3)
     axes.xaxis.set_major_formatter("{x:,.0f}")
