@@ -65,6 +65,7 @@ CHILDREN = frozenset(
         "bench.child",
         *(f"check_gpu.children.{name}" for name in ("driver", "find", "libraries", "load")),
         "upstream_tests.recorder",
+        "validation.device_checks",
         "validation.probe",
     }
 )

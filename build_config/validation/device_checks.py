@@ -1,0 +1,318 @@
+"""Runs inside the clean environment: computes the same on two devices, and writes down how far apart the results are.
+
+    python -I device_checks.py PLAN.json RESULT.json
+
+Standard library, numpy and ``llama_cpp`` only, nothing of the pipeline. The plan names a ggml device (``CUDA0``) and
+the checks; the result holds what was measured, and nothing of what it means. It is written anew before and after each
+check, because a kernel that fails ends the process: the check that was running then is named in it.
+
+A check is one of four. Tokens, seeds and repetitions are the plan's.
+
+- ``logits``: all logits of a prompt, ``model`` on the device against ``reference`` on the CPU.
+- ``batches``: all logits of a prompt in one batch against the same prompt in small ones, both on the device.
+- ``generation``: the same text twice with one seed, and once with another.
+- ``memory``: what the device has free before a model is loaded, while it is there, and after it was closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import platform
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+CPU = "CPU"
+CONTROL_TOKENS = 3
+"""The first tokens of the vocabulary are no text."""
+DEVICE_TYPES = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accelerator", 4: "meta"}
+"""``enum ggml_backend_dev_type``."""
+
+
+def main(plan_file: str, result_file: str) -> int:
+    """Write the result, whatever happened. The status is 0 when every check could be carried out."""
+    plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
+    result: dict[str, Any] = {"versions": {"python": platform.python_version()}, "checks": {}, "running": None}
+    target = Path(result_file)
+    try:
+        session = Session(plan["device"], result)
+        for check in plan["checks"]:
+            result["running"] = check["name"]
+            _write(target, result)
+            result["checks"][check["name"]] = _attempt(session, check)
+            result["running"] = None
+            _write(target, result)
+    except Exception:  # noqa: BLE001  # what went wrong is the result
+        result["error"] = traceback.format_exc()
+    _write(target, result)
+    failed = "error" in result or any("error" in one for one in result["checks"].values())
+    return 1 if failed else 0
+
+
+def _attempt(session: Session, check: dict[str, Any]) -> dict[str, Any]:
+    """What a check measured, or ``error`` with the reason why it could not."""
+    try:
+        measured: dict[str, Any] = getattr(session, check["check"])(check)
+    except Exception:  # noqa: BLE001  # the other checks are still worth carrying out
+        return {"error": traceback.format_exc()}
+    return measured
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    """Whole or not at all: the process may end at any time."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+    partial.replace(path)
+
+
+class Session:
+    """``llama_cpp``, imported, with one of its devices."""
+
+    def __init__(self, device: str, result: dict[str, Any]) -> None:
+        import llama_cpp  # noqa: PLC0415  # an import that fails is a result, too
+        from llama_cpp import _ctypes_extensions  # noqa: PLC0415
+
+        self.llama_cpp: Any = llama_cpp
+        package = Path(llama_cpp.__file__).resolve().parent
+        result["package"] = str(package)
+        result["versions"]["llama_cpp"] = llama_cpp.__version__
+        self.messages: list[str] = []
+
+        # Upstream's callback drops lines: its table of log levels is that of an older ggml. This one takes everything.
+        @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
+        def collect(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:
+            self.messages.append(text.decode(errors="replace"))
+
+        self.collect = collect  # the library keeps only its address
+        llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+
+        # The bindings have no functions for devices.
+        registry = _ctypes_extensions.load_shared_library("ggml", package / "lib")
+        base = _ctypes_extensions.load_shared_library("ggml-base", package / "lib")
+        self.memory_of = _function(base, "ggml_backend_dev_memory", None, ctypes.c_void_p, *[_SIZE_POINTER] * 2)
+        name_of = _function(base, "ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+        description_of = _function(base, "ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
+        type_of = _function(base, "ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+        count = _function(registry, "ggml_backend_dev_count", ctypes.c_size_t)
+        get = _function(registry, "ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+        handles = {name_of(handle).decode(): handle for handle in (get(index) for index in range(count()))}
+        result["devices"] = [
+            {
+                "name": name,
+                "type": DEVICE_TYPES.get(type_of(handle), "unknown"),
+                "description": description_of(handle).decode(errors="replace"),
+            }
+            for name, handle in handles.items()
+        ]
+        if device not in handles:
+            message = f"ggml has no device {device}, it has {', '.join(handles)}"
+            raise LookupError(message)
+        self.device = device
+        self.handle = handles[device]
+        cards = [one["name"] for one in result["devices"] if one["type"] == "gpu"]
+        self.main_gpu = cards.index(device) if device in cards else -1
+
+    # ---------------------------------------------------------------------------------------------------- the checks
+
+    def logits(self, check: dict[str, Any]) -> dict[str, Any]:
+        """``nmse`` of all logits, ``scale`` (the reference's root mean square), and the logs of both loads."""
+        reference, reference_log = self._compute(
+            CPU, check["reference"], check, batch=check["tokens"], flash=False, repacked=False
+        )
+        computed, log = self._compute(self.device, check["model"], check, batch=check["tokens"], flash=check["flash"])
+        scale = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64))))
+        return {"nmse": nmse(computed, reference), "scale": scale, "reference_log": reference_log, "log": log}
+
+    def batches(self, check: dict[str, Any]) -> dict[str, Any]:
+        """``nmse`` of all logits of small batches against those of one, and the log of a load."""
+        model = check["model"]
+        whole, log = self._compute(self.device, model, check, batch=check["tokens"], flash=check["flash"])
+        pieces, _ = self._compute(self.device, model, check, batch=check["small"], flash=check["flash"])
+        scale = float(np.sqrt(np.mean(np.square(whole, dtype=np.float64))))
+        return {"nmse": nmse(pieces, whole), "scale": scale, "log": log}
+
+    def generation(self, check: dict[str, Any]) -> dict[str, Any]:
+        """``first`` and ``second``, tokens with one seed; ``other``, with the next; the text of the first; its log."""
+        texts = []
+        for seed in (check["seed"], check["seed"], check["seed"] + 1):
+            with self._logged() as log, self._model(check["model"], seed=seed) as llm:
+                tokens = self._generate(llm, check["tokens"])
+                texts.append((tokens, llm.detokenize(tokens).decode(errors="replace"), log))
+        (first, text, log), (second, _, _), (other, _, _) = texts
+        return {"first": first, "second": second, "other": other, "text": text, "log": _placement_lines(log)}
+
+    def memory(self, check: dict[str, Any]) -> dict[str, Any]:
+        """Bytes that are ``free`` at the start and after each cycle; ``loaded`` is the least while a model was there.
+
+        The cycles before the start are the same as those after it, so that what the driver takes once (its context,
+        kernels on their first use, workspaces that are kept) is not counted.
+        """
+        free: list[int] = []
+        loaded: list[int] = []
+        for cycle in range(check["before"] + check["cycles"]):
+            if cycle == check["before"]:
+                free = [self._free()]
+                loaded = []
+            with self._model(check["model"], seed=check["seed"]) as llm:
+                self._generate(llm, check["tokens"])
+                loaded.append(self._free())
+            free.append(self._free())
+        return {"free": free, "loaded": min(loaded), "model": Path(check["model"]).stat().st_size}
+
+    # ------------------------------------------------------------------------------------------------- what they need
+
+    def _compute(
+        self, device: str, model_file: str, check: dict[str, Any], *, batch: int, flash: bool, repacked: bool = True
+    ) -> tuple[NDArray[np.float32], list[str]]:
+        """All logits of the check's prompt, computed on one device and nowhere else; and where the log puts layers.
+
+        A token's logits are taken without their mean, which says nothing: only differences between tokens count.
+        ``repacked`` lets the CPU lay out weights for its own fastest kernels.
+        """
+        api = self.llama_cpp
+        # An empty list keeps the model and all its operations on the CPU, whatever cards there are.
+        handles = (ctypes.c_void_p * 2)(None if device == CPU else self.handle, None)
+        model_params = api.llama_model_default_params()
+        model_params.devices = ctypes.cast(handles, ctypes.c_void_p)
+        model_params.n_gpu_layers = 0 if device == CPU else -1
+        model_params.use_extra_bufts = repacked
+        context_params = api.llama_context_default_params()
+        context_params.n_ctx = check["tokens"]
+        context_params.n_batch = context_params.n_ubatch = batch
+        context_params.n_threads = context_params.n_threads_batch = _cores()
+        context_params.offload_kqv = context_params.op_offload = device != CPU
+        context_params.flash_attn_type = (
+            api.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+        with self._logged() as log, contextlib.ExitStack() as stack:
+            model = api.llama_model_load_from_file(os.fsencode(model_file), model_params)
+            if not model:
+                message = f"{Path(model_file).name} was not loaded: {_last(self.messages)}"
+                raise RuntimeError(message)
+            stack.callback(api.llama_model_free, model)
+            context = api.llama_init_from_model(model, context_params)
+            if not context:
+                message = f"no context for {Path(model_file).name}: {_last(self.messages)}"
+                raise RuntimeError(message)
+            stack.callback(api.llama_free, context)
+            vocabulary = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
+            tokens = _prompt(check["tokens"], vocabulary, check["seed"])
+            logits = np.concatenate(
+                [
+                    self._decode(context, tokens[start : start + batch], start, vocabulary)
+                    for start in range(0, len(tokens), batch)
+                ]
+            )
+        return logits - logits.mean(axis=1, keepdims=True), _placement_lines(log)
+
+    def _decode(self, context: Any, tokens: list[int], start: int, vocabulary: int) -> NDArray[np.float32]:
+        """Logits of each of ``tokens``, whose positions begin at ``start``: a row a token."""
+        api = self.llama_cpp
+        batch = api.llama_batch_init(len(tokens), 0, 1)
+        try:
+            batch.n_tokens = len(tokens)
+            for index, token in enumerate(tokens):
+                batch.token[index] = token
+                batch.pos[index] = start + index
+                batch.n_seq_id[index] = 1
+                batch.seq_id[index][0] = 0
+                batch.logits[index] = 1
+            status = api.llama_decode(context, batch)
+        finally:
+            api.llama_batch_free(batch)
+        if status != 0:
+            message = f"llama_decode ended with {status}: {_last(self.messages)}"
+            raise RuntimeError(message)
+        rows = [api.llama_get_logits_ith(context, index) for index in range(len(tokens))]
+        return np.stack([np.ctypeslib.as_array(row, shape=(vocabulary,)).copy() for row in rows])
+
+    @contextlib.contextmanager
+    def _model(self, file: str, *, seed: int) -> Iterator[Any]:
+        """A model as users load it, but on this one device; closed afterwards."""
+        llm = self.llama_cpp.Llama(
+            file,
+            n_gpu_layers=0 if self.device == CPU else -1,
+            split_mode=self.llama_cpp.LLAMA_SPLIT_MODE_NONE,
+            main_gpu=self.main_gpu,
+            n_ctx=0,  # the model's own
+            seed=seed,  # 0 would be upstream's default
+            n_threads=_cores(),
+            verbose=True,
+        )
+        with contextlib.closing(llm):
+            yield llm
+
+    def _generate(self, llm: Any, count: int) -> list[int]:
+        """Sampled tokens; an end-of-text token does not end them."""
+        tokens: list[int] = []
+        for token in llm.generate(llm.tokenize(b"the card runs"), top_k=0, top_p=1.0, min_p=0.0, temp=1.0):
+            tokens.append(int(token))
+            if len(tokens) == count:
+                break
+        return tokens
+
+    def _free(self) -> int:
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self.memory_of(self.handle, ctypes.byref(free), ctypes.byref(total))
+        return free.value
+
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[list[str]]:
+        """A list that holds, after the block, the lines that were logged in it. They come in pieces."""
+        lines: list[str] = []
+        start = len(self.messages)
+        yield lines
+        lines += "".join(self.messages[start:]).splitlines()
+        del self.messages[start:]
+
+
+def nmse(computed: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
+    """The normalised mean square error: 0 is equal, 1 is as far off as all zeros. ``None`` when it is not finite."""
+    difference = computed.astype(np.float64) - reference.astype(np.float64)
+    with np.errstate(all="ignore"):
+        error = float(np.sum(np.square(difference)) / np.sum(np.square(reference, dtype=np.float64)))
+    return error if np.isfinite(error) else None
+
+
+def _prompt(length: int, vocabulary: int, seed: int) -> list[int]:
+    """Random tokens. The same arguments give the same ones."""
+    random = np.random.default_rng(seed)
+    return [int(token) for token in random.integers(CONTROL_TOKENS, vocabulary, length)]
+
+
+def _placement_lines(log: list[str]) -> list[str]:
+    return [line for line in log if "layer" in line]
+
+
+def _last(messages: list[str]) -> str:
+    return " | ".join("".join(messages).splitlines()[-3:])
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_SIZE_POINTER = ctypes.POINTER(ctypes.c_size_t)
+
+
+def _function(library: Any, name: str, result: Any, *arguments: Any) -> Any:
+    function = getattr(library, name)
+    function.restype = result
+    function.argtypes = arguments
+    return function
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

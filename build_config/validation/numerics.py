@@ -1,0 +1,248 @@
+"""What a card must compute, how far it may be from the CPU, and whether measured values keep to that. Pure.
+
+How far two correct results are apart depends on what each rounds. Errors are given as in upstream's own comparison of
+backends (``tests/test-backend-ops.cpp``): the normalised mean square error, which is 0 for equal results, 1 for zeros
+and 2 for unrelated ones, here over all logits of a prompt. Upstream allows 5e-4 for one matrix product; a model of four
+layers has 25 in a row, whose errors add up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from build_config.check_gpu import placement
+from build_config.check_gpu.placement import LayerPlacement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CPU = "CPU"
+BOUNDS = {"F32": 1e-4, "F16": 1e-3, "BF16": 1e-3}
+"""The largest error of the logits, by the type of the weights.
+
+- F32: a card multiplies in TF32, whose numbers have ten bits after the point like those of F16. A CPU that rounds to
+  F16 before each product is 1.5e-6 from exact arithmetic (measured, docs/measurements/device-checks.md); rounding both
+  factors doubles that. Flash attention adds up in F16, on the CPU too: 1.6e-5 with 512 tokens. The bound leaves a
+  factor of five to the sum of these.
+- F16: a card may also add up in F16. With n terms that costs at most n/2 * 2^-24 a product, 3e-5 for the 1024 of the
+  widest one; the model makes about twenty times that of it, as it does of the 8e-8 of one rounding to F16: 6e-4.
+- BF16: rounding to seven bits puts the CPU 5.2e-5 from exact arithmetic, the card rounds as coarsely, and errors that
+  have nothing to do with one another add: 1e-4. The same bound as for F16, since both tell right from wrong.
+
+A model with one matrix scaled by 1.5 is off by 2e-2 and more, with one zeroed by 7e-2 and more (measured).
+"""
+QUANTISED_BOUND = 5e-3
+"""The same for quantised weights.
+
+Both sides round activations to eight bits, the CPU with one scale for 32 or for 256 of them, a card with one for 32.
+That puts the CPU up to 6e-4 (32) or 1.4e-3 (256) from exact arithmetic with the same weights (measured). Errors that
+have nothing to do with one another add: a card that is as far away itself has 2.8e-3 between them. The weights are the
+same bytes on both sides, so their own rounding is no part of it.
+"""
+MEMORY_BOUND = 8 << 20
+"""Bytes of device memory that may be missing after all cycles of loading and closing.
+
+Cards hand out memory in pieces of 2 MiB: four of them are allowed. If each cycle lost its KV cache (4 MiB) or its
+weights (36 MiB), it would be 20 MiB or more after five.
+"""
+SCALE = (0.1, 10.0)
+"""The reference's root mean square. The models are made for 1; a model that computes zeros or overflows is none."""
+WEIGHTS_SEEN = 0.5
+"""The share of the model's size that must be missing from the free memory while it is loaded: it shows that looking at
+the free memory sees a model at all. Token embeddings stay with the CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One check, as the child gets it (``device_checks.py`` says what each does).
+
+    ``reference`` is the model on the CPU, ``model`` that on the device; both are the same file but in tests. ``kind``
+    is the type of its weights, ``layers`` how many layers it has, the output among them. ``tokens`` is the length of
+    the prompt or of the text, ``small`` that of a small batch, ``before`` and ``cycles`` count loads.
+    """
+
+    name: str
+    check: Literal["logits", "batches", "generation", "memory"]
+    model: Path
+    kind: str
+    layers: int
+    tokens: int
+    reference: Path | None = None
+    flash: bool = False
+    small: int = 8
+    seed: int = 1
+    before: int = 2
+    cycles: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the child does: the checks, on the ggml device of that name."""
+
+    device: str
+    checks: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device of ggml: ``CUDA0``, its type (``gpu``) and what it calls itself."""
+
+    name: str
+    type: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What the child wrote.
+
+    ``checks`` are what each measured, or its ``error``. ``running`` is the check during which the process ended, and
+    ``error`` what kept the child from its checks. ``ending`` says how a process ended that should have gone on.
+    """
+
+    versions: dict[str, str] = field(default_factory=dict)
+    package: str | None = None
+    devices: tuple[Device, ...] = ()
+    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    running: str | None = None
+    error: str | None = None
+    ending: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCheck:
+    """One check, judged. ``measured`` is in ``unit``, and ``None`` when there is no value; ``bound`` may be reached.
+
+    The unit is ``NMSE``, ``tokens`` that differ, or ``bytes``. ``reason`` is set when it did not pass.
+    """
+
+    name: str
+    unit: str
+    measured: float | None
+    bound: float
+    passed: bool
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceChecks:
+    """All checks of one device. ``description`` is the device's own; ``seconds`` is wall time."""
+
+    device: str
+    description: str
+    checks: tuple[DeviceCheck, ...]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Every check passed, and there were some."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+
+def bound(kind: str) -> float:
+    """How far logits may be apart with weights of this type."""
+    return BOUNDS.get(kind, QUANTISED_BOUND)
+
+
+def judge(plan: Plan, measured: Measured) -> tuple[DeviceCheck, ...]:
+    """One judgement for each check of the plan, in its order. What was not measured has failed."""
+    return tuple(_judge(request, measured, plan.device) for request in plan.checks)
+
+
+def _judge(request: Request, measured: Measured, device: str) -> DeviceCheck:
+    values = measured.checks.get(request.name)
+    if values is None or "error" in values:
+        reason = _why_not(request, measured) if values is None else f"not carried out: {_last_line(values['error'])}"
+        return _check(request, None, [reason])
+    value: float | None
+    if request.check == "memory":
+        value = values["free"][0] - min(values["free"][1:])
+        reasons = [*_unseen_memory(request, values)]
+    elif request.check == "generation":
+        value = _differences(values["first"], values["second"])
+        reasons = [*_wrong_texts(request, values), *_wrong_devices(request, values["log"], device)]
+    else:
+        value = values["nmse"]
+        reasons = [*_wrong_numbers(values), *_wrong_places(request, values, device)]
+    return _check(request, value, reasons)
+
+
+def _check(request: Request, value: float | None, reasons: list[str]) -> DeviceCheck:
+    unit, limit = {
+        "logits": ("NMSE", bound(request.kind)),
+        "batches": ("NMSE", bound(request.kind)),
+        "generation": ("tokens", 0.0),
+        "memory": ("bytes", float(MEMORY_BOUND)),
+    }[request.check]
+    if value is not None and not value <= limit:
+        reasons = [f"{value:.3g} {unit} are more than the allowed {limit:.3g}", *reasons]
+    return DeviceCheck(
+        name=request.name,
+        unit=unit,
+        measured=value,
+        bound=limit,
+        passed=value is not None and not reasons,
+        reason="; ".join(reasons) or None,
+    )
+
+
+def _why_not(request: Request, measured: Measured) -> str:
+    if measured.error is not None:
+        return f"not carried out: {_last_line(measured.error)}"
+    how = measured.ending or "ended"
+    if measured.running == request.name:
+        return f"the process {how} during this check"
+    return f"not carried out: the process {how} during {measured.running or 'no check'}"
+
+
+def _wrong_numbers(values: Mapping[str, Any]) -> Iterator[str]:
+    if values["nmse"] is None:
+        yield "the logits are not finite numbers"
+    low, high = SCALE
+    if not low <= values["scale"] <= high:
+        yield f"the logits that it is compared with are of the size {values['scale']:.3g}: nothing to compare with"
+
+
+def _wrong_places(request: Request, values: Mapping[str, Any], device: str) -> Iterator[str]:
+    yield from _wrong_devices(request, values["log"], device)
+    if "reference_log" in values:
+        yield from _wrong_devices(request, values["reference_log"], CPU)
+
+
+def _wrong_devices(request: Request, log: list[str], device: str) -> Iterator[str]:
+    """Comparing the CPU with itself would always pass, so the log must say that each side was where it should be."""
+    where = {layer.layer: layer for layer in placement.parse(log).layers}
+    nowhere = LayerPlacement(layer=0, weights=None, kv_cache=None)
+    for number in range(request.layers):
+        layer = where.get(number, nowhere)
+        if layer.weights != device:
+            yield f"layer {number} was on {layer.weights or 'no known device'}, not on {device}"
+        if number < request.layers - 1 and layer.kv_cache != device:  # the last one is the output: it has no cache
+            yield f"the KV cache of layer {number} was on {layer.kv_cache or 'no known device'}, not on {device}"
+
+
+def _differences(first: list[int], second: list[int]) -> int:
+    return sum(a != b for a, b in zip(first, second, strict=False)) + abs(len(first) - len(second))
+
+
+def _wrong_texts(request: Request, values: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("first", "second", "other"):
+        if len(values[name]) != request.tokens:
+            yield f"{len(values[name])} tokens were generated, not {request.tokens}"
+    if values["first"] == values["other"]:
+        yield "another seed gave the same text: nothing was sampled"
+
+
+def _unseen_memory(request: Request, values: Mapping[str, Any]) -> Iterator[str]:
+    if len(values["free"]) != request.cycles + 1:
+        yield f"{len(values['free']) - 1} cycles were measured, not {request.cycles}"
+    taken = values["free"][0] - values["loaded"]
+    if taken < WEIGHTS_SEEN * values["model"]:
+        yield f"a model of {values['model']} bytes took {taken} bytes of the device while it was loaded"
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "no reason given"

@@ -1,0 +1,59 @@
+"""What the newest wheel of the wheelhouse computes on each card of this machine, held against the CPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config import clean_environment, fetch, machine, pipeline, wheelfile
+from build_config.console import Console
+from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
+from build_config.validation import on_device
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from build_config.validation.numerics import DeviceChecks
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(name="python", scope="module")
+def _python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a clean environment with the wheel."""
+    layout = Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
+    missing = [
+        *([] if machine.nvidia().gpus else ["no NVIDIA card here"]),
+        *([] if any(layout.wheelhouse.glob("*.whl")) else ["no wheel in the wheelhouse: nox -s build_cuda_wheel"]),
+    ]
+    if missing and request.config.getoption("--require-gpu"):
+        pytest.fail("; ".join(missing))
+    if missing:
+        pytest.skip("; ".join(missing))
+    wheel = wheelfile.read(pipeline.newest_wheel(layout))
+    folder = tmp_path_factory.mktemp("installed")
+    fetch.fetch(pipeline.runtime_files(layout), layout.downloads, Console(terminal=False))
+    python = clean_environment.make(folder, layout.locks / "validation.txt", layout.downloads, folder / "log")
+    assert clean_environment.install(wheel, layout.wheelhouse, python, folder / "log") == ()
+    return python
+
+
+@pytest.fixture(name="results", scope="module")
+def _results(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, DeviceChecks]:
+    """By the names of ggml: every card that the driver shows."""
+    devices = [f"CUDA{number}" for number in range(len(machine.nvidia().gpus))]
+    return {device: on_device.run(python, tmp_path_factory.mktemp(device), device=device) for device in devices}
+
+
+@pytest.mark.parametrize("check", ["logits", "batches", "generation", "memory"])
+def test_the_card_computes_what_the_cpu_does(results: dict[str, DeviceChecks], check: str) -> None:
+    judged = [one for result in results.values() for one in result.checks if one.name.startswith(check)]
+    assert judged
+    assert {one.name: one.reason for one in judged if not one.passed} == {}
+
+
+def test_results_of_a_card_are_not_those_of_the_cpu(results: dict[str, DeviceChecks]) -> None:
+    """Not one bit of difference in all types would mean that the CPU was compared with itself."""
+    for result in results.values():
+        assert any(one.measured for one in result.checks if one.name.startswith("logits"))
