@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +52,7 @@ def gather(request: Request, write_model: Callable[[Path], Path]) -> Facts:
         installation = find(request.python, folder)
         if installation.error is not None:
             return Facts(machine=machine, installation=installation)
+        request = replace(request, python=installation.python)
         driver = ask_driver(request.python, folder)
         if installation.package is None:
             return Facts(machine=machine, installation=installation, driver=driver)
@@ -70,7 +72,11 @@ def read_log(file: Path) -> Load:
 
 
 def find(python: str, folder: Path) -> Installation:
-    """Find the package without importing it."""
+    """Find the package without importing it.
+
+    ``python`` is the path of an interpreter, its name, or the folder of an environment.
+    """
+    python = _interpreter(python)
     try:
         ended = child.run(python, "find", (), folder, timeout=SHORT)
     except OSError as error:
@@ -79,6 +85,15 @@ def find(python: str, folder: Path) -> Installation:
         last = ended.output[-1] if ended.output else "it said nothing"
         return Installation(python=python, error=f"{python} cannot be asked: {ended.how}; {last}")
     return Installation(python=python, **ended.merged)
+
+
+def _interpreter(named: str) -> str:
+    """The path of an interpreter, links as they are: that of an environment is a link to another."""
+    for inside in ("bin/python", "Scripts/python.exe"):
+        if Path(named, inside).is_file():
+            return os.path.abspath(Path(named, inside))  # noqa: PTH100  # see above; Path.absolute() keeps the dots
+    # A bare name is looked for on PATH; the processes run in other folders.
+    return os.path.abspath(named) if os.path.dirname(named) else shutil.which(named) or named  # noqa: PTH100, PTH120
 
 
 def read_libraries(installation: Installation) -> Installation:

@@ -545,6 +545,21 @@ def test_a_file_that_is_not_there_is_a_wrong_option(one_file: Path, option: str,
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize("named", ["venv", "venv/bin/python", "./venv/../venv/bin/python"])
+def test_an_environment_can_be_named_from_here(bench: Bench, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.chdir(bench.root)
+    bench.lib.parent.mkdir()
+    (bench.lib.parent / "__init__.py").write_text(
+        "__version__ = '0.2.90'\nraise ImportError('a double')\n", encoding="utf-8"
+    )
+    facts = gather.gather(gather.Request(python=named), synthetic_model.write)
+    assert facts.installation is not None
+    assert facts.installation.python == str(bench.python)
+    assert facts.installation.package == str(bench.lib.parent)
+    assert facts.installation.version == "0.2.90"
+    assert diagnose(facts).code is Code.IMPORT_FAILED
+
+
 def test_an_interpreter_that_does_not_start(tmp_path: Path) -> None:
     facts = gather.gather(gather.Request(python=str(tmp_path / "python")), synthetic_model.write)
     assert diagnose(facts).code is Code.PYTHON_FAILED

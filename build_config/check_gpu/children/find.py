@@ -13,18 +13,20 @@ import re
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
 
 
 def main(result_file: str) -> None:
     """Write one object: the interpreter, the package's folder, the distribution."""
     # A script's own folder comes first on the path; a user's program has no such folder.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+    package = _package()
+    name, version = _distribution()
     result = {
         "python_version": platform.python_version(),
         "site": sysconfig.get_paths()["purelib"],
-        "package": _package(),
-        **_distribution(),
+        "package": package,
+        "distribution": name,
+        "version": version or _own_version(package),
     }
     Path(result_file).write_text(json.dumps(result) + "\n", encoding="utf-8")
 
@@ -37,16 +39,23 @@ def _package() -> str | None:
     return str(Path(spec.origin).parent)
 
 
-def _distribution() -> dict[str, Any]:
-    """Forks go by names like ``llama-cpp-python-cuda``; the plain one wins."""
+def _distribution() -> tuple[str | None, str | None]:
+    """Name and version. Forks go by names like ``llama-cpp-python-cuda``; the plain one wins."""
     found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
         if name.startswith("llama-cpp-python"):
             found.setdefault(name, distribution.version)
-    for name in sorted(found):
-        return {"distribution": name, "version": found[name]}
-    return {"distribution": None, "version": None}
+    return min(found.items(), default=(None, None))
+
+
+def _own_version(package: str | None) -> str | None:
+    """What the package says of itself, for one that was only copied."""
+    if package is None:
+        return None
+    text = Path(package, "__init__.py").read_text(encoding="utf-8", errors="replace")
+    match = re.search(r"""^__version__ = ["']([^"']+)""", text, re.MULTILINE)
+    return match[1] if match else None
 
 
 if __name__ == "__main__":
