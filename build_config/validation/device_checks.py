@@ -132,16 +132,15 @@ class Session:
             CPU, check["reference"], check, batch=check["tokens"], flash=False, repacked=False
         )
         computed, log = self._compute(self.device, check["model"], check, batch=check["tokens"], flash=check["flash"])
-        scale = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64))))
-        return {"nmse": nmse(computed, reference), "scale": scale, "reference_log": reference_log, "log": log}
+        error = nmse(computed, reference)
+        return {"nmse": error, "scale": scale(reference), "reference_log": reference_log, "log": log}
 
     def batches(self, check: dict[str, Any]) -> dict[str, Any]:
         """``nmse`` of all logits of small batches against those of one, and the log of a load."""
         model = check["model"]
         whole, log = self._compute(self.device, model, check, batch=check["tokens"], flash=check["flash"])
         pieces, _ = self._compute(self.device, model, check, batch=check["small"], flash=check["flash"])
-        scale = float(np.sqrt(np.mean(np.square(whole, dtype=np.float64))))
-        return {"nmse": nmse(pieces, whole), "scale": scale, "log": log}
+        return {"nmse": nmse(pieces, whole), "scale": scale(whole), "log": log}
 
     def generation(self, check: dict[str, Any]) -> dict[str, Any]:
         """``first`` and ``second``, tokens with one seed; ``other``, with the next; the text of the first; its log."""
@@ -280,10 +279,17 @@ class Session:
 
 def nmse(computed: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
     """The normalised mean square error: 0 is equal, 1 is as far off as all zeros. ``None`` when it is not finite."""
-    difference = computed.astype(np.float64) - reference.astype(np.float64)
     with np.errstate(all="ignore"):
+        difference = computed.astype(np.float64) - reference.astype(np.float64)
         error = float(np.sum(np.square(difference)) / np.sum(np.square(reference, dtype=np.float64)))
     return error if np.isfinite(error) else None
+
+
+def scale(values: NDArray[np.float32]) -> float | None:
+    """The root mean square. ``None`` when it is not finite."""
+    with np.errstate(all="ignore"):
+        size = float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+    return size if np.isfinite(size) else None
 
 
 def _prompt(length: int, vocabulary: int, seed: int) -> list[int]:

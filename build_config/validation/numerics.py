@@ -99,7 +99,7 @@ class Measured:
     """What the child wrote.
 
     ``checks`` are what each measured, or its ``error``. ``running`` is the check during which the process ended, and
-    ``error`` what kept the child from its checks. ``ending`` says how a process ended that should have gone on.
+    ``error`` what kept the child from its checks. ``ending`` says how the process ended, ``said`` its last words.
     """
 
     versions: dict[str, str] = field(default_factory=dict)
@@ -109,6 +109,7 @@ class Measured:
     running: str | None = None
     error: str | None = None
     ending: str | None = None
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +194,7 @@ def _why_not(request: Request, measured: Measured) -> str:
         return f"not carried out: {_last_line(measured.error)}"
     how = measured.ending or "ended"
     if measured.running == request.name:
-        return f"the process {how} during this check"
+        return f"the process {how} during this check and said: {measured.said or 'nothing'}"
     return f"not carried out: the process {how} during {measured.running or 'no check'}"
 
 
@@ -201,8 +202,8 @@ def _wrong_numbers(values: Mapping[str, Any]) -> Iterator[str]:
     if values["nmse"] is None:
         yield "the logits are not finite numbers"
     low, high = SCALE
-    if not low <= values["scale"] <= high:
-        yield f"the logits that it is compared with are of the size {values['scale']:.3g}: nothing to compare with"
+    if values["scale"] is None or not low <= values["scale"] <= high:
+        yield f"the logits that it is compared with are of the size {values['scale']}: nothing to compare with"
 
 
 def _wrong_places(request: Request, values: Mapping[str, Any], device: str) -> Iterator[str]:

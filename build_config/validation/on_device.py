@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING
 
@@ -90,22 +91,14 @@ def measure(
     except CommandError as error:
         if not isinstance(error.__cause__, TimeoutError):
             raise ValidationError(f"The device checks could not be started: {error.message}", log=log) from error
-        ending = f"was stopped after {timeout:.0f} s"
+        ending, said = f"was stopped after {timeout:.0f} s", ""
     else:
-        ending = f"{completed.ending} and said: {completed.last_words or 'nothing'}"
+        ending, said = completed.ending, completed.last_words
     try:
         measured = jsonio.read(output, Measured) if output.exists() else Measured()
     except StepResultError as error:
         return Measured(error=f"unreadable result: {error.message}")
-    return Measured(
-        versions=measured.versions,
-        package=measured.package,
-        devices=measured.devices,
-        checks=measured.checks,
-        running=measured.running,
-        error=measured.error,
-        ending=ending,
-    )
+    return dataclasses.replace(measured, ending=ending, said=said)
 
 
 def _plain(folder: Path) -> Iterator[Request]:

@@ -78,8 +78,8 @@ def test_sound_values_pass_with_their_measure_and_bound() -> None:
         ("logits", {"nmse": 5.1e-3}, "0.0051 NMSE are more than the allowed 0.005"),
         ("logits", {"nmse": None}, "not finite"),
         ("logits", {"scale": 0.0}, "nothing to compare with"),
-        ("logits", {"scale": math.inf}, "nothing to compare with"),
-        ("logits", {"scale": math.nan}, "nothing to compare with"),
+        ("logits", {"scale": 11.0}, "nothing to compare with"),
+        ("logits", {"scale": None}, "nothing to compare with"),
         ("logits", {"log": ON_CPU}, "layer 0 was on CPU, not on CUDA0"),
         ("logits", {"log": log(output="CPU")}, "layer 2 was on CPU, not on CUDA0"),
         ("logits", {"log": log(cache="CPU")}, "the KV cache of layer 1 was on CPU, not on CUDA0"),
@@ -127,10 +127,11 @@ def test_a_check_that_could_not_be_carried_out_has_failed() -> None:
 
 
 def test_after_a_crash_the_check_that_ran_is_named_and_the_rest_has_failed() -> None:
-    results = judged({"logits": SOUND["logits"]}, running="batches", ending="was ended by signal 6 (Aborted)")
+    ending = "was ended by signal 6 (Aborted)"
+    results = judged({"logits": SOUND["logits"]}, running="batches", ending=ending, said="CUDA error")
     assert {name: check.reason for name, check in results.items()} == {
         "logits": None,
-        "batches": "the process was ended by signal 6 (Aborted) during this check",
+        "batches": "the process was ended by signal 6 (Aborted) during this check and said: CUDA error",
         "generation": "not carried out: the process was ended by signal 6 (Aborted) during batches",
         "memory": "not carried out: the process was ended by signal 6 (Aborted) during batches",
     }
@@ -181,6 +182,11 @@ def test_what_is_no_number_has_no_error(wrong: float) -> None:
     reference = np.array([[3.0, 4.0]], dtype=np.float32)
     assert device_checks.nmse(np.array([[3.0, wrong]], dtype=np.float32), reference) is None
     assert device_checks.nmse(reference, np.zeros_like(reference)) is None
+    assert device_checks.scale(np.array([3.0, wrong], dtype=np.float32)) is None
+
+
+def test_the_size_of_logits_is_their_root_mean_square() -> None:
+    assert device_checks.scale(np.array([[1.0, 7.0], [5.0, 5.0]], dtype=np.float32)) == 5
 
 
 def test_a_prompt_is_text_and_always_the_same() -> None:
