@@ -476,8 +476,12 @@ def bench_simulation(capability: str, layout: Layout, console: Console) -> bench
         folder, include=made_of.include, major=major, cc=made_of.cc, log=layout.logs / bench.LOG
     )
     pretended = simulated_device.SimulatedMachine(capabilities=(archs.as_capability(capability),))
-    changes: dict[str, str | None] = {"CUDA_VISIBLE_DEVICES": None, **doubles.environment(pretended)}
-    return bench.Simulation(capability=pretended.capabilities[0], changes=changes)
+    bare = dataclasses.replace(pretended, fault="no-device")
+    return bench.Simulation(
+        capability=pretended.capabilities[0],
+        changes={"CUDA_VISIBLE_DEVICES": None, **doubles.environment(pretended)},
+        no_device={**doubles.environment(bare)},
+    )
 
 
 def runtime_files(layout: Layout) -> tuple[LockedFile, ...]:

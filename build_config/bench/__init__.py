@@ -47,10 +47,15 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """A device without a card: what it is (``8.9``), and the variables that put a process onto it."""
+    """A device without a card: what it is (``8.9``), and the variables that put a process onto it.
+
+    ``no_device`` are those for a process that finds a driver and no device: a build without a loader of its own cannot
+    even be imported where there is no driver.
+    """
 
     capability: str
     changes: dict[str, str | None]
+    no_device: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,11 +183,14 @@ def _runs(plan: DevicePlan, card: Card, folder: Path, layout: Layout, console: C
             builds.append((build, python, _library_path(python) if build is Build.OTHER else {}))
         elif subject is not None and subject.python is not None:
             builds.append((build, subject.python.absolute(), {}))
-    return tuple(
-        _Run(build, device, python, {**libraries, **changes})
-        for device, changes in devices.items()
-        for build, python, libraries in builds
-    )
+    runs = []
+    for device, changes in devices.items():
+        for build, python, libraries in builds:
+            driver = plan.simulation.no_device if plan.simulation is not None and device is Device.CPU else {}
+            runs.append(
+                _Run(build, device, python, {**libraries, **(driver if build is Build.OTHER else {}), **changes})
+            )
+    return tuple(runs)
 
 
 def _environment(wheel: Wheel, folder: Path, layout: Layout) -> Path:
@@ -305,7 +313,9 @@ def _run_child(one: _Run, request: Path, show: Callable[[], None], log: Path) ->
 def _model_name(plan: DevicePlan) -> str:
     if plan.model is not None:
         return plan.model.name
-    return f"random model {plan.shape.name!r}, {plan.shape.weights / 1e9:.2f} billion weights, {plan.kind}"
+    weights = plan.shape.weights
+    count = f"{weights / 1e9:.1f} billion" if weights >= 1e9 else f"{weights / 1e6:.1f} million"  # noqa: PLR2004
+    return f"random model {plan.shape.name!r}, {count} weights, {plan.kind}"
 
 
 def _name(subject: Subject, build: Build, measured: tuple[Measurement, ...]) -> str:

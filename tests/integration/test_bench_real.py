@@ -210,6 +210,16 @@ def test_two_builds_take_turns_and_are_compared(tmp_path: Path, layout: _Layout)
     assert report.against == "llama-cpp-python 0.3.36, installed elsewhere"
 
 
+def test_a_build_that_needs_a_driver_gets_one_for_the_cpu_too(tmp_path: Path, layout: _Layout) -> None:
+    needs = "import os\nif not os.environ.get('DOUBLE_DRIVER'): raise OSError('libcuda.so.1: cannot open')\n"
+    simulated = dataclasses.replace(simulation(DOUBLE_DRIVER="1"), no_device={"DOUBLE_DRIVER": "1"})
+    other = installed(tmp_path / "other", needs + DOUBLE)
+    report = measure(layout, installed(tmp_path / "ours"), against=other, simulation=simulated)
+
+    assert report.failures == ()
+    assert [ratio.device for ratio in report.ratios] == list(Device)
+
+
 def test_a_build_that_cannot_be_imported_is_a_failure_of_its_own(tmp_path: Path, layout: _Layout) -> None:
     other = installed(tmp_path / "other", "raise OSError('libcuda.so.1: cannot open')")
     report = measure(layout, installed(tmp_path / "ours"), against=other)
