@@ -21,14 +21,14 @@ MODEL = "tiny.gguf"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, print the answer, and return the status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    command_line = parser()
+    options = command_line.parse_args(arguments)
     if options.model is None and options.log is None and not _has_model():
-        parser.error("this copy has no model inside: name one with --model, or use check_gpu.pyz")
+        command_line.error("this copy has no model inside: name one with --model, or use check_gpu.pyz")
     for option in ("model", "log"):
         file = getattr(options, option)
         if file is not None and not file.is_file():
-            parser.error(f"--{option}: there is no file {file}")
+            command_line.error(f"--{option}: there is no file {file}")
     request = gather.Request(
         python=options.python,
         model=options.model,
@@ -47,20 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if answer.well else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    options = argparse.ArgumentParser(
         prog="check_gpu",
         description="Says whether an installed llama-cpp-python uses the card, and if not, why and what mends it.",
         epilog="status: 0 the card is used or there is nothing to mend; 1 there is something to mend",
     )
-    parser.add_argument("--python", default=sys.executable, help="the interpreter to check; default: this one")
-    parser.add_argument("--model", type=Path, help="a GGUF file to load; default: a tiny one of its own")
-    parser.add_argument("--log", type=Path, help="judge this log of llama.cpp; nothing is looked at or loaded")
-    parser.add_argument("--n-gpu-layers", type=int, default=-1, help="as for Llama(); default: all layers")
-    parser.add_argument("--n-ctx", type=int, default=512, help="as for Llama(); default: 512")
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for loading the model; default: 300")
-    parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
-    return parser
+    options.add_argument("--python", default=sys.executable, help="the interpreter to check; default: this one")
+    options.add_argument("--model", type=Path, help="a GGUF file to load; default: a tiny one of its own")
+    options.add_argument("--log", type=Path, help="judge this log of llama.cpp; nothing is looked at or loaded")
+    options.add_argument("--n-gpu-layers", type=int, default=-1, help="as for Llama(); default: all layers")
+    options.add_argument("--n-ctx", type=int, default=512, help="as for Llama(); default: 512")
+    options.add_argument("--timeout", type=float, default=300.0, help="seconds for loading the model; default: 300")
+    options.add_argument("--json", action="store_true", help="one JSON document, for programs")
+    return options
 
 
 def _has_model() -> bool:

@@ -89,9 +89,14 @@ def _no_card_at_all(facts: Facts) -> Diagnosis | None:
 
 
 def _has_no_card(facts: Facts) -> bool:
-    driver = _driver(facts)
-    listed = bool(driver.devices or driver.cards)
-    return facts.machine.card_on_bus is False and not facts.machine.wsl and not listed and driver.failure is None
+    """Whether there is none on the bus, and a driver, if there is one, has nothing to say against it.
+
+    A sandbox can show a bus that is not the machine's; there the driver fails in a way of its own, or cards are hidden.
+    """
+    driver, machine = _driver(facts), facts.machine
+    hidden = driver.problem is None and driver.cards is None and "CUDA_VISIBLE_DEVICES" in machine.variables
+    silent = driver.failure is None and driver.error in {0, _NO_DEVICE} and not (driver.devices or driver.cards)
+    return machine.card_on_bus is False and not machine.wsl and silent and not hidden
 
 
 def _cpu_only(facts: Facts) -> Diagnosis | None:
@@ -263,13 +268,13 @@ def _crashed(facts: Facts) -> Diagnosis | None:
         command = "--timeout SECONDS allows more; nvidia-smi shows whether the card hangs"
         return Diagnosis(Code.TIMED_OUT, sentence, command)
     sentence = f"It crashed while {doing}: {load.ended}"
+    command = remedies.reinstall(_installation(facts), portable=load.signal == "SIGILL")
     if load.signal == "SIGILL":
         sentence += "; this build uses instructions that this CPU lacks"
     elif load.signs.cuda_error:
         sentence += f"; CUDA says: {load.signs.cuda_error}"
-    return Diagnosis(
-        Code.CRASHED, f"{sentence}.", remedies.reinstall(_installation(facts), portable=load.signal == "SIGILL")
-    )
+        command = log_diagnosis.ASK_KERNEL
+    return Diagnosis(Code.CRASHED, f"{sentence}.", command)
 
 
 def _model_not_loaded(facts: Facts) -> Diagnosis | None:

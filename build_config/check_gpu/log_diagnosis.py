@@ -11,6 +11,7 @@ from build_config.check_gpu.result import Code, Diagnosis
 Cause = Callable[[Facts], Optional[Diagnosis]]
 
 ASK_DRIVER = "nvidia-smi  # it fails too? restart the machine, then install the driver again"
+ASK_KERNEL = "sudo dmesg | grep Xid  # lines there: the card or its driver failed, restart; none: report it with --json"
 LOOK = "python check_gpu.pyz --python PYTHON  # where it ran: the log alone does not say more"
 
 
@@ -82,7 +83,7 @@ def _init_failed(facts: Facts) -> Diagnosis | None:
 
 def _other_cuda_error(facts: Facts) -> Diagnosis | None:
     said = _load(facts).signs.cuda_error
-    return Diagnosis(Code.CRASHED, f"CUDA failed: {said}.", LOOK) if said else None
+    return Diagnosis(Code.CRASHED, f"CUDA failed: {said}.", ASK_KERNEL) if said else None
 
 
 def _in_use(facts: Facts) -> Diagnosis | None:

@@ -139,10 +139,9 @@ def _table(load: Load) -> list[str]:
     ]
     lines = []
     if rows:
-        lines = [
-            f"{first:<{_WIDTH}}{second:<12}{third}"
-            for first, second, third in [("layer", "weights", "KV cache"), *rows]
-        ]
+        # A load that broke off has said where the layers were to go, and may not have brought them there.
+        rows.insert(0, ("layer", "weights" if load.stage in {"generate", "done", "log"} else "planned", "KV cache"))
+        lines = [f"{first:<{_WIDTH}}{second:<12}{third}" for first, second, third in rows]
     if placements.buffers:
         lines.append("")
         for name in dict.fromkeys(buffer.name for buffer in placements.buffers):

@@ -218,6 +218,36 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ("CUDA_VISIBLE_DEVICES='-1'", CARD.name),
         "unset CUDA_VISIBLE_DEVICES",
     ),
+    "hidden in a sandbox whose bus shows no card": (
+        facts(
+            machine=machine(card_on_bus=False, variables={"CUDA_VISIBLE_DEVICES": "-1"}),
+            driver=driver(devices=(), error=100, cards=None),
+            load=done(ON_CPU),
+        ),
+        Code.CARD_HIDDEN,
+        ("CUDA_VISIBLE_DEVICES='-1'",),
+        "unset",
+    ),
+    "a driver that does not start in such a sandbox": (
+        facts(
+            machine=machine(card_on_bus=False),
+            driver=driver(devices=(), error=803, cards=None),
+            load=done(ON_CPU),
+        ),
+        Code.DRIVER_BROKEN,
+        ("CUDA error 803",),
+        "nvidia-smi",
+    ),
+    "a driver and nothing for it to drive": (
+        facts(
+            machine=machine(card_on_bus=False, variables={"CUDA_VISIBLE_DEVICES": "0"}),
+            driver=driver(devices=(), error=100, cards=()),
+            load=done(ON_CPU),
+        ),
+        Code.NO_CARD,
+        (),
+        None,
+    ),
     "hidden on Windows": (
         facts(
             machine=machine(system="win32", variables={"CUDA_VISIBLE_DEVICES": ""}), driver=HIDDEN, load=done(ON_CPU)
@@ -372,7 +402,7 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ),
         Code.CRASHED,
         ("while generating", "an illegal memory access"),
-        "--force-reinstall",
+        "dmesg",
     ),
     "no end": (
         facts(load=stopped("load", ended="no answer within 300 seconds")),

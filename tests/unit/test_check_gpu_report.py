@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 
 import pytest
+import typer.main
 
+from build_config.__main__ import app
 from build_config.check_gpu import log, report
+from build_config.check_gpu.__main__ import parser
 from build_config.check_gpu.diagnosis import diagnose
 from build_config.check_gpu.facts import (
     CudaLibrary,
@@ -19,8 +24,12 @@ from build_config.check_gpu.facts import (
     Needed,
 )
 from build_config.check_gpu.layers import ranges
+from build_config.check_gpu.result import NOTHING_TO_MEND, Code
+from build_config.layout import PACKAGE
 
 pytestmark = pytest.mark.unit
+
+DOCUMENT = (PACKAGE.parent / "docs" / "check_gpu.md").read_text(encoding="utf-8")
 
 LINES = (
     "llama_model_load: using device CUDA0 (NVIDIA GeForce RTX 4090) (0000:01:00.0) - 23567 MiB free",
@@ -97,6 +106,14 @@ def test_a_simulated_device_is_not_listed_as_a_card() -> None:
     assert not any(row.startswith("card ") for row in rows)
 
 
+def test_a_load_that_broke_off_shows_what_was_planned() -> None:
+    assert FACTS.load is not None
+    seen = dataclasses.replace(FACTS, load=dataclasses.replace(FACTS.load, stage="load", error="ValueError: no"))
+    text = report.text(seen, diagnose(seen))
+    assert "layer      planned     KV cache\n" in text
+    assert "stopped at stage 'load'\n           ValueError: no\n" in text
+
+
 def test_a_machine_without_anything_is_reported_too() -> None:
     seen = Facts(
         machine=Machine(system="win32", wsl=False, container=None),
@@ -131,3 +148,27 @@ def test_the_document_holds_the_end_of_a_long_log() -> None:
 def test_ranges() -> None:
     assert ranges([3, 0, 1, 2, 7]) == "0-3, 7"
     assert ranges([]) == ""
+
+
+def test_the_document_lists_every_diagnosis_in_order_with_its_remedy() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| [^|]+ \| ([^|]+) \|$", DOCUMENT, re.MULTILINE)
+    assert [code for code, _ in rows] == [code.value for code in Code]
+    for code, remedy in rows:
+        assert remedy.startswith("nothing to mend") is (Code(code) in NOTHING_TO_MEND), code
+
+
+def test_both_doors_have_the_options_of_the_document() -> None:
+    documented = set(re.findall(r"^\| `(--[a-z-]+)", DOCUMENT, re.MULTILINE))
+    alone = {name for action in parser()._actions for name in action.option_strings if name.startswith("--")}
+    command = typer.main.get_group(app).commands["check_gpu"]
+    of_the_pipeline = {name for option in command.params for name in option.opts}
+    assert alone - {"--help"} == documented
+    assert of_the_pipeline - {"--help"} == documented | {"--make-file"}
+
+
+def test_both_doors_have_the_same_defaults() -> None:
+    alone = vars(parser().parse_args([]))
+    command = typer.main.get_group(app).commands["check_gpu"]
+    for option in command.params:
+        if option.name in {"n_gpu_layers", "n_ctx", "timeout", "json", "log", "model"}:
+            assert option.default == alone[option.name], option.name
