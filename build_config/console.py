@@ -126,12 +126,21 @@ class Console:
     def scenarios(self, results: tuple[ScenarioResult, ...]) -> None:
         """One line for each situation in which the wheel was tried; below it what a user would be told there."""
         width = max((len(result.name) for result in results), default=0)
+        said = None
         for result in results:
             colour, word = ("green", "passed") if result.passed else ("bold red", "FAILED")
             self._rich.print(f"    [{colour}]{word}[/] {escape(result.name):<{width}}  {escape(result.shows)}")
-            if result.said:
+            if result.said and result.said != said:
                 self._rich.print(f"           [dim]{escape(result.said)}[/]")
+                said = result.said
             self.findings(result.findings)
+
+    def placements(self, result: ScenarioResult) -> None:
+        """Where each layer and its cache are, and how much memory that took."""
+        rows = tuple((str(layer.layer), layer.weights or "?", layer.kv_cache or "-") for layer in result.placements)
+        self.table("", rows, header=("layer", "weights on", "KV cache on"))
+        sizes = ", ".join(f"{buffer.name} {buffer.purpose} {megabytes(buffer.size)}" for buffer in result.buffers)
+        self.note(f"buffers: {sizes or 'none in the log'}")
 
     def raw(self, text: str) -> None:
         """Text for another program (JSON, a list), printed as it is."""

@@ -385,6 +385,10 @@ def provide_simulation(simulate: str, layout: Layout, console: Console) -> valid
 def show_validation(report: ValidationReport, console: Console) -> None:
     """What was tried and what came of it, then the verdict in its own words."""
     console.scenarios(report.scenarios)
+    for scenario in report.scenarios:
+        if scenario.name == report.decisive:
+            console.note(f"where the layers are, in {scenario.name!r}:")
+            console.placements(scenario)
     console.findings(report.findings)
     console.note(f"verdict: {report.verdict}{VERDICT_NOTES.get(report.verdict, '')}")
 
@@ -404,17 +408,20 @@ def run_upstream_tests(path: Path | None, layout: Layout, console: Console) -> U
             tested, source, archive, wheels_folder=chosen.parent, layout=layout, console=console
         )
         jsonio.write(layout.state / "upstream-tests" / f"{tested.sha256}.json", report)
-    rows = [(one.id, "left out", one.reason) for one in report.left_out]
-    rows += [(test, "passed", "") for test in report.passed]
-    rows += [(one.id, "skipped", one.reason) for one in report.skipped]
-    rows += [(one.id, "FAILED", one.reason) for one in report.failed]
-    console.table("", tuple(rows), header=("test", "", "reason"))
-    counts = f"{len(report.passed)} passed, {len(report.failed)} failed, {len(report.skipped)} skipped by upstream"
-    summary = f"{report.collected} tests of llama-cpp-python {report.upstream}: {counts}"
-    console.note(f"{summary}, {len(report.left_out)} left out because they download a model")
+    for outcome, tests in (("left out", report.left_out), ("skipped", report.skipped), ("FAILED", report.failed)):
+        for test in tests:
+            console.note(f"{outcome}: {test.id} ({test.reason})")
+    counts = (
+        ("passed", str(len(report.passed)), ""),
+        ("failed", str(len(report.failed)), ""),
+        ("skipped", str(len(report.skipped)), "by upstream itself"),
+        ("left out", str(len(report.left_out)), "because they download a model"),
+        ("collected", str(report.collected), f"tests of llama-cpp-python {report.upstream}"),
+    )
+    console.table("", counts)
     if not report.good:
         raise ValidationError(
-            f"{chosen.name} did not pass upstream's own tests: {summary}",
+            f"{chosen.name}: of upstream's own tests {len(report.failed)} failed and {len(report.passed)} passed",
             remedy="the log has what pytest said",
             log=layout.logs / upstream_tests.LOG,
         )

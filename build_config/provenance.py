@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from build_config import jsonio
-from build_config.layout import CANONICAL_WORK_ROOT
+from build_config import jsonio, redaction
 from build_config.model import BuildRecord
 
 if TYPE_CHECKING:
@@ -27,11 +26,6 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 
-# An absolute path: after a compiler's -I or -L or a file: address, or where no word goes on (so not in ``a/b`` and not
-# in ``https://host/a``); on Windows a drive letter in front.
-_ABSOLUTE_PATH = re.compile(
-    r"""(?:(?<=-I)|(?<=-L)|(?<=file://)|(?<![\w./]))(?:/(?!/)|[A-Za-z]:[\\/])[^\s"'<>|;,:=()\[\]]+"""
-)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _MAX_SYMBOLIC_REFS = 5
 
@@ -77,7 +71,7 @@ def make_record(  # noqa: PLR0913  # one keyword for each thing that a record te
         inspection=inspection,
         validation=validation,
     )
-    return jsonio.from_data(_without_paths(jsonio.to_data(record)), BuildRecord)
+    return jsonio.from_data(redaction.without_paths(jsonio.to_data(record)), BuildRecord)
 
 
 def pipeline_version(checkout: Path) -> str:
@@ -116,21 +110,6 @@ def _toolchain(toolchain: Toolchain) -> tuple[tuple[str, str], ...]:
 
 def _described(program: Program) -> str:
     return f"{program.path.name} {program.version} ({program.found_via})"
-
-
-def _without_paths(data: Any) -> Any:
-    if isinstance(data, str):
-        return _ABSOLUTE_PATH.sub(_replacement, data)
-    if isinstance(data, dict):
-        return {key: _without_paths(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_without_paths(value) for value in data]
-    return data
-
-
-def _replacement(match: re.Match[str]) -> str:
-    root = CANONICAL_WORK_ROOT.as_posix()
-    return match[0] if match[0] == root or match[0].startswith(f"{root}/") else "<path>"
 
 
 def _commit(checkout: Path) -> str:

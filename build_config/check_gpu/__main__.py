@@ -15,6 +15,8 @@ from typing import Sequence
 
 from build_config.check_gpu import diagnosis, gather, report
 
+INTERRUPTED = 130
+"""The status after Ctrl-C, as of a shell. The processes that were running are gone by then."""
 MODEL = "tiny.gguf"
 """The model that travels inside the one file, beside this module."""
 
@@ -37,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         n_ctx=options.n_ctx,
         timeout=options.timeout,
     )
-    facts = gather.gather(request, _write_model)
+    try:
+        facts = gather.gather(request, _write_model)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     answer = diagnosis.diagnose(facts)
     if options.json:
         sys.stdout.write(json.dumps(report.document(facts, answer), indent=2) + "\n")

@@ -97,8 +97,8 @@ def describe(status: int) -> tuple[str | None, str | None]:
     """The end of a process in plain words, and its signal."""
     if status == 0:
         return None, None
-    known = _WINDOWS_STATUS.get(status & 0xFFFFFFFF)
-    if known is not None and sys.platform == "win32":
+    known = _WINDOWS_STATUS.get(status & 0xFFFFFFFF)  # Python gives them with and without a sign
+    if known is not None:
         return f"its process was ended by the system ({known[1]})", known[0]
     if status > 0:
         return f"its process ended with status {status}", None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ SHORT = 60.0
 """Seconds for a look at files or at the driver; one that wakes a card takes a few."""
 
 _OURS = ("libggml", "libllama", "libllava", "libmtmd", "ggml", "llama", "llava", "mtmd")
+_VERSION = re.compile(r"(?<=\.so)(\.\d+)+$")
 _LIBRARY_ENDINGS = (".so", ".dll", ".dylib")
 _CUDA_PREFIXES = ("libcudart", "libcublas", "libcuda.", "libnccl", "libnvrtc", "libcufft", "cudart", "cublas", "nvcuda")
 
@@ -99,7 +101,7 @@ def _interpreter(named: str) -> str:
 def read_libraries(installation: Installation) -> Installation:
     """Read the shared libraries of the package: which there are, which hold CUDA code or need CUDA's libraries."""
     package = Path(installation.package or "")
-    files = {path.name: path for path in _library_files(package)}
+    files = _library_files(package)
     read = (read_library(path) for path in files.values())
     return replace(
         installation,
@@ -147,16 +149,22 @@ def try_libraries(installation: Installation, devices: tuple[Device, ...], folde
     return replace(installation, needed=tuple(needed), backend_error=ended.merged.get("backend_error"))
 
 
-def _library_files(package: Path) -> Iterable[Path]:
-    """From the least to the most likely folder: of files with the same name the last is the one that gets loaded."""
+def _library_files(package: Path) -> dict[str, Path]:
+    """The libraries of llama.cpp by name, from the least to the most likely folder: the last of a name is loaded.
+
+    Links become copies in a wheel, so ``libggml.so``, ``libggml.so.0`` and ``libggml.so.0.9.4`` are one.
+    """
     override = os.environ.get("LLAMA_CPP_LIB_PATH")
     folders = [package.parent / "llama_cpp_python.libs", package / "bin", package / "lib64", package, package / "lib"]
+    found: dict[str, Path] = {}
     for folder in [*folders, *([Path(override)] if override else [])]:
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                endings = path.name.endswith(_LIBRARY_ENDINGS) or ".so." in path.name
-                if endings and path.name.startswith(_OURS) and path.is_file():
-                    yield path
+        here: dict[str, Path] = {}
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            name = _VERSION.sub("", path.name)
+            if name.endswith(_LIBRARY_ENDINGS) and name.startswith(_OURS) and path.is_file():
+                here.setdefault(name, path)
+        found.update(here)
+    return found
 
 
 def _own(file: Path) -> Own | None:

@@ -31,6 +31,8 @@ _FIRST_WITHOUT_SUFFIX = 13
 def driver(machine: Machine, *, oldest: str | None = None) -> str:
     """Install or update the driver; ``oldest`` is the version that is needed, like ``580``."""
     wanted = f" {oldest} or later" if oldest else ""
+    if machine.wsl_driver and oldest is None:  # it is there, and the loader does not look where it is
+        return "echo /usr/lib/wsl/lib | sudo tee /etc/ld.so.conf.d/ld.wsl.conf && sudo ldconfig"
     if machine.wsl:
         return f"install the NVIDIA driver{wanted} in Windows, not in WSL ({DRIVERS}), then run: wsl --shutdown"
     if machine.container is not None:

@@ -20,6 +20,8 @@ VARIABLES = (
 )
 """What decides which card or which library is found."""
 
+WSL_LIBRARIES = "usr/lib/wsl/lib"
+
 _NVIDIA = "0x10de"
 _DISPLAY = "0x03"  # the class of graphics cards, with a monitor or without one
 _CONTAINER_FILES = (".dockerenv", "run/.containerenv")
@@ -33,6 +35,7 @@ def look(environment: Mapping[str, str], *, root: Path = Path("/"), system: str 
         system=system,
         distribution=_distribution(root),
         wsl=wsl,
+        wsl_driver=wsl and (root / WSL_LIBRARIES / "libcuda.so.1").exists(),
         container=_container(root) if system == "linux" else None,
         card_on_bus=_card_on_bus(root, system, wsl=wsl),
         variables={name: environment[name] for name in VARIABLES if name in environment},

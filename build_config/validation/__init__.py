@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config import clean_environment, jsonio, synthetic_model
+from build_config import clean_environment, jsonio, redaction, synthetic_model
 from build_config.check_gpu import placement
 from build_config.errors import CommandError, StepResultError, ValidationError
 from build_config.model import ScenarioResult, Severity, ValidationReport, Verdict
@@ -221,7 +221,7 @@ def _try(bench: Bench, scenario: Scenario) -> ScenarioResult:
         launches=result.use.counts["launches"] if result.use is not None else None,
         tokens=result.tokens,
         text=result.text,
-        said=result.said,
+        said=redaction.without_paths((result.said or "").replace(f"{bench.folder}/", "")) or None,
         findings=judge(result, scenario.expected),
         seconds=round(time.monotonic() - start, 3),
     )

@@ -33,6 +33,7 @@ ROUNDING = 0.01 * (1 << 20)
 _OURS = re.compile(r"(lib)?(ggml|llama|mtmd)\b")
 _CUDA_DEVICE = re.compile(r"CUDA\d+")
 _SIMULATED = "SIMULATED"
+_CAUSE = re.compile(r"out of memory|CUDA error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,8 @@ class ProbeResult:
     def said(self) -> str | None:
         """The sentence that a user gets to see when CUDA is not in use, or the end of what went wrong."""
         if self.error is not None:
-            return self.error.strip().splitlines()[-1]
+            causes = [line for line in self.log if _CAUSE.search(line)][:1]
+            return "; ".join((*causes, self.error.strip().splitlines()[-1]))
         reason = (self.cuda_status or {}).get("reason")
         return str(reason) if reason else None
 
@@ -111,7 +113,7 @@ def _differences(result: ProbeResult, expected: Expected) -> Iterator[Finding]:
     yield from _wrong_placement(placement.parse(result.log), expected)
     yield from _wrong_files(result)
     if expected.simulated and expected.cuda:
-        yield from _wrong_use(result.use)
+        yield from _wrong_use(result.use, on_card=expected.on_card > 0)
 
 
 def _wrong_error(result: ProbeResult, pattern: str) -> Iterator[Finding]:
@@ -204,11 +206,11 @@ def _wrong_files(result: ProbeResult) -> Iterator[Finding]:
             yield error("library-from-outside", f"{file.name} was loaded from {file.parent}, not from the package")
 
 
-def _wrong_use(use: SimulatedUse | None) -> Iterator[Finding]:
+def _wrong_use(use: SimulatedUse | None, *, on_card: bool) -> Iterator[Finding]:
     if use is None:
         yield error("device-silent", "The simulated device left no report")
         return
-    if not use.counts["launches"]:
+    if on_card and not use.counts["launches"]:
         yield error("no-launches", "No kernel was launched on the simulated device")
     if use.counts["refused"]:
         yield error("calls-refused", f"{use.counts['refused']} calls were ones that a card refuses")

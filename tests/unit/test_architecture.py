@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "fetch",
             "machine",
             "progress",
+            "redaction",
             "settings",
             "synthetic_model",
             "wheelfile",

@@ -244,6 +244,10 @@ def test_a_probe_result_survives_its_way_through_json() -> None:
         (ON_CPU, "No NVIDIA driver"),
         (ON_CARD, None),
         (dataclasses.replace(ON_CARD, error="Traceback\nValueError: x"), "ValueError: x"),
+        (
+            dataclasses.replace(ON_CARD, error="ValueError: x", log=("a line", "cudaMalloc failed: out of memory")),
+            "cudaMalloc failed: out of memory; ValueError: x",
+        ),
     ],
 )
 def test_what_a_user_gets_to_see(result: ProbeResult, said: str | None) -> None:

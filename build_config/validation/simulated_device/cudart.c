@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PAGE = 4096 };  // pinned memory begins on a page
+
 static _Thread_local int         current_device;
 static _Thread_local cudaError_t last_error;
 static cudaError_t               lost;  // an error that a real context does not recover from
@@ -252,7 +254,7 @@ cudaError_t cudaFree(void * pointer) {
 
 cudaError_t cudaMallocHost(void ** pointer, size_t size) {
     START;
-    *pointer = malloc(size);
+    *pointer = aligned_alloc(PAGE, (size + PAGE - 1) / PAGE * PAGE);
     if (*pointer == NULL) {
         return done(cudaErrorMemoryAllocation);
     }
