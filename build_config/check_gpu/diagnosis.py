@@ -17,12 +17,6 @@ Cause = Callable[[Facts], Optional[Diagnosis]]
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _DRIVER_OLDER_THAN_RUNTIME = 35
 _OTHER_BACKENDS = ("vulkan", "hip", "sycl", "metal", "musa", "opencl")
-_HINTS: tuple[tuple[str, str], ...] = (
-    ("GLIBC", "this build is for a newer system: install one made on this system or on an older one"),
-    ("libgomp.so", "sudo apt install libgomp1  # Fedora: sudo dnf install libgomp"),
-    ("GLIBCXX", "this build needs a newer libstdc++: inside conda, conda install -c conda-forge libstdcxx-ng"),
-    ("No module named", "install what is missing: {python} -m pip install {module}"),
-)
 
 
 def diagnose(facts: Facts) -> Diagnosis:
@@ -247,12 +241,7 @@ def _import_failed(facts: Facts) -> Diagnosis | None:
     if load is None or load.stage != "import" or load.error is None:
         return None
     installation = _installation(facts)
-    command = remedies.reinstall(installation)
-    for sign, hint in _HINTS:
-        if sign in load.error:
-            module = load.error.rpartition("named ")[2].strip("'").split(".")[0]
-            command = hint.format(python=installation.python, module=module)
-            break
+    command = remedies.imports(installation, load.error)
     return Diagnosis(Code.IMPORT_FAILED, f"{_name(installation)} cannot be imported: {load.error}.", command)
 
 

@@ -15,8 +15,9 @@ SIMULATED = "SIMULATED"
 class Machine:
     """Where this runs.
 
-    ``system`` is ``sys.platform``, ``distribution`` the ``ID`` of ``/etc/os-release``. ``wsl_driver``: Windows
-    has put its driver where WSL keeps it, found by the loader or not. ``container`` names what gave it away. ``card_on_bus``: whether the machine has an NVIDIA card at all, driver or not; ``None`` where that cannot
+    ``system`` is ``sys.platform``, ``distribution`` the ``ID`` of ``/etc/os-release``. ``wsl_driver``: Windows has put
+    its driver where WSL keeps it, found by the loader or not. ``container`` names what gave it away. ``card_on_bus``:
+    whether the machine has an NVIDIA card at all, driver or not; ``None`` where that cannot
     be seen. ``variables`` are those of the environment that decide which card or library is found, with their values.
     """
 

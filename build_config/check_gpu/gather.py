@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import Any, Callable
 
 from build_config.check_gpu import child, device_code, elf, log, surroundings
 from build_config.check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Needed, Own

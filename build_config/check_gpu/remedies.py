@@ -27,6 +27,13 @@ _WHEELS = {
 }
 _FIRST_WITHOUT_SUFFIX = 13
 
+_IMPORT_ERRORS: tuple[tuple[str, str], ...] = (
+    ("GLIBC_", "this build is for a newer system: install one made on this system or on an older one"),
+    ("libgomp.so", "sudo apt install libgomp1  # Fedora: sudo dnf install libgomp"),
+    ("GLIBCXX", "this build needs a newer libstdc++: inside conda, conda install -c conda-forge libstdcxx-ng"),
+    ("No module named", "install what is missing: {python} -m pip install {module}"),
+)
+
 
 def driver(machine: Machine, *, oldest: str | None = None) -> str:
     """Install or update the driver; ``oldest`` is the version that is needed, like ``580``."""
@@ -75,6 +82,15 @@ def reinstall(installation: Installation, *, portable: bool = False) -> str:
     wanted = f"{name}=={installation.version}" if installation.version else name
     options = "CMAKE_ARGS=-DGGML_NATIVE=off " if portable else ""
     return f"{options}{_python(installation)} -m pip install --force-reinstall --no-cache-dir '{wanted}'"
+
+
+def imports(installation: Installation, error: str) -> str:
+    """Make ``import llama_cpp`` work again, by what is in its ``error``."""
+    for sign, command in _IMPORT_ERRORS:
+        if sign in error:
+            module = error.rpartition("named ")[2].strip("'").split(".")[0]
+            return command.format(python=installation.python, module=module)
+    return reinstall(installation)
 
 
 def libraries(facts: Facts, missing: Iterable[str]) -> str:

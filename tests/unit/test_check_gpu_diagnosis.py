@@ -190,6 +190,23 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         (),
         "in Windows, not in WSL",
     ),
+    "a driver in WSL that the loader does not find": (
+        facts(machine=machine(wsl=True, wsl_driver=True, card_on_bus=None), driver=NO_DRIVER, load=done(ON_CPU)),
+        Code.DRIVER_MISSING,
+        (),
+        "/usr/lib/wsl/lib",
+    ),
+    "an old driver in WSL": (
+        facts(
+            machine=machine(wsl=True, wsl_driver=True, card_on_bus=None),
+            installation=OURS,
+            driver=driver(cuda="12.4"),
+            load=done(ON_CPU),
+        ),
+        Code.DRIVER_TOO_OLD,
+        (),
+        "580 or later in Windows, not in WSL",
+    ),
     "a stock CUDA build where there is no card": (
         facts(machine=machine(card_on_bus=False), driver=NO_DRIVER, load=CANNOT_IMPORT),
         Code.DRIVER_MISSING,
@@ -375,6 +392,12 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         Code.IMPORT_FAILED,
         ("GLIBC_2.38",),
         "for a newer system",
+    ),
+    "a build for a newer compiler": (
+        facts(load=stopped("import", error="OSError: /lib/libstdc++.so.6: version `GLIBCXX_3.4.32' not found")),
+        Code.IMPORT_FAILED,
+        ("GLIBCXX_3.4.32",),
+        "newer libstdc++",
     ),
     "a module that is missing": (
         facts(load=stopped("import", error="ModuleNotFoundError: No module named 'diskcache'")),

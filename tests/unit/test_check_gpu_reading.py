@@ -217,7 +217,11 @@ def test_the_machine_is_described_with_the_variables_that_matter(tmp_path: Path)
     assert seen.wsl
     assert seen.distribution == "ubuntu"
     assert seen.variables == {"CUDA_VISIBLE_DEVICES": ""}
+    assert not seen.wsl_driver
     assert not surroundings.look({}, root=root, system="win32").wsl
+    assert surroundings.look(
+        {}, root=machine_files(root, {"usr/lib/wsl/lib/libcuda.so.1": ""}), system="linux"
+    ).wsl_driver
 
 
 # ------------------------------------------------------------------------------------------------------ installation
@@ -235,9 +239,18 @@ def test_the_folders_of_older_and_repaired_wheels_are_searched_too(tmp_path: Pat
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     seen = gather.read_libraries(Installation(python="python", package=str(tmp_path / "llama_cpp")))
-    assert seen.libraries == ("libggml-base-1234.so", "libggml.so", "libggml.so.0", "libllama.so")
+    assert seen.libraries == ("libggml-base-1234.so", "libggml.so", "libllama.so")
     assert seen.cuda == ()
     assert seen.own is None
+
+
+def test_of_copies_of_a_library_one_is_read(tmp_path: Path) -> None:
+    """Links become copies in a wheel."""
+    for name in ("bin/libggml-cuda.so", "lib/libggml-cuda.so.0.9.4", "lib/libggml-cuda.so.0", "lib/libggml-cuda.so"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    seen = gather.read_libraries(Installation(python="python", package=str(tmp_path)))
+    assert [library.file for library in seen.cuda] == [str(tmp_path / "lib" / "libggml-cuda.so")]
 
 
 def test_our_wheel_describes_itself(tmp_path: Path) -> None:
@@ -261,6 +274,8 @@ def test_our_wheel_describes_itself(tmp_path: Path) -> None:
         (1, ("its process ended with status 1", None)),
         (-signal.SIGILL, ("its process was ended by SIGILL (illegal instruction)", "SIGILL")),
         (-signal.SIGBUS, ("its process was ended by SIGBUS", "SIGBUS")),
+        (0xC000001D, ("its process was ended by the system (illegal instruction)", "SIGILL")),
+        (0xC0000005 - (1 << 32), ("its process was ended by the system (access violation)", "SIGSEGV")),
         (-99, ("its process was ended by signal 99", "signal 99")),
     ],
 )
