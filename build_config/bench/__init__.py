@@ -150,7 +150,8 @@ def _card(plan: DevicePlan) -> Card:
     if plan.simulation is not None:
         return Card(kind=CardKind.SIMULATED, name=f"device of compute capability {plan.simulation.capability}")
     if not plan.machine.gpus:
-        return Card(kind=CardKind.NONE)
+        nothing = "there is no NVIDIA driver" if plan.machine.driver is None else "the NVIDIA driver lists none"
+        return Card(kind=CardKind.NONE, why=machine.nvidia().problem or nothing)
     visible = results.first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
     named = [gpu.name for gpu in plan.machine.gpus if str(gpu.index) == visible]
     return Card(kind=CardKind.REAL, name=named[0] if named else f"card {visible}")
@@ -164,16 +165,13 @@ def _threads() -> int:
 
 def _runs(plan: DevicePlan, card: Card, folder: Path, layout: Layout, console: Console) -> tuple[_Run, ...]:
     """Make the environments."""
-    visible = results.first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
-    on_card: dict[str, str | None] = {
-        "CUDA_VISIBLE_DEVICES": visible,
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-    }  # the driver's own order
-    if plan.simulation is not None:
-        on_card = plan.simulation.changes
     devices: dict[Device, dict[str, str | None]] = {Device.CPU: {"CUDA_VISIBLE_DEVICES": NO_CARD}}
-    if card.kind is not CardKind.NONE:
-        devices[Device.CARD] = on_card
+    if plan.simulation is not None:
+        devices[Device.CARD] = plan.simulation.changes
+    elif card.kind is CardKind.REAL:
+        visible = results.first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        # Without an order of ours the numbers would not be those of the driver, which named the card.
+        devices[Device.CARD] = {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     builds: list[tuple[Build, Path, dict[str, str]]] = []
     for build, subject in ((Build.OURS, plan.ours), (Build.OTHER, plan.against)):
         if subject is not None and subject.wheel is not None:
@@ -186,10 +184,10 @@ def _runs(plan: DevicePlan, card: Card, folder: Path, layout: Layout, console: C
     runs = []
     for device, changes in devices.items():
         for build, python, libraries in builds:
-            driver = plan.simulation.no_device if plan.simulation is not None and device is Device.CPU else {}
-            runs.append(
-                _Run(build, device, python, {**libraries, **(driver if build is Build.OTHER else {}), **changes})
-            )
+            driver: dict[str, str | None] = {}
+            if plan.simulation is not None and (build, device) == (Build.OTHER, Device.CPU):
+                driver = plan.simulation.no_device
+            runs.append(_Run(build, device, python, {**libraries, **driver, **changes}))
     return tuple(runs)
 
 
@@ -262,7 +260,7 @@ def _rounds(
                 failure = results.problem(result, one.device, tokens=plan.tokens)
                 if failure is not None:
                     failures[one] = failure
-                    console.warn(f"{one.title}: {failure.splitlines()[-1]}")
+                    console.warn(f"{one.title}: {failure}")
                     continue
                 peak = grown if one.device is Device.CARD and plan.simulation is None else None
                 samples[one].append(results.sample(result, prompt_tokens=plan.prompt_tokens, device_peak_bytes=peak))

@@ -30,8 +30,9 @@ def main(request_file: str, result_file: str) -> None:
     messages: list[str] = []
     try:
         _measure(request, result, messages)
-    except Exception:  # noqa: BLE001  # what went wrong is the result
-        result["error"] = traceback.format_exc()
+    except Exception as error:  # noqa: BLE001  # what went wrong is the result
+        traceback.print_exc()  # for the log: it is full of this machine's paths
+        result["error"] = "".join(traceback.format_exception_only(type(error), error))
     result["log"] = "".join(messages).splitlines()
     Path(result_file).write_text(json.dumps(result), encoding="utf-8")
 

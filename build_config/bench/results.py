@@ -41,10 +41,11 @@ class CardKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """``name`` is the driver's (``NVIDIA GeForce RTX 4060``), or what is simulated; empty where there is no card."""
+    """``name`` is the driver's (``NVIDIA GeForce RTX 4060``), or what is simulated; ``why`` says why there is none."""
 
     kind: CardKind
     name: str = ""
+    why: str = ""
 
     @property
     def title(self) -> str:
@@ -56,7 +57,7 @@ class Card:
         """What a reader must know before the figures; ``None`` with a real card."""
         match self.kind:
             case CardKind.NONE:
-                return "no card: the driver lists none, so only the CPU was measured"
+                return f"no card: {self.why}; only the CPU was measured"
             case CardKind.SIMULATED:
                 return (
                     "SIMULATED: there is no card. Kernels do nothing, so the card's column says where the layers and "

@@ -37,7 +37,7 @@ MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=Non
 GPU = GpuDevice(index=0, name="NVIDIA GeForce RTX 4060", capability="8.9", memory=1 << 33)
 REAL = Card(kind=CardKind.REAL, name=GPU.name)
 SIMULATED = Card(kind=CardKind.SIMULATED, name="device of compute capability 8.9")
-NONE = Card(kind=CardKind.NONE)
+NONE = Card(kind=CardKind.NONE, why="there is no NVIDIA driver")
 
 SLOW = Sample(
     load_ms=500,
@@ -247,7 +247,7 @@ def test_without_a_card_the_report_says_so() -> None:
     alone = made(NONE, measured(Device.CPU, SLOW))
 
     assert report.header(alone) == ("", "CPU")
-    assert report.remarks(alone)[0].startswith("no card:")
+    assert report.remarks(alone)[0] == "no card: there is no NVIDIA driver; only the CPU was measured"
     assert "no card" in chart.title(alone)
     assert ("card", "none") in report.conditions(alone)
     assert not [row for row in report.rows(alone) if "card" in row[0]]
