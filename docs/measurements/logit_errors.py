@@ -1,0 +1,101 @@
+"""How far right results are from exact arithmetic, and wrong ones: what the bounds of validation/numerics.py rest on.
+
+    python -m docs.measurements.logit_errors PYTHON
+
+PYTHON is an interpreter whose environment has the wheel. Everything is computed on the CPU, by the device checks' own
+child process. Prints one line a type of weights: the error of the logits against the same weights as float32, the same
+with flash attention, and with flash attention against without; then one line a tensor of the float32 model that was
+multiplied, a column a factor.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from build_config import synthetic_model
+from build_config.synthetic_model import KINDS, SMALL
+from build_config.validation import on_device
+from build_config.validation.numerics import CPU, Plan, Request
+
+CHANGED = (
+    "blk.0.ffn_up.weight",
+    "blk.1.attn_q.weight",
+    "blk.1.attn_v.weight",
+    "blk.3.ffn_down.weight",
+    "output.weight",
+)
+FACTORS = (1.01, 1.1, 1.5, 0.0)
+
+
+def request(name: str, model: Path, reference: Path, *, flash: bool = False) -> Request:
+    """The logits of ``model`` against those of ``reference``, both on the CPU."""
+    return Request(
+        name=name,
+        check="logits",
+        model=model,
+        reference=reference,
+        kind="F32",
+        layers=SMALL.layers + 1,
+        tokens=on_device.PROMPT,
+        flash=flash,
+    )
+
+
+def exact(model: Path) -> Path:
+    """The same weights as float32."""
+    target = synthetic_model.write(model.with_suffix(".exact.gguf"), SMALL)
+    weights = {tensor.name: tensor for tensor in gguf.GGUFReader(model).tensors}
+    for tensor in gguf.GGUFReader(target, "r+").tensors:
+        source = weights[tensor.name]
+        values = gguf.quants.dequantize(source.data, source.tensor_type)
+        tensor.data[:] = np.asarray(values, dtype=np.float32).reshape(tensor.data.shape)
+    return target
+
+
+def scaled(model: Path, name: str, factor: float) -> Path:
+    """A copy with one tensor multiplied."""
+    target = model.with_name(f"{name}-{factor}.gguf")
+    shutil.copyfile(model, target)
+    for tensor in gguf.GGUFReader(target, "r+").tensors:
+        if tensor.name == name:
+            tensor.data[:] *= np.float32(factor)
+    return target
+
+
+def main(python: str) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        models = {kind: synthetic_model.write(folder / f"{kind}.gguf", SMALL, kind=kind) for kind in KINDS}
+        requests = []
+        for kind, model in models.items():
+            reference = exact(model)
+            requests += [
+                request(f"{kind} exact", model, reference),
+                request(f"{kind} flash", model, reference, flash=True),
+                request(f"{kind} itself", model, model, flash=True),
+            ]
+        changes = [(name, factor) for name in CHANGED for factor in FACTORS]
+        plain = models["F32"]
+        requests += [request(f"{name} {factor}", scaled(plain, name, factor), plain) for name, factor in changes]
+        other = synthetic_model.write(folder / "other.gguf", SMALL, seed=1)
+        requests.append(request("another model", other, plain))
+        plan = Plan(device=CPU, checks=tuple(requests))
+        checks = on_device.measure(Path(python), folder, plan).checks
+        for kind in KINDS:
+            errors = [checks[f"{kind} {what}"]["nmse"] for what in ("exact", "flash", "itself")]
+            print(f"| {kind} | {' | '.join(f'{error:.1e}' for error in errors)} |")  # noqa: T201
+        for name in CHANGED:
+            errors = [checks[f"{name} {factor}"]["nmse"] for factor in FACTORS]
+            print(f"| {name} | {' | '.join(f'{error:.1e}' for error in errors)} |")  # noqa: T201
+        print(f"| another model | {checks['another model']['nmse']:.1e} |")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
