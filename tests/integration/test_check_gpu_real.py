@@ -6,6 +6,8 @@ that anything ran on a GPU.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import json
 import os
@@ -171,6 +173,11 @@ class Bench:
         compile_double(self.lib / backend, source, *near, "-l:libggml-base.so", *needs)
         compile_double(self.lib / "libllama.so", LLAMA, *near, f"-l:{backend}")
 
+    def install_linked(self) -> None:
+        """As older releases were: one library beside the package's modules, with CUDA linked into it."""
+        self.install(PACKAGE_CODE.replace(' / "lib"', ""), "0.2.90")
+        compile_double(self.lib.parent / "libllama.so", CUDA_BACKEND + LLAMA, *self.cuda_options)
+
     def install_ours(self) -> None:
         """The real loader, with one CUDA module for 8.9 and one for the CPU."""
         self.install(OUR_PACKAGE_CODE, "0.3.36+cu130.sm89")
@@ -254,13 +261,21 @@ def _check(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Checker:
     return Checker(bench, monkeypatch)
 
 
+def skip_where_found(soname: str) -> None:
+    """The real loader would find the machine's own."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(soname)
+        pytest.skip(f"this machine has {soname}")
+
+
 @pytest.fixture(name="no_driver")
 def _no_driver() -> None:
-    try:
-        __import__("ctypes").CDLL("libcuda.so.1")
-    except OSError:
-        return
-    pytest.skip("this machine has a driver")
+    skip_where_found("libcuda.so.1")
+
+
+@pytest.fixture(name="no_cublas")
+def _no_cublas() -> None:
+    skip_where_found("libcublas.so.13")
 
 
 NEW_DRIVER = {"DOUBLE_CUDA": "13000", "DOUBLE_CAPABILITY": "89"}
@@ -314,6 +329,20 @@ def test_a_stock_cuda_build_in_order_uses_the_card(check: Checker, bench: Bench)
     assert found["libcublas.so.13"] == str(bench.root / "cuda" / "libcublas.so.13")
 
 
+@pytest.mark.usefixtures("no_cublas")
+def test_cuda_that_is_linked_into_an_older_release_is_seen(check: Checker, bench: Bench) -> None:
+    bench.install_linked()
+    checked = check("driver", "cuda", **NEW_DRIVER)
+    assert checked.diagnosis.code is Code.CARD_USED
+    assert checked.facts.installation is not None
+    (library,) = checked.facts.installation.cuda
+    assert library.file == str(bench.lib.parent / "libllama.so")
+    assert library.code == ("89-real",)
+    (bench.root / "cuda" / "libcublas.so.13").unlink()
+    assert check("driver", "cuda", **NEW_DRIVER).diagnosis.code is Code.CUDA_LIBRARY_MISSING
+
+
+@pytest.mark.usefixtures("no_cublas")
 def test_a_stock_cuda_build_without_cublas_cannot_be_imported(check: Checker, bench: Bench) -> None:
     bench.install_stock(cuda=True)
     (bench.root / "cuda" / "libcublas.so.13").unlink()
@@ -434,6 +463,7 @@ def test_our_wheel_with_an_old_driver(check: Checker, bench: Bench) -> None:
     assert "580 or later" in str(checked.facts.load.status_reason)
 
 
+@pytest.mark.usefixtures("no_cublas")
 def test_our_wheel_without_cublas_still_computes(check: Checker, bench: Bench) -> None:
     bench.install_ours()
     (bench.root / "cuda" / "libcublas.so.13").unlink()

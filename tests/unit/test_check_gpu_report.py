@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
+import sys
+from typing import TYPE_CHECKING
 
 import pytest
 import typer.main
 
 from build_config.__main__ import app
 from build_config.check_gpu import log, report
-from build_config.check_gpu.__main__ import parser
+from build_config.check_gpu.__main__ import main, parser
 from build_config.check_gpu.diagnosis import diagnose
 from build_config.check_gpu.facts import (
     CudaLibrary,
@@ -26,6 +29,9 @@ from build_config.check_gpu.facts import (
 from build_config.check_gpu.layers import ranges
 from build_config.check_gpu.result import NOTHING_TO_MEND, Code
 from build_config.layout import PACKAGE
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
@@ -97,6 +103,33 @@ def test_colours_change_nothing_else() -> None:
     for code in ("\033[31m", "\033[1m", "\033[0m"):
         text = text.replace(code, "")
     assert text == EXPECTED
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_colours_are_for_terminals_that_want_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], *, coloured: bool
+) -> None:
+    (tmp_path / "a.log").write_text("\n".join(LINES), encoding="utf-8")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    assert main(["--log", str(tmp_path / "a.log")]) == 1
+    assert ("\033[31m" in screen.getvalue()) is coloured
+    assert "1 of 4 layers are on the CPU" in screen.getvalue()
+
+
+def test_the_status_says_whether_there_is_something_to_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    healthy = [line.replace("device CPU", "device CUDA0").replace("dev = CPU", "dev = CUDA0") for line in LINES]
+    (tmp_path / "a.log").write_text("\n".join(healthy), encoding="utf-8")
+    assert main(["--log", str(tmp_path / "a.log"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["diagnosis"]["code"] == "card-used"
 
 
 def test_a_simulated_device_is_not_listed_as_a_card() -> None:
