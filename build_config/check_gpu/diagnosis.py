@@ -129,7 +129,8 @@ def _driver_missing(facts: Facts) -> Diagnosis | None:
         return None
     sentence = f"No NVIDIA driver can be loaded ({driver.problem})"
     if _has_no_card(facts):
-        sentence += ", and this machine has no NVIDIA card: this build cannot even be imported here"
+        sentence += ", and this machine has no NVIDIA card"
+        sentence += ": this build cannot even be imported here" if _import_failed_at_all(facts.load) else ""
         return Diagnosis(Code.DRIVER_MISSING, f"{sentence}.", _without_card(facts))
     if machine.container is not None and machine.system == "linux":
         sentence = f"This is a container ({machine.container}) that was started without the NVIDIA driver."

@@ -70,7 +70,7 @@ CHILDREN = frozenset(
         "validation.probe",
     }
 )
-"""Run alone, in the clean environment or in a user's: they write down what they see and import nothing of this package."""
+"""Run alone, in the clean environment or a user's: they write down what they see and import nothing of this package."""
 
 STANDS_ALONE = "check_gpu"
 """Cannot use the runner and the console, as it travels without them: it has one module for each of their rights."""
