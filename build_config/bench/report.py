@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,9 @@ REPORTED = (
     "For comparison, as users report it and not measured here: an answer that takes about 4,000 ms on the CPU takes "
     "200 to 500 ms on an RTX 4060."
 )
+
+UNDISTURBED = 0.9
+"""The least share of its threads' cores that an answer on the CPU gets on a quiet machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,19 @@ def rows(report: DeviceReport) -> tuple[tuple[str, ...], ...]:
 def remarks(report: DeviceReport) -> tuple[str, ...]:
     """Sentences to read with the table: what is not what it seems, what failed, how the builds compare."""
     failed = [f"{column(report, one)}: FAILED: {one.failure}" for one in report.failures]
-    return (*((report.notice,) if report.notice else ()), *failed, *map(ratio_line, report.ratios), REPORTED)
+    notice = (report.notice,) if report.notice else ()
+    return (*notice, *failed, *_disturbed(report), *map(ratio_line, report.ratios), REPORTED)
+
+
+def _disturbed(report: DeviceReport) -> Iterator[str]:
+    """llama.cpp's threads spin while they wait: where they did not fill their cores, something else did."""
+    for one in report.measurements:
+        busy = median(sample.cores_busy for sample in one.samples)
+        if one.device is Device.CPU and busy is not None and busy < UNDISTURBED * report.threads:
+            yield (
+                f"{column(report, one)}: {report.threads} threads got {busy:.2f} cores: other programs ran on this "
+                "machine, and without them it is faster"
+            )
 
 
 def ratio_line(ratio: Ratio) -> str:

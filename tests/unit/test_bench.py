@@ -262,6 +262,15 @@ def test_a_failed_measurement_is_no_figure() -> None:
     assert f"| {GPU.name} |" in report.markdown(failed)
 
 
+def test_a_busy_machine_shows_in_the_cores_that_the_threads_got() -> None:
+    quiet = made(NONE, measured(Device.CPU, SLOW))
+    busy = made(NONE, measured(Device.CPU, dataclasses.replace(SLOW, cores_busy=1.2)))
+
+    assert not [remark for remark in report.remarks(quiet) if "other programs" in remark]
+    (said,) = [remark for remark in report.remarks(busy) if "other programs" in remark]
+    assert "2 threads got 1.20 cores" in said
+
+
 def test_what_users_report_is_called_that() -> None:
     (said,) = [remark for remark in report.remarks(on_both()) if "4,000 ms" in remark]
 
