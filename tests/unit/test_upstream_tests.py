@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from build_config import fetch, jsonio, pipeline, upstream_tests
+from build_config.console import Console
 from build_config.errors import ValidationError
 from build_config.upstream_tests import downloads, results
 from build_config.upstream_tests.results import NOT_RUN, Noted, UpstreamTestReport
+from tests import factories, wheels
 
 pytestmark = pytest.mark.unit
 
@@ -169,3 +172,29 @@ def test_a_report_is_good_when_something_ran_and_nothing_failed() -> None:
     assert not report(passed=("p",), failed=(Noted(id="f", reason="r"),)).good
     assert not report().good, "nothing ran"
     assert report(passed=("p",), failed=(Noted(id="f", reason="r"),)).collected == 5
+
+
+@pytest.mark.parametrize(
+    ("done", "message"),
+    [
+        (report(passed=("p",), failed=(Noted(id="f", reason="the sum is wrong"),)), "1 failed and 1 passed"),
+        (report(), "0 failed and 0 passed"),
+    ],
+)
+def test_a_report_that_is_not_good_ends_the_step_and_is_kept(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    done: UpstreamTestReport,
+    message: str,
+) -> None:
+    monkeypatch.setattr(fetch, "fetch", lambda files, *_: tuple(Path(file.filename) for file in files))
+    monkeypatch.setattr(upstream_tests, "run", lambda *_, **__: done)
+    wheel = wheels.write(tmp_path, {}, wheels.wheel_name())
+    layout = factories.layout(tmp_path / "work")
+    with pytest.raises(ValidationError, match=message):
+        pipeline.run_upstream_tests(wheel.path, layout, Console(terminal=False))
+    assert jsonio.read(layout.state / "upstream-tests" / f"{wheel.sha256}.json", UpstreamTestReport) == done
+    output = capsys.readouterr().out
+    assert all(f"FAILED: {test.id} ({test.reason})" in output for test in done.failed)
+    assert "left out: l (r)" in output
