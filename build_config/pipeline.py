@@ -42,6 +42,7 @@ from build_config.bench import chart as bench_chart
 from build_config.bench import report as bench_report
 from build_config.errors import MeasurementError, SettingsError, StepResultError, ValidationError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
+from build_config.bench import results as bench_results
 from build_config.model import (
     BuildRecord,
     InspectionReport,
@@ -460,7 +461,11 @@ def bench_devices(request: DeviceBenchRequest, layout: Layout, console: Console)
     for remark in bench_report.remarks(report):
         console.note(remark)
     console.note(f"device.json, device.md and device.png are in {folder}")
-    slow = [bench_report.ratio_line(ratio) for ratio in report.ratios if not ratio.passed]
+    slow = [
+        bench_report.ratio_line(ratio)
+        for ratio in report.ratios
+        if ratio.passed is False or ratio.unjudged == bench_results.BUSY
+    ]
     failed = [f"{one.device}: {one.failure}" for one in report.failures]
     if slow or failed:
         raise MeasurementError("; ".join(failed + slow), log=layout.logs / bench.LOG)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 CHILD_TIMEOUT = 1800.0
 """Seconds for one measurement."""
+TRIES = 3
+"""For a measurement on the CPU, until other programs leave it its cores."""
 LOG = "bench.log"
 NO_CARD = "-1"
 """``CUDA_VISIBLE_DEVICES`` for a process that is to see no card."""
@@ -108,7 +110,7 @@ def measure_devices(plan: DevicePlan, *, created: datetime, layout: Layout, cons
     with clean_environment.outside(layout.checkout) as folder:
         runs = _runs(plan, card, folder, layout, console)
         model = _provide_model(plan, folder, console)
-        measured = _rounds(plan, runs, _requests(plan, model, threads, folder), layout, console)
+        measured = _rounds(plan, runs, _requests(plan, model, threads, folder), threads, layout, console)
         model_bytes = model.stat().st_size
     return DeviceReport(
         created=created.strftime("%Y-%m-%d %H:%M UTC"),
@@ -125,7 +127,7 @@ def measure_devices(plan: DevicePlan, *, created: datetime, layout: Layout, cons
         rounds=plan.rounds,
         threads=threads,
         measurements=measured,
-        ratios=results.compare(measured, card),
+        ratios=results.compare(measured, card, threads),
     )
 
 
@@ -240,12 +242,18 @@ def _requests(plan: DevicePlan, model: Path, threads: int, folder: Path) -> dict
 
 
 def _rounds(
-    plan: DevicePlan, runs: tuple[_Run, ...], requests: Mapping[Device, Path], layout: Layout, console: Console
+    plan: DevicePlan,
+    runs: tuple[_Run, ...],
+    requests: Mapping[Device, Path],
+    threads: int,
+    layout: Layout,
+    console: Console,
 ) -> tuple[Measurement, ...]:
     """Every run in every round, so that a machine that grows warm or busy meets all of them."""
     samples: dict[_Run, list[results.Sample]] = {one: [] for one in runs}
     versions: dict[_Run, str] = {}
     failures: dict[_Run, str] = {}
+    repeated = dict.fromkeys(runs, 0)
     log = layout.logs / LOG
     with console.progress("Measuring", total=len(runs) * plan.rounds) as bar:
         for number in range(plan.rounds):
@@ -253,17 +261,25 @@ def _rounds(
                 if one in failures:
                     continue
                 done = number * len(runs) + place
-                note = f"{one.title}, round {number + 1} of {plan.rounds}"
-                show = functools.partial(bar.update, done, note=note)
-                result, grown = _run_child(one, requests[one.device], show, log)
-                versions[one] = result.version
-                failure = results.problem(result, one.device, tokens=plan.tokens)
-                if failure is not None:
-                    failures[one] = failure
-                    console.warn(f"{one.title}: {failure}")
-                    continue
-                peak = grown if one.device is Device.CARD and plan.simulation is None else None
-                samples[one].append(results.sample(result, prompt_tokens=plan.prompt_tokens, device_peak_bytes=peak))
+                tries: list[results.Sample] = []
+                while len(tries) < TRIES and all(_is_spoilt(each, one, threads) for each in tries):
+                    again = ", again: the machine was busy" if tries else ""
+                    note = f"{one.title}, round {number + 1} of {plan.rounds}{again}"
+                    result, grown = _run_child(
+                        one, requests[one.device], functools.partial(bar.update, done, note=note), log
+                    )
+                    versions[one] = result.version
+                    failure = results.problem(result, one.device, tokens=plan.tokens)
+                    if failure is not None:
+                        failures[one] = failure
+                        console.warn(f"{one.title}: {failure}")
+                        break
+                    peak = grown if one.device is Device.CARD and plan.simulation is None else None
+                    tries.append(results.sample(result, prompt_tokens=plan.prompt_tokens, device_peak_bytes=peak))
+                else:
+                    repeated[one] += len(tries) - 1
+                    # By the cores that it got, not by how fast it was: nothing is chosen by its outcome.
+                    samples[one].append(max(tries, key=lambda each: each.cores_busy))
     return tuple(
         Measurement(
             build=one.build,
@@ -271,9 +287,14 @@ def _rounds(
             version=versions[one],
             samples=tuple(samples[one]),
             failure=failures.get(one),
+            repeated=repeated[one],
         )
         for one in runs
     )
+
+
+def _is_spoilt(sample: results.Sample, one: _Run, threads: int) -> bool:
+    return results.is_disturbed(sample.cores_busy, one.device, threads)
 
 
 def _run_child(one: _Run, request: Path, show: Callable[[], None], log: Path) -> tuple[ChildResult, int | None]:

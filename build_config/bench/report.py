@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from build_config.bench.results import Build, CardKind, Device, Sample, median
+from build_config.bench.results import BUSY, Build, CardKind, Device, Sample, is_disturbed, median
 
 if TYPE_CHECKING:
     from build_config.bench.results import DeviceReport, Measurement, Ratio
@@ -15,9 +15,6 @@ REPORTED = (
     "For comparison, as users report it and not measured here: an answer that takes about 4,000 ms on the CPU takes "
     "200 to 500 ms on an RTX 4060."
 )
-
-UNDISTURBED = 0.9
-"""The least share of its threads' cores that an answer on the CPU gets on a quiet machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,20 +81,18 @@ def remarks(report: DeviceReport) -> tuple[str, ...]:
 
 
 def _disturbed(report: DeviceReport) -> Iterator[str]:
-    """llama.cpp's threads spin while they wait: where they did not fill their cores, something else did."""
     for one in report.measurements:
+        if one.repeated:
+            yield f"{column(report, one)}: measured {one.repeated} times again, as {BUSY}"
         busy = median(sample.cores_busy for sample in one.samples)
-        if one.device is Device.CPU and busy is not None and busy < UNDISTURBED * report.threads:
-            yield (
-                f"{column(report, one)}: {report.threads} threads got {busy:.2f} cores: other programs ran on this "
-                "machine, and without them it is faster"
-            )
+        if is_disturbed(busy, one.device, report.threads):
+            yield f"{column(report, one)}: {report.threads} threads got {busy:.2f} cores, as {BUSY}: alone it is faster"
 
 
 def ratio_line(ratio: Ratio) -> str:
     """One comparison with its verdict."""
-    if ratio.limit is None:
-        verdict = "not judged: the device is SIMULATED"
+    if ratio.unjudged:
+        verdict = f"not judged: {ratio.unjudged}"
     else:
         verdict = f"{'passed' if ratio.passed else 'FAILED'}, the limit is {ratio.limit:.2f}"
     return (

@@ -107,23 +107,31 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """All rounds of one build on one device. With ``failure`` there is nothing to be read from ``samples``."""
+    """All rounds of one build on one device. With ``failure`` there is nothing to be read from ``samples``.
+
+    ``repeated`` counts processes that were measured again because other programs took their cores.
+    """
 
     build: Build
     device: Device
     version: str
     samples: tuple[Sample, ...]
     failure: str | None = None
+    repeated: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """Generated tokens per second, ours over the other's, by the medians. ``limit`` is ``None`` where none applies."""
+    """Generated tokens per second, ours over the other's, by the medians.
+
+    ``unjudged`` says why the ratio means nothing, where that is so.
+    """
 
     device: Device
     ours: float
     other: float
-    limit: float | None
+    limit: float
+    unjudged: str | None = None
 
     @property
     def value(self) -> float:
@@ -131,11 +139,15 @@ class Ratio:
         return self.ours / self.other
 
     @property
-    def passed(self) -> bool:
-        """Not slower than the limit allows."""
-        return self.limit is None or self.value >= self.limit
+    def passed(self) -> bool | None:
+        """Whether ours is not slower than the limit allows; ``None`` where nothing can be said."""
+        return None if self.unjudged else self.value >= self.limit
 
 
+UNDISTURBED = 0.9
+"""The least share of its threads' cores that an answer on the CPU gets on a quiet machine: waiting threads spin."""
+SIMULATED = "the device is SIMULATED"
+BUSY = "other programs ran on this machine"
 LIMITS = {Device.CPU: 0.95, Device.CARD: 0.98}
 """The least ratio: CPU figures vary more from run to run."""
 
@@ -223,19 +235,24 @@ def median(values: Iterable[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def compare(measurements: Iterable[Measurement], card: Card) -> tuple[Ratio, ...]:
-    """Ours over the other's, for each device on which both were measured; a simulated card is not judged."""
-    speeds = {
-        (one.build, one.device): median(sample.speed for sample in one.samples)
-        for one in measurements
-        if one.failure is None
-    }
+def is_disturbed(cores_busy: float | None, device: Device, threads: int) -> bool:
+    """Whether other programs took the cores of an answer on the CPU; on the card nobody can tell."""
+    return device is Device.CPU and cores_busy is not None and cores_busy < UNDISTURBED * threads
+
+
+def compare(measurements: Iterable[Measurement], card: Card, threads: int) -> tuple[Ratio, ...]:
+    """Ours over the other's, for each device on which both were measured."""
+    measured = {(one.build, one.device): one for one in measurements if one.samples and one.failure is None}
     ratios = []
     for device in Device:
-        ours, other = speeds.get((Build.OURS, device)), speeds.get((Build.OTHER, device))
-        if ours is not None and other is not None:
-            judged = device is Device.CPU or card.kind is CardKind.REAL
-            ratios.append(Ratio(device=device, ours=ours, other=other, limit=LIMITS[device] if judged else None))
+        pair = [measured[build, device] for build in Build if (build, device) in measured]
+        if len(pair) < len(Build):
+            continue
+        unjudged = SIMULATED if device is Device.CARD and card.kind is CardKind.SIMULATED else None
+        if any(is_disturbed(median(each.cores_busy for each in one.samples), device, threads) for one in pair):
+            unjudged = BUSY
+        ours, other = (statistics.median(each.speed for each in one.samples) for one in pair)
+        ratios.append(Ratio(device=device, ours=ours, other=other, limit=LIMITS[device], unjudged=unjudged))
     return tuple(ratios)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from build_config import jsonio, machine, pipeline
-from build_config.bench import DevicePlan, Simulation, Subject, chart, measure_devices
+from build_config.bench import TRIES, DevicePlan, Simulation, Subject, chart, measure_devices, results
 from build_config.bench.results import Build, Card, CardKind, Device, DeviceReport, Measurement, Sample, compare
 from build_config.console import Console
 from build_config.errors import MeasurementError
@@ -92,6 +92,12 @@ class _Layout(Layout):
     @property
     def locks(self) -> Path:
         return self.work_root / "locks"
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The double sleeps, as if other programs had all the cores: it would be measured again and again."""
+    monkeypatch.setattr(results, "UNDISTURBED", 0.0)
 
 
 @pytest.fixture
@@ -210,6 +216,18 @@ def test_two_builds_take_turns_and_are_compared(tmp_path: Path, layout: _Layout)
     assert report.against == "llama-cpp-python 0.3.36, installed elsewhere"
 
 
+def test_what_other_programs_spoilt_is_measured_again_and_not_judged(
+    tmp_path: Path, layout: _Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "UNDISTURBED", 0.9)
+    ours = installed(tmp_path / "ours")
+    report = measure(layout, ours, against=ours, simulation=simulation())
+
+    assert [one.repeated for one in report.measurements] == [TRIES - 1, TRIES - 1, 0, 0]
+    assert [len(one.samples) for one in report.measurements] == [1, 1, 1, 1]
+    assert [ratio.unjudged for ratio in report.ratios] == [results.BUSY, results.SIMULATED]
+
+
 def test_a_build_that_needs_a_driver_gets_one_for_the_cpu_too(tmp_path: Path, layout: _Layout) -> None:
     needs = "import os\nif not os.environ.get('DOUBLE_DRIVER'): raise OSError('libcuda.so.1: cannot open')\n"
     simulated = dataclasses.replace(simulation(DOUBLE_DRIVER="1"), no_device={"DOUBLE_DRIVER": "1"})
@@ -319,7 +337,7 @@ def drawn(tmp_path: Path, card: str, *, failure: str | None = None, other: bool 
         rounds=3,
         threads=2,
         measurements=measurements,
-        ratios=compare(measurements, CARDS[card]),
+        ratios=compare(measurements, CARDS[card], 2),
     )
     return chart.draw(report, tmp_path / "new" / "chart.png").read_bytes()
 
