@@ -70,6 +70,12 @@ def check_gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def simulate(session: nox.Session) -> None:
+    """Run a command on a simulated device: `-- 8.9 -- python script.py`. Never a card."""
+    step(session, "simulate")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure what a wheel gives: `-- device` takes the same prompt to the CPU and to the card."""
     step(session, "bench", requirements="bench.txt")

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from build_config import check_gpu_file, jsonio, lock, pipeline, synthetic_model, workroot
+from build_config import check_gpu_file, jsonio, lock, pipeline, synthetic_model, trials, workroot
 from build_config import doctor as doctor_step
 from build_config.check_gpu import diagnosis, gather, report
 from build_config.console import Console, duration, megabytes
 from build_config.errors import InterruptedRunError, PipelineError, SettingsError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
+from build_config.validation.simulated_device import DEFAULT_MEMORY, FAULTS
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -133,7 +134,7 @@ def validate(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Install a wheel into a clean environment, use it in every situation, and say where its layers are."""
-    pipeline.validate(wheel, _layout(work_root), Console(), simulate=simulate, require_gpu=require_gpu)
+    trials.validate(wheel, _layout(work_root), Console(), simulate=simulate, require_gpu=require_gpu)
 
 
 @app.command(name="upstream_tests")
@@ -142,7 +143,7 @@ def upstream_tests(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Run llama-cpp-python's own tests with a wheel, but for those that download a model."""
-    pipeline.run_upstream_tests(wheel, _layout(work_root), Console())
+    trials.run_upstream_tests(wheel, _layout(work_root), Console())
 
 
 @bench.command(name="device")
@@ -171,7 +172,7 @@ def bench_device(  # noqa: PLR0913, PLR0917  # one parameter an option
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Answer the same prompt on the CPU and on the card, and compare: times, speed, memory, load."""
-    request = pipeline.DeviceBenchRequest(
+    request = trials.DeviceBenchRequest(
         wheel=wheel,
         model=model,
         synthetic=synthetic.value,
@@ -183,7 +184,20 @@ def bench_device(  # noqa: PLR0913, PLR0917  # one parameter an option
         simulate=simulate,
         out=out,
     )
-    pipeline.bench_devices(request, _layout(work_root), Console())
+    trials.bench_devices(request, _layout(work_root), Console())
+
+
+@app.command()
+def simulate(
+    capabilities: Annotated[str, typer.Argument(help="One compute capability a device: 8.9, or 8.9,7.5.")],
+    command: Annotated[list[str], typer.Argument(help="What to run there, behind two dashes.")],
+    fault: Annotated[str | None, typer.Option(help=f"One of: {', '.join(FAULTS)}; out-of-memory:BYTES.")] = None,
+    memory: Annotated[int, typer.Option(min=1, help="Bytes of each device.")] = DEFAULT_MEMORY,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Run a command on a simulated device, which is never a card: its kernels do nothing."""
+    devices = trials.simulated_machine(capabilities, fault, memory)
+    raise typer.Exit(trials.simulate(devices, tuple(command), _layout(work_root), Console()))
 
 
 @app.command()

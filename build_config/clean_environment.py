@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from build_config.errors import CommandError, ValidationError
-from build_config.model import Finding, Severity
+from build_config.reports import Finding, Severity
 from build_config.runner import Command, run
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from build_config.model import Finding, ScenarioResult, Severity, StepTiming
+from build_config.reports import Finding, ScenarioResult, Severity, StepTiming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

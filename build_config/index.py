@@ -16,10 +16,11 @@ from urllib.parse import quote
 
 from build_config import jsonio
 from build_config.errors import InspectionError, StepResultError, ValidationError
-from build_config.model import BuildRecord, Verdict
+from build_config.reports import BuildRecord, Verdict
 
 if TYPE_CHECKING:
-    from build_config.model import Finding, InspectionReport, ValidationReport, Wheel
+    from build_config.model import Wheel
+    from build_config.reports import Finding, InspectionReport, ValidationReport
 
 PAGE = "index.html"
 _PART = ".part"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
 from packaging.version import Version
-
-from build_config.check_gpu.placement import Buffer, LayerPlacement
 
 PlatformName = Literal["linux-x86_64", "win-amd64"]
 
@@ -284,23 +281,6 @@ class LibraryPolicy:
     licences: tuple[str, ...]
 
 
-class Severity(StrEnum):
-    """How bad a finding is. Any ``error`` keeps a wheel from being published."""
-
-    ERROR = "error"
-    WARNING = "warning"
-    NOTE = "note"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that inspection or validation saw. ``code`` is stable and greppable, like ``rpath-outside``."""
-
-    code: str
-    severity: Severity
-    message: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelDeclaration:
     """What a wheel claims to be; inspection holds the file against it."""
@@ -310,29 +290,6 @@ class WheelDeclaration:
     cuda: str
     forbidden_paths: tuple[str, ...]
     max_size: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InspectionReport:
-    """All findings about one wheel, by digest. ``checks`` names every check that ran."""
-
-    wheel_sha256: str
-    checks: tuple[str, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def passed(self) -> bool:
-        """No finding is an error, and checks did run."""
-        return bool(self.checks) and all(f.severity is not Severity.ERROR for f in self.findings)
-
-
-class Verdict(StrEnum):
-    """Where the layers of a wheel were seen to run. ``gpu-verified`` needs a real card."""
-
-    GPU_VERIFIED = "gpu-verified"
-    SIMULATED_DEVICE_VERIFIED = "simulated-device-verified"
-    CPU_FALLBACK_VERIFIED = "cpu-fallback-verified"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,96 +320,3 @@ class Machine:
     glibc: str
     driver: Driver | None
     gpus: tuple[GpuDevice, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScenarioResult:
-    """What came of one situation in which the wheel was used.
-
-    ``shows`` is what a pass means, ``simulated`` the compute capabilities of devices that were no cards; empty on the
-    machine's own. ``shard`` and ``cpu_variant`` are the backends in use. ``text`` is what the tiny random model
-    generated: noise, kept to show that it ran. ``launches`` are kernels counted by a simulated device. ``said`` is the
-    sentence that a user gets to see when CUDA is not in use, or the end of what went wrong.
-    """
-
-    name: str
-    shows: str
-    simulated: tuple[str, ...]
-    shard: str | None
-    cpu_variant: str | None
-    placements: tuple[LayerPlacement, ...]
-    offloaded: tuple[int, int] | None
-    buffers: tuple[Buffer, ...]
-    launches: int | None
-    tokens: int
-    text: str
-    said: str | None
-    findings: tuple[Finding, ...]
-    seconds: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether it came out as it must."""
-        return not self.findings
-
-    @property
-    def on_card(self) -> bool:
-        """Whether every layer was on a CUDA device, real or simulated."""
-        return bool(self.placements) and all((each.weights or "").startswith("CUDA") for each in self.placements)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationReport:
-    """What happened when the wheel was installed and used.
-
-    ``decisive`` names the scenario that the verdict speaks of. ``findings`` are those that belong to no scenario.
-    """
-
-    wheel_sha256: str
-    verdict: Verdict
-    machine: Machine
-    scenarios: tuple[ScenarioResult, ...]
-    decisive: str | None
-    findings: tuple[Finding, ...]
-    seconds: float
-
-    def all_findings(self) -> tuple[Finding, ...]:
-        """Those of the whole and those of each scenario, which they name."""
-        of_scenarios = (
-            Finding(code=finding.code, severity=finding.severity, message=f"{scenario.name}: {finding.message}")
-            for scenario in self.scenarios
-            for finding in scenario.findings
-        )
-        return (*self.findings, *of_scenarios)
-
-
-# ------------------------------------------------------------------------------------------------------ record
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepTiming:
-    """Wall seconds of one step."""
-
-    step: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildRecord:
-    """Everything that went into a wheel and everything seen of it; published beside it."""
-
-    wheel: str
-    version: str
-    sha256: str
-    size: int
-    created: str
-    pipeline: str
-    sources_locked: bool
-    llama_cpp_commit: str
-    locks: tuple[tuple[str, str], ...]
-    toolchain: tuple[tuple[str, str], ...]
-    units: tuple[UnitKey, ...]
-    shards: tuple[Shard, ...]
-    steps: tuple[StepTiming, ...]
-    inspection: InspectionReport
-    validation: ValidationReport

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -17,7 +16,6 @@ import psutil
 
 from build_config import (
     archs,
-    bench,
     compilation,
     fetch,
     index,
@@ -29,38 +27,23 @@ from build_config import (
     repair,
     settings,
     sources,
-    synthetic_model,
     toolchain,
     units,
-    upstream_tests,
     validation,
     wheel,
     wheelfile,
     workroot,
 )
-from build_config.bench import chart as bench_chart
-from build_config.bench import report as bench_report
-from build_config.errors import MeasurementError, SettingsError, StepResultError, ValidationError
+from build_config.errors import SettingsError, StepResultError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
-from build_config.bench import results as bench_results
-from build_config.model import (
-    BuildRecord,
-    InspectionReport,
-    SourceTree,
-    ValidationReport,
-    Verdict,
-    Wheel,
-    WheelDeclaration,
-)
+from build_config.model import SourceTree, Wheel, WheelDeclaration
+from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
 from build_config.toolchain import cuda_pypi, cuda_system, gcc
-from build_config.validation import simulated_device
 
 if TYPE_CHECKING:
-    from build_config.bench.results import DeviceReport
     from build_config.console import Console
     from build_config.layout import Layout
     from build_config.model import BuildUnit, CudaToolkit, LockedFile, Machine, Toolchain, ToolkitLock
-    from build_config.upstream_tests.results import UpstreamTestReport
     from build_config.wheel import WheelPlan
 
 LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
@@ -69,8 +52,6 @@ SYSTEM = "system"
 PLATFORM: Literal["linux-x86_64"] = "linux-x86_64"
 WHEEL_DIGEST = "wheel.json"
 """Beside a wheel in the store: its digest when it was put there."""
-EVERY_SHARD = "every"
-"""``--simulate`` for one device a shard."""
 VERDICT_NOTES = {
     Verdict.SIMULATED_DEVICE_VERIFIED: " (no card: the CUDA backend came up on a simulated device, where kernels do"
     " nothing)",
@@ -89,26 +70,6 @@ class BuildRequest:
     launcher: LauncherChoice = "auto"
     jobs: int | None = None
     require_gpu: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceBenchRequest:
-    """What to measure. ``model`` is a file, else a random one named in ``synthetic_model.SHAPES`` is made.
-
-    ``against`` is a wheel or the interpreter of an environment. ``simulate`` is the compute capability of a device that
-    is no card.
-    """
-
-    wheel: Path | None = None
-    model: Path | None = None
-    synthetic: str = "1b"
-    kind: str = "Q4_K_M"
-    against: Path | None = None
-    prompt_tokens: int = 256
-    tokens: int = 64
-    rounds: int = 3
-    simulate: str | None = None
-    out: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,45 +305,6 @@ def validate_wheel(
     return report
 
 
-def validate(
-    path: Path | None, layout: Layout, console: Console, *, simulate: str | None = None, require_gpu: bool = False
-) -> ValidationReport:
-    """Validate a wheel file, by default the newest of the wheelhouse. Raises ``ValidationError`` when it fails.
-
-    ``simulate`` is the compute capability of a simulated device (``8.9``), ``every`` for one a shard of the wheel.
-    """
-    chosen = path or newest_wheel(layout)
-    if simulate and require_gpu:
-        message = "--simulate and --require-gpu contradict each other: a simulated device is never a GPU"
-        raise SettingsError(message, remedy="leave one of them out")
-    with workroot.claim(layout, purpose=f"validate {chosen.name}", console=console):
-        needed = runtime_files(layout)
-        fetch.fetch(needed, layout.downloads, console)
-        report = validation.validate(
-            wheelfile.read(chosen),
-            wheels_folder=chosen.parent,
-            downloads=layout.downloads,
-            layout=layout,
-            machine=machine.describe(),
-            simulation=provide_simulation(simulate, layout, console) if simulate else None,
-            require_gpu=require_gpu,
-            console=console,
-        )
-    show_validation(report, console)
-    if report.verdict is Verdict.FAILED:
-        problems = "; ".join(finding.message for finding in report.all_findings())
-        raise ValidationError(f"{chosen.name} did not pass: {problems}", log=layout.logs / "validation.log")
-    return report
-
-
-def provide_simulation(simulate: str, layout: Layout, console: Console) -> validation.Simulation:
-    """What a simulated device is compiled with: the locked toolkit's headers and the host compiler."""
-    capability = None if simulate == EVERY_SHARD else archs.as_capability(simulate)
-    toolkit = provide_toolkit(BuildRequest().cuda, layout, console)
-    cc = gcc.find(None, os.environ).cc.path
-    return validation.Simulation(include=toolkit.root / "include", cc=str(cc), capability=capability)
-
-
 def show_validation(report: ValidationReport, console: Console) -> None:
     """What was tried and what came of it, then the verdict in its own words."""
     console.scenarios(report.scenarios)
@@ -392,108 +314,6 @@ def show_validation(report: ValidationReport, console: Console) -> None:
             console.placements(scenario)
     console.findings(report.findings)
     console.note(f"verdict: {report.verdict}{VERDICT_NOTES.get(report.verdict, '')}")
-
-
-def run_upstream_tests(path: Path | None, layout: Layout, console: Console) -> UpstreamTestReport:
-    """Run upstream's own tests with a wheel file, by default the newest of the wheelhouse; the report is kept.
-
-    Raises ``ValidationError`` when one fails or none ran.
-    """
-    chosen = path or newest_wheel(layout)
-    with workroot.claim(layout, purpose=f"upstream tests of {chosen.name}", console=console):
-        source = lock.read_source_lock(layout)
-        (archive,) = fetch.fetch((source.file,), layout.downloads, console)
-        fetch.fetch(runtime_files(layout), layout.downloads, console)
-        tested = wheelfile.read(chosen)
-        report = upstream_tests.run(
-            tested, source, archive, wheels_folder=chosen.parent, layout=layout, console=console
-        )
-        jsonio.write(layout.state / "upstream-tests" / f"{tested.sha256}.json", report)
-    for outcome, tests in (("left out", report.left_out), ("skipped", report.skipped), ("FAILED", report.failed)):
-        for test in tests:
-            console.note(f"{outcome}: {test.id} ({test.reason})")
-    counts = (
-        ("passed", str(len(report.passed)), ""),
-        ("failed", str(len(report.failed)), ""),
-        ("skipped", str(len(report.skipped)), "by upstream itself"),
-        ("left out", str(len(report.left_out)), "because they download a model"),
-        ("collected", str(report.collected), f"tests of llama-cpp-python {report.upstream}"),
-    )
-    console.table("", counts)
-    if not report.good:
-        raise ValidationError(
-            f"{chosen.name}: of upstream's own tests {len(report.failed)} failed and {len(report.passed)} passed",
-            remedy="the log has what pytest said",
-            log=layout.logs / upstream_tests.LOG,
-        )
-    return report
-
-
-def bench_devices(request: DeviceBenchRequest, layout: Layout, console: Console) -> DeviceReport:
-    """Measure a wheel on the CPU and on the card, and write ``device.json``, ``device.md`` and ``device.png``.
-
-    Raises ``MeasurementError`` when a measurement failed or the wheel is slower than it may be; the files are there
-    even then.
-    """
-    chosen = request.wheel or newest_wheel(layout)
-    with workroot.claim(layout, purpose=f"bench {chosen.name}", console=console):
-        plan = bench.DevicePlan(
-            ours=bench.Subject(wheel=wheelfile.read(chosen)),
-            machine=machine.describe(),
-            model=request.model,
-            shape=synthetic_model.SHAPES[request.synthetic],
-            kind=request.kind,
-            against=bench_subject(request.against),
-            prompt_tokens=request.prompt_tokens,
-            tokens=request.tokens,
-            rounds=request.rounds,
-        )
-        bench.check(plan)
-        if request.simulate is not None:
-            plan = dataclasses.replace(plan, simulation=bench_simulation(request.simulate, layout, console))
-        fetch.fetch(runtime_files(layout), layout.downloads, console)
-        report = bench.measure_devices(plan, created=datetime.now(UTC), layout=layout, console=console)
-    folder = request.out or layout.bench
-    jsonio.write(folder / "device.json", report)
-    jsonio.write_text(folder / "device.md", bench_report.markdown(report))
-    bench_chart.draw(report, folder / "device.png")
-    console.table("", bench_report.rows(report), header=bench_report.header(report))
-    for remark in bench_report.remarks(report):
-        console.note(remark)
-    console.note(f"device.json, device.md and device.png are in {folder}")
-    slow = [
-        bench_report.ratio_line(ratio)
-        for ratio in report.ratios
-        if ratio.passed is False or ratio.unjudged == bench_results.BUSY
-    ]
-    failed = [f"{one.device}: {one.failure}" for one in report.failures]
-    if slow or failed:
-        raise MeasurementError("; ".join(failed + slow), log=layout.logs / bench.LOG)
-    return report
-
-
-def bench_subject(against: Path | None) -> bench.Subject | None:
-    """A wheel by its name, else the interpreter of an environment that has a build installed."""
-    if against is None:
-        return None
-    return bench.Subject(wheel=wheelfile.read(against)) if against.suffix == ".whl" else bench.Subject(python=against)
-
-
-def bench_simulation(capability: str, layout: Layout, console: Console) -> bench.Simulation:
-    """A process's way onto a simulated device."""
-    made_of = provide_simulation(capability, layout, console)
-    major = int(BuildRequest().cuda.partition(".")[0])
-    folder = layout.bench / "simulated-device"
-    doubles = simulated_device.build(
-        folder, include=made_of.include, major=major, cc=made_of.cc, log=layout.logs / bench.LOG
-    )
-    pretended = simulated_device.SimulatedMachine(capabilities=(archs.as_capability(capability),))
-    bare = dataclasses.replace(pretended, fault="no-device")
-    return bench.Simulation(
-        capability=pretended.capabilities[0],
-        changes={"CUDA_VISIBLE_DEVICES": None, **doubles.environment(pretended)},
-        no_device={**doubles.environment(bare)},
-    )
 
 
 def runtime_files(layout: Layout) -> tuple[LockedFile, ...]:

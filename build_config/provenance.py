@@ -8,21 +8,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from build_config import jsonio, redaction
-from build_config.model import BuildRecord
+from build_config.reports import BuildRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from build_config.model import (
-        BuildUnit,
-        InspectionReport,
-        Program,
-        SourceTree,
-        StepTiming,
-        Toolchain,
-        ValidationReport,
-        Wheel,
-    )
+    from build_config.model import BuildUnit, Program, SourceTree, Toolchain, Wheel
+    from build_config.reports import InspectionReport, StepTiming, ValidationReport
 
 UNKNOWN = "unknown"
 

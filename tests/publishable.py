@@ -9,7 +9,8 @@ from urllib.parse import unquote
 
 from packaging.version import Version
 
-from build_config.model import BuildRecord, InspectionReport, Machine, ValidationReport, Verdict, Wheel
+from build_config.model import Machine, Wheel
+from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +32,7 @@ def make(folder: Path, content: bytes = b"wheel", version: str = "0.3.36+cu130.s
         machine=Machine(system="Linux", cpu="x86-64", cores=2, glibc="2.36", driver=None, gpus=()),
         scenarios=(),
         decisive=None,
+        device_checks=(),
         findings=(),
         seconds=1.0,
     )

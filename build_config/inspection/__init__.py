@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from build_config.inspection import archive, cubins, instructions, libraries
 from build_config.inspection.subject import NotRunError, Subject, error, read_libraries, read_members
-from build_config.model import InspectionReport
+from build_config.reports import InspectionReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from build_config.model import Finding, LibraryPolicy, Program, Wheel, WheelDeclaration
+    from build_config.model import LibraryPolicy, Program, Wheel, WheelDeclaration
+    from build_config.reports import Finding
 
 CHECKS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
     "record": archive.check_record,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from packaging.metadata import RawMetadata
 
     from build_config.inspection.subject import Subject
-    from build_config.model import Finding
+    from build_config.reports import Finding
 
 DISTRIBUTION = "llama-cpp-python"
 UNWANTED = re.compile(

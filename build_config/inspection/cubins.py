@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.inspection.subject import Subject
-    from build_config.model import CudaArch, Finding, Program
+    from build_config.model import CudaArch, Program
+    from build_config.reports import Finding
 
 SECONDS_ALLOWED = 300.0
 NOTHING_INSIDE = "does not contain device code"

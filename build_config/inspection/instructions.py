@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.inspection.subject import Subject
-    from build_config.model import Finding
+    from build_config.reports import Finding
 
 BASELINE_VARIANT = "libggml-cpu-x64.so"
 SECONDS_ALLOWED = 300.0

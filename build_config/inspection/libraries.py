@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from build_config.inspection.subject import Subject
-    from build_config.model import ExternalLibrary, Finding, LibraryPolicy
+    from build_config.model import ExternalLibrary, LibraryPolicy
+    from build_config.reports import Finding
 
 CORE_LIBRARIES = ("libllama.so", "libmtmd.so", "libggml.so", "libggml-base.so", "libggml-cpu-x64.so")
 """Without one of these no wheel works on every x86-64 machine."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from build_config import wheelfile
 from build_config.inspection import elf
-from build_config.model import Finding, LibraryPolicy, Program, Severity, Wheel, WheelDeclaration
+from build_config.model import LibraryPolicy, Program, Wheel, WheelDeclaration
+from build_config.reports import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from build_config import clean_environment, jsonio, redaction, synthetic_model
 from build_config.check_gpu import placement
 from build_config.errors import CommandError, StepResultError, ValidationError
-from build_config.model import ScenarioResult, Severity, ValidationReport, Verdict
+from build_config.reports import DeviceCheck, ScenarioResult, Severity, ValidationReport, Verdict
 from build_config.runner import Command, run
-from build_config.validation import probe, scenarios, simulated_device
+from build_config.validation import on_device, probe, scenarios, simulated_device
 from build_config.validation.outcome import ProbeResult, error, judge
 from build_config.validation.planted import PlantedLibraries
 from build_config.validation.simulated_device import SimulatedLibraries
@@ -81,6 +81,7 @@ def validate(
     facts = scenarios.read_facts(wheel)
     tried = plan(machine, facts, simulation)
     results: tuple[ScenarioResult, ...] = ()
+    checks: tuple[DeviceCheck, ...] = ()
     with clean_environment.outside(layout.checkout) as folder:
         console.note("Making a clean environment with the wheel's requirements")
         python = clean_environment.make(folder, layout.locks / "validation.txt", downloads, log)
@@ -89,9 +90,11 @@ def validate(
         if not any(finding.severity is Severity.ERROR for finding in installed):
             bench = _bench(python, folder, log, facts, simulation)
             results = _try_all(bench, tried, console)
+            if results[0].on_card and results[0].passed:
+                checks = _check_cards(bench, results[0], console)
     decisive = _decisive(results, simulation)
-    findings = list(installed)
-    verdict = judge_all(results, decisive)
+    findings = [*installed, *(error("wrong-on-card", f"{one.name}: {one.reason}") for one in checks if not one.passed)]
+    verdict = judge_all(results, decisive) if not findings else Verdict.FAILED
     if require_gpu and verdict is not Verdict.GPU_VERIFIED:
         why = "see the other findings" if machine.gpus else "this machine has no card that the driver lists"
         findings.append(error("gpu-required", f"A GPU was required and the wheel was not seen to use one: {why}"))
@@ -102,6 +105,7 @@ def validate(
         machine=machine,
         scenarios=results,
         decisive=decisive.name if decisive is not None else None,
+        device_checks=checks,
         findings=tuple(findings),
         seconds=round(time.monotonic() - start, 3),
     )
@@ -225,6 +229,18 @@ def _try(bench: Bench, scenario: Scenario) -> ScenarioResult:
         findings=judge(result, scenario.expected),
         seconds=round(time.monotonic() - start, 3),
     )
+
+
+def _check_cards(bench: Bench, result: ScenarioResult, console: Console) -> tuple[DeviceCheck, ...]:
+    """Hold what each real card computes against the CPU. That a layer is on a card does not make it right."""
+    found: list[DeviceCheck] = []
+    for device in sorted({layer.weights for layer in result.placements if layer.weights}):
+        console.note(f"Holding what {device} computes against the CPU (one or two minutes)")
+        folder = bench.folder / device
+        folder.mkdir()
+        checks = on_device.run(bench.python, folder, device=device, log=bench.log).checks
+        found += (dataclasses.replace(check, name=f"{device}, {check.name}") for check in checks)
+    return tuple(found)
 
 
 def _decisive(results: tuple[ScenarioResult, ...], simulation: Simulation | None) -> ScenarioResult | None:

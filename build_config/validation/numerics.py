@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from build_config.check_gpu import placement
 from build_config.check_gpu.placement import LayerPlacement
+from build_config.reports import DeviceCheck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -110,21 +111,6 @@ class Measured:
     error: str | None = None
     ending: str | None = None
     said: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceCheck:
-    """One check, judged. ``measured`` is in ``unit``, and ``None`` when there is no value; ``bound`` may be reached.
-
-    The unit is ``NMSE``, ``tokens`` that differ, or ``bytes``. ``reason`` is set when it did not pass.
-    """
-
-    name: str
-    unit: str
-    measured: float | None
-    bound: float
-    passed: bool
-    reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from build_config import synthetic_model
 from build_config.check_gpu import placement
 from build_config.check_gpu.placement import LayerPlacement
-from build_config.model import Finding, Severity
+from build_config.reports import Finding, Severity
 from build_config.validation import probe
 from build_config.validation.simulated_device import SimulatedUse
 

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from build_config import machine, pipeline
+from build_config import machine, trials
 from build_config.console import Console
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
-from build_config.model import Verdict
+from build_config.reports import Verdict
 
 pytestmark = pytest.mark.gpu
 
@@ -29,7 +29,7 @@ def _layout(request: pytest.FixtureRequest) -> Layout:
 
 
 def test_every_layer_and_its_cache_are_on_the_card(layout: Layout) -> None:
-    report = pipeline.validate(None, layout, Console(terminal=False), require_gpu=True)
+    report = trials.validate(None, layout, Console(terminal=False), require_gpu=True)
     assert report.verdict is Verdict.GPU_VERIFIED
     assert report.decisive == "as it is"
     (decisive,) = [scenario for scenario in report.scenarios if scenario.name == report.decisive]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from build_config import jsonio, machine, pipeline
+from build_config import jsonio, machine, trials
 from build_config.bench import TRIES, DevicePlan, Simulation, Subject, chart, measure_devices, results
 from build_config.bench.results import Build, Card, CardKind, Device, DeviceReport, Measurement, Sample, compare
 from build_config.console import Console
@@ -258,7 +258,7 @@ def test_a_wheel_that_does_not_install_is_not_measured(tmp_path: Path, layout: _
 
 @pytest.fixture
 def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "runtime_files", lambda _layout: ())
+    monkeypatch.setattr(trials, "runtime_files", lambda _layout: ())
     monkeypatch.setattr(machine, "describe", lambda: MACHINE)
 
 
@@ -267,7 +267,7 @@ def test_the_report_is_written_and_a_slow_wheel_fails(
     tmp_path: Path, layout: _Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slow = make_wheel(tmp_path / "wheels", DOUBLE.replace(f"time.sleep({TOKEN_SECONDS})", "time.sleep(0.06)"))
-    request = pipeline.DeviceBenchRequest(
+    request = trials.DeviceBenchRequest(
         wheel=slow.path,
         synthetic="tiny",
         kind="F32",
@@ -278,7 +278,7 @@ def test_the_report_is_written_and_a_slow_wheel_fails(
         out=tmp_path / "out",
     )
     with pytest.raises(MeasurementError, match=r"cpu: 0\.\d+ of the other build's .* FAILED, the limit is 0\.95"):
-        pipeline.bench_devices(request, layout, Console(terminal=False))
+        trials.bench_devices(request, layout, Console(terminal=False))
 
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"device.json", "device.md", "device.png"}
     report = jsonio.read(tmp_path / "out" / "device.json", DeviceReport)

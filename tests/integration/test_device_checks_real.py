@@ -21,7 +21,7 @@ from build_config.validation.simulated_device import SimulatedMachine
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from build_config.validation.numerics import DeviceCheck
+    from build_config.reports import DeviceCheck
     from build_config.validation.simulated_device import SimulatedLibraries
 
 pytestmark = pytest.mark.integration

@@ -10,7 +10,7 @@ import pytest
 
 from build_config import inspection
 from build_config.inspection import elf, instructions
-from build_config.model import CudaArch, InspectionReport, Program, Shard
+from build_config.model import CudaArch, Program, Shard
 from tests import factories, small_libraries, wheels
 from tests.small_libraries import ADD, ORIGIN, STRIPPED, compile_library
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.model import CudaToolkit, Wheel
+    from build_config.reports import InspectionReport
 
 pytestmark = pytest.mark.integration
 LIB = "llama_cpp/lib"

@@ -21,7 +21,8 @@ from build_config import synthetic_model
 from build_config.console import Console
 from build_config.errors import ValidationError
 from build_config.layout import PACKAGE, Layout
-from build_config.model import Machine, Verdict
+from build_config.model import Machine
+from build_config.reports import Verdict
 from build_config.validation import PROBE_TIMEOUT, Bench, probe, run_probe, validate
 from build_config.validation.outcome import Expected, ProbeResult
 from build_config.validation.scenarios import Scenario

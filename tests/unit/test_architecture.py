@@ -20,6 +20,7 @@ pytestmark = pytest.mark.unit
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"check_gpu"}),  # stands alone: it travels as one file
     frozenset({"model", "errors"}),
+    frozenset({"reports"}),
     frozenset({"layout", "runner", "console", "jsonio"}),
     frozenset(
         {
@@ -57,6 +58,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"doctor", "pipeline"}),
+    frozenset({"trials"}),
     frozenset({"__main__"}),
 )
 """A module imports only from layers before its own; a package is one member, free inside itself."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from build_config import bench, jsonio, pipeline
+from build_config import bench, jsonio, trials
 from build_config.bench import chart, report
 from build_config.bench.results import (
     Build,
@@ -385,6 +385,6 @@ def test_a_plan_that_cannot_be_measured_is_refused(tmp_path: Path, changes: dict
 def test_what_it_is_held_against_is_a_wheel_or_an_interpreter(tmp_path: Path) -> None:
     stock = wheel(tmp_path)
 
-    assert pipeline.bench_subject(None) is None
-    assert pipeline.bench_subject(stock.path) == bench.Subject(wheel=stock)
-    assert pipeline.bench_subject(tmp_path / "bin" / "python") == bench.Subject(python=tmp_path / "bin" / "python")
+    assert trials.bench_subject(None) is None
+    assert trials.bench_subject(stock.path) == bench.Subject(wheel=stock)
+    assert trials.bench_subject(tmp_path / "bin" / "python") == bench.Subject(python=tmp_path / "bin" / "python")

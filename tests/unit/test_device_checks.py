@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ import pytest
 from build_config import synthetic_model
 from build_config.validation import device_checks, numerics, on_device
 from build_config.validation.numerics import Measured, Plan, Request
+
+if TYPE_CHECKING:
+    from build_config.reports import DeviceCheck
 
 pytestmark = pytest.mark.unit
 
@@ -52,11 +55,11 @@ SOUND: dict[str, dict[str, Any]] = {
 }
 
 
-def judged(checks: dict[str, dict[str, Any]] = SOUND, **measured: Any) -> dict[str, numerics.DeviceCheck]:
+def judged(checks: dict[str, dict[str, Any]] = SOUND, **measured: Any) -> dict[str, DeviceCheck]:
     return {check.name: check for check in numerics.judge(PLAN, Measured(checks=checks, **measured))}
 
 
-def changed(name: str, **values: Any) -> numerics.DeviceCheck:
+def changed(name: str, **values: Any) -> DeviceCheck:
     """The judgement on one check when some of its values are others, while all others pass."""
     results = judged(SOUND | {name: SOUND[name] | values})
     assert all(check.passed for check in results.values() if check.name != name)

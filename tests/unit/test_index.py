@@ -12,7 +12,7 @@ import pytest
 
 from build_config import index, jsonio
 from build_config.errors import InspectionError, PipelineError, StepResultError, ValidationError
-from build_config.model import BuildRecord, Finding, InspectionReport, Severity, ValidationReport, Verdict
+from build_config.reports import BuildRecord, Finding, InspectionReport, Severity, ValidationReport, Verdict
 from tests.publishable import Links, make
 
 if TYPE_CHECKING:

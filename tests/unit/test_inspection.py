@@ -19,7 +19,7 @@ from tests import factories, wheels
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from build_config.model import Finding
+    from build_config.reports import Finding
 
 pytestmark = pytest.mark.unit
 TAG = "py3-none-manylinux_2_17_x86_64"

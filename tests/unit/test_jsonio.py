@@ -9,7 +9,8 @@ import pytest
 
 from build_config import jsonio
 from build_config.errors import StepResultError
-from build_config.model import BuildRecord, CudaArch, GpuDevice, LockedFile, Wheel
+from build_config.model import CudaArch, GpuDevice, LockedFile, Wheel
+from build_config.reports import BuildRecord
 from tests.publishable import make
 
 pytestmark = pytest.mark.unit

@@ -11,7 +11,8 @@ import pytest
 
 from build_config import jsonio, provenance
 from build_config.layout import CANONICAL_WORK_ROOT
-from build_config.model import BuildRecord, BuildUnit, Finding, Program, Severity, StepTiming, UnitKey
+from build_config.model import BuildUnit, Program, UnitKey
+from build_config.reports import BuildRecord, Finding, Severity, StepTiming
 from tests import factories
 from tests.publishable import make
 

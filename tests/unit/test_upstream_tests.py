@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from build_config import fetch, jsonio, pipeline, upstream_tests
+from build_config import fetch, jsonio, trials, upstream_tests
 from build_config.console import Console
 from build_config.errors import ValidationError
 from build_config.upstream_tests import downloads, results
@@ -193,7 +193,7 @@ def test_a_report_that_is_not_good_ends_the_step_and_is_kept(
     wheel = wheels.write(tmp_path, {}, wheels.wheel_name())
     layout = factories.layout(tmp_path / "work")
     with pytest.raises(ValidationError, match=message):
-        pipeline.run_upstream_tests(wheel.path, layout, Console(terminal=False))
+        trials.run_upstream_tests(wheel.path, layout, Console(terminal=False))
     assert jsonio.read(layout.state / "upstream-tests" / f"{wheel.sha256}.json", UpstreamTestReport) == done
     output = capsys.readouterr().out
     assert all(f"FAILED: {test.id} ({test.reason})" in output for test in done.failed)

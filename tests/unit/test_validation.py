@@ -13,7 +13,8 @@ from build_config import validation
 from build_config.check_gpu import placement
 from build_config.errors import ValidationError
 from build_config.jsonio import from_data, to_data
-from build_config.model import CudaArch, GpuDevice, Machine, ScenarioResult, Severity, Shard, Verdict
+from build_config.model import CudaArch, GpuDevice, Machine, Shard
+from build_config.reports import ScenarioResult, Severity, Verdict
 from build_config.validation import Simulation, judge_all, plan, scenarios
 from build_config.validation.outcome import INPUT_BYTES, LAYERS, Expected, ProbeResult, judge
 from build_config.validation.scenarios import BuildFacts

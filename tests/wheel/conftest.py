@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import pipeline, wheelfile
+from build_config import pipeline, trials, wheelfile
 from build_config.console import Console
 from build_config.errors import PipelineError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
@@ -34,4 +34,4 @@ def _wheel(request: pytest.FixtureRequest, layout: Layout) -> Wheel:
 @pytest.fixture(name="simulation", scope="session")
 def _simulation(layout: Layout, wheel: Wheel) -> Simulation:
     assert wheel.path.exists()  # no toolkit is fetched for a wheel that is not there
-    return pipeline.provide_simulation(pipeline.EVERY_SHARD, layout, Console(terminal=False))
+    return trials.provide_simulation(trials.EVERY_SHARD, layout, Console(terminal=False))

@@ -11,7 +11,7 @@ import pytest
 
 from build_config import machine, wheelfile
 from build_config.console import Console
-from build_config.model import ValidationReport, Verdict
+from build_config.reports import ValidationReport, Verdict
 from build_config.validation import Simulation, validate
 
 if TYPE_CHECKING:
