@@ -3,7 +3,7 @@
 # user would, measures, runs the gpu tests, and writes one report.
 #   ci/validate_on_gpu.sh [--out FOLDER] [--stock-cuda WHEEL] [--stock-cpu WHEEL] [--quick] [--simulate CAPABILITY]
 # --stock-cuda, --stock-cpu: wheels of ci/build_stock_wheel.sh to compare speeds with.
-# --quick: a tiny model for the measurement. --simulate 8.9: no card; shows that the script works, and nothing else.
+# --quick: a small model for the measurement. --simulate 8.9: no card; shows that the script works, and nothing else.
 # Every part runs even when one before it failed; the status is 0 when all passed.
 set -uo pipefail
 
@@ -14,7 +14,7 @@ while [ $# -gt 0 ]; do
     --out) out=$2; shift 2 ;;
     --stock-cuda) stock_cuda=$2; shift 2 ;;
     --stock-cpu) stock_cpu=$2; shift 2 ;;
-    --quick) model=tiny; shift ;;
+    --quick) model=small; shift ;;
     --simulate) simulate=$2; shift 2 ;;
     *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
