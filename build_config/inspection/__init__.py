@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config.inspection import archive, cubins, instructions, libraries
+from build_config.inspection import archive, bom, cubins, instructions, libraries
 from build_config.inspection.subject import NotRunError, Subject, error, read_libraries, read_members
 from build_config.reports import InspectionReport
 
@@ -24,6 +24,7 @@ CHECKS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
     "metadata": archive.check_metadata,
     "tags": archive.check_tags,
     "licences": archive.check_licences,
+    "sbom": bom.check_sbom,
     "unwanted-files": archive.check_unwanted,
     "size": archive.check_size,
     "build-paths": archive.check_build_paths,

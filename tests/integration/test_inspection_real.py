@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import inspection
+from build_config import bomfile, inspection
 from build_config.inspection import elf, instructions
 from build_config.model import CudaArch, Program, Shard
 from tests import factories, small_libraries, wheels
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 LIB = "llama_cpp/lib"
+SBOM = f"{wheels.DIST_INFO}/{bomfile.MEMBER}"
 UNKNOWN_DEVICE_CODE = "device-code-not-run"
 """Found in every inspection without cuobjdump."""
 
@@ -85,6 +86,8 @@ def codes(report: InspectionReport) -> set[str]:
 def spoilt(tmp_path: Path, core: Mapping[str, bytes], changes: Mapping[str, bytes | None]) -> set[str]:
     """The codes found in a wheel with other members than the sound one's, without those of the missing cuobjdump."""
     members = {name: data for name, data in {**wheels.contents(core), **changes}.items() if data is not None}
+    if SBOM not in members:
+        members = wheels.listed(members)
     return codes(inspect(wheels.write(tmp_path, members), tmp_path)) - {UNKNOWN_DEVICE_CODE}
 
 
@@ -101,7 +104,7 @@ def cuobjdump_of(root: Path) -> Program:
 def test_a_sound_wheel_is_clean_and_every_check_ran(
     tmp_path: Path, core: dict[str, bytes], shard: bytes, cuda_root: Path
 ) -> None:
-    wheel = wheels.write(tmp_path, wheels.contents({**core, "libggml-cuda-x.so": shard}))
+    wheel = wheels.write(tmp_path, wheels.listed(wheels.contents({**core, "libggml-cuda-x.so": shard}), MIXED))
     report = inspect(wheel, tmp_path, MIXED, cuobjdump=cuobjdump_of(cuda_root))
     assert report.findings == ()
     assert report.passed
@@ -121,14 +124,14 @@ def test_a_sound_wheel_is_clean_and_every_check_ran(
 def test_device_code_is_exactly_what_was_declared(
     tmp_path: Path, core: dict[str, bytes], shard: bytes, cuda_root: Path, declared: tuple[str, ...], expected: set[str]
 ) -> None:
-    wheel = wheels.write(tmp_path, wheels.contents({**core, "libggml-cuda-x.so": shard}))
     claimed = Shard(name="x", archs=tuple(map(CudaArch.parse, declared)))
+    wheel = wheels.write(tmp_path, wheels.listed(wheels.contents({**core, "libggml-cuda-x.so": shard}), claimed))
     assert codes(inspect(wheel, tmp_path, claimed, cuobjdump=cuobjdump_of(cuda_root))) == expected
 
 
 def test_a_shard_without_device_code_is_found(tmp_path: Path, core: dict[str, bytes], cuda_root: Path) -> None:
     empty = compile_library(tmp_path / "b", "libggml-cuda-x.so", ADD.format(name="empty"), *STRIPPED, ORIGIN)
-    wheel = wheels.write(tmp_path, wheels.contents({**core, "libggml-cuda-x.so": empty}))
+    wheel = wheels.write(tmp_path, wheels.listed(wheels.contents({**core, "libggml-cuda-x.so": empty}), MIXED))
     assert codes(inspect(wheel, tmp_path, MIXED, cuobjdump=cuobjdump_of(cuda_root))) == {"device-code-missing"}
 
 
@@ -140,7 +143,7 @@ def test_the_core_alone_is_clean_but_for_the_missing_cuobjdump(tmp_path: Path, c
 
 
 def test_a_check_without_its_tool_fails_and_is_not_said_to_have_run(tmp_path: Path, core: dict[str, bytes]) -> None:
-    wheel = wheels.write(tmp_path, wheels.contents(core))
+    wheel = wheels.write(tmp_path, wheels.listed(wheels.contents(core)))
     report = inspect(wheel, tmp_path, objdump="no-such-objdump")
     assert codes(report) == {UNKNOWN_DEVICE_CODE, "instructions-not-run"}
     assert not report.passed
@@ -219,12 +222,14 @@ def test_a_symbol_later_than_the_tag_is_found(tmp_path: Path, core: dict[str, by
     data = compile_library(tmp_path / "b", "libllama.so", source, *STRIPPED, ORIGIN, "-fno-builtin")
     libraries = {**core, "libllama.so": data}
     for platform, expected in (("manylinux_2_17_x86_64", set()), ("manylinux_2_12_x86_64", {"symbol-version"})):
-        wheel = wheels.write(tmp_path, wheels.contents(libraries, platform), wheels.wheel_name(platform))
+        wheel = wheels.write(tmp_path, wheels.listed(wheels.contents(libraries, platform)), wheels.wheel_name(platform))
         assert codes(inspect(wheel, tmp_path)) - {UNKNOWN_DEVICE_CODE} == expected
 
 
 def test_a_plain_linux_tag_is_found(tmp_path: Path, core: dict[str, bytes]) -> None:
-    wheel = wheels.write(tmp_path, wheels.contents(core, "linux_x86_64"), wheels.wheel_name("linux_x86_64"))
+    wheel = wheels.write(
+        tmp_path, wheels.listed(wheels.contents(core, "linux_x86_64")), wheels.wheel_name("linux_x86_64")
+    )
     assert codes(inspect(wheel, tmp_path)) - {UNKNOWN_DEVICE_CODE} == {"tag-not-manylinux"}
 
 
@@ -256,11 +261,14 @@ def test_a_library_that_is_none_hides_no_other_fault(tmp_path: Path, core: dict[
 
 
 def test_one_changed_byte_is_found(tmp_path: Path, core: dict[str, bytes]) -> None:
-    members = wheels.contents(core)
+    members = wheels.listed(wheels.contents(core))
     record = {f"{wheels.DIST_INFO}/RECORD": wheels.record(members)}
     changed = bytearray(core["libllama.so"])
     changed[-1] ^= 1
-    assert spoilt(tmp_path, core, {**record, f"{LIB}/libllama.so": bytes(changed)}) == {"record-mismatch"}
+    assert spoilt(tmp_path, core, {**members, **record, f"{LIB}/libllama.so": bytes(changed)}) == {
+        "record-mismatch",
+        "sbom-digest",
+    }
 
 
 def test_nothing_of_a_broken_archive_passes(tmp_path: Path) -> None:
@@ -272,6 +280,6 @@ def test_nothing_of_a_broken_archive_passes(tmp_path: Path) -> None:
 
 def test_a_declaration_without_forbidden_paths_is_no_pass(tmp_path: Path, core: dict[str, bytes]) -> None:
     declaration = dataclasses.replace(wheels.declaration(), forbidden_paths=())
-    wheel = wheels.write(tmp_path, wheels.contents(core))
+    wheel = wheels.write(tmp_path, wheels.listed(wheels.contents(core)))
     report = inspection.inspect(wheel, declaration, policy=wheels.policy(), cuobjdump=None, workdir=tmp_path / "work")
     assert codes(report) == {UNKNOWN_DEVICE_CODE, "build-paths-not-run"}

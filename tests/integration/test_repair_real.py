@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import inspection, repair, wheelfile
+from build_config import inspection, repair, sbom, wheelfile
 from build_config.errors import PackagingError
 from build_config.inspection import elf
 from tests import factories, small_libraries, wheels
@@ -64,8 +64,12 @@ def test_libgomp_comes_along_and_nvidias_libraries_stay_outside(repaired: Wheel)
 
 
 def test_the_result_passes_every_check_that_needs_no_device_code(repaired: Wheel, tmp_path: Path) -> None:
+    known = sbom.Ingredients(
+        version=str(wheels.VERSION), cuda="13.0.88", shards=(factories.SM89,), parts=(), vendored=()
+    )
+    listed = sbom.add(repaired, known, tmp_path / "listed")
     report = inspection.inspect(
-        repaired, wheels.declaration(factories.SM89), policy=wheels.policy(), cuobjdump=None, workdir=tmp_path / "work"
+        listed, wheels.declaration(factories.SM89), policy=wheels.policy(), cuobjdump=None, workdir=tmp_path / "work"
     )
     assert {finding.code for finding in report.findings} == {"device-code-not-run"}
 

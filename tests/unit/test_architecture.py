@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "archives",
             "archs",
+            "bomfile",
             "clean_environment",
             "compiler_cache",
             "fetch",
@@ -50,6 +51,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "lock",
             "provenance",
             "repair",
+            "sbom",
             "sources",
             "toolchain",
             "upstream_tests",
