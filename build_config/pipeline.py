@@ -39,12 +39,14 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
 from build_config.model import SourceTree, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
+from build_config.sbom import ingredients as sbom_ingredients
 from build_config.toolchain import cuda_pypi, cuda_system, gcc
 
 if TYPE_CHECKING:
     from build_config.console import Console
     from build_config.layout import Layout
     from build_config.model import BuildUnit, CudaToolkit, LockedFile, Machine, Toolchain, ToolkitLock
+    from build_config.sbom.ingredients import Ingredients
     from build_config.wheel import WheelPlan
 
 LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
@@ -119,8 +121,8 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
         with console.step("wheel", "Wheel"):
             oldest = archs.oldest_driver(toolkit.release)
             plan = wheel.plan(tree, toolkit, selection, oldest_driver=oldest)
-            ingredients = sbom.collect(
-                sbom.read_components(layout),
+            ingredients = sbom_ingredients.collect(
+                sbom_ingredients.read_components(layout),
                 version=plan.version,
                 shards=selection.shards,
                 tree=tree,
@@ -218,7 +220,7 @@ def make_wheel(
     chain: Toolchain,
     layout: Layout,
     project_digest: str,
-    ingredients: sbom.Ingredients,
+    ingredients: Ingredients,
 ) -> Wheel:
     """Assemble, repair and list what is in it, unless the store has the wheel that these inputs give."""
     policy = repair.load_policy(layout)

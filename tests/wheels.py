@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from build_config import bomfile, repair, sbom, wheelfile
+from build_config import bomfile, repair, wheelfile
 from build_config.layout import PACKAGE, Layout
 from build_config.model import LibraryPolicy, Shard, WheelDeclaration
+from build_config.sbom import document as sbom_document
+from build_config.sbom import ingredients
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,8 +63,8 @@ def contents(libraries: Mapping[str, bytes], platform: str = "manylinux_2_17_x86
 
 def listed(members: Mapping[str, bytes], *shards: Shard) -> dict[str, bytes]:
     """The members and an SBOM that fits them."""
-    known = sbom.Ingredients(version=str(VERSION), cuda="13.0.88", shards=shards, parts=(), vendored=())
-    document = sbom.describe(known, members, wheel_name())
+    known = ingredients.Ingredients(version=str(VERSION), cuda="13.0.88", shards=shards, parts=(), vendored=())
+    document = sbom_document.describe(known, members, wheel_name())
     return {**members, f"{DIST_INFO}/{bomfile.MEMBER}": document.encode()}
 
 

@@ -10,6 +10,7 @@ import pytest
 from build_config import inspection, repair, sbom, wheelfile
 from build_config.errors import PackagingError
 from build_config.inspection import elf
+from build_config.sbom import ingredients
 from tests import factories, small_libraries, wheels
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def test_libgomp_comes_along_and_nvidias_libraries_stay_outside(repaired: Wheel)
 
 
 def test_the_result_passes_every_check_that_needs_no_device_code(repaired: Wheel, tmp_path: Path) -> None:
-    known = sbom.Ingredients(
+    known = ingredients.Ingredients(
         version=str(wheels.VERSION), cuda="13.0.88", shards=(factories.SM89,), parts=(), vendored=()
     )
     listed = sbom.add(repaired, known, tmp_path / "listed")

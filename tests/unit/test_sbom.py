@@ -16,6 +16,8 @@ from build_config.inspection import bom, elf
 from build_config.inspection.subject import NotRunError, Subject
 from build_config.layout import PACKAGE, Layout
 from build_config.model import Wheel
+from build_config.sbom import document as sbom_document
+from build_config.sbom import ingredients
 from tests import factories, wheels
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ AUDITWHEEL = {"components": [{"name": "libgomp1", "version": "12.2.0-14", "purl"
 COMMIT = "0c1e5709" * 5
 
 
-def sources(root: Path, components: sbom.Components) -> SourceTree:
+def sources(root: Path, components: ingredients.Components) -> SourceTree:
     """A tree in which every file that components.toml names exists and says what its pattern looks for."""
     tree = dataclasses.replace(factories.source_tree(root), commit=COMMIT)
     texts: dict[str, str] = {}
@@ -61,9 +63,11 @@ def example(pattern: str) -> str:
     return "".join(lines)
 
 
-def collect(tree: SourceTree, components: sbom.Components | None = None, *, locked: bool = True) -> sbom.Ingredients:
-    return sbom.collect(
-        components or sbom.read_components(LAYOUT),
+def collect(
+    tree: SourceTree, components: ingredients.Components | None = None, *, locked: bool = True
+) -> ingredients.Ingredients:
+    return ingredients.collect(
+        components or ingredients.read_components(LAYOUT),
         version=wheels.VERSION,
         shards=(factories.SM89,),
         tree=tree,
@@ -76,7 +80,7 @@ def collect(tree: SourceTree, components: sbom.Components | None = None, *, lock
 
 @pytest.fixture(name="tree")
 def _tree(tmp_path: Path) -> SourceTree:
-    return sources(tmp_path / "staged", sbom.read_components(LAYOUT))
+    return sources(tmp_path / "staged", ingredients.read_components(LAYOUT))
 
 
 @pytest.fixture(name="members")
@@ -86,13 +90,13 @@ def _members() -> dict[str, bytes]:
         **wheels.contents(libraries),
         GOMP: b"gomp",
         "llama_cpp/_cuda_loader.py": b"loader",
-        f"{wheels.DIST_INFO}/{sbom.AUDITWHEEL}": json.dumps(AUDITWHEEL).encode(),
+        f"{wheels.DIST_INFO}/{sbom_document.AUDITWHEEL}": json.dumps(AUDITWHEEL).encode(),
     }
 
 
 @pytest.fixture(name="document")
 def _document(tree: SourceTree, members: dict[str, bytes]) -> dict[str, Any]:
-    described: dict[str, Any] = json.loads(sbom.describe(collect(tree), members, wheels.wheel_name()))
+    described: dict[str, Any] = json.loads(sbom_document.describe(collect(tree), members, wheels.wheel_name()))
     return described
 
 
@@ -106,7 +110,7 @@ def by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_the_document_is_valid_and_says_so_itself(tree: SourceTree, members: dict[str, bytes]) -> None:
-    text = sbom.describe(collect(tree), members, wheels.wheel_name())
+    text = sbom_document.describe(collect(tree), members, wheels.wheel_name())
     assert bomfile.problems(text) == ()
     assert json.loads(text)["specVersion"] == "1.6"
 
@@ -124,17 +128,17 @@ def test_the_document_is_valid_and_says_so_itself(tree: SourceTree, members: dic
 def test_what_breaks_the_schema_is_found(
     tree: SourceTree, members: dict[str, bytes], spoil: Callable[[str], str]
 ) -> None:
-    text = sbom.describe(collect(tree), members, wheels.wheel_name())
+    text = sbom_document.describe(collect(tree), members, wheels.wheel_name())
     assert spoil(text) != text
     assert bomfile.problems(spoil(text))
 
 
 def test_the_same_inputs_give_the_same_text_in_any_order(tree: SourceTree, members: dict[str, bytes]) -> None:
-    ingredients = collect(tree)
-    text = sbom.describe(ingredients, members, wheels.wheel_name())
-    turned = dataclasses.replace(ingredients, parts=ingredients.parts[::-1])
-    assert sbom.describe(turned, dict(reversed(members.items())), wheels.wheel_name()) == text
-    other = sbom.describe(ingredients, {**members, GOMP: b"another"}, wheels.wheel_name())
+    known = collect(tree)
+    text = sbom_document.describe(known, members, wheels.wheel_name())
+    turned = dataclasses.replace(known, parts=known.parts[::-1])
+    assert sbom_document.describe(turned, dict(reversed(members.items())), wheels.wheel_name()) == text
+    other = sbom_document.describe(known, {**members, GOMP: b"another"}, wheels.wheel_name())
     assert json.loads(other)["serialNumber"] != json.loads(text)["serialNumber"]
 
 
@@ -193,11 +197,13 @@ def test_the_graph_leads_from_the_wheel_to_what_is_in_each_library(document: dic
 
 
 def test_libgomp_has_the_package_that_auditwheel_names(members: dict[str, bytes], tree: SourceTree) -> None:
-    found = by_name(json.loads(sbom.describe(collect(tree), members, wheels.wheel_name())))["libgomp"]
+    found = by_name(json.loads(sbom_document.describe(collect(tree), members, wheels.wheel_name())))["libgomp"]
     assert (found["version"], found["purl"]) == ("12.2.0-14", "pkg:deb/debian/libgomp1@12.2.0-14")
     assert found["licenses"] == [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
-    del members[f"{wheels.DIST_INFO}/{sbom.AUDITWHEEL}"]  # as on a machine whose packages auditwheel does not know
-    unknown = by_name(json.loads(sbom.describe(collect(tree), members, wheels.wheel_name())))["libgomp"]
+    del members[
+        f"{wheels.DIST_INFO}/{sbom_document.AUDITWHEEL}"
+    ]  # as on a machine whose packages auditwheel does not know
+    unknown = by_name(json.loads(sbom_document.describe(collect(tree), members, wheels.wheel_name())))["libgomp"]
     assert "version" not in unknown
 
 
@@ -206,7 +212,7 @@ def test_it_is_a_member_that_record_covers(tree: SourceTree, members: dict[str, 
     added = sbom.add(plain, collect(tree), tmp_path / "out")
     contents = wheelfile.read_contents(added.path)
     assert wheelfile.record_problems(contents) == ()
-    assert contents[SBOM].decode() == sbom.describe(collect(tree), members, plain.path.name)
+    assert contents[SBOM].decode() == sbom_document.describe(collect(tree), members, plain.path.name)
     assert sbom.add(added, collect(tree), tmp_path / "again").sha256 == added.sha256
 
 
@@ -240,7 +246,7 @@ def test_an_installed_toolkit_is_one_component_without_digests(tree: SourceTree)
 
 
 def test_a_package_of_the_toolkit_without_a_row_is_refused(tree: SourceTree) -> None:
-    components = sbom.read_components(LAYOUT)
+    components = ingredients.read_components(LAYOUT)
     with pytest.raises(PackagingError, match="nvidia-cuda-nvcc"):
         collect(tree, dataclasses.replace(components, cuda=components.cuda[:1]))
 
@@ -251,10 +257,10 @@ def test_a_component_file_with_an_unknown_key_is_refused(tmp_path: Path) -> None
         def data(self) -> Path:
             return self.work_root
 
-    text = (LAYOUT.data / sbom.DATA).read_text(encoding="utf-8")
-    (tmp_path / sbom.DATA).write_text(text.replace("of_tree", "off_tree"), encoding="utf-8")
+    text = (LAYOUT.data / ingredients.DATA).read_text(encoding="utf-8")
+    (tmp_path / ingredients.DATA).write_text(text.replace("of_tree", "off_tree"), encoding="utf-8")
     with pytest.raises(SettingsError, match=r"components\.toml cannot be used"):
-        sbom.read_components(Elsewhere(checkout=tmp_path, work_root=tmp_path))
+        ingredients.read_components(Elsewhere(checkout=tmp_path, work_root=tmp_path))
 
 
 # -------------------------------------------------------------------------------------------------------- inspection
