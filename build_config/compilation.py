@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
 import time
 import tomllib
 from typing import TYPE_CHECKING
 
-from build_config import cmake, compiler_cache, jsonio, progress, runner, units
+from build_config import cmake, compiler_cache, hermetic, jsonio, progress, runner, units
 from build_config.errors import BuildError, ConfigureError, InterruptedRunError, StepResultError
 from build_config.model import BuildUnit, CacheStatistics
 
@@ -45,22 +46,14 @@ def build_units(
         if found[spec.name] is not None:
             console.note(f"unit {spec.name}: unchanged, taken from the store ({spec.key.digest[:12]})")
     if missing:
-        with compiler_cache.session(toolchain.launcher, layout) as cache:
-            builder = _Builder(toolchain, layout, console, cache, jobs)
+        isolation = hermetic.isolation()
+        console.note(f"network of the compilers: {isolation.description}")
+        path = hermetic.tool_folder(toolchain.host, layout, os.environ)
+        environment = hermetic.environment(path, layout)
+        with compiler_cache.session(toolchain.launcher, layout, environment) as cache:
+            builder = _Builder(toolchain, layout, console, cache, isolation, jobs)
             found |= {unit.name: unit for unit in builder.build(missing)}
     return tuple(unit for spec in specs if (unit := found[spec.name]) is not None)
-
-
-def build_environment(toolchain: Toolchain, layout: Layout) -> dict[str, str]:
-    """The whole environment of the compilers: nothing of the user's own gets in."""
-    folders = [str(toolchain.host.cxx.path.parent), "/usr/bin", "/bin"]
-    return {
-        "PATH": ":".join(dict.fromkeys(folders)),
-        "HOME": str(layout.work_root / "home"),
-        "TMPDIR": str(layout.work_root / "tmp"),
-        "LANG": "C.UTF-8",
-        "LC_ALL": "C.UTF-8",
-    }
 
 
 def first_error(output: str) -> str:
@@ -97,6 +90,7 @@ class _Builder:
         layout: Layout,
         console: Console,
         cache: compiler_cache.CacheSession,
+        isolation: hermetic.Isolation,
         jobs: int,
     ) -> None:
         self._toolchain = toolchain
@@ -106,9 +100,8 @@ class _Builder:
         self._jobs = jobs
         self._asked = 0.0
         self._hits = ""
-        self._environment = build_environment(toolchain, layout) | dict(cache.environment)
-        for name in ("home", "tmp"):
-            (layout.work_root / name).mkdir(parents=True, exist_ok=True)
+        self._environment = dict(cache.environment)
+        self._isolation = isolation
 
     def build(self, specs: list[UnitSpec]) -> list[BuildUnit]:
         """Configure all, then build one after the other under one bar."""
@@ -133,6 +126,7 @@ class _Builder:
                         spec,
                         self._folder(spec) / "unit",
                         self._layout,
+                        network=self._isolation.description,
                         compiled=len(pending[spec.name]),
                         seconds=time.monotonic() - start,
                         cache=_difference(self._cache.statistics(), before),
@@ -159,7 +153,9 @@ class _Builder:
         )
         log = self._log(spec, "configure")
         log.unlink(missing_ok=True)
-        done = runner.run(runner.Command(argv=argv, environment=self._environment, log=log), check=False)
+        done = runner.run(
+            runner.Command(argv=(*self._isolation.prefix, *argv), environment=self._environment, log=log), check=False
+        )
         if done.returncode != 0:
             _raise_if_disk_full(done)
             raise ConfigureError(f"CMake could not configure unit {spec.name}:\n{cmake_error(done.output)}", log=log)
@@ -193,7 +189,7 @@ class _Builder:
             show()
 
         command = runner.Command(
-            argv=cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs),
+            argv=(*self._isolation.prefix, *cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs)),
             environment=self._environment,
             log=log,
         )

@@ -24,7 +24,7 @@ SERVER_TIMEOUT = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSession:
-    """A launcher that is ready to be used. ``environment`` must reach every compiler call."""
+    """A launcher that is ready to be used. ``environment`` is the whole one of every compiler call."""
 
     launcher: Program | None
     environment: Mapping[str, str]
@@ -42,19 +42,17 @@ class CacheSession:
     def _call(self, *arguments: str) -> runner.Completed:
         if self.launcher is None:  # pragma: no cover - callers checked
             raise AssertionError
-        return runner.capture(
-            str(self.launcher.path), *arguments, changes=dict(self.environment), timeout=SERVER_TIMEOUT
-        )
+        return runner.capture(str(self.launcher.path), *arguments, environment=self.environment, timeout=SERVER_TIMEOUT)
 
 
 @contextlib.contextmanager
-def session(launcher: Program | None, layout: Layout) -> Iterator[CacheSession]:
-    """Make the launcher ready, and leave no server behind.
+def session(launcher: Program | None, layout: Layout, environment: Mapping[str, str]) -> Iterator[CacheSession]:
+    """Make the launcher ready for compilers in ``environment``, and leave no server behind.
 
     The server runs from our own copy of the launcher and its socket is a file in the work root, so that it never meets
     another project's server. One that a killed run left behind is stopped first, with the compilers that it runs.
     """
-    ready = CacheSession(launcher=launcher, environment=_environment(launcher, layout))
+    ready = CacheSession(launcher=launcher, environment={**environment, **_variables(launcher, layout)})
     if launcher is None:
         yield ready
         return
@@ -114,7 +112,7 @@ def _socket(layout: Layout) -> Path:
     return layout.work_root / "sccache.sock"
 
 
-def _environment(launcher: Program | None, layout: Layout) -> dict[str, str]:
+def _variables(launcher: Program | None, layout: Layout) -> dict[str, str]:
     if launcher is None:
         return {}
     if _is_sccache(launcher):

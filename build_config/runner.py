@@ -172,9 +172,9 @@ def says_disk_full(output: str) -> bool:
     return any(sign.lower() in lowered for sign in NO_SPACE)
 
 
-def capture(*argv: str, timeout: float = 60.0, changes: Mapping[str, str | None] | None = None) -> Completed:
+def capture(*argv: str, timeout: float = 60.0, environment: Mapping[str, str] | None = None) -> Completed:
     """Run a quick query program and return its output; a non-zero status is the caller's to judge."""
-    return run(Command(argv=argv, changes=changes or {}), check=False, timeout=timeout)
+    return run(Command(argv=argv, environment=environment), check=False, timeout=timeout)
 
 
 def running_arguments(pid: int) -> Iterator[tuple[str, ...]]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from build_config.layout import Layout
     from build_config.settings import Settings
 
-KEY_FORMAT = "1"
+KEY_FORMAT = "2"
 """Raised when what a key covers changes, so that no unit of an older form is taken."""
 
 
@@ -45,6 +45,7 @@ class StoredUnit:
     key: UnitKey
     files: tuple[BuiltFile, ...]
     shard: Shard | None
+    network: str
 
 
 def core_spec(
@@ -101,6 +102,7 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
         folder=folder / "lib",
         files=files,
         shard=spec.shard,
+        network=stored.network,
         from_store=True,
         compiled=0,
         seconds=0.0,
@@ -108,11 +110,18 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
 
 
 def keep(
-    spec: UnitSpec, built: Path, layout: Layout, *, compiled: int, seconds: float, cache: CacheStatistics
+    spec: UnitSpec,
+    built: Path,
+    layout: Layout,
+    *,
+    network: str,
+    compiled: int,
+    seconds: float,
+    cache: CacheStatistics,
 ) -> BuildUnit:
     """Put a finished unit into the store, whole or not at all.
 
-    ``built`` is the folder with the unit's libraries. Raises ``BuildError`` when one of them is missing.
+    ``built`` is the folder with the unit's libraries, ``network`` says what its compilers had of one. Raises ``BuildError`` when one of them is missing.
     """
     missing = [name for name in spec.expected if not (built / name).is_file()]
     if missing:
@@ -127,7 +136,8 @@ def keep(
         shutil.copyfile(built / name, library_folder / name)
         (library_folder / name).chmod(0o644)
     files = tuple(_describe(library_folder / name) for name in spec.expected)
-    jsonio.write(temporary / "unit.json", StoredUnit(name=spec.name, key=spec.key, files=files, shard=spec.shard))
+    stored = StoredUnit(name=spec.name, key=spec.key, files=files, shard=spec.shard, network=network)
+    jsonio.write(temporary / "unit.json", stored)
     temporary.rename(folder)
     return BuildUnit(
         name=spec.name,
@@ -135,6 +145,7 @@ def keep(
         folder=folder / "lib",
         files=files,
         shard=spec.shard,
+        network=network,
         from_store=False,
         compiled=compiled,
         seconds=round(seconds, 3),
@@ -142,11 +153,12 @@ def keep(
     )
 
 
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of the files below a folder."""
+def folder_digest(folder: Path, *, without: tuple[str, ...] = ()) -> str:
+    """SHA-256 over the names and contents of the files below a folder, but for those in the folders ``without``."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
+        left_out = {"__pycache__", *without} & set(path.relative_to(folder).parts)
+        if path.is_file() and not left_out:
             name = path.relative_to(folder).as_posix()
             total.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()
@@ -169,6 +181,7 @@ def _common_inputs(tree: SourceTree, toolchain: Toolchain, project_digest: str) 
         "wheel project": project_digest,
         "host compiler": toolchain.host.identity,
         "host compiler version": toolchain.host.cxx.version,
+        "binutils": toolchain.host.binutils,
         "glibc": os.confstr("CS_GNU_LIBC_VERSION") or "unknown",
         "cmake": toolchain.cmake.version,
         "ninja": toolchain.ninja.version,

@@ -171,7 +171,14 @@ def _host_compiler(candidate: _Candidate, environ: Mapping[str, str]) -> HostCom
             raise CompilerMissingError(message, remedy=INSTALL)
         programs.append(Program(path=path, version=version, found_via=candidate.found_via))
     cc, cxx = programs
-    return HostCompiler(cc=cc, cxx=cxx, identity=_identity(cxx, environ))
+    return HostCompiler(cc=cc, cxx=cxx, identity=_identity(cxx, environ), binutils=_binutils(cxx, environ))
+
+
+def _binutils(cxx: Program, environ: Mapping[str, str]) -> str:
+    """The first line of ``ld --version``: ``GNU ld (GNU Binutils for Debian) 2.40``."""
+    linker = shutil.which(_ask(cxx.path, "-print-prog-name=ld", environ) or "ld", path=environ.get("PATH", ""))
+    answer = _ask(Path(linker), "--version", environ) if linker else None
+    return answer.splitlines()[0].strip() if answer else "unknown"
 
 
 def _identity(cxx: Program, environ: Mapping[str, str]) -> str:

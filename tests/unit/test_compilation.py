@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from build_config import compilation, compiler_cache
+from build_config import compilation, compiler_cache, hermetic
 from tests import factories
 
 pytestmark = pytest.mark.unit
@@ -47,12 +47,13 @@ def test_cmakes_first_error_is_shown_with_its_text() -> None:
     ]
 
 
-def test_compilers_see_nothing_of_the_users_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilers_see_nothing_of_the_users_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CPLUS_INCLUDE_PATH", "/evil")
     monkeypatch.setenv("NVCC_APPEND_FLAGS", "-G")
-    environment = compilation.build_environment(factories.toolchain(), factories.layout(Path("/work-root")))
-    assert set(environment) == {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL"}
-    assert environment["PATH"] == "/usr/bin:/bin"
+    environment = hermetic.environment(tmp_path / "path", factories.layout(tmp_path))
+    assert set(environment) == {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ"}
+    assert environment["PATH"] == str(tmp_path / "path")
+    assert Path(environment["HOME"]).is_dir()
 
 
 def test_sccaches_statistics_are_read() -> None:

@@ -23,7 +23,9 @@ def gpu(capability: str, name: str = "NVIDIA GeForce RTX 4090") -> GpuDevice:
 
 FACTS = doctor.Facts(
     python=(3, 12),
-    compiler=HostCompiler(cc=program("gcc", "12.2.0"), cxx=program("g++", "12.2.0"), identity="0" * 64),
+    compiler=HostCompiler(
+        cc=program("gcc", "12.2.0"), cxx=program("g++", "12.2.0"), identity="0" * 64, binutils="GNU ld 2.40"
+    ),
     newest_gcc=15,
     git="/usr/bin/git",
     work_root=Path("/var/tmp/llama-cuda-wheels"),  # noqa: S108  # only named

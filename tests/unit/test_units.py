@@ -31,7 +31,10 @@ def shard_digest(*, tree_digest: str = "a" * 64, project: str = "p", chain: Tool
 def test_the_same_inputs_give_the_same_key_and_each_input_counts() -> None:
     base = shard_digest()
     other_host = HostCompiler(
-        cc=factories.program("/usr/bin/gcc"), cxx=factories.program("/usr/bin/g++", "12.2.0"), identity="h" * 64
+        cc=factories.program("/usr/bin/gcc"),
+        cxx=factories.program("/usr/bin/g++", "12.2.0"),
+        identity="h" * 64,
+        binutils="GNU ld 2.40",
     )
     other_cuda = dataclasses.replace(factories.toolchain().cuda, identity="d" * 64)
     assert shard_digest() == base
@@ -39,6 +42,7 @@ def test_the_same_inputs_give_the_same_key_and_each_input_counts() -> None:
         shard_digest(tree_digest="f" * 64),
         shard_digest(project="q"),
         shard_digest(chain=dataclasses.replace(CHAIN, host=other_host)),
+        shard_digest(chain=dataclasses.replace(CHAIN, host=dataclasses.replace(CHAIN.host, binutils="GNU ld 2.41"))),
         shard_digest(chain=dataclasses.replace(CHAIN, cuda=other_cuda)),
         shard_digest(chain=dataclasses.replace(CHAIN, cmake=factories.program("/venv/bin/cmake", "4.5.0"))),
     ]
@@ -79,7 +83,7 @@ def spec() -> UnitSpec:
 def test_what_was_kept_is_found_again(tmp_path: Path, built: Path) -> None:
     layout = factories.layout(tmp_path)
     assert units.find(spec(), layout) is None
-    kept = units.keep(spec(), built, layout, compiled=3, seconds=1.0, cache=CacheStatistics(hits=1))
+    kept = units.keep(spec(), built, layout, network="none", compiled=3, seconds=1.0, cache=CacheStatistics(hits=1))
     found = units.find(spec(), layout)
     assert found is not None
     assert found.from_store
@@ -90,14 +94,14 @@ def test_what_was_kept_is_found_again(tmp_path: Path, built: Path) -> None:
 
 def test_a_unit_with_a_changed_byte_is_not_taken(tmp_path: Path, built: Path) -> None:
     layout = factories.layout(tmp_path)
-    kept = units.keep(spec(), built, layout, compiled=3, seconds=1.0, cache=CacheStatistics())
+    kept = units.keep(spec(), built, layout, network="none", compiled=3, seconds=1.0, cache=CacheStatistics())
     (kept.folder / "libggml-cuda-sm89.so").write_bytes(b"c0de")
     assert units.find(spec(), layout) is None
 
 
 def test_a_half_written_unit_is_not_taken(tmp_path: Path, built: Path) -> None:
     layout = factories.layout(tmp_path)
-    kept = units.keep(spec(), built, layout, compiled=3, seconds=1.0, cache=CacheStatistics())
+    kept = units.keep(spec(), built, layout, network="none", compiled=3, seconds=1.0, cache=CacheStatistics())
     (kept.folder / "libggml-cuda-sm89.so").unlink()
     assert units.find(spec(), layout) is None
 
@@ -105,7 +109,7 @@ def test_a_half_written_unit_is_not_taken(tmp_path: Path, built: Path) -> None:
 def test_a_build_that_lacks_a_library_is_not_kept(tmp_path: Path, built: Path) -> None:
     (built / "libggml-cuda-sm89.so").unlink()
     with pytest.raises(BuildError, match=r"libggml-cuda-sm89\.so"):
-        units.keep(spec(), built, factories.layout(tmp_path), compiled=3, seconds=1.0, cache=CacheStatistics())
+        units.keep(spec(), built, factories.layout(tmp_path), network="none", compiled=3, seconds=1.0, cache=CacheStatistics())
 
 
 def test_a_folders_digest_follows_names_and_contents(tmp_path: Path) -> None:
