@@ -137,15 +137,35 @@ class StepTiming:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """Something that a wheel was made of or with.
+
+    ``digests`` are pairs of algorithm and hexadecimal digits: ``sha256`` of a locked file, ``gitCommit`` of a tree.
+    ``annotations`` are what else tells it apart, each a name and its values.
+    """
+
+    name: str
+    uri: str | None
+    digests: tuple[tuple[str, str], ...]
+    annotations: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRecord:
-    """Everything that went into a wheel and everything seen of it; published beside it."""
+    """Everything that went into a wheel and everything seen of it; published beside it.
+
+    ``request`` is what the user asked for, as pairs. ``started`` and ``created`` are times in UTC, RFC 3339.
+    """
 
     wheel: str
     version: str
     sha256: str
     size: int
+    started: str
     created: str
     pipeline: str
+    request: tuple[tuple[str, str], ...]
+    materials: tuple[Material, ...]
     sources_locked: bool
     llama_cpp_commit: str
     locks: tuple[tuple[str, str], ...]
@@ -155,3 +175,50 @@ class BuildRecord:
     steps: tuple[StepTiming, ...]
     inspection: InspectionReport
     validation: ValidationReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variation:
+    """One thing that was not the same in two builds, and must not matter."""
+
+    what: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One file of two builds. ``second`` is ``None`` where the second build has none of that name."""
+
+    name: str
+    first: str
+    second: str | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether both have the same SHA-256."""
+        return self.first == self.second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReproductionReport:
+    """What a second build gave. ``compared`` are the wheel, or the libraries of the units that were asked for.
+
+    ``host_compiler`` is the identity of the compiler of both builds: with another one the bytes may differ. ``why`` are
+    the differences in words, empty where there are none. ``seconds`` is the wall time of the second build.
+    """
+
+    subject: str
+    launcher: str
+    compared: tuple[Compared, ...]
+    varied: tuple[Variation, ...]
+    host_compiler: str
+    machine: Machine
+    why: tuple[str, ...]
+    created: str
+    seconds: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether all files are the same, and there were some."""
+        return bool(self.compared) and all(one.equal for one in self.compared)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import signal
 import subprocess
@@ -18,55 +17,14 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from build_config import compilation, settings, sources, toolchain, units
-from build_config.console import Console
 from build_config.errors import BuildError, ConfigureError, DiskFullError
-from build_config.layout import PACKAGE, Layout
-from build_config.model import SourceTree, Toolchain
-from tests import factories
+from build_config.layout import PACKAGE
+from tests.workshop import Workshop, workshop
 
 if TYPE_CHECKING:
-    from build_config.model import BuildUnit, CudaToolkit
-    from build_config.units import UnitSpec
+    from build_config.model import CudaToolkit
 
 pytestmark = pytest.mark.integration
-MINIATURE = Path(__file__).parent / "miniature"
-QUIET = Console(terminal=False)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Workshop:
-    """A work root with the miniature staged in it."""
-
-    layout: Layout
-    chain: Toolchain
-    tree: SourceTree
-
-    def specs(self, *, variants: tuple[str, ...] = ("x64", "haswell")) -> tuple[UnitSpec, UnitSpec]:
-        shipped = settings.read(PACKAGE / "data" / "variants.toml")
-        config = dataclasses.replace(shipped, core=dataclasses.replace(shipped.core, cpu_variants=variants))
-        project = sources.mirror(PACKAGE / "wheel_project", self.layout.staged / "wheel_project")
-        digest = sources.mirror(MINIATURE, self.tree.llama_cpp) if not self.edited() else "edited"
-        tree = dataclasses.replace(self.tree, llama_cpp_digest=digest)
-        return (
-            units.core_spec(config, tree, self.layout, self.chain, project),
-            units.shard_spec(config, tree, self.layout, self.chain, project, factories.SM89),
-        )
-
-    def edited(self) -> bool:
-        return (self.tree.llama_cpp / "edited").exists()
-
-    def build(self, *specs: UnitSpec, jobs: int = 2) -> tuple[BuildUnit, ...]:
-        return compilation.build_units(specs or self.specs(), self.chain, self.layout, QUIET, jobs=jobs)
-
-
-def workshop(root: Path, toolkit: CudaToolkit, launcher: str = "none") -> Workshop:
-    layout = Layout(checkout=PACKAGE.parent, work_root=root)
-    root.mkdir(exist_ok=True)
-    chain = toolchain.assemble(
-        toolkit, environ=os.environ, launcher="sccache" if launcher == "sccache" else "none", layout=layout
-    )
-    return Workshop(layout=layout, chain=chain, tree=factories.source_tree(layout.staged))
 
 
 @pytest.fixture(name="shop")
@@ -191,7 +149,7 @@ import signal, sys
 if sys.argv[4] == "deaf":  # as in a background job of a script
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 from pathlib import Path
-from tests.integration.test_compilation_real import workshop
+from tests.workshop import workshop
 from build_config.model import CudaToolkit
 from build_config import jsonio
 toolkit = jsonio.from_data(__import__("json").loads(sys.argv[2]), CudaToolkit)

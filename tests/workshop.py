@@ -1,0 +1,56 @@
+"""The miniature of llama.cpp, staged in a work root of a test's own, and built by the real pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_config import compilation, settings, sources, toolchain, units
+from build_config.console import Console
+from build_config.layout import PACKAGE, Layout
+from build_config.model import SourceTree, Toolchain
+from tests import factories
+
+if TYPE_CHECKING:
+    from build_config.model import BuildUnit, CudaToolkit
+    from build_config.units import UnitSpec
+
+MINIATURE = Path(__file__).parent / "integration" / "miniature"
+QUIET = Console(terminal=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """A work root with the miniature staged in it."""
+
+    layout: Layout
+    chain: Toolchain
+    tree: SourceTree
+
+    def specs(self, *, variants: tuple[str, ...] = ("x64", "haswell")) -> tuple[UnitSpec, UnitSpec]:
+        shipped = settings.read(PACKAGE / "data" / "variants.toml")
+        config = dataclasses.replace(shipped, core=dataclasses.replace(shipped.core, cpu_variants=variants))
+        project = sources.mirror(PACKAGE / "wheel_project", self.layout.staged / "wheel_project")
+        digest = sources.mirror(MINIATURE, self.tree.llama_cpp) if not self.edited() else "edited"
+        tree = dataclasses.replace(self.tree, llama_cpp_digest=digest)
+        return (
+            units.core_spec(config, tree, self.layout, self.chain, project),
+            units.shard_spec(config, tree, self.layout, self.chain, project, factories.SM89),
+        )
+
+    def edited(self) -> bool:
+        return (self.tree.llama_cpp / "edited").exists()
+
+    def build(self, *specs: UnitSpec, jobs: int = 2) -> tuple[BuildUnit, ...]:
+        return compilation.build_units(specs or self.specs(), self.chain, self.layout, QUIET, jobs=jobs)
+
+
+def workshop(root: Path, toolkit: CudaToolkit, launcher: str = "none") -> Workshop:
+    layout = Layout(checkout=PACKAGE.parent, work_root=root)
+    root.mkdir(exist_ok=True)
+    chain = toolchain.assemble(
+        toolkit, environ=os.environ, launcher="sccache" if launcher == "sccache" else "none", layout=layout
+    )
+    return Workshop(layout=layout, chain=chain, tree=factories.source_tree(layout.staged))
