@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 FIRST_CU = "ggml/src/ggml-cuda/first.cu"
+LOCAL_CU = "ggml/src/ggml-cuda/local.cu"
+LOCAL = """
+namespace {
+struct tag {};
+template <class T> __global__ void scale(float * x) { x[threadIdx.x] *= 2.0f; }
+template __global__ void scale<tag>(float *);
+}
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +110,14 @@ def test_a_changed_byte_of_the_sources_is_caught_and_named(twice: Twice) -> None
 
 
 def test_a_file_without_its_seed_is_caught_and_named(twice: Twice) -> None:
-    """nvcc then names what is internal by chance; the option is left out for all files, which is no harder to see."""
+    """nvcc names what is local by a number of its process, in files that define nothing for others."""
+    (twice.shop.tree.llama_cpp / LOCAL_CU).write_text(LOCAL, encoding="utf-8")
+    (twice.shop.tree.llama_cpp / "edited").touch()  # keeps the workshop from staging the miniature again
+    shutil.rmtree(twice.first)
+    twice.again().rename(twice.first)
     differences = twice.compare(twice.again(entries={"LCW_RANDOM_SEED": "OFF"}))
-    assert DifferenceKind.RANDOM_SEED in {one.kind for one in differences}, told(differences)
+    assert {one.kind for one in differences} == {DifferenceKind.RANDOM_SEED, DifferenceKind.CONSEQUENCE}
+    assert "local.cu" in told(differences)
 
 
 def test_another_wheel_of_the_toolkit_is_refused_by_its_name(
