@@ -52,6 +52,18 @@ def validate(session: nox.Session) -> None:
 
 
 @nox.session
+def verify(session: nox.Session) -> None:
+    """Hold a wheel against its record, its statement, its signature and the locks; `-- WHEEL --public-key KEY`."""
+    step(session, "verify")
+
+
+@nox.session
+def sign(session: nox.Session) -> None:
+    """Sign the statement about a published wheel: `-- WHEEL --sign-key KEY`."""
+    step(session, "sign")
+
+
+@nox.session
 def upstream_tests(session: nox.Session) -> None:
     """Run llama-cpp-python's own tests with a wheel, but for those that download a model."""
     step(session, "upstream_tests")

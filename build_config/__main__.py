@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from build_config import check_gpu_file, jsonio, lock, pipeline, synthetic_model, trials, workroot
+from build_config import check_gpu_file, dsse, jsonio, lock, pipeline, synthetic_model, trials, workroot
 from build_config import doctor as doctor_step
 from build_config.check_gpu import diagnosis, gather, report
 from build_config.console import Console, duration, megabytes
@@ -67,6 +67,9 @@ def build(
         int | None, typer.Option(min=1, help="Compilers at once; default: cores, as memory allows.")
     ] = None,
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless a real card ran it.")] = False,  # noqa: FBT002  # typer's form
+    sign_key: Annotated[
+        Path | None, typer.Option(help="An Ed25519 key in PEM: sign the statement about the wheel with it.")
+    ] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Build, inspect, validate and publish a CUDA wheel."""
@@ -79,6 +82,7 @@ def build(
         launcher=launcher.value,
         jobs=jobs,
         require_gpu=require_gpu,
+        sign_key=sign_key,
     )
     published = pipeline.build(request, layout, console)
     record = published.record
@@ -135,6 +139,35 @@ def validate(
 ) -> None:
     """Install a wheel into a clean environment, use it in every situation, and say where its layers are."""
     trials.validate(wheel, _layout(work_root), Console(), simulate=simulate, require_gpu=require_gpu)
+
+
+@app.command()
+def verify(
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="Whose signature there must be. Without it no signature is checked.")
+    ] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Hold a wheel against its record, its statement, its signature and the locks of this checkout."""
+    trials.verify(wheel, _layout(work_root), Console(), public_key=public_key)
+
+
+@app.command()
+def sign(
+    sign_key: Annotated[Path, typer.Option(help="An Ed25519 key in PEM that nobody else can read.")],
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Sign the statement about a published wheel."""
+    trials.sign(wheel, sign_key, _layout(work_root), Console())
+
+
+@app.command()
+def keygen(folder: Annotated[Path, typer.Argument(help="Where the two files go.")]) -> None:
+    """Make an Ed25519 key pair to sign statements with."""
+    private, public = dsse.make_keys(folder)
+    Console().note(f"{private} is for you alone; give away {public}")
 
 
 @app.command(name="upstream_tests")

@@ -145,6 +145,12 @@ class MeasurementError(PipelineError):
     exit_code = 26
 
 
+class VerificationError(PipelineError):
+    """A wheel does not have the provenance that lies beside it, or nobody signed it who should have."""
+
+    exit_code = 28
+
+
 class InterruptedRunError(PipelineError):
     """The user stopped the run. What was finished is kept."""
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from build_config import jsonio
+from build_config import dsse, intoto, jsonio
 from build_config.errors import InspectionError, StepResultError, ValidationError
 from build_config.reports import BuildRecord, Verdict
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from build_config.model import Wheel
     from build_config.reports import Finding, InspectionReport, ValidationReport
 
@@ -27,11 +29,18 @@ _PART = ".part"
 
 
 def publish(
-    wheel: Wheel, record: BuildRecord, inspection: InspectionReport, validation: ValidationReport, folder: Path
+    wheel: Wheel,
+    record: BuildRecord,
+    inspection: InspectionReport,
+    validation: ValidationReport,
+    folder: Path,
+    *,
+    key: Ed25519PrivateKey | None = None,
 ) -> Path:
-    """Put a wheel, its record and a fresh page into ``folder``; returns where the wheel is now.
+    """Put a wheel, its record, the statement about it and a fresh page into ``folder``; returns where the wheel is now.
 
-    A wheel of the same name is replaced, every other one stays listed.
+    A wheel of the same name is replaced, every other one stays listed. With a ``key`` the statement is signed, too;
+    without one there is no signed statement afterwards, for an older one would be about another record.
 
     Raises ``InspectionError`` or ``ValidationError`` with all findings when a report is not about these bytes or did
     not pass, and ``StepResultError`` when the record or the wheel file is not the one that the reports speak of.
@@ -62,11 +71,25 @@ def publish(
     part = _verified_copy(wheel, folder)
     try:
         jsonio.write(record_path(final), record)
+        attest(final, record, key)
         part.replace(final)
     finally:
         part.unlink(missing_ok=True)
     _write_page(folder)
     return final
+
+
+def attest(wheel: Path, record: BuildRecord, key: Ed25519PrivateKey | None) -> None:
+    """Write the statement that follows from the record beside the wheel, and an envelope around it, signed by ``key``.
+
+    Without a key an envelope of an earlier wheel is removed.
+    """
+    text = intoto.statement(record, record_path(wheel).read_bytes())
+    envelope = intoto.envelope_path(wheel)
+    envelope.unlink(missing_ok=True)
+    jsonio.write_text(intoto.statement_path(wheel), text)
+    if key is not None:
+        jsonio.write_text(envelope, dsse.seal(text.encode(), intoto.PAYLOAD_TYPE, key))
 
 
 def record_path(wheel: Path) -> Path:

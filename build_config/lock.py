@@ -100,7 +100,7 @@ def read_toolkit_lock(layout: Layout, cuda: str, platform: PlatformName) -> Tool
 
     Raises ``SettingsError`` for a release without a lock, ``LockError`` for a malformed or incomplete one.
     """
-    releases = _toolkits(layout.locks)
+    releases = toolkits(layout.locks)
     if cuda not in releases:
         raise SettingsError(
             f"there is no locked CUDA toolkit {cuda!r}; locked: {', '.join(releases)}",
@@ -124,7 +124,7 @@ def installed_differences(layout: Layout, requirements: str = "requirements.txt"
     What is installed besides is no difference. Raises ``LockError`` for a malformed lock.
     """
     differences = []
-    for pin in _pins(layout.locks / requirements):
+    for pin in read_pins(layout.locks / requirements):
         if pin.requirement.marker is not None and not pin.requirement.marker.evaluate():
             continue
         try:
@@ -160,7 +160,7 @@ def refresh(layout: Layout, *, upgrade: tuple[str, ...], console: Console) -> tu
         console.note(f"{SOURCE} and the CUDA toolkits")
         with PyPISimple(fetch.index_url()) as index:
             _lock_source(work, index, names)
-            for cuda in _toolkits(work):
+            for cuda in toolkits(work):
                 for platform in PLATFORMS:
                     _lock_toolkit(work, index, cuda, platform, names)
         _write_toolkit_pins(work)
@@ -290,7 +290,7 @@ def _lock_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in {".toml", ".txt"})
 
 
-def _toolkits(folder: Path) -> list[str]:
+def toolkits(folder: Path) -> list[str]:
     """The releases that are locked, oldest first."""
     return sorted((path.stem.removeprefix("cuda-") for path in folder.glob("cuda-*.in")), key=Version)
 
@@ -315,13 +315,13 @@ def _contents(folder: Path) -> dict[tuple[str, str], tuple[str, str]]:
     contents: dict[tuple[str, str], tuple[str, str]] = {}
     if (folder / SOURCE_LOCK).is_file():
         contents[SOURCE_LOCK, SOURCE] = _shown(_read_source(folder))
-    for cuda in _toolkits(folder):
+    for cuda in toolkits(folder):
         for platform in PLATFORMS:
             name = _toolkit_lock(cuda, platform)
             if (folder / name).is_file():
                 contents |= {(name, f.name): _shown(f) for f in _read_toolkit(folder, cuda, platform).files}
     for name in (f"{name}.txt" for name in REQUIREMENTS):
-        pins = _pins(folder / name) if (folder / name).is_file() else []
+        pins = read_pins(folder / name) if (folder / name).is_file() else []
         for pin in pins:
             version, hashes = contents.get((name, pin.name), ("", ""))
             marked = f"{pin.version} ({pin.requirement.marker})" if pin.requirement.marker else pin.version
@@ -369,7 +369,8 @@ def _header(made_from: str) -> str:
     return f"# Made from {made_from} by `nox -s lock`; not to be edited.\n"
 
 
-def _pins(path: Path) -> list[Pin]:
+def read_pins(path: Path) -> list[Pin]:
+    """The lines of a requirements lock. Raises ``LockError`` for a malformed one."""
     pins = []
     for requirement, hashes in _requirements(path):
         versions = [specifier.version for specifier in requirement.specifier if specifier.operator == "=="]

