@@ -30,14 +30,15 @@ LOG = "reproduce.log"
 class ReproduceRequest:
     """What to build a second time.
 
-    ``units`` limits it to these units; the second build is made with each of ``launchers``. ``record`` is that of a
-    wheel that somebody published: it then says what to build, and its digest is what has to come out.
+    ``units`` limits it to these units; the second build is made with each of ``launchers``, by ``user``. ``record`` is
+    that of a wheel that somebody published: it then says what to build, and its digest is what has to come out.
     """
 
     build: BuildRequest = field(default_factory=BuildRequest)
     units: tuple[str, ...] = ()
     launchers: tuple[LauncherChoice, ...] = ("none",)
     record: Path | None = None
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +155,9 @@ def _again(
 ) -> ReproductionReport:
     start = time.monotonic()
     jobs = request.build.jobs or pipeline.default_jobs()
-    world = reproduction.second_world(layout, jobs=(jobs, jobs + 1), launchers=(first.launcher, launcher))
+    world = reproduction.second_world(
+        layout, jobs=(jobs, jobs + 1), launchers=(first.launcher, launcher), user=request.user
+    )
     with world as second:
         only = tuple(part for unit in request.units for part in ("--only", unit))
         step = ("units", *only) if request.units else ("build",)

@@ -14,6 +14,7 @@ import stat
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import filelock
@@ -23,7 +24,6 @@ from build_config.errors import DiskFullError, InterruptedRunError, StepResultEr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from build_config.console import Console
     from build_config.layout import Layout
@@ -36,6 +36,8 @@ REPORT_INTERVAL = 30.0
 
 POLL_INTERVAL = 0.2
 ROOT_USER = 0
+USERS_MAPPED = Path("/proc/self/uid_map")
+USER_OVERFLOW = Path("/proc/sys/kernel/overflowuid")
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -84,7 +86,7 @@ def check(root: Path) -> None:
     above the root: nobody can rename or remove what belongs to another.
     """
     for folder in reversed(root.parents):
-        _check_folder(folder, owners={os.getuid(), ROOT_USER}, is_root=False)
+        _check_folder(folder, owners={os.getuid(), _root_user()}, is_root=False)
     _check_folder(root, owners={os.getuid()}, is_root=True)
 
 
@@ -114,6 +116,17 @@ def _create(root: Path) -> None:
     except OSError as error:
         message = f"the work root {root} cannot be created: {error.strerror}"
         raise WorkRootError(message, remedy=f"make {root.parent} a folder that you can write to") from error
+
+
+def _root_user() -> int:
+    """Who owns the system's own folders: root, or nobody where a user namespace does not show root."""
+    try:
+        mapped = USERS_MAPPED.read_text(encoding="utf-8").split()
+        overflow = int(USER_OVERFLOW.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ROOT_USER
+    starts = [int(number) for number in mapped[::3]]
+    return ROOT_USER if ROOT_USER in starts or not starts else overflow
 
 
 def _check_folder(folder: Path, *, owners: set[int], is_root: bool) -> None:

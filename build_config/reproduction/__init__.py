@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -70,15 +71,18 @@ class SecondWorld:
 
 
 @contextlib.contextmanager
-def second_world(layout: Layout, *, jobs: tuple[int, int], launchers: tuple[str, str]) -> Iterator[SecondWorld]:
+def second_world(
+    layout: Layout, *, jobs: tuple[int, int], launchers: tuple[str, str], user: str | None = None
+) -> Iterator[SecondWorld]:
     """Everything for a second build, in a folder beside the work root; gone afterwards.
 
     ``jobs`` and ``launchers`` are those of the first and of the second build, for the list of what was varied.
+    ``user`` is the name of who builds; without it root becomes nobody where that can be.
 
-    Raises ``ReproductionError`` where this system gives no mount namespace.
+    Raises ``ReproductionError`` where this system gives no mount namespace, or cannot become ``user``.
     """
     prefix = _namespaces()
-    uid, gid, who = _user()
+    uid, gid, who = _user() if user is None else _named_user(user)
     parent = layout.work_root.parent
     with tempfile.TemporaryDirectory(
         dir=parent, prefix=f"{layout.work_root.name}.second-", ignore_cleanup_errors=True
@@ -141,11 +145,10 @@ def second_world_script() -> str:
 
 def _namespaces() -> tuple[str, ...]:
     """A mount and host name namespace of one's own: as root, or as a user that is root inside it."""
-    for attempt in (("unshare", *NAMESPACES), ("unshare", "--user", "--map-root-user", *NAMESPACES)):
-        found = shutil.which(attempt[0], path="/usr/bin:/bin:/usr/sbin:/sbin")
-        if found is None:
-            break
-        prefix = (found, *attempt[1:], "--")
+    unshare = shutil.which("unshare", path="/usr/bin:/bin:/usr/sbin:/sbin")
+    as_user = ("--user", "--map-current-user", "--keep-caps")
+    for attempt in ((), as_user) if unshare is not None else ():
+        prefix = (str(unshare), *attempt, *NAMESPACES, "--")
         with contextlib.suppress(CommandError):
             if runner.capture(*prefix, "true", timeout=10).returncode == 0:
                 return prefix
@@ -157,11 +160,29 @@ def _namespaces() -> tuple[str, ...]:
 def _user() -> tuple[int, int, str]:
     """Who builds the second time, and how to call that."""
     if os.getuid() != 0:
-        return 0, 0, "the same: only root can become another user"  # root inside the user namespace
-    locked = next((folder for folder in Path(sys.executable).resolve().parents if not _enterable(folder)), None)
-    if locked is not None:
+        return os.getuid(), os.getgid(), "the same: only root can become another user"
+    if _locked_folder() is not None:
         return 0, 0, "the same: another user cannot reach the Python interpreter"
     return NOBODY, NOBODY, f"user {NOBODY}"
+
+
+def _named_user(name: str) -> tuple[int, int, str]:
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError as error:
+        raise ReproductionError(f"there is no user {name}", remedy=f"sudo useradd {name}") from error
+    if os.getuid() not in (0, entry.pw_uid):
+        raise ReproductionError(f"only root can build as {name}", remedy="run it with sudo, or leave --user out")
+    locked = _locked_folder()
+    if locked is not None and os.getuid() == 0 != entry.pw_uid:
+        message = f"{name} could not run {sys.executable}: its way leads through {locked}"
+        raise ReproductionError(message, remedy="install nox with a Python that every user can run")
+    return entry.pw_uid, entry.pw_gid, f"user {entry.pw_uid} ({name})"
+
+
+def _locked_folder() -> Path | None:
+    """A folder above the interpreter that other users may not enter."""
+    return next((folder for folder in Path(sys.executable).resolve().parents if not _enterable(folder)), None)
 
 
 def _enterable(folder: Path) -> bool:

@@ -142,3 +142,17 @@ def test_too_little_space_is_said_before_anything_starts(layout: Layout) -> None
         workroot.require_space(layout, 10**18)
     assert caught.value.exit_code == 15
     assert not layout.work_root.exists()
+
+
+@pytest.mark.parametrize(
+    ("mapped", "owner"),
+    [("         0          0 4294967295\n", 0), ("      1000       1000          1\n", 65534), ("", 0)],
+)
+def test_in_a_user_namespace_without_root_its_folders_belong_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapped: str, owner: int
+) -> None:
+    (tmp_path / "uid_map").write_text(mapped)
+    (tmp_path / "overflow").write_text("65534\n")
+    monkeypatch.setattr(workroot, "USERS_MAPPED", tmp_path / "uid_map")
+    monkeypatch.setattr(workroot, "USER_OVERFLOW", tmp_path / "overflow")
+    assert workroot._root_user() == owner
