@@ -8,6 +8,7 @@ against its cuobjdump.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Iterator
 
 from build_config.check_gpu import coverage, elf
@@ -20,6 +21,21 @@ _ENTRY = struct.Struct("<HHIQIIHHIIIQ")  # kind, version, header size, payload s
 _PTX, _CUBIN = 1, 2
 _KINDS = {_PTX: "virtual", _CUBIN: "real"}
 _ARCHITECTURE_ONLY, _FAMILY_ONLY = 1 << 20, 1 << 21  # the suffixes "a" and "f"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Code for one architecture, like ``89-real``.
+
+    ``binary`` counts the fat binaries of the section from 0. ``offset`` and ``size`` are those of the contents in the
+    section; ``header`` stands right before them.
+    """
+
+    architecture: str
+    binary: int
+    header: bytes
+    offset: int
+    size: int
 
 
 def architectures(data: elf.Data, library: elf.SharedLibrary) -> tuple[str, ...]:
@@ -37,8 +53,13 @@ def architectures(data: elf.Data, library: elf.SharedLibrary) -> tuple[str, ...]
 
 def entries(section: bytes) -> Iterator[str]:
     """The architecture of each entry of a section, in its order. Raises ``elf.UnreadableError``."""
+    return (entry.architecture for entry in read(section))
+
+
+def read(section: bytes) -> Iterator[Entry]:
+    """The entries of a section, in its order. Raises ``elf.UnreadableError``."""
     try:
-        position = 0
+        position, binary = 0, 0
         while (position := _next_header(section, position)) >= 0:
             _magic, _version, header_size, size = _HEADER.unpack_from(section, position)
             position += header_size
@@ -50,10 +71,18 @@ def entries(section: bytes) -> Iterator[str]:
                 kind, entry_header, payload, number, flags = entry[0], entry[2], entry[3], entry[8], entry[11]
                 if entry_header < _ENTRY.size:
                     raise elf.UnreadableError("cannot read its CUDA code: a fat binary of an unknown form")
+                start = position + entry_header
                 if kind in _KINDS:
                     suffix = "a" if flags & _ARCHITECTURE_ONLY else "f" if flags & _FAMILY_ONLY else ""
-                    yield f"{number}{suffix}-{_KINDS[kind]}"
-                position += entry_header + payload
+                    yield Entry(
+                        architecture=f"{number}{suffix}-{_KINDS[kind]}",
+                        binary=binary,
+                        header=section[position:start],
+                        offset=start,
+                        size=payload,
+                    )
+                position = start + payload
+            binary += 1
     except struct.error as error:
         raise elf.UnreadableError("cannot read its CUDA code: a fat binary is cut short") from error
 

@@ -26,6 +26,7 @@ class Section:
 
     name: str
     kind: int
+    address: int
     offset: int
     size: int
     link: int
@@ -46,7 +47,7 @@ def read(data: Data) -> SharedLibrary:
     try:
         sections = _sections(data)
         soname, needed, search = _dynamic(data, sections)
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, IndexError, ValueError, OverflowError) as error:
         raise UnreadableError(f"cannot read it: damaged ELF file ({error})") from error
     return SharedLibrary(soname=soname, needed=needed, search=search, sections=sections)
 
@@ -65,8 +66,15 @@ def _sections(data: Data) -> tuple[Section, ...]:
     raw = [_SECTION.unpack_from(data, table + index * entry_size) for index in range(count)]
     strings = _part(data, raw[names][4], raw[names][5])
     return tuple(
-        Section(name=_text(strings, name), kind=kind, offset=offset, size=0 if kind == _NO_BITS else size, link=link)
-        for name, kind, _flags, _address, offset, size, link, _info, _align, _entry in raw
+        Section(
+            name=_text(strings, name),
+            kind=kind,
+            address=address,
+            offset=offset,
+            size=0 if kind == _NO_BITS else size,
+            link=link,
+        )
+        for name, kind, _flags, address, offset, size, link, _info, _align, _entry in raw
     )
 
 

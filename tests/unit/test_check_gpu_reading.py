@@ -47,6 +47,16 @@ def test_the_entries_of_several_fat_binaries_are_listed() -> None:
     assert [*device_code.entries(section)] == ["75-real", "90a-real", "80-virtual", "100f-real", "90a-virtual"]
 
 
+def test_an_entry_says_where_its_contents_are() -> None:
+    payload = entry(CUBIN, 75)[-8:]
+    section = fat_binary(entry(CUBIN, 75), entry(PTX, 80, extra=b"options!")) + fat_binary(entry(CUBIN, 89))
+    found = [*device_code.read(section)]
+    assert [(each.architecture, each.binary) for each in found] == [("75-real", 0), ("80-virtual", 0), ("89-real", 1)]
+    assert all(section[each.offset : each.offset + each.size] == payload for each in found)
+    assert [each.header[64:] for each in found] == [b"", b"options!", b""]
+    assert all(section[: each.offset].endswith(each.header) for each in found)
+
+
 def test_a_section_without_code_has_no_entries() -> None:
     assert [*device_code.entries(b"")] == []
     assert [*device_code.entries(bytes(100))] == []
@@ -74,6 +84,7 @@ def test_an_entry_of_another_form_is_refused() -> None:
         (b"\x7fELF\x02\x01" + bytes(100), "section table was stripped"),
         (b"\x7fELF\x02\x01", "damaged"),
         (b"\x7fELF\x02\x01" + bytes(34) + b"\xff\xff" + bytes(16) + b"\x40\0\x05\0\x04\0", "damaged"),
+        (b"\x7fELF\x02\x01" + bytes(34) + b"\xff" * 8 + bytes(10) + b"\x40\0\x05\0\x04\0", "damaged"),
     ],
 )
 def test_what_is_no_library_is_named_in_plain_words(content: bytes, said: str) -> None:
