@@ -76,7 +76,7 @@ def verify(path: Path, evidence: Evidence) -> Verification:
         findings += _lock_findings(record, evidence)
     statement_file, missing = _read(evidence.statement, "statement")
     findings += missing
-    if record is not None and statement_file is not None:
+    if statement_file is not None:
         findings += _statement_findings(record, record_file, statement_file, wheel.sha256)
     findings += _envelope_findings(evidence, statement_file)
     signed = evidence.public_key is not None and not any(finding.code.startswith("envelope-") for finding in findings)
@@ -141,13 +141,14 @@ def _lock_findings(record: BuildRecord, evidence: Evidence) -> Iterator[Finding]
 
 
 def _statement_findings(
-    record: BuildRecord, record_file: bytes, statement_file: bytes, wheel_sha256: str
+    record: BuildRecord | None, record_file: bytes, statement_file: bytes, wheel_sha256: str
 ) -> Iterator[Finding]:
-    if statement_file == intoto.statement(record, record_file).encode():
-        return
-    yield _error(
-        "statement-differs", "the statement is not the one that follows from the record: one of them was changed"
-    )
+    if record is not None:
+        if statement_file == intoto.statement(record, record_file).encode():
+            return
+        yield _error(
+            "statement-differs", "the statement is not the one that follows from the record: one of them was changed"
+        )
     try:
         data = json.loads(statement_file)
         subject = data["subject"][0]["digest"]["sha256"]
@@ -158,7 +159,7 @@ def _statement_findings(
     if subject != wheel_sha256:
         yield _error("statement-of-another-wheel", f"the statement is about a wheel with SHA-256 {subject}")
     digest = hashlib.sha256(record_file).hexdigest()
-    if recorded != digest:
+    if record_file and recorded != digest:
         yield _error(
             "record-changed", f"the record has SHA-256 {digest}; the statement was made of one with {recorded}"
         )
