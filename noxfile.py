@@ -82,6 +82,12 @@ def check_gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def reproduce(session: nox.Session) -> None:
+    """Build the wheel a second time in another world, and hold the bytes of both against each other."""
+    step(session, "reproduce")
+
+
+@nox.session
 def simulate(session: nox.Session) -> None:
     """Run a command on a simulated device: `-- 8.9 -- python script.py`. Never a card."""
     step(session, "simulate")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from build_config import check_gpu_file, dsse, jsonio, lock, pipeline, synthetic_model, trials, workroot
+from build_config import check_gpu_file, dsse, jsonio, lock, machine, pipeline, synthetic_model, trials, workroot
 from build_config import doctor as doctor_step
+from build_config import reproduce as reproduce_step
 from build_config.check_gpu import diagnosis, gather, report
 from build_config.console import Console, duration, megabytes
 from build_config.errors import InterruptedRunError, PipelineError, SettingsError
@@ -102,6 +103,67 @@ def build(
     console.raw(
         f'Install it:\n  python -m pip install --find-links "{layout.wheelhouse}" llama-cpp-python=={record.version}'
     )
+
+
+@app.command(name="units")
+def build_units(
+    arch: Annotated[str, typer.Option(help="As for build.")] = "auto",
+    cuda: Annotated[str, typer.Option(help="As for build.")] = "13.0",
+    only: Annotated[list[str] | None, typer.Option(help="core, sm89, ...; default: all of the build.")] = None,
+    launcher: Annotated[Launcher, typer.Option(help="Object cache in front of the compilers.")] = Launcher.AUTO,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Compilers at once.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Build units into the store, and no wheel."""
+    console = Console()
+    layout = _layout(work_root)
+    here = machine.describe()
+    request = pipeline.BuildRequest(arch=arch, cuda=cuda, launcher=launcher.value, jobs=jobs)
+    pipeline.check_request(request, here, layout)
+    with workroot.claim(layout, purpose=f"units --arch {arch}", console=console):
+        compiled = pipeline.compile_units(request, here, layout, console, only=tuple(only or ()))
+    for unit in compiled.units:
+        for file in unit.files:
+            console.note(f"{file.sha256}  {file.name}")
+
+
+@app.command()
+def reproduce(
+    arch: Annotated[str, typer.Option(help="As for build.")] = "auto",
+    cuda: Annotated[str, typer.Option(help="As for build.")] = "13.0",
+    units: Annotated[
+        list[str] | None, typer.Option(help="core, sm89, ...: these units only, instead of the whole wheel.")
+    ] = None,
+    launcher: Annotated[
+        list[Launcher] | None, typer.Option(help="Launchers of the second builds; each must give the same bytes.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="The record of a wheel that somebody published: build that one.", exists=True)
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Who builds the second time; needs root.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Compilers at once in the first build.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Build again where everything differs that must not matter, and compare the bytes."""
+    request = reproduce_step.ReproduceRequest(
+        build=pipeline.BuildRequest(arch=arch, cuda=cuda, jobs=jobs),
+        units=tuple(units or ()),
+        launchers=tuple(each.value for each in launcher or (Launcher.NONE,)),
+        record=record,
+        user=user,
+    )
+    console = Console()
+    for result in reproduce_step.reproduce(request, _layout(work_root), console):
+        console.summary(
+            "Reproduced, bit for bit",
+            (
+                ("what", result.subject),
+                ("launcher", result.launcher),
+                *((one.name, one.first) for one in result.compared),
+                ("varied", str(len(result.varied))),
+                ("time", duration(result.seconds)),
+            ),
+        )
 
 
 @app.command()

@@ -151,6 +151,18 @@ class VerificationError(PipelineError):
     exit_code = 28
 
 
+class ReproductionError(PipelineError):
+    """A second build gave other bytes, or could not be made."""
+
+    exit_code = 27
+
+
+class VerificationError(PipelineError):
+    """A wheel does not have the provenance that lies beside it, or nobody signed it who should have."""
+
+    exit_code = 28
+
+
 class InterruptedRunError(PipelineError):
     """The user stopped the run. What was finished is kept."""
 

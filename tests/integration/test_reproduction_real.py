@@ -203,6 +203,7 @@ def _layout(tmp_path: Path) -> Layout:
     (checkout / ".git").mkdir(parents=True)
     (checkout / "build_config").mkdir()
     (checkout / "build_config" / "__main__.py").write_text(LOOK_AROUND.format(root=str(tmp_path / "root")))
+    (checkout / "build_config" / "compiler_cache.py").touch()
     layout = Layout(checkout=checkout, work_root=tmp_path / "root")
     layout.downloads.mkdir(parents=True)
     (layout.downloads / "file").write_text("fetched", encoding="utf-8")
@@ -218,6 +219,8 @@ def test_the_second_world_differs_in_what_it_says(layout: Layout, monkeypatch: p
         with world as second:
             reproduction.run(second, (), layout, QUIET, log=layout.logs / "log")
             assert (second.work_root / "made").read_text() == "here"
+            assert (second.checkout / "build_config" / "compiler_cache.py").exists()
+            assert not (second.checkout / ".git").exists()
             varied = {one.what: (one.first, one.second) for one in second.varied}
             folder = second.folder
     except ReproductionError as error:

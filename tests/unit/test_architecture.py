@@ -55,6 +55,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "lock",
             "provenance",
             "repair",
+            "reproduction",
             "sbom",
             "sources",
             "toolchain",
@@ -66,7 +67,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"evidence"}),
     frozenset({"doctor", "pipeline"}),
-    frozenset({"trials"}),
+    frozenset({"reproduce", "trials"}),
     frozenset({"__main__"}),
 )
 """A module imports only from layers before its own; a package is one member, free inside itself."""
@@ -75,6 +76,7 @@ CHILDREN = frozenset(
     {
         "bench.child",
         *(f"check_gpu.children.{name}" for name in ("driver", "find", "libraries", "load")),
+        "reproduction.enter",
         "upstream_tests.recorder",
         "validation.device_checks",
         "validation.probe",
