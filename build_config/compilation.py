@@ -188,8 +188,9 @@ class _Builder:
             current = ", ".join(dict.fromkeys(source for source in sources if source)) or current
             show()
 
+        ninja = cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs)
         command = runner.Command(
-            argv=(*self._isolation.prefix, *cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs)),
+            argv=(*self._isolation.prefix, *ninja),
             environment=self._environment,
             log=log,
         )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PRIVATE_NAME = "llama-cuda-wheels.key.pem"
 PUBLIC_NAME = "llama-cuda-wheels.pub.pem"
 READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_HOW_TO_MAKE = "python -m build_config keygen FOLDER makes a key pair"
 
 
 class UnsignedError(Exception):
@@ -148,6 +149,3 @@ def _envelope(text: str, payload_type: str) -> Envelope:
 
 def _public(key: Ed25519PublicKey) -> SSlibKey:
     return SSlibKey.from_crypto(key, keyid=key_id(key))
-
-
-_HOW_TO_MAKE = "python -m build_config keygen FOLDER makes a key pair"

@@ -145,12 +145,6 @@ class MeasurementError(PipelineError):
     exit_code = 26
 
 
-class VerificationError(PipelineError):
-    """A wheel does not have the provenance that lies beside it, or nobody signed it who should have."""
-
-    exit_code = 28
-
-
 class ReproductionError(PipelineError):
     """A second build gave other bytes, or could not be made."""
 

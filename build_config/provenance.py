@@ -138,9 +138,7 @@ def pipeline_version(checkout: Path) -> str:
 
 
 def _locked(file: LockedFile) -> Material:
-    return Material(
-        name=file.filename, uri=f"pkg:pypi/{file.name}@{file.version}", digests=(("sha256", file.sha256),)
-    )
+    return Material(name=file.filename, uri=f"pkg:pypi/{file.name}@{file.version}", digests=(("sha256", file.sha256),))
 
 
 def _moment(time: datetime) -> str:

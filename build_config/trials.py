@@ -39,6 +39,8 @@ from build_config.validation import simulated_device
 from build_config.validation.simulated_device import SimulatedMachine
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     from build_config.bench.results import DeviceReport
     from build_config.console import Console
     from build_config.layout import Layout
@@ -105,22 +107,28 @@ def verify(path: Path | None, layout: Layout, console: Console, *, public_key: P
 
     Raises ``VerificationError`` with all that speaks against it.
     """
-    chosen = path or newest_wheel(layout)
     key = None if public_key is None else dsse.read_public_key(public_key)
-    result = verification.verify(chosen, evidence.beside(chosen, layout, PLATFORM, public_key=key))
-    if not result.passed:
-        errors = (finding for finding in result.findings if finding.severity is Severity.ERROR)
-        listed = "\n".join(f"  {finding.message} [{finding.code}]" for finding in errors)
-        raise VerificationError(
-            f"{chosen.name} was refused:\n{listed}", remedy="do not install it; get it and the files beside it again"
-        )
-    console.findings(result.findings)
-    console.note(f"{result.wheel}: SHA-256 {result.sha256}")
-    console.note("wheel, record, statement and the locks of this checkout belong together")
+    result = _verified(path or newest_wheel(layout), layout, console, key)
     if result.signed_by is None:
         console.warn("NO SIGNATURE was checked: who can replace the wheel can replace all of it; --public-key KEY")
     else:
         console.note(f"signed by the key {result.signed_by}")
+
+
+def _verified(
+    wheel: Path, layout: Layout, console: Console, public_key: Ed25519PublicKey | None
+) -> verification.Verification:
+    result = verification.verify(wheel, evidence.beside(wheel, layout, PLATFORM, public_key=public_key))
+    if not result.passed:
+        errors = (finding for finding in result.findings if finding.severity is Severity.ERROR)
+        listed = "\n".join(f"  {finding.message} [{finding.code}]" for finding in errors)
+        raise VerificationError(
+            f"{wheel.name} was refused:\n{listed}", remedy="do not install it; get it and the files beside it again"
+        )
+    console.findings(result.findings)
+    console.note(f"{result.wheel}: SHA-256 {result.sha256}")
+    console.note("wheel, record, statement and the locks of this checkout belong together")
+    return result
 
 
 def sign(path: Path | None, sign_key: Path, layout: Layout, console: Console) -> None:
@@ -130,7 +138,7 @@ def sign(path: Path | None, sign_key: Path, layout: Layout, console: Console) ->
     """
     chosen = path or newest_wheel(layout)
     key = dsse.read_private_key(sign_key)
-    verify(chosen, layout, console)
+    _verified(chosen, layout, console, None)
     index.attest(chosen, jsonio.read(index.record_path(chosen), BuildRecord), key)
     console.note(f"signed by the key {dsse.key_id(key.public_key())}")
 

@@ -121,7 +121,8 @@ def keep(
 ) -> BuildUnit:
     """Put a finished unit into the store, whole or not at all.
 
-    ``built`` is the folder with the unit's libraries, ``network`` says what its compilers had of one. Raises ``BuildError`` when one of them is missing.
+    ``built`` is the folder with the unit's libraries, ``network`` says what its compilers had of one. Raises
+    ``BuildError`` when a library is missing.
     """
     missing = [name for name in spec.expected if not (built / name).is_file()]
     if missing:

@@ -160,11 +160,16 @@ def collect(
             bindings,
             own,
             gcc,
-            *(_source_part(one, tree) for one in components.sources),
+            *(_source_part(one, tree) for one in components.sources if _is_there(one, tree)),
             *_cuda_parts(components.cuda, toolchain.cuda.version, toolkit),
         ),
         vendored=components.vendored,
     )
+
+
+def _is_there(source: Source, tree: SourceTree) -> bool:
+    """A checkout of the user's may vendor less; the locked tree must have every file, and its absence is an error."""
+    return tree.locked or all((tree.llama_cpp / name).is_file() for name in source.files)
 
 
 def _source_part(source: Source, tree: SourceTree) -> Part:

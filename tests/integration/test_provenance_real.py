@@ -6,12 +6,15 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config import dsse, index, intoto
+from build_config.errors import VerificationError
 from build_config.layout import PACKAGE
+from tests import attested
 from tests.publishable import make
 
 if TYPE_CHECKING:
@@ -74,3 +77,30 @@ def test_a_key_that_openssl_made_signs_as_well(tmp_path: Path) -> None:
     (line,) = re.findall(r"`(openssl pkey -pubin -in pub\.pem.*?)`", DOCUMENT)
     told = subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert told.stdout.split()[0] == dsse.key_id(key.public_key())
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "build_config", *map(str, arguments)],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_line_makes_keys_signs_accepts_and_refuses(tmp_path: Path) -> None:
+    house = attested.publish(tmp_path, key=None)
+    assert command("keygen", tmp_path / "keys").returncode == 0
+    private, public = tmp_path / "keys" / dsse.PRIVATE_NAME, tmp_path / "keys" / dsse.PUBLIC_NAME
+    assert command("verify", house.wheel, "--public-key", public).returncode == VerificationError.exit_code
+    assert command("sign", house.wheel, "--sign-key", private).returncode == 0
+    accepted = command("verify", house.wheel, "--public-key", public)
+    assert accepted.returncode == 0, accepted.stderr
+    assert dsse.key_id(dsse.read_public_key(public)) in accepted.stdout
+    changed = bytearray(house.wheel.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    house.wheel.write_bytes(bytes(changed))
+    refused = command("verify", house.wheel, "--public-key", public)
+    assert refused.returncode == VerificationError.exit_code
+    assert "[wheel-not-recorded]" in refused.stdout

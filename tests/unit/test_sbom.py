@@ -227,8 +227,10 @@ def test_a_locked_tree_without_a_version_is_refused(tree: SourceTree) -> None:
 
 def test_a_checkout_of_the_users_may_lack_versions_and_is_called_one(tree: SourceTree) -> None:
     (tree.llama_cpp / "ggml" / "CMakeLists.txt").unlink()
+    (tree.llama_cpp / "vendor" / "stb" / "stb_image.h").unlink()
     parts = {part.name: part for part in collect(dataclasses.replace(tree, locked=False, commit="unknown")).parts}
     assert parts["ggml"].version is None
+    assert "stb_image" not in parts
     assert parts["llama.cpp"].purl == "pkg:github/ggml-org/llama.cpp"
     assert "NOT the locked one" in (parts["llama.cpp"].what or "")
 

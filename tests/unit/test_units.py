@@ -109,7 +109,9 @@ def test_a_half_written_unit_is_not_taken(tmp_path: Path, built: Path) -> None:
 def test_a_build_that_lacks_a_library_is_not_kept(tmp_path: Path, built: Path) -> None:
     (built / "libggml-cuda-sm89.so").unlink()
     with pytest.raises(BuildError, match=r"libggml-cuda-sm89\.so"):
-        units.keep(spec(), built, factories.layout(tmp_path), network="none", compiled=3, seconds=1.0, cache=CacheStatistics())
+        units.keep(
+            spec(), built, factories.layout(tmp_path), network="none", compiled=3, seconds=1.0, cache=CacheStatistics()
+        )
 
 
 def test_a_folders_digest_follows_names_and_contents(tmp_path: Path) -> None:

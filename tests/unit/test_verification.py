@@ -7,9 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -26,87 +24,29 @@ from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenan
 from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 
-from build_config import dsse, evidence, index, intoto, jsonio, lock, trials, verification, wheelfile
+from build_config import dsse, index, intoto, jsonio, lock, trials, wheelfile
 from build_config.console import Console
 from build_config.errors import SettingsError, VerificationError
-from build_config.layout import PACKAGE, Layout
-from build_config.model import UnitKey
 from build_config.reports import BuildRecord, Verdict
-from tests import factories, publishable, wheels
+from tests import attested
+from tests.attested import KEY, LAYOUT, PLATFORM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from build_config.model import PlatformName, Wheel
 
 pytestmark = pytest.mark.unit
 
-LAYOUT = Layout(checkout=PACKAGE.parent, work_root=PACKAGE / "none")
-PLATFORM: PlatformName = "linux-x86_64"
-KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
 
 
-@dataclass(frozen=True)
-class House:
-    """A folder with one published and signed wheel."""
-
-    wheel: Path
-    record: BuildRecord
-
-    def verify(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> verification.Verification:
-        public = None if key is None else key.public_key()
-        against = evidence.beside(self.wheel, LAYOUT, PLATFORM, public_key=public)
-        return verification.verify(self.wheel, dataclasses.replace(against, **changes))
-
-    def codes(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> set[str]:
-        return {finding.code for finding in self.verify(key, **changes).findings}
-
-    def files(self) -> dict[str, Path]:
-        return {
-            "wheel": self.wheel,
-            "record": index.record_path(self.wheel),
-            "statement": intoto.statement_path(self.wheel),
-            "envelope": intoto.envelope_path(self.wheel),
-        }
-
-
-def a_record(wheel: Wheel, scratch: Path) -> BuildRecord:
-    _, blank, inspection, validation = publishable.make(scratch)
-    return dataclasses.replace(
-        blank,
-        wheel=wheel.path.name,
-        version=str(wheel.version),
-        sha256=wheel.sha256,
-        size=wheel.size,
-        locks=lock.lock_digests(LAYOUT),
-        request=evidence.parameters(
-            LAYOUT, arch="89", cuda="13.0", launcher="auto", own_llama_cpp=False, require_gpu=False
-        ),
-        materials=evidence.materials(
-            factories.source_tree(), factories.toolchain(), lock.read_toolkit_lock(LAYOUT, "13.0", PLATFORM), LAYOUT
-        ),
-        units=(UnitKey(digest="c" * 64, inputs=(("flag", "x"),)), UnitKey(digest="d" * 64, inputs=())),
-        shards=(factories.SM89,),
-        inspection=dataclasses.replace(inspection, wheel_sha256=wheel.sha256),
-        validation=dataclasses.replace(validation, wheel_sha256=wheel.sha256),
-    )
-
-
-def a_house(folder: Path, key: Ed25519PrivateKey | None = KEY) -> House:
-    (folder / "store").mkdir(parents=True)
-    wheel = wheels.write(folder / "store", wheels.contents({"libllama.so": b"code" * 100}))
-    record = a_record(wheel, folder / "scratch")
-    published = index.publish(wheel, record, record.inspection, record.validation, folder / "wheelhouse", key=key)
-    return House(wheel=published, record=record)
-
-
 @pytest.fixture(name="house")
-def _house(tmp_path: Path) -> House:
-    return a_house(tmp_path)
+def _house(tmp_path: Path) -> attested.House:
+    return attested.publish(tmp_path)
 
 
-def rewrite(house: House, change: Callable[[BuildRecord], BuildRecord]) -> None:
+def rewrite(house: attested.House, change: Callable[[BuildRecord], BuildRecord]) -> None:
     """What a careless or malicious builder could publish: a changed record, and a signed statement that fits it."""
     record = change(house.record)
     jsonio.write(index.record_path(house.wheel), record)
@@ -116,21 +56,21 @@ def rewrite(house: House, change: Callable[[BuildRecord], BuildRecord]) -> None:
 # ------------------------------------------------------------------------------------------------------- acceptance
 
 
-def test_what_was_published_is_accepted(house: House) -> None:
+def test_what_was_published_is_accepted(house: attested.House) -> None:
     result = house.verify()
     assert result.findings == ()
     assert result.passed
     assert result.signed_by == dsse.key_id(KEY.public_key())
 
 
-def test_without_a_key_nobody_is_said_to_have_signed(house: House) -> None:
+def test_without_a_key_nobody_is_said_to_have_signed(house: attested.House) -> None:
     result = house.verify(None)
     assert result.passed
     assert result.signed_by is None
 
 
 def test_an_unsigned_wheel_passes_only_while_no_signature_is_asked_for(tmp_path: Path) -> None:
-    house = a_house(tmp_path, key=None)
+    house = attested.publish(tmp_path, key=None)
     assert house.verify(None).passed
     assert house.codes() == {"envelope-missing"}
     assert house.verify().signed_by is None
@@ -141,7 +81,7 @@ def test_an_unsigned_wheel_passes_only_while_no_signature_is_asked_for(tmp_path:
 
 @pytest.mark.parametrize("flipped", [0x01, 0x20], ids=["low-bit", "case-bit"])
 @pytest.mark.parametrize("name", ["wheel", "record", "statement", "envelope"])
-def test_one_changed_byte_anywhere_is_refused(house: House, name: str, flipped: int) -> None:
+def test_one_changed_byte_anywhere_is_refused(house: attested.House, name: str, flipped: int) -> None:
     path = house.files()[name]
     sound = path.read_bytes()
     for position in range(0, len(sound), max(1, len(sound) // 60)):
@@ -156,7 +96,7 @@ def test_one_changed_byte_anywhere_is_refused(house: House, name: str, flipped: 
 
 @pytest.mark.parametrize("name", ["wheel", "record", "statement"])
 def test_a_changed_byte_is_refused_without_any_signature(tmp_path: Path, name: str) -> None:
-    house = a_house(tmp_path, key=None)
+    house = attested.publish(tmp_path, key=None)
     path = house.files()[name]
     sound = path.read_bytes()
     for position in range(0, len(sound), max(1, len(sound) // 60)):
@@ -166,7 +106,7 @@ def test_a_changed_byte_is_refused_without_any_signature(tmp_path: Path, name: s
         assert not house.verify(None).passed, f"byte {position} of the {name}"
 
 
-def test_every_byte_of_a_signature_counts(house: House) -> None:
+def test_every_byte_of_a_signature_counts(house: attested.House) -> None:
     path = house.files()["envelope"]
     sound = json.loads(path.read_text())
     signature = base64.b64decode(sound["signatures"][0]["sig"])
@@ -179,7 +119,7 @@ def test_every_byte_of_a_signature_counts(house: House) -> None:
 
 
 @pytest.mark.parametrize("name", ["wheel", "record", "statement", "envelope"])
-def test_appended_and_missing_bytes_are_refused(house: House, name: str) -> None:
+def test_appended_and_missing_bytes_are_refused(house: attested.House, name: str) -> None:
     path = house.files()[name]
     sound = path.read_bytes()
     for changed in (sound + b"\n", sound[:-1]):
@@ -188,7 +128,7 @@ def test_appended_and_missing_bytes_are_refused(house: House, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["record", "statement", "envelope"])
-def test_a_missing_file_is_named(house: House, name: str) -> None:
+def test_a_missing_file_is_named(house: attested.House, name: str) -> None:
     house.files()[name].unlink()
     expected = {f"{name}-missing"}
     if name == "statement":
@@ -199,13 +139,13 @@ def test_a_missing_file_is_named(house: House, name: str) -> None:
 # ------------------------------------------------------------------------------------------------------- other things
 
 
-def test_another_key_is_refused(house: House) -> None:
+def test_another_key_is_refused(house: attested.House) -> None:
     assert house.codes(OTHER_KEY) == {"envelope-refused"}
     index.attest(house.wheel, house.record, OTHER_KEY)
     assert house.codes() == {"envelope-refused"}
 
 
-def test_the_name_of_the_key_is_no_signature(house: House) -> None:
+def test_the_name_of_the_key_is_no_signature(house: attested.House) -> None:
     """The other key signs, under the name of the right one."""
     payload = house.files()["statement"].read_bytes()
     data = json.loads(dsse.seal(payload, intoto.PAYLOAD_TYPE, OTHER_KEY))
@@ -214,8 +154,8 @@ def test_the_name_of_the_key_is_no_signature(house: House) -> None:
     assert house.codes() == {"envelope-refused"}
 
 
-def test_a_signed_statement_about_another_wheel_is_refused(house: House, tmp_path: Path) -> None:
-    other = a_house(tmp_path / "other")
+def test_a_signed_statement_about_another_wheel_is_refused(house: attested.House, tmp_path: Path) -> None:
+    other = attested.publish(tmp_path / "other")
     rewrite(other, lambda record: dataclasses.replace(record, created="2026-02-02T00:00:00Z"))
     house.files()["envelope"].write_bytes(other.files()["envelope"].read_bytes())
     assert house.codes() == {"envelope-of-another-statement"}
@@ -223,14 +163,14 @@ def test_a_signed_statement_about_another_wheel_is_refused(house: House, tmp_pat
     assert {"statement-differs", "record-changed"} <= house.codes()
 
 
-def test_a_payload_of_another_type_is_refused(house: House) -> None:
+def test_a_payload_of_another_type_is_refused(house: attested.House) -> None:
     payload = house.files()["statement"].read_bytes()
     house.files()["envelope"].write_text(dsse.seal(payload, "text/plain", KEY))
     assert house.codes() == {"envelope-refused"}
     assert house.codes(None) == {"envelope-refused"}
 
 
-def test_a_lock_of_another_checkout_is_named(house: House) -> None:
+def test_a_lock_of_another_checkout_is_named(house: attested.House) -> None:
     here = dict(lock.lock_digests(LAYOUT))
     for name in ("llama-cpp-python.toml", "requirements.txt", "cuda-13.0-linux-x86_64.toml"):
         result = house.verify(locks=tuple({**here, name: "0" * 64}.items()))
@@ -241,14 +181,14 @@ def test_a_lock_of_another_checkout_is_named(house: House) -> None:
     assert house.codes(locks=gone) == {"lock-differs"}
 
 
-def test_a_lock_that_no_wheel_is_made_from_is_a_note(house: House) -> None:
+def test_a_lock_that_no_wheel_is_made_from_is_a_note(house: attested.House) -> None:
     here = {**dict(lock.lock_digests(LAYOUT)), "test.txt": "0" * 64}
     result = house.verify(locks=tuple(here.items()))
     assert result.passed
     assert [finding.code for finding in result.findings] == ["lock-differs"]
 
 
-def test_a_material_that_is_in_no_lock_is_refused(house: House) -> None:
+def test_a_material_that_is_in_no_lock_is_refused(house: attested.House) -> None:
     def change(record: BuildRecord) -> BuildRecord:
         first, *rest = record.materials
         return dataclasses.replace(
@@ -285,13 +225,13 @@ def test_a_material_that_is_in_no_lock_is_refused(house: House) -> None:
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused_though_it_is_signed(
-    house: House, change: Callable[[BuildRecord], BuildRecord], code: str
+    house: attested.House, change: Callable[[BuildRecord], BuildRecord], code: str
 ) -> None:
     rewrite(house, change)
     assert house.codes() == {code}
 
 
-def test_all_that_is_wrong_is_said_at_once(house: House) -> None:
+def test_all_that_is_wrong_is_said_at_once(house: attested.House) -> None:
     house.wheel.write_bytes(b"no wheel")
     house.files()["envelope"].unlink()
     house.files()["record"].write_text("{}")
@@ -308,7 +248,7 @@ def test_all_that_is_wrong_is_said_at_once(house: House) -> None:
 # ---------------------------------------------------------------------------------------------------------- statement
 
 
-def test_the_statement_is_valid_by_the_messages_of_in_toto_and_slsa(house: House) -> None:
+def test_the_statement_is_valid_by_the_messages_of_in_toto_and_slsa(house: attested.House) -> None:
     data = json.loads(house.files()["statement"].read_text())
     Statement.copy_from_pb(ParseDict(data, StatementMessage())).validate()
     provenance = ParseDict(data["predicate"], Provenance())
@@ -320,7 +260,7 @@ def test_the_statement_is_valid_by_the_messages_of_in_toto_and_slsa(house: House
     assert named["requirements.txt"] == {"sha256": dict(lock.lock_digests(LAYOUT))["requirements.txt"]}
 
 
-def test_the_statement_is_about_the_wheel_and_of_the_record(house: House) -> None:
+def test_the_statement_is_about_the_wheel_and_of_the_record(house: attested.House) -> None:
     data = json.loads(house.files()["statement"].read_text())
     assert data["_type"] == "https://in-toto.io/Statement/v1"
     assert data["predicateType"] == "https://slsa.dev/provenance/v1"
@@ -333,7 +273,7 @@ def test_the_statement_is_about_the_wheel_and_of_the_record(house: House) -> Non
     assert definition["internalParameters"]["units"]["c" * 64] == {"flag": "x"}
 
 
-def test_no_path_of_the_machine_is_published(house: House, tmp_path: Path) -> None:
+def test_no_path_of_the_machine_is_published(house: attested.House, tmp_path: Path) -> None:
     for name in ("record", "statement"):
         text = house.files()[name].read_text()
         assert str(tmp_path) not in text
@@ -417,12 +357,14 @@ def test_keys_of_another_kind_are_refused(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- doors
 
 
-def test_the_door_says_plainly_that_no_signature_was_checked(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_door_says_plainly_that_no_signature_was_checked(
+    house: attested.House, capsys: pytest.CaptureFixture[str]
+) -> None:
     trials.verify(house.wheel, LAYOUT, Console(terminal=False))
     assert "NO SIGNATURE was checked" in "".join(capsys.readouterr())
 
 
-def test_the_door_refuses_with_every_finding(house: House, tmp_path: Path) -> None:
+def test_the_door_refuses_with_every_finding(house: attested.House, tmp_path: Path) -> None:
     _, public = dsse.make_keys(tmp_path / "keys")
     house.files()["record"].write_bytes(house.files()["record"].read_bytes() + b" ")
     with pytest.raises(VerificationError) as raised:
@@ -432,7 +374,7 @@ def test_the_door_refuses_with_every_finding(house: House, tmp_path: Path) -> No
 
 
 def test_a_published_wheel_is_signed_later_and_a_changed_one_is_not(tmp_path: Path) -> None:
-    house = a_house(tmp_path, key=None)
+    house = attested.publish(tmp_path, key=None)
     private, public = dsse.make_keys(tmp_path / "keys")
     trials.sign(house.wheel, private, LAYOUT, Console(terminal=False))
     trials.verify(house.wheel, LAYOUT, Console(terminal=False), public_key=public)
@@ -444,7 +386,7 @@ def test_a_published_wheel_is_signed_later_and_a_changed_one_is_not(tmp_path: Pa
     assert envelope.read_bytes() == before
 
 
-def test_publishing_again_without_a_key_leaves_no_signature_of_another_record(house: House) -> None:
+def test_publishing_again_without_a_key_leaves_no_signature_of_another_record(house: attested.House) -> None:
     record = dataclasses.replace(house.record, created="2026-02-02T00:00:00Z")
     store = house.wheel.parent.parent / "store" / house.wheel.name
     wheel = wheelfile.read(store)

@@ -13,27 +13,25 @@ from typing import TYPE_CHECKING
 import gguf
 import pytest
 
-from build_config import clean_environment, pipeline, synthetic_model, wheelfile
-from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
-from build_config.validation import numerics, on_device, simulated_device
+from build_config import clean_environment, synthetic_model
+from build_config.validation import numerics, on_device, scenarios, simulated_device
 from build_config.validation.simulated_device import SimulatedMachine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from build_config.layout import Layout
+    from build_config.model import Wheel
     from build_config.reports import DeviceCheck
+    from build_config.validation import Simulation
     from build_config.validation.simulated_device import SimulatedLibraries
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.wheel
 
 
 @pytest.fixture(name="python", scope="module")
-def _python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _python(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a clean environment with the wheel."""
-    layout = Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
-    if not any(layout.wheelhouse.glob("*.whl")):
-        pytest.skip("no wheel in the wheelhouse: nox -s build_cuda_wheel")
-    wheel = wheelfile.read(pipeline.newest_wheel(layout))
     folder = tmp_path_factory.mktemp("installed")
     python = clean_environment.make(folder, layout.locks / "validation.txt", layout.downloads, folder / "log")
     assert clean_environment.install(wheel, layout.wheelhouse, python, folder / "log") == ()
@@ -41,21 +39,16 @@ def _python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(name="doubles", scope="module")
-def _doubles(tmp_path_factory: pytest.TempPathFactory) -> SimulatedLibraries:
-    """Against the headers of the build's own toolkit: that of the other tests has no cuBLAS."""
-    headers = sorted(Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT).toolkits.glob("cuda-13.*/include"))
-    if not headers:
-        pytest.skip("no toolkit in the work root: nox -s build_cuda_wheel")
-    return simulated_device.build(tmp_path_factory.mktemp("doubles"), include=headers[-1], major=13)
+def _doubles(simulation: Simulation, tmp_path_factory: pytest.TempPathFactory) -> SimulatedLibraries:
+    return simulated_device.build(tmp_path_factory.mktemp("doubles"), include=simulation.include, major=13)
 
 
 @pytest.fixture(name="machine", scope="module")
-def _machine() -> SimulatedMachine:
+def _machine(wheel: Wheel) -> SimulatedMachine:
     """A device that the wheel has code for."""
-    wheel = pipeline.newest_wheel(Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT))
-    (shard,) = [part for part in wheel.name.split("-")[1].split("+")[1].split(".") if part.startswith("sm")][:1]
-    number = shard.removeprefix("sm")
-    return SimulatedMachine(capabilities=(f"{number[:-1]}.{number[-1]}",))
+    facts = scenarios.read_facts(wheel)
+    assert facts is not None
+    return SimulatedMachine(capabilities=facts.own_capabilities()[:1])
 
 
 def failed(checks: tuple[DeviceCheck, ...]) -> dict[str, str]:

