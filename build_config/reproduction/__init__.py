@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from build_config import jsonio, runner
 from build_config.errors import CommandError, ReproductionError
+from build_config.fetch import VERIFIED
 from build_config.reports import Variation
 from build_config.reproduction import enter
 
@@ -91,7 +92,9 @@ def second_world(
         folder.chmod(0o755)
         checkout, work_root, home = folder / CHECKOUT, folder / "root", folder / "home"
         shutil.copytree(layout.checkout, checkout, ignore=shutil.ignore_patterns(*NOT_COPIED))
-        shutil.copytree(layout.downloads, work_root / "downloads")
+        # Without the note of what was verified before: the second build looks at every byte itself.
+        unverified = shutil.ignore_patterns(VERIFIED, "rejected")
+        shutil.copytree(layout.downloads, work_root / "downloads", ignore=unverified)
         home.mkdir()
         if uid != os.getuid():
             _give(folder, uid, gid)
