@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from build_config.reproduction import SecondWorld
 
 LOG = "reproduce.log"
+STORED = "that of an earlier build, which filled the store"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,7 @@ def _first_wheel(request: ReproduceRequest, layout: Layout, console: Console) ->
         subject=published.path.name,
         digests=((published.path.name, published.record.sha256),),
         host_compiler=toolchain["host.identity"],
-        launcher=toolchain["launcher"],
+        launcher=f"{toolchain['launcher']}, or {STORED}",
         wheel=published.path,
         cuobjdump=_cuobjdump(layout),
     )
@@ -103,11 +104,12 @@ def _first_units(request: ReproduceRequest, layout: Layout, console: Console) ->
     with workroot.claim(layout, purpose=f"reproduce {', '.join(request.units)}", console=console):
         compiled = pipeline.compile_units(request.build, here, layout, console, only=request.units)
     launcher = compiled.toolchain.launcher
+    described = launcher.path.name if launcher is not None else "none"
     return _First(
         subject=f"unit {', '.join(request.units)}",
         digests=tuple((file.name, file.sha256) for unit in compiled.units for file in unit.files),
         host_compiler=compiled.toolchain.host.identity,
-        launcher=launcher.path.name if launcher is not None else "none",
+        launcher=STORED if all(unit.from_store for unit in compiled.units) else described,
         units=compiled.units,
         cuobjdump=compiled.toolchain.cuobjdump,
     )
