@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from typing import Any, NoReturn
 
@@ -11,6 +12,11 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-gpu", action="store_true", help="a gpu test that cannot run is a failure")
     parser.addoption("--require-wheel", action="store_true", help="a wheel test that finds no wheel is a failure")
+
+
+def pytest_configure() -> None:
+    # A shell starts its background jobs with Ctrl-C ignored; the tests of interruption would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
