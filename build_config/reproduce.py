@@ -146,7 +146,8 @@ def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[Re
         cuobjdump=_cuobjdump(layout),
     )
     release = ".".join(toolchain["cuda"].split(".")[:2])
-    return dataclasses.replace(request, build=BuildRequest(arch=arch, cuda=release), units=()), first
+    build = BuildRequest(arch=arch, cuda=release, jobs=request.build.jobs)
+    return dataclasses.replace(request, build=build, units=()), first
 
 
 # --------------------------------------------------------------------------------------------------- second builds

@@ -94,7 +94,9 @@ def second_world(
         shutil.copytree(layout.checkout, checkout, ignore=shutil.ignore_patterns(*NOT_COPIED))
         # Without the note of what was verified before: the second build looks at every byte itself.
         unverified = shutil.ignore_patterns(VERIFIED, "rejected")
-        shutil.copytree(layout.downloads, work_root / "downloads", ignore=unverified)
+        work_root.mkdir()
+        if layout.downloads.is_dir():  # a machine that answers a record may have fetched nothing yet
+            shutil.copytree(layout.downloads, work_root / "downloads", ignore=unverified)
         home.mkdir()
         if uid != os.getuid():
             _give(folder, uid, gid)

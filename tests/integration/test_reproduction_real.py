@@ -243,6 +243,15 @@ def test_the_second_world_differs_in_what_it_says(layout: Layout, monkeypatch: p
     assert (layout.work_root / "store").is_dir()
 
 
+def test_a_machine_that_has_fetched_nothing_can_build_a_second_time(layout: Layout) -> None:
+    shutil.rmtree(layout.downloads)
+    try:
+        with reproduction.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+            assert list(second.work_root.iterdir()) == []
+    except ReproductionError as error:
+        pytest.skip(str(error))
+
+
 def test_a_second_build_that_fails_says_how(layout: Layout) -> None:
     (layout.checkout / "build_config" / "__main__.py").write_text("raise SystemExit('no C++ compiler')")
     try:
