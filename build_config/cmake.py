@@ -16,6 +16,9 @@ STRIP = "-Wl,-s -Wl,--build-id=none"
 """A link without symbol table and build-id: both differ where nothing that runs differs."""
 RANDOM_SEED_SINCE = (12, 9)
 """The first CUDA release whose nvcc knows ``--frandom-seed``."""
+WITHOUT_NVTX = "-DCCCL_DISABLE_NVTX"
+"""CUB marks ranges for NVIDIA's profilers where it finds ``nvtx3/nvToolsExt.h``. The locked wheels have none, but an
+installed CUDA toolkit puts one into ``/usr/include``: there the same inputs would give another library."""
 
 
 def core_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
@@ -43,7 +46,7 @@ def shard_entries(
         "CMAKE_CUDA_ARCHITECTURES": shard.cmake_architectures,
         "CMAKE_CUDA_COMPILER": str(cuda.nvcc.path),
         "CMAKE_CUDA_HOST_COMPILER": str(toolchain.host.cxx.path),
-        "CMAKE_CUDA_FLAGS": f"-Xcompiler={_prefix_map(layout)}",
+        "CMAKE_CUDA_FLAGS": f"-Xcompiler={_prefix_map(layout)} {WITHOUT_NVTX}",
         "CMAKE_CUDA_RUNTIME_LIBRARY": "Shared",
         "CUDAToolkit_ROOT": str(cuda.root),
     }

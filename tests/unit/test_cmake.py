@@ -49,7 +49,7 @@ def test_what_would_make_a_wheel_depend_on_the_build_machine_is_off(unit: str) -
     assert entries["CMAKE_CXX_FLAGS"] == "-ffile-prefix-map=/work-root/="
     if unit == "cuda":
         assert entries["GGML_CUDA_NCCL"] == "OFF"
-        assert entries["CMAKE_CUDA_FLAGS"] == "-Xcompiler=-ffile-prefix-map=/work-root/="
+        assert entries["CMAKE_CUDA_FLAGS"] == "-Xcompiler=-ffile-prefix-map=/work-root/= -DCCCL_DISABLE_NVTX"
 
 
 def test_the_core_has_every_variant_and_a_baseline_for_any_processor() -> None:
