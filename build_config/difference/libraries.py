@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MAGIC = b"\x7fELF"
 SHOWN = 3
 """How many symbols are named."""
+NEAR = 1 << 14
+"""How many bytes behind a symbol something may be to be told by it: in a stripped library the next one is often far."""
 _CODE = (".text", ".text.unlikely", ".text.hot", ".text.startup")
 _STRINGS = (".rodata", ".data", ".strtab", ".debug_str", ".debug_line_str")
 _TOLD_BY_NAME = (".comment", ".note.gnu.build-id")
@@ -165,13 +167,14 @@ def _where(name: str, ours: elf.Image, theirs: elf.Image) -> str:
     offset = first_difference(first, second) or 0
     sizes = f"{len(first)} bytes" + ("" if len(first) == len(second) else f", in the other {len(second)}")
     found = ours.symbol_at(name, offset)
-    if found is None:
-        belongs = ""
-    else:
+    belongs = ""
+    if found is not None:
         symbol, inside = found
         distance = offset - (symbol.value - ours.parts[name].address)
-        belongs = f", in {symbol.name}" if inside else f", {distance} bytes behind the start of {symbol.name}"
-        belongs += "" if inside else ", the nearest known symbol"
+        if inside:
+            belongs = f", in {symbol.name}"
+        elif distance < NEAR:
+            belongs = f", {distance} bytes behind the start of {symbol.name}, the nearest known symbol"
     return f"{name} ({sizes}) differs from byte {offset} on{belongs}"
 
 

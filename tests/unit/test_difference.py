@@ -529,6 +529,13 @@ def test_changed_code_is_told_by_its_function(tmp_path: Path, place: int, said: 
     assert detail.startswith(said)
 
 
+def test_changed_bytes_are_not_told_by_a_symbol_that_is_far_away(tmp_path: Path) -> None:
+    text = Part(".text", bytes(1 << 20), address=0x1000)
+    other = dataclasses.replace(text, content=changed_at(text.content, 1 << 19))
+    ((_, detail),) = library_differences(tmp_path, elf_file(text, *FUNCTIONS), elf_file(other, *FUNCTIONS))
+    assert detail == ".text (1048576 bytes) differs from byte 524288 on"
+
+
 def test_a_function_of_another_size_is_named_and_the_rest_follows(tmp_path: Path) -> None:
     longer = dataclasses.replace(TEXT, content=TEXT.content + bytes(16))
     resized = symbols(("first", FUNC, 1, 0x1000, 0x110), ("second", FUNC, 1, 0x1110, 0x80))
