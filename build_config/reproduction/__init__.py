@@ -113,13 +113,21 @@ def second_world(
         )
 
 
-def run(world: SecondWorld, arguments: tuple[str, ...], layout: Layout, console: Console, *, log: Path) -> None:
-    """``python -m build_config ARGUMENTS`` in that world. Its lines are shown as they come.
+def run(
+    world: SecondWorld,
+    arguments: tuple[str, ...],
+    layout: Layout,
+    console: Console,
+    *,
+    log: Path,
+    module: str = "build_config",
+) -> None:
+    """``python -m build_config ARGUMENTS`` in that world, or another module. Its lines are shown as they come.
 
     Raises ``ReproductionError`` when it fails.
     """
     description = world.folder / "world.json"
-    command = (sys.executable, "-P", "-m", "build_config", *arguments)
+    command = (sys.executable, "-P", "-m", module, *arguments)
     jsonio.write(
         description,
         {

@@ -120,6 +120,20 @@ def test_a_file_without_its_seed_is_caught_and_named(twice: Twice) -> None:
     assert "local.cu" in told(differences)
 
 
+def test_a_header_of_an_installed_toolkit_does_not_get_in(twice: Twice, tmp_path: Path) -> None:
+    """CUB takes NVIDIA's profiling headers where it finds them: Debian's nvidia-cuda-dev has one in /usr/include."""
+    (twice.shop.tree.llama_cpp / LOCAL_CU).write_text(f"#include <cub/detail/nvtx.cuh>\n{LOCAL}", encoding="utf-8")
+    (twice.shop.tree.llama_cpp / "edited").touch()
+    shutil.rmtree(twice.first)
+    twice.again().rename(twice.first)
+    header = tmp_path / "installed" / "nvtx3" / "nvToolsExt.h"
+    header.parent.mkdir(parents=True)
+    header.write_text("#error this is no part of the locked toolkit\n", encoding="utf-8")
+    flags = twice.shop.specs()[1].entries["CMAKE_CUDA_FLAGS"]
+    installed = {"CMAKE_CUDA_FLAGS": f"{flags} -isystem {header.parents[1]}"}
+    assert twice.compare(twice.again(entries=installed)) == ()
+
+
 def test_another_wheel_of_the_toolkit_is_refused_by_its_name(
     reduced_lock: ToolkitLock, toolkit_wheels: tuple[Path, ...], tmp_path: Path
 ) -> None:
@@ -250,6 +264,18 @@ def test_a_machine_that_has_fetched_nothing_can_build_a_second_time(layout: Layo
             assert list(second.work_root.iterdir()) == []
     except ReproductionError as error:
         pytest.skip(str(error))
+
+
+def test_another_module_of_the_checkout_can_run_in_the_second_world(layout: Layout) -> None:
+    (layout.checkout / "other.py").write_text("from pathlib import Path; Path('was here').touch()", encoding="utf-8")
+    try:
+        with reproduction.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+            reproduction.run(second, (), layout, QUIET, log=layout.logs / "log", module="other")
+            assert (second.checkout / "was here").exists()
+    except ReproductionError as error:
+        if "namespace" in str(error):
+            pytest.skip(str(error))
+        raise
 
 
 def test_a_second_build_that_fails_says_how(layout: Layout) -> None:
