@@ -225,6 +225,24 @@ def sign(
     trials.sign(wheel, sign_key, _layout(work_root), Console())
 
 
+@app.command(name="conda")
+def conda_package(
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    public_key: Annotated[Path | None, typer.Option(help="Whose signature there must be.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Make a conda package of a published wheel, in the channel wheelhouse/conda."""
+    console = Console()
+    layout = _layout(work_root)
+    package, path = trials.make_conda_package(wheel, layout, console, public_key=public_key)
+    rows = (("needs", ", ".join(package.depends)), ("if there", ", ".join(package.constrains)))
+    console.summary("Done", (("package", path.name), ("size", megabytes(path.stat().st_size)), *rows))
+    channel = layout.conda_channel.as_uri()
+    console.raw(
+        f"Install it:\n  conda install -c {channel} -c conda-forge {package.name}={package.version}={package.build}"
+    )
+
+
 @app.command()
 def keygen(folder: Annotated[Path, typer.Argument(help="Where the two files go.")]) -> None:
     """Make an Ed25519 key pair to sign statements with."""

@@ -49,6 +49,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "bench",
             "check_gpu_file",
             "compilation",
+            "conda",
             "difference",
             "index",
             "inspection",
