@@ -93,7 +93,10 @@ def describe(wheel: Wheel, contents: Mapping[str, bytes], record: BuildRecord, n
         raise PackagingError(f"{wheel.path.name} has programs or data files, which conda would have to be told of")
     metadata, _ = parse_email(contents[f"{folder}/METADATA"])
     requirements = [Requirement(text) for text in metadata.get("requires_dist", [])]
-    cuda = str(json.loads(contents["llama_cpp/_cuda_build.json"])["cuda"])
+    facts = contents.get("llama_cpp/_cuda_build.json")
+    if facts is None:
+        raise PackagingError(f"{wheel.path.name} is no wheel of this project: it does not say which CUDA it is for")
+    cuda = str(json.loads(facts)["cuda"])
     cuda_major = int(cuda.split(".", maxsplit=1)[0])
     if cuda_major < OLDEST_CUDA:
         raise PackagingError(

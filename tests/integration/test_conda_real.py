@@ -12,9 +12,12 @@ import pytest
 from rattler.exceptions import SolverError
 from rattler.package_streaming import extract
 
-from build_config import conda, wheelfile
+from build_config import conda, dsse, trials, wheelfile
 from build_config.conda import packing
-from tests import conda_forge, conda_wheels
+from build_config.console import Console
+from build_config.errors import VerificationError
+from build_config.layout import Layout
+from tests import attested, conda_forge, conda_wheels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,6 +121,26 @@ def test_a_channel_lists_every_package_with_its_digest_and_nothing_else_lies_in_
     for name, entry in listed.items():
         assert entry["sha256"] == hashlib.sha256(files[f"linux-64/{name}"].read_bytes()).hexdigest()
     assert listed[package.file_name]["depends"] == list(package.depends)
+
+
+@pytest.mark.parametrize("spoilt", ["wheel", "record", "statement"])
+def test_no_package_is_made_of_a_wheel_that_does_not_verify(tmp_path: Path, spoilt: str) -> None:
+    house = attested.publish(tmp_path)
+    path = house.files()[spoilt]
+    path.write_bytes(path.read_bytes().replace(b"c", b"d", 1))
+    layout = Layout(checkout=tmp_path, work_root=tmp_path / "none")
+    with pytest.raises(VerificationError, match="was refused"):
+        trials.make_conda_package(house.wheel, layout, Console(terminal=False))
+    assert not layout.conda_channel.exists()
+
+
+def test_a_key_that_did_not_sign_makes_no_package(tmp_path: Path) -> None:
+    house = attested.publish(tmp_path)
+    _, public = dsse.make_keys(tmp_path / "another")
+    layout = Layout(checkout=tmp_path, work_root=tmp_path / "none")
+    with pytest.raises(VerificationError, match="envelope"):
+        trials.make_conda_package(house.wheel, layout, Console(terminal=False), public_key=public)
+    assert not layout.conda_channel.exists()
 
 
 # ------------------------------------------------------------------------------------------------------- the solver

@@ -105,6 +105,14 @@ def test_a_wheel_of_another_platform_is_refused(tmp_path: Path, platform: str) -
         conda_wheels.describe(wheel, tmp_path / "record")
 
 
+def test_a_wheel_that_does_not_say_which_cuda_it_is_for_is_refused(tmp_path: Path) -> None:
+    contents = conda_wheels.members()
+    del contents["llama_cpp/_cuda_build.json"]
+    wheel = conda_wheels.write(tmp_path, contents)
+    with pytest.raises(PackagingError, match="no wheel of this project"):
+        conda_wheels.describe(wheel, tmp_path / "record")
+
+
 @pytest.mark.parametrize("member", ["x.data/scripts/run", f"{wheels.DIST_INFO}/entry_points.txt"])
 def test_programs_would_need_more_than_this_and_are_refused(tmp_path: Path, member: str) -> None:
     wheel = conda_wheels.write(tmp_path, {**conda_wheels.members(), member: b"[console_scripts]\n"})
