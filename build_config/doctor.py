@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from build_config import archs, machine, workroot
+from build_config import archs, choosing, machine, workroot
 from build_config.errors import ArchitectureError, PipelineError, ToolkitMissingError
 from build_config.model import HostCompiler, Program
 from build_config.toolchain import gcc, programs
@@ -64,6 +64,15 @@ class Facts:
 def examine(layout: Layout) -> tuple[DoctorRow, ...]:
     """Look at this machine; the last row says in one sentence what it can build. Nothing is created or fetched."""
     return judge(gather(layout))
+
+
+def recommend(layout: Layout, where: str | None) -> choosing.Recommendation:
+    """Which wheel of an index (a folder, a page, an address; default: the wheelhouse) is for this machine.
+
+    Raises ``SettingsError`` for a place that is not there, ``NetworkError`` for one that does not answer.
+    """
+    index, candidates = choosing.read(where or str(layout.wheelhouse))
+    return choosing.recommend(machine.describe(), sys.version_info[:2], candidates, index)
 
 
 def overall(rows: tuple[DoctorRow, ...]) -> bool:

@@ -66,7 +66,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "wheel",
         }
     ),
-    frozenset({"evidence"}),
+    frozenset({"choosing", "evidence"}),
     frozenset({"doctor", "pipeline"}),
     frozenset({"reproduce", "trials"}),
     frozenset({"__main__"}),
