@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import requests
-from pypi_simple import NoSuchProjectError, ProjectPage, PyPISimple
+from pypi_simple import NoSuchProjectError, ProjectPage, PyPISimple, RepositoryPage
 
 from build_config import fetch, index, jsonio, wheelfile
 from build_config.choosing.wheels import DISTRIBUTION, Candidate, Index, candidate
@@ -30,7 +31,7 @@ def read(where: str) -> tuple[Index, tuple[Candidate, ...]]:
     if path.is_dir():
         return Index(kind="find-links", location=str(path)), tuple(_folder(path))
     if path.is_file():
-        page = ProjectPage.from_html(DISTRIBUTION, path.read_bytes(), base_url=path.as_uri())
+        page = RepositoryPage.from_html(path.read_bytes(), base_url=path.as_uri())
         return Index(kind="find-links", location=str(path)), tuple(_links(page))
     raise SettingsError(
         f"--index {where}: there is no such folder or page", remedy="name a folder, a page or an address"
@@ -58,7 +59,19 @@ def _record(wheel: Path) -> BuildRecord | None:
         return None
 
 
-def _links(page: ProjectPage) -> Iterator[Candidate]:
+def _links(page: RepositoryPage) -> Iterator[Candidate]:
+    """By the addresses: the text of a link on such a page may be anything."""
+    for link in page.links:
+        found = candidate(
+            unquote(PurePosixPath(urlsplit(link.url).path).name),
+            requires_python=str(link.attrs.get("data-requires-python", "")),
+            yanked="data-yanked" in link.attrs,
+        )
+        if found is not None:
+            yield found
+
+
+def _packages(page: ProjectPage) -> Iterator[Candidate]:
     for package in page.packages:
         found = candidate(
             package.filename, requires_python=package.requires_python or "", yanked=bool(package.is_yanked)
@@ -76,12 +89,12 @@ def _address(url: str) -> tuple[Index, tuple[Candidate, ...]]:
                 message = f"--index {url} does not answer: {error.message}"
                 raise NetworkError(message, remedy="check the address, and that it can be reached from here") from error
         else:
-            return Index(kind="simple", location=url), tuple(_links(page))
+            return Index(kind="simple", location=url), tuple(_packages(page))
         try:
             answer = simple.s.get(url, timeout=fetch.TIMEOUT)
             answer.raise_for_status()
-            page = ProjectPage.from_html(DISTRIBUTION, answer.content, base_url=answer.url)
+            links = tuple(_links(RepositoryPage.from_html(answer.content, base_url=answer.url)))
         except (requests.RequestException, ValueError) as error:
             message = f"--index {url} is neither a package index nor a page of links: {type(error).__name__}"
             raise NetworkError(message, remedy="check the address, and that it can be reached from here") from error
-    return Index(kind="find-links", location=url), tuple(_links(page))
+    return Index(kind="find-links", location=url), links
