@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 import shutil
 import tempfile
@@ -22,15 +23,20 @@ NOARCH = "noarch"
 def publish(package: CondaPackage, wheel: Wheel, channel: Path) -> Path:
     """Pack the wheel, put the package into the channel and list what is there; returns where the package is.
 
-    A package of the same name is replaced, every other one stays. Raises ``PackagingError``.
+    It replaces that of an earlier wheel of the same version, CUDA and shards, as the wheel itself does in the
+    wheelhouse: the solver could not tell which is newer. Every other package stays. Raises ``PackagingError``.
     """
     folder = channel / package.subdir
     for each in (folder, channel / NOARCH):
         each.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=channel, prefix=".part.") as temporary:
         made = pack(package, wheel, Path(temporary))
+        made.chmod(0o644)
         final = made.replace(folder / made.name)
-    final.chmod(0o644)
+    before_digest, _, _ = package.file_name.rpartition("_h")
+    for earlier in folder.glob(f"{glob.escape(before_digest)}_h*.conda"):
+        if earlier != final:
+            earlier.unlink()
     asyncio.run(_index(channel))
     return final
 

@@ -17,7 +17,7 @@ from build_config.conda import packing
 from build_config.console import Console
 from build_config.errors import VerificationError
 from build_config.layout import Layout
-from tests import attested, conda_forge, conda_wheels
+from tests import attested, conda_forge, conda_wheels, wheels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,24 +103,37 @@ def test_a_package_holds_the_wheels_files_for_any_python_their_digests_and_licen
     assert json.loads((info / "recipe" / "wheel.json").read_text())["sha256"] == wheel.sha256
 
 
+def publish_another(folder: Path, channel: Path, shard: str, code: bytes) -> str:
+    contents = {**conda_wheels.members(), "llama_cpp/lib/libllama.so": code}
+    name = wheels.wheel_name(conda_wheels.PLATFORM).replace("sm89", shard)
+    other = conda_wheels.write(folder, contents, name)
+    return conda.publish(conda_wheels.describe(other, folder / "record"), other, channel).name
+
+
 def test_a_channel_lists_every_package_with_its_digest_and_nothing_else_lies_in_it(
     package: conda.CondaPackage, wheel: Wheel, tmp_path: Path
 ) -> None:
-    conda.publish(package, wheel, tmp_path / "channel")
-    other = conda_wheels.write(tmp_path / "other", {**conda_wheels.members(), "llama_cpp/lib/libllama.so": b"another"})
-    conda.publish(conda_wheels.describe(other, tmp_path / "record"), other, tmp_path / "channel")
-    conda.publish(package, wheel, tmp_path / "channel")
-    listed = json.loads((tmp_path / "channel" / "linux-64" / "repodata.json").read_text())["packages.conda"]
-    files = {path.relative_to(tmp_path / "channel").as_posix(): path for path in (tmp_path / "channel").rglob("*.*")}
-    assert set(files) == {
-        "linux-64/repodata.json",
-        "noarch/repodata.json",
-        *(f"linux-64/{name}" for name in listed),
-    }
-    assert len(listed) == 2
+    channel = tmp_path / "channel"
+    conda.publish(package, wheel, channel)
+    others = {publish_another(tmp_path / shard, channel, shard, b"code") for shard in ("sm75", "sm75.sm89")}
+    conda.publish(package, wheel, channel)
+    listed = json.loads((channel / "linux-64" / "repodata.json").read_text())["packages.conda"]
+    assert set(listed) == {package.file_name, *others}
+    files = {path.relative_to(channel).as_posix(): path for path in channel.rglob("*.*")}
+    assert set(files) == {"linux-64/repodata.json", "noarch/repodata.json", *(f"linux-64/{name}" for name in listed)}
     for name, entry in listed.items():
         assert entry["sha256"] == hashlib.sha256(files[f"linux-64/{name}"].read_bytes()).hexdigest()
     assert listed[package.file_name]["depends"] == list(package.depends)
+
+
+def test_a_later_wheel_of_the_same_kind_takes_the_place_of_the_earlier_one(
+    package: conda.CondaPackage, wheel: Wheel, tmp_path: Path
+) -> None:
+    conda.publish(package, wheel, tmp_path / "channel")
+    later = publish_another(tmp_path / "later", tmp_path / "channel", "sm89", b"another")
+    assert later != package.file_name
+    listed = json.loads((tmp_path / "channel" / "linux-64" / "repodata.json").read_text())["packages.conda"]
+    assert set(listed) == {later} == {path.name for path in (tmp_path / "channel" / "linux-64").glob("*.conda")}
 
 
 @pytest.mark.parametrize("spoilt", ["wheel", "record", "statement"])
