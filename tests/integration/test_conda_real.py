@@ -100,6 +100,7 @@ def test_a_package_holds_the_wheels_files_for_any_python_their_digests_and_licen
     assert {"LICENSE.md", "NOTICE.txt", "llama.cpp.txt", "xxhash.txt"} < licences
     index = json.loads((info / "index.json").read_text())
     assert (index["subdir"], index["noarch"]) == ("linux-64", "python")
+    assert index["timestamp"] == packing.TIMESTAMP.timestamp() * 1000
     assert json.loads((info / "recipe" / "wheel.json").read_text())["sha256"] == wheel.sha256
 
 

@@ -218,6 +218,29 @@ def test_machine_code_goes_before_ptx() -> None:
     assert [other.candidate for other in answer.others] == [PORTABLE]
 
 
+def test_older_machine_code_goes_before_ptx_of_exactly_the_card() -> None:
+    sm100, ptx103 = wheel("0.3.36+cu130.sm100"), wheel("0.3.36+cu130.ptx103")
+    assert chosen(machine("10.3"), ptx103, sm100) == sm100
+
+
+@pytest.mark.parametrize("driver", ["470.1", "525.60", "580.65.06"])
+@pytest.mark.parametrize("first", GPUS)
+@pytest.mark.parametrize("second", [None, *GPUS])
+def test_a_wheel_uses_every_card_exactly_when_one_shard_has_code_for_all_and_the_driver_runs_it(
+    first: str, second: str | None, driver: str
+) -> None:
+    here = machine(*(each for each in (first, second) if each), driver=driver)
+    for candidate in ALL:
+        ways = [[archs.covers(shard.archs, gpu.capability) for gpu in here.gpus] for shard in candidate.shards]
+        new_enough = int(driver.split(".", maxsplit=1)[0]) >= int(archs.oldest_driver(candidate.cuda or ""))
+        use = assess(candidate, here, (3, 12)).use
+        if use == "every card":
+            assert new_enough
+            assert any(all(each) for each in ways)
+        else:
+            assert not (new_enough and any(set(each) == {"cubin"} for each in ways))
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
