@@ -5,6 +5,7 @@ Facts are gathered first; what they mean is decided by pure functions, so that a
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import sys
@@ -72,7 +73,12 @@ def recommend(layout: Layout, where: str | None) -> choosing.Recommendation:
     Raises ``SettingsError`` for a place that is not there, ``NetworkError`` for one that does not answer.
     """
     index, candidates = choosing.read(where or str(layout.wheelhouse))
-    return choosing.recommend(machine.describe(), sys.version_info[:2], candidates, index)
+    answer = choosing.recommend(machine.describe(), sys.version_info[:2], candidates, index)
+    problem = machine.nvidia().problem
+    if problem is None:
+        return answer
+    warning = f"The NVIDIA driver does not answer as it should ({problem}): what is said of cards may not hold."
+    return dataclasses.replace(answer, advice=(warning, *answer.advice))
 
 
 def overall(rows: tuple[DoctorRow, ...]) -> bool:
