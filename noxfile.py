@@ -64,6 +64,12 @@ def sign(session: nox.Session) -> None:
 
 
 @nox.session
+def conda(session: nox.Session) -> None:
+    """Make a conda package of a published wheel, in the channel wheelhouse/conda."""
+    step(session, "conda", requirements="conda.txt")
+
+
+@nox.session
 def upstream_tests(session: nox.Session) -> None:
     """Run llama-cpp-python's own tests with a wheel, but for those that download a model."""
     step(session, "upstream_tests")

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from build_config import check_gpu_file, dsse, jsonio, lock, machine, pipeline, synthetic_model, trials, workroot
+from build_config import (
+    check_gpu_file,
+    choosing,
+    dsse,
+    jsonio,
+    lock,
+    machine,
+    pipeline,
+    synthetic_model,
+    trials,
+    workroot,
+)
 from build_config import doctor as doctor_step
 from build_config import reproduce as reproduce_step
 from build_config.check_gpu import diagnosis, gather, report
@@ -225,6 +236,24 @@ def sign(
     trials.sign(wheel, sign_key, _layout(work_root), Console())
 
 
+@app.command(name="conda")
+def conda_package(
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    public_key: Annotated[Path | None, typer.Option(help="Whose signature there must be.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Make a conda package of a published wheel, in the channel wheelhouse/conda."""
+    console = Console()
+    layout = _layout(work_root)
+    package, path = trials.make_conda_package(wheel, layout, console, public_key=public_key)
+    rows = (("needs", ", ".join(package.depends)), ("if there", ", ".join(package.constrains)))
+    console.summary("Done", (("package", path.name), ("size", megabytes(path.stat().st_size)), *rows))
+    channel = layout.conda_channel.as_uri()
+    console.raw(
+        f"Install it:\n  conda install -c {channel} -c conda-forge {package.name}={package.version}={package.build}"
+    )
+
+
 @app.command()
 def keygen(folder: Annotated[Path, typer.Argument(help="Where the two files go.")]) -> None:
     """Make an Ed25519 key pair to sign statements with."""
@@ -298,10 +327,24 @@ def simulate(
 @app.command()
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002  # typer's form
+    recommend: Annotated[bool, typer.Option("--recommend", help="Which finished wheel is for this machine?")] = False,  # noqa: FBT002
+    index: Annotated[
+        str | None, typer.Option(help="Where to look for wheels: a folder, page or address; default: the wheelhouse.")
+    ] = None,
+    cards: Annotated[bool, typer.Option("--cards", help="Print the table of docs/choosing.md.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Say what this machine can build, and what is missing."""
+    """Say what this machine can build, and what is missing; or which wheel is for it."""
     console = Console()
+    if cards:
+        console.raw(choosing.table())
+        return
+    if recommend or index is not None:
+        answer = doctor_step.recommend(_layout(work_root), index)
+        console.raw(jsonio.dumps(answer) if json else choosing.text(answer))
+        if answer.chosen is None:
+            raise typer.Exit(1)
+        return
     rows = doctor_step.examine(_layout(work_root))
     if json:
         console.raw(jsonio.dumps(rows))

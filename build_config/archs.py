@@ -110,6 +110,16 @@ def toolkit_series(cuda_release: str) -> ToolkitSeries:
     return fitting[-1]
 
 
+def known_series() -> tuple[ToolkitSeries, ...]:
+    """All series of toolkits, oldest first."""
+    return _table().series
+
+
+def known_cards() -> dict[str, str]:
+    """The cards of each compute capability as they are sold, oldest first."""
+    return dict(sorted(_table().cards.items(), key=lambda entry: _number(entry[0])))
+
+
 def oldest_driver(cuda_release: str) -> str:
     """The oldest driver (``580``) on which machine code of this toolkit runs."""
     return str(toolkit_series(cuda_release).driver_compatible)

@@ -5,6 +5,7 @@ Facts are gathered first; what they mean is decided by pure functions, so that a
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from build_config import archs, machine, workroot
+from build_config import archs, choosing, machine, workroot
 from build_config.errors import ArchitectureError, PipelineError, ToolkitMissingError
 from build_config.model import HostCompiler, Program
 from build_config.toolchain import gcc, programs
@@ -64,6 +65,20 @@ class Facts:
 def examine(layout: Layout) -> tuple[DoctorRow, ...]:
     """Look at this machine; the last row says in one sentence what it can build. Nothing is created or fetched."""
     return judge(gather(layout))
+
+
+def recommend(layout: Layout, where: str | None) -> choosing.Recommendation:
+    """Which wheel of an index (a folder, a page, an address; default: the wheelhouse) is for this machine.
+
+    Raises ``SettingsError`` for a place that is not there, ``NetworkError`` for one that does not answer.
+    """
+    index, candidates = choosing.read(where or str(layout.wheelhouse))
+    answer = choosing.recommend(machine.describe(), sys.version_info[:2], candidates, index)
+    problem = machine.nvidia().problem
+    if problem is None:
+        return answer
+    warning = f"The NVIDIA driver does not answer as it should ({problem}): what is said of cards may not hold."
+    return dataclasses.replace(answer, advice=(warning, *answer.advice))
 
 
 def overall(rows: tuple[DoctorRow, ...]) -> bool:

@@ -32,6 +32,11 @@ class Layout:
         """Published wheels, their records and the find-links page."""
         return self.checkout / "wheelhouse"
 
+    @property
+    def conda_channel(self) -> Path:
+        """Conda packages of published wheels."""
+        return self.wheelhouse / "conda"
+
     # -- in the package
 
     @property

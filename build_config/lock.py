@@ -54,6 +54,7 @@ REQUIREMENTS = {
     "requirements": None,
     "lock": "requirements.txt",
     "bench": "requirements.txt",
+    "conda": "requirements.txt",
     "test": "lock.txt",
     "validation": TOOLKIT_PINS,
     "upstream-tests": "validation.txt",

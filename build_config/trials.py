@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from build_config import (
     archs,
     bench,
+    conda,
     dsse,
     evidence,
     fetch,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from build_config.bench.results import DeviceReport
+    from build_config.conda import CondaPackage
     from build_config.console import Console
     from build_config.layout import Layout
     from build_config.reports import ValidationReport
@@ -141,6 +143,23 @@ def sign(path: Path | None, sign_key: Path, layout: Layout, console: Console) ->
     _verified(chosen, layout, console, None)
     index.attest(chosen, jsonio.read(index.record_path(chosen), BuildRecord), key)
     console.note(f"signed by the key {dsse.key_id(key.public_key())}")
+
+
+def make_conda_package(
+    path: Path | None, layout: Layout, console: Console, *, public_key: Path | None = None
+) -> tuple[CondaPackage, Path]:
+    """Turn a published wheel, by default the newest of the wheelhouse, into a package of the local conda channel.
+
+    Raises ``VerificationError`` for a wheel that does not belong to its record, ``PackagingError`` for one that conda
+    cannot have.
+    """
+    chosen = path or newest_wheel(layout)
+    _verified(chosen, layout, console, None if public_key is None else dsse.read_public_key(public_key))
+    wheel = wheelfile.read(chosen)
+    record = jsonio.read(index.record_path(chosen), BuildRecord)
+    names = conda.read_names(layout.data / "conda.toml")
+    package = conda.describe(wheel, wheelfile.read_contents(chosen), record, names)
+    return package, conda.publish(package, wheel, layout.conda_channel)
 
 
 def provide_simulation(simulate: str, layout: Layout, console: Console) -> validation.Simulation:

@@ -18,7 +18,7 @@ from build_config.reports import BuildRecord, Finding, Severity, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BESIDE_THE_BUILD = frozenset({"bench.txt", "lock.txt", "test.txt", "upstream-tests.txt"})
+BESIDE_THE_BUILD = frozenset({"bench.txt", "conda.txt", "lock.txt", "test.txt", "upstream-tests.txt"})
 """Locks of what neither makes a wheel nor validates it: a difference there says nothing of the wheel."""
 OTHER_VERSION = "the record may be of another version of this project: check out the commit that it names"
 

@@ -1,7 +1,7 @@
 """Assembles the wheel: upstream's Python package as it is, our loader, and the finished units; no compiler runs here.
 
 scikit-build-core makes the wheel from a project that is written anew each time: upstream's ``pyproject.toml`` with
-another version and three more requirements, upstream's package with one line appended to its ``__init__.py``.
+another version and three more requirements, upstream's package with one line before and one after its ``__init__.py``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LAST_SUFFIXED_MAJOR = 12
 """NVIDIA's wheels carry the major release in their names (``nvidia-cublas-cu12``) up to this one."""
 DISTRIBUTION = "llama-cpp-python"
+OWN_MODULES = ("_cuda_loader.py", "_conda_libraries.py")
+FIRST_LINE = "from . import _conda_libraries  # noqa: F401  (added by the CUDA wheel build)\n"
 LOADER_LINE = "\nfrom ._cuda_loader import CudaStatus, cuda_status  # noqa: E402  (added by the CUDA wheel build)\n"
 EPOCH = "315532800"
 """1980-01-01, the earliest time that a zip file can hold."""
@@ -138,9 +140,11 @@ def write_project(project: Path, wheel_plan: WheelPlan, tree: SourceTree, layout
     """Write the project that becomes the wheel; ``project`` must not exist."""
     package = project / "llama_cpp"
     shutil.copytree(tree.bindings / "llama_cpp", package, ignore=shutil.ignore_patterns("__pycache__", "lib"))
-    shutil.copyfile(layout.wheel_project / "python" / "_cuda_loader.py", package / "_cuda_loader.py")
+    for name in OWN_MODULES:
+        shutil.copyfile(layout.wheel_project / "python" / name, package / name)
     init = package / "__init__.py"
-    init.write_text(init.read_text(encoding="utf-8").rstrip("\n") + "\n" + LOADER_LINE, encoding="utf-8")
+    upstream_init = init.read_text(encoding="utf-8").rstrip("\n")
+    init.write_text(f"{FIRST_LINE}{upstream_init}\n{LOADER_LINE}", encoding="utf-8")
     (package / "_cuda_build.json").write_text(build_facts(wheel_plan), encoding="utf-8")
 
     licences = project / "licenses"

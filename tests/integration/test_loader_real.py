@@ -24,6 +24,7 @@ from tests.doubles import BACKEND, CARD, DRIVER, GGML, GGML_BASE, compile_double
 pytestmark = pytest.mark.integration
 
 LOADER = PACKAGE / "wheel_project" / "python" / "_cuda_loader.py"
+CONDA_LIBRARIES = LOADER.with_name("_conda_libraries.py")
 
 
 @dataclass(frozen=True)
@@ -255,3 +256,104 @@ def test_libraries_are_found_where_pip_installs_them(bench: Bench) -> None:
     assert run.status["loaded"], run.status["reason"]
     assert {Path(library["path"]).parent for library in run.status["libraries"]} == {folder}
     assert run.stderr == ""
+
+
+# ------------------------------------------------------------------------------------------------------------ conda
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A folder that the interpreter in it takes for its conda environment."""
+
+    bench: Bench
+    path: Path
+
+    @property
+    def lib(self) -> Path:
+        return self.path / "lib"
+
+    def run(self) -> Run:
+        """Import the package on a machine with a card, while another environment is the activated one."""
+        inside = Bench(self.bench.root, python=str(self.path / "bin" / "python"))
+        return inside.run("driver", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89", CONDA_PREFIX=str(self.bench.root))
+
+
+@pytest.fixture
+def prefix(bench: Bench) -> Prefix:
+    """With the real cuda.pathfinder, and CUDA's libraries in ``lib``, as the conda packages put them there.
+
+    The activated environment has another copy of them, which ``cuda.pathfinder`` would take.
+    """
+    pathfinder = pytest.importorskip("cuda.pathfinder")
+    path = bench.root / "prefix"
+    venv.create(path, with_pip=False, symlinks=True)
+    (path / "conda-meta").mkdir()
+    site = next((path / "lib").glob("python*")) / "site-packages"
+    shutil.copytree(Path(pathfinder.__file__).parent, site / "cuda" / "pathfinder")
+    targets = path / "targets" / "x86_64-linux" / "lib"
+    shutil.copytree(bench.root / "cuda", targets)
+    for library in targets.iterdir():
+        (path / "lib" / library.name).symlink_to(Path("..", "targets", "x86_64-linux", "lib", library.name))
+    shutil.copytree(bench.root / "cuda", bench.root / "lib")
+    shutil.rmtree(bench.root / "cuda")
+    return Prefix(bench, path)
+
+
+def test_in_conda_the_libraries_are_those_of_the_interpreters_own_environment(prefix: Prefix) -> None:
+    run = prefix.run()
+    assert run.status["loaded"], run.status["reason"]
+    found = {Path(library["path"]).parent for library in run.status["libraries"]}
+    assert found == {prefix.path / "targets" / "x86_64-linux" / "lib"}
+    assert run.stderr == ""
+
+
+def test_in_conda_a_library_that_is_not_there_is_looked_for_elsewhere(prefix: Prefix) -> None:
+    (prefix.lib / "libcublas.so.13").unlink()
+    compile_double(prefix.bench.root / "lib" / "libcublasLt.so.13", "int double_of_cuda;")
+    cudart, cublas = prefix.run().status["libraries"]
+    assert Path(cudart["path"]).is_relative_to(prefix.path)
+    assert Path(cublas["path"]).parent == prefix.bench.root / "lib"
+
+
+def test_in_conda_missing_libraries_are_to_be_installed_with_conda(prefix: Prefix) -> None:
+    for folder in (prefix.lib, prefix.bench.root / "lib"):
+        (folder / "libcublas.so.13").unlink()
+    run = prefix.run()
+    assert "conda install -c conda-forge 'libcublas=13' 'cuda-cudart=13'" in run.status["reason"]
+    _assert_one_warning(run)
+
+
+def test_the_library_folder_of_an_interpreter_that_is_not_condas_is_not_searched(prefix: Prefix) -> None:
+    (prefix.path / "conda-meta").rmdir()
+    shutil.rmtree(prefix.bench.root / "lib")
+    run = prefix.run()
+    assert not any((library["path"] or "").startswith(str(prefix.path)) for library in run.status["libraries"])
+    assert "missing, libc" in run.status["reason"]
+    assert "pip install" in run.status["reason"]
+
+
+@pytest.mark.parametrize(
+    ("record", "winner"), [("llama-cpp-python-0.3.36-cuda130.json", "environment"), ("numpy-2.json", "system")]
+)
+def test_the_environments_cpp_library_comes_first_where_conda_installed_the_package(
+    prefix: Prefix, record: str, winner: str
+) -> None:
+    """A copy of the system's, in the place of conda's newer one; a library that needs one gets whichever came first."""
+    cc = ["gcc", "-print-file-name=libstdc++.so.6"]
+    system = Path(subprocess.run(cc, capture_output=True, text=True, check=True).stdout.strip()).resolve()
+    shutil.copyfile(system, prefix.lib / "libstdc++.so.6")
+    (prefix.path / "conda-meta" / record).touch()
+    needs_cpp = prefix.bench.root / "libneeds.so"
+    compile_double(needs_cpp, "int nothing;", "-Wl,--no-as-needed", "-l:libstdc++.so.6")
+    shutil.copy(CONDA_LIBRARIES, prefix.bench.root)
+    code = f"import ctypes, _conda_libraries; ctypes.CDLL({str(needs_cpp)!r}); print(open('/proc/self/maps').read())"
+    done = subprocess.run(
+        [prefix.path / "bin" / "python", "-c", code],
+        cwd=prefix.bench.root,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={},
+    )
+    loaded = {line.split(maxsplit=5)[5] for line in done.stdout.splitlines() if "libstdc++" in line}
+    assert loaded == {str({"environment": prefix.lib / "libstdc++.so.6", "system": system}[winner])}

@@ -29,6 +29,7 @@ INPUTS = {
     "requirements.in": 'alpha\nonly-windows; sys_platform == "win32"\n',
     "lock.in": "-r requirements.in\nmaker\n",
     "bench.in": "-r requirements.in\n",
+    "conda.in": "-r requirements.in\n",
     "test.in": "-r lock.in\ntester\n",
     "validation.in": "nvidia-cublas\n",
     "upstream-tests.in": "-r validation.in\n",
@@ -128,6 +129,7 @@ def test_locks_are_made_from_nothing(layout: Layout) -> None:
         "requirements.txt",
         "lock.txt",
         "bench.txt",
+        "conda.txt",
         "test.txt",
         "validation.txt",
         "upstream-tests.txt",
@@ -177,7 +179,7 @@ def test_a_component_moves_within_its_series_and_validation_with_it(layout: Layo
 def test_a_requirement_moves_in_every_lock_that_has_it(layout: Layout, index: LocalIndex) -> None:
     release_everything_anew(index)
     assert refresh(layout, "Beta") == {
-        (f"{name}.txt", "beta"): ("1.0", "2.0") for name in ("requirements", "lock", "bench", "test")
+        (f"{name}.txt", "beta"): ("1.0", "2.0") for name in ("requirements", "lock", "bench", "conda", "test")
     }
     assert refresh(layout, "tester") == {("test.txt", "tester"): ("1.0", "2.0")}
 

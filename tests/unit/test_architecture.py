@@ -49,6 +49,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "bench",
             "check_gpu_file",
             "compilation",
+            "conda",
             "difference",
             "index",
             "inspection",
@@ -65,7 +66,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "wheel",
         }
     ),
-    frozenset({"evidence"}),
+    frozenset({"choosing", "evidence"}),
     frozenset({"doctor", "pipeline"}),
     frozenset({"reproduce", "trials"}),
     frozenset({"__main__"}),

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from build_config import doctor, jsonio
+from build_config import doctor, jsonio, machine
 from build_config.errors import CompilerMissingError, CompilerUnsupportedError, PipelineError, WorkRootError
 from build_config.machine import NvidiaState
 from build_config.model import Driver, GpuDevice, HostCompiler, Program
+from tests import factories
 
 pytestmark = pytest.mark.unit
 
@@ -103,6 +104,15 @@ def test_a_broken_driver_is_not_taken_for_none() -> None:
     row = judged(nvidia=NvidiaState(problem="different versions"))["NVIDIA driver"]
     assert row.text == "different versions"
     assert "restart" in str(row.remedy)
+
+
+@pytest.mark.parametrize("problem", [None, "different versions"])
+def test_a_broken_driver_casts_doubt_on_a_recommendation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str | None
+) -> None:
+    monkeypatch.setattr(machine, "nvidia", lambda: NvidiaState(problem=problem))
+    answer = doctor.recommend(factories.layout(tmp_path), str(tmp_path))
+    assert any("does not answer as it should (different versions)" in line for line in answer.advice) == bool(problem)
 
 
 def test_little_memory_means_fewer_jobs_before_it_means_trouble() -> None:

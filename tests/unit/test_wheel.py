@@ -99,9 +99,11 @@ def test_the_project_is_upstreams_package_plus_loader_and_licences(tmp_path: Pat
     wheel.write_project(project, plan, tree, factories.layout(tmp_path))
 
     init = (project / "llama_cpp" / "__init__.py").read_text()
-    assert init.startswith('__version__ = "0.3.36"\n')
+    first, upstream, *_ = init.splitlines()
+    assert first.startswith("from . import _conda_libraries")
+    assert upstream == '__version__ = "0.3.36"'
     assert init.count("from ._cuda_loader import") == 1
-    assert (project / "llama_cpp" / "_cuda_loader.py").is_file()
+    assert all((project / "llama_cpp" / name).is_file() for name in wheel.OWN_MODULES)
     assert tomllib.loads((project / "pyproject.toml").read_text())["project"]["version"] == "0.3.36+cu130.sm89"
     assert (project / "licenses" / "llama.cpp.txt").read_text() == "LICENSE"
     assert (package / "__init__.py").read_text() == '__version__ = "0.3.36"\n', "upstream's own file was changed"

@@ -3,7 +3,7 @@
 
 The backends are modules in ``llama_cpp/lib``: CPU variants (``libggml-cpu-*``) and CUDA shards (``libggml-cuda-*``),
 each shard for some cards. ggml asks every module how well it fits this machine and takes the best; a CUDA shard can
-be loaded only where the NVIDIA driver, the CUDA runtime and cuBLAS are. Nothing is searched outside this package.
+be loaded only where the NVIDIA driver, the CUDA runtime and cuBLAS are. Modules are searched in this package only.
 
 ``cuda_status()`` says what came of it. Standard library only; works on Python 3.8 and later.
 """
@@ -172,11 +172,19 @@ def _device(api: ctypes.CDLL, index: int) -> Device:
 
 
 def _load_library(soname: str) -> Library:
-    """Load ``libcudart.so.13`` or its like from NVIDIA's wheels, or from wherever the system finds it.
+    """Load ``libcudart.so.13`` or its like: conda's own, or from NVIDIA's wheels, or from wherever the system finds it.
 
-    A shard that needs it then gets this copy. The second step decides: what cuda.pathfinder found may be of another
-    major version.
+    A shard that needs it then gets this copy. The last step decides: what cuda.pathfinder found may be of another
+    major version. In conda it would search the environment that is activated, which need not be this interpreter's.
     """
+    folder = _conda_folder()
+    if folder is not None and (folder / soname).is_file():
+        try:
+            library = ctypes.CDLL(str(folder / soname))
+        except OSError as error:
+            _log.debug("%s does not load: %s", folder / soname, error)
+        else:
+            return Library(soname, _path_of(library, soname), None)
     name = re.sub(r"^lib|\W.*$|64_.*$", "", soname)  # cudart, from libcudart.so.13 or cudart64_13.dll
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
@@ -189,6 +197,12 @@ def _load_library(soname: str) -> Library:
     except OSError as error:
         return Library(soname, None, str(error))
     return Library(soname, _path_of(library, soname), None)
+
+
+def _conda_folder() -> Path | None:
+    """The library folder of this interpreter's conda environment; ``None`` where it is not conda's."""
+    prefix = Path(sys.prefix)
+    return prefix / "lib" if (prefix / "conda-meta").is_dir() else None
 
 
 def _path_of(library: ctypes.CDLL, soname: str) -> str | None:
@@ -299,8 +313,7 @@ def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messa
         )
     missing = [library.error for library in libraries if library.error]
     if missing:
-        wanted = " ".join(f"'{name}=={_major(build.cuda)}.*'" for name in ("nvidia-cublas", "nvidia-cuda-runtime"))
-        return f"CUDA's libraries are missing, {', '.join(missing)}: pip install {wanted} cuda-pathfinder."
+        return f"CUDA's libraries are missing, {', '.join(missing)}: {_install_command(_major(build.cuda))}."
     fitting = [shard for shard in build.shards if all(shard.runs_on(device) for device in driver.devices)]
     if not fitting:
         return _not_covered(build, driver.devices)
@@ -313,6 +326,13 @@ def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messa
             )
     said = "; ".join(line for line in messages if "cuda" in line.lower()) or "ggml gave no reason"
     return f"The CUDA backend does not start ({said}): check that nvidia-smi lists the card without an error."
+
+
+def _install_command(major: int) -> str:
+    if _conda_folder() is not None:
+        return f"conda install -c conda-forge 'libcublas={major}' 'cuda-cudart={major}'"
+    wanted = " ".join(f"'{name}=={major}.*'" for name in ("nvidia-cublas", "nvidia-cuda-runtime"))
+    return f"pip install {wanted} cuda-pathfinder"
 
 
 def _not_covered(build: _Build, devices: Sequence[Device]) -> str:
