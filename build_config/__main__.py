@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from enum import StrEnum
@@ -66,7 +67,7 @@ def _layout(work_root: Path) -> Layout:
 
 
 @app.command()
-def build(
+def build(  # noqa: PLR0913, PLR0917  # one parameter an option
     arch: Annotated[
         str, typer.Option(help="89 | 86,89 | native (the cards here) | portable (all cards) | auto")
     ] = "auto",
@@ -81,6 +82,9 @@ def build(
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless a real card ran it.")] = False,  # noqa: FBT002  # typer's form
     sign_key: Annotated[
         Path | None, typer.Option(help="An Ed25519 key in PEM: sign the statement about the wheel with it.")
+    ] = None,
+    copy_to: Annotated[
+        Path | None, typer.Option(help="A folder that gets a copy of the wheel, too.", file_okay=False)
     ] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
@@ -97,6 +101,9 @@ def build(
         sign_key=sign_key,
     )
     published = pipeline.build(request, layout, console)
+    if copy_to is not None:
+        copy_to.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(published.path, copy_to)
     record = published.record
     seconds = sum(timing.seconds for timing in console.timings)
     console.summary(

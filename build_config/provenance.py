@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from build_config.model import BuildUnit, LockedFile, Program, SourceTree, Toolchain, Wheel
     from build_config.reports import InspectionReport, StepTiming, ValidationReport
 
+VERSION = "0.1.0"
+"""That of this pipeline; the wheels have upstream's."""
 UNKNOWN = "unknown"
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -124,14 +125,10 @@ def materials(
 def pipeline_version(checkout: Path) -> str:
     """The version of this pipeline and the commit that is checked out: ``0.1.0 (commit 1f0c...)``.
 
-    Both are read from files, git is not run, so it cannot tell whether the working tree was changed. What cannot be
-    read is called ``unknown``.
+    The commit is read from git's files, git is not run, so it cannot tell whether the working tree was changed. One
+    that cannot be read is called ``unknown``.
     """
-    try:
-        version = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    except (OSError, KeyError, ValueError):
-        version = UNKNOWN
-    return f"{version} (commit {_commit(checkout)})"
+    return f"{VERSION} (commit {_commit(checkout)})"
 
 
 # ------------------------------------------------------------------------------------------------------- details

@@ -48,7 +48,17 @@ KEPT_VARIABLES = ("PATH", "TERM", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 KEPT_PREFIXES = ("PIP_",)
 KEPT_SUFFIXES = ("_PROXY", "_proxy")
 """What a second build must know of this machine to reach a package index."""
-NOT_COPIED = (".git", ".nox", "vendor", "wheelhouse", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info")
+NOT_COPIED = (
+    ".git",
+    ".nox",
+    ".build-environment",
+    "vendor",
+    "wheelhouse",
+    ".*_cache",
+    ".hypothesis",
+    "__pycache__",
+    "*.egg-info",
+)
 NAMESPACES = ("--mount", "--uts")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.unit
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"check_gpu"}),  # stands alone: it travels as one file
+    frozenset({"build_backend"}),  # as well: it runs before the locked environment is there, and makes it
     frozenset({"model", "errors"}),
     frozenset({"reports"}),
     frozenset({"layout", "runner", "console", "jsonio"}),
@@ -164,7 +166,7 @@ def test_imports_go_one_way(module: Module) -> None:
 
 
 def test_only_the_runner_starts_processes() -> None:
-    assert users(STARTS_PROCESSES) == {"runner", f"{STANDS_ALONE}.child"}
+    assert users(STARTS_PROCESSES) == {"runner", "build_backend", f"{STANDS_ALONE}.child"}
 
 
 def test_only_the_console_prints() -> None:
@@ -172,7 +174,26 @@ def test_only_the_console_prints() -> None:
 
 
 def test_only_the_command_line_exits() -> None:
-    assert users(EXITS) == {"__main__", f"{STANDS_ALONE}.__main__"}
+    assert users(EXITS) == {"__main__", "build_backend", f"{STANDS_ALONE}.__main__"}
+
+
+def test_the_build_backend_needs_the_standard_library_alone() -> None:
+    (backend,) = (module for module in MODULES if module.name == "build_backend")
+    outside = {node.partition(".")[0] for node in backend.imports}
+    source = ast.parse((PACKAGE / "build_backend.py").read_text(encoding="utf-8"))
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(source)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not outside
+    assert imported <= sys.stdlib_module_names
 
 
 def test_what_runs_in_the_clean_environment_imports_nothing_of_this_package() -> None:

@@ -187,7 +187,6 @@ def test_what_is_not_locked_is_said_to_be_so() -> None:
 
 
 def checkout(tmp_path: Path, head: str) -> Path:
-    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "0.1.0"\n', encoding="utf-8")
     (tmp_path / ".git" / "refs" / "heads").mkdir(parents=True)
     (tmp_path / ".git" / "HEAD").write_text(f"{head}\n", encoding="utf-8")
     return tmp_path
@@ -197,11 +196,11 @@ def test_commit_of_a_branch(tmp_path: Path) -> None:
     root = checkout(tmp_path, "ref: refs/heads/main")
     (root / ".git" / "refs" / "heads" / "main").write_text(f"{COMMIT}\n", encoding="utf-8")
 
-    assert provenance.pipeline_version(root) == f"0.1.0 (commit {COMMIT})"
+    assert provenance.pipeline_version(root) == f"{provenance.VERSION} (commit {COMMIT})"
 
 
 def test_commit_of_a_detached_head(tmp_path: Path) -> None:
-    assert provenance.pipeline_version(checkout(tmp_path, COMMIT)) == f"0.1.0 (commit {COMMIT})"
+    assert provenance.pipeline_version(checkout(tmp_path, COMMIT)) == f"{provenance.VERSION} (commit {COMMIT})"
 
 
 def test_commit_in_packed_refs(tmp_path: Path) -> None:
@@ -225,7 +224,7 @@ def test_commit_of_a_worktree(tmp_path: Path) -> None:
     worktree.mkdir()
     (worktree / ".git").write_text(f"gitdir: {private}\n", encoding="utf-8")
 
-    assert provenance.pipeline_version(worktree) == f"unknown (commit {COMMIT})"
+    assert provenance.pipeline_version(worktree) == f"{provenance.VERSION} (commit {COMMIT})"
 
 
 @pytest.mark.parametrize("head", ["ref: refs/heads/unborn", "ref: refs/heads/main", "nonsense", ""])
@@ -233,5 +232,5 @@ def test_what_cannot_be_read_is_unknown(tmp_path: Path, head: str) -> None:
     root = checkout(tmp_path, head)
     (root / ".git" / "refs" / "heads" / "main").write_text("ref: refs/heads/main", encoding="utf-8")  # a circle
 
-    assert provenance.pipeline_version(root) == "0.1.0 (commit unknown)"
-    assert provenance.pipeline_version(tmp_path / "no-checkout") == "unknown (commit unknown)"
+    assert provenance.pipeline_version(root) == f"{provenance.VERSION} (commit unknown)"
+    assert provenance.pipeline_version(tmp_path / "no-checkout") == f"{provenance.VERSION} (commit unknown)"
