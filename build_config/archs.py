@@ -35,6 +35,7 @@ class ToolkitSeries:
 
     since: str
     architectures: tuple[int, ...]
+    without: dict[int, str]
     portable: tuple[tuple[CudaArch, ...], ...]
     driver: int
     driver_compatible: int
@@ -108,6 +109,11 @@ def toolkit_series(cuda_release: str) -> ToolkitSeries:
         message = f"CUDA {cuda_release} is older than {known[0].since}, the oldest toolkit that is supported"
         raise ArchitectureError(message, remedy="leave out --cuda: the locked toolkit needs no installation")
     return fitting[-1]
+
+
+def known_releases() -> tuple[str, ...]:
+    """The releases with which series of toolkits begin, oldest first."""
+    return tuple(series.since for series in _table().series)
 
 
 def oldest_driver(cuda_release: str) -> str:
@@ -199,6 +205,11 @@ def _require_supported(arch: CudaArch, series: ToolkitSeries, release: str) -> N
             f"it supports {', '.join(map(str, series.architectures))}"
         )
         raise ArchitectureError(message, remedy=_other_toolkit(arch.number, release))
+    if arch.number in series.without:
+        message = (
+            f"CUDA {release} cannot compile llama.cpp for {describe(arch.capability)}: {series.without[arch.number]}"
+        )
+        raise ArchitectureError(message, remedy=_other_toolkit(arch.number, release))
     if arch.suffix == "a" and arch.number < _FIRST_ARCHITECTURE_SPECIFIC:
         message = f"{arch}: there is no {arch.name}, the suffix a begins with 90a"
         raise ArchitectureError(message, remedy=f"pass {arch.number}-{arch.kind}")
@@ -208,13 +219,13 @@ def _require_supported(arch: CudaArch, series: ToolkitSeries, release: str) -> N
 
 
 def _other_toolkit(number: int, release: str) -> str:
-    able = [series for series in _table().series if number in series.architectures]
+    able = [one for one in _table().series if number in one.architectures and number not in one.without]
     if not able:
         return "look the card's compute capability up at https://developer.nvidia.com/cuda-gpus"
     last = able[-1].since
     if _release(release) < _release(able[0].since):
-        return f"install CUDA {able[0].since} or later and pass --cuda system, or leave out --cuda for the locked one"
-    return f"install CUDA {last}, the last toolkit that compiles for it, and pass --cuda system"
+        return f"install CUDA {able[0].since} or later and name it to --cuda, or leave out --cuda for the locked one"
+    return f"install CUDA {last}, the last toolkit that compiles for it, and pass --cuda {last}"
 
 
 def _runs(arch: CudaArch, card: int) -> bool:
@@ -235,6 +246,7 @@ def _table() -> _Table:
         ToolkitSeries(
             since=since,
             architectures=tuple(entry["architectures"]),
+            without={int(number): why for number, why in entry.get("without", {}).items()},
             portable=tuple(tuple(CudaArch.parse(arch) for arch in shard) for shard in entry["portable"]),
             driver=entry["driver"],
             driver_compatible=entry["driver_compatible"],

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 LAST_SUFFIXED_MAJOR = 12
 """NVIDIA's wheels carry the major release in their names (``nvidia-cublas-cu12``) up to this one."""
+CUBLAS_RELEASES = {"11.8": "11.11"}
+"""cuBLAS's own release where it is not that of the toolkit: from CUDA 12.0 on it is."""
+SONAME_VERSIONS = {("cudart", 11): "11.0"}
+"""What stands behind ``.so.`` where that is not the major release."""
 DISTRIBUTION = "llama-cpp-python"
 LOADER_LINE = "\nfrom ._cuda_loader import CudaStatus, cuda_status  # noqa: E402  (added by the CUDA wheel build)\n"
 EPOCH = "315532800"
@@ -77,11 +81,9 @@ def runtime_requirements(release: str) -> tuple[str, ...]:
     """
     major = int(release.split(".", maxsplit=1)[0])
     suffix = f"-cu{major}" if major <= LAST_SUFFIXED_MAJOR else ""
-    # Before 13, cuBLAS had version numbers that followed CUDA's minor releases only loosely.
-    cublas = f">={major},<{major + 1}" if suffix else f">={release},<{major + 1}"
     return (
         f"nvidia-cuda-runtime{suffix}>={release},<{major + 1}",
-        f"nvidia-cublas{suffix}{cublas}",
+        f"nvidia-cublas{suffix}>={CUBLAS_RELEASES.get(release, release)},<{major + 1}",
         # It has no release for Python 3.8, which upstream still supports; the loader can do without.
         'cuda-pathfinder>=1.3,<2; python_version >= "3.9"',
     )
@@ -193,13 +195,13 @@ def build_facts(wheel_plan: WheelPlan) -> str:
             "archs": [str(arch) for arch in shard.archs],
         }
 
-    major = wheel_plan.cuda.split(".")[0]
+    major = int(wheel_plan.cuda.split(".")[0])
     facts = {
         "version": str(wheel_plan.version),
         "cuda": wheel_plan.cuda,
         "oldest_driver": wheel_plan.oldest_driver,
         "shards": [describe(shard) for shard in wheel_plan.selection.shards],
-        "libraries": [f"libcudart.so.{major}", f"libcublas.so.{major}"],
+        "libraries": [f"lib{name}.so.{SONAME_VERSIONS.get((name, major), major)}" for name in ("cudart", "cublas")],
         "build_command": "nox -s build_cuda_wheel -- --arch {arch}",
     }
     return json.dumps(facts, indent=2) + "\n"

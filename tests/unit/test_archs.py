@@ -103,7 +103,7 @@ def test_an_architecture_that_was_dropped_names_what_is_supported_and_the_toolki
     with pytest.raises(ArchitectureError, match=r"CUDA 13\.0 cannot compile for 5\.0 .*75, 80, 86") as caught:
         archs.resolve("50", cuda_release="13.0", gpus=())
     assert "install CUDA 12.9" in str(caught.value.remedy)
-    assert "--cuda system" in str(caught.value.remedy)
+    assert "--cuda 12.9" in str(caught.value.remedy)
 
 
 def test_an_architecture_that_is_too_new_names_the_toolkit_that_can() -> None:
