@@ -41,6 +41,10 @@ class ToolkitSeries:
     driver_compatible: int
     gcc: int
 
+    def builds_for(self, number: int) -> bool:
+        """Whether llama.cpp can be compiled for this architecture."""
+        return number in self.architectures and number not in self.without
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
@@ -168,7 +172,7 @@ def _as_compiled(arch: CudaArch) -> CudaArch:
 
 
 def _native(requested: str, series: ToolkitSeries, release: str, gpus: tuple[GpuDevice, ...]) -> ArchSelection:
-    fitting = [gpu for gpu in gpus if _number(gpu.capability) in series.architectures]
+    fitting = [gpu for gpu in gpus if series.builds_for(_number(gpu.capability))]
     if not fitting:
         _require_supported(from_capability(gpus[0].capability), series, release)
     archs = tuple(sorted({from_capability(gpu.capability) for gpu in fitting}))
@@ -219,7 +223,7 @@ def _require_supported(arch: CudaArch, series: ToolkitSeries, release: str) -> N
 
 
 def _other_toolkit(number: int, release: str) -> str:
-    able = [one for one in _table().series if number in one.architectures and number not in one.without]
+    able = [series for series in _table().series if series.builds_for(number)]
     if not able:
         return "look the card's compute capability up at https://developer.nvidia.com/cuda-gpus"
     last = able[-1].since

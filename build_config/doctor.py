@@ -201,7 +201,8 @@ def _toolkits(facts: Facts) -> Iterator[DoctorRow]:
         else:
             if isinstance(one.compiler, HostCompiler):
                 text += f", with {one.compiler.cxx.path.name} {one.compiler.cxx.version}"
-            numbers = archs.toolkit_series(one.toolkit.release).architectures
+            series = archs.toolkit_series(one.toolkit.release)
+            numbers = [number for number in series.architectures if series.builds_for(number)]
             use = "" if one.toolkit.release == LOCKED_CUDA else one.toolkit.release
             text += f": --cuda {use or 'system'} builds for {numbers[0]} to {numbers[-1]}"
             yield DoctorRow(subject=subject, state="ok", text=text)
@@ -258,7 +259,7 @@ def _cards(facts: Facts) -> Iterator[DoctorRow]:
     for gpu in facts.nvidia.gpus:
         memory = f", {_gigabytes(gpu.memory)}" if gpu.memory else ""
         text = f"{gpu.name}, compute capability {gpu.capability}{memory}"
-        if archs.from_capability(gpu.capability).number in series.architectures:
+        if series.builds_for(archs.from_capability(gpu.capability).number):
             yield DoctorRow(subject="NVIDIA card", state="ok", text=text)
             continue
         try:

@@ -108,7 +108,7 @@ def parse_dry_run(text: str) -> DryRun | None:
     return DryRun(here=here, top=Path(settings.get("TOP", here.parent)), search_path=settings.get("PATH", str(here)))
 
 
-def header_folder(top: Path, release: str, system: Path = SYSTEM_HEADERS) -> Path | None:
+def header_folder(top: Path, release: str, system: Path) -> Path | None:
     """The folder with the headers of ``release``: below the toolkit's root, else the system's; ``None`` for neither.
 
     The system's may be those of another toolkit.
@@ -173,7 +173,7 @@ def _examine(nvcc: Path | None, found_via: str, environ: Mapping[str, str]) -> C
     path = f"{dry_run.here}:{nvcc.parent}:{dry_run.search_path}"
     programs = _programs(version, path, real, environ)
     top = dry_run.top.resolve()
-    headers = header_folder(top, version.rpartition(".")[0])
+    headers = header_folder(top, version.rpartition(".")[0], SYSTEM_HEADERS)
     if headers is None:
         message = f"the toolkit of {real} is not complete: its headers ({', '.join(HEADERS)}) are missing"
         raise ToolkitMissingError(message)

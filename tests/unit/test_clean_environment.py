@@ -7,11 +7,37 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config import clean_environment
+from build_config.errors import ValidationError
+from build_config.layout import PACKAGE
+from tests import wheels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("required", "lock"),
+    [
+        ("nvidia-cublas>=13.0,<14", "validation.txt"),
+        ("nvidia-cublas-cu12>=12.4,<13", "validation-cu12.txt"),
+        ("nvidia_cuda_runtime_cu11>=11.8,<12", "validation-cu11.txt"),
+        ("numpy", "validation.txt"),
+    ],
+)
+def test_a_wheel_is_tried_with_the_libraries_of_its_own_cuda(tmp_path: Path, required: str, lock: str) -> None:
+    locks = PACKAGE / "data" / "locks"
+    metadata = f"Metadata-Version: 2.1\nName: x\nVersion: 1\nRequires-Dist: {required}\n\n".encode()
+    wheel = wheels.write(tmp_path, {"x-1.dist-info/METADATA": metadata})
+    assert clean_environment.requirements(wheel, locks) == locks / lock
+    with pytest.raises(ValidationError, match="no lock has them"):
+        clean_environment.requirements(
+            wheels.write(
+                tmp_path, {"x-1.dist-info/METADATA": metadata.replace(required.encode(), b"nvidia-cublas-cu10")}
+            ),
+            locks,
+        )
 
 
 def test_locked_requirements_are_split_by_what_is_downloaded(tmp_path: Path) -> None:
