@@ -150,13 +150,15 @@ def _installed() -> Iterator[InstalledToolkit]:
             compiler: HostCompiler | PipelineError = gcc.find(toolkit.root, os.environ)
         except PipelineError as error:
             compiler = error
+        problem: PipelineError | None = None
         try:
-            cuda_system.require_cublas(toolkit)
             archs.toolkit_series(toolkit.release)
         except PipelineError as error:
-            yield InstalledToolkit(toolkit=toolkit, compiler=compiler, problem=error)
-        else:
-            yield InstalledToolkit(toolkit=toolkit, compiler=compiler)
+            problem = error
+        if problem is None and not cuda_system.has_cublas(toolkit):
+            remedy = f"install {cuda_system.cublas_package(toolkit)}"
+            problem = ToolkitMissingError("it has no cuBLAS to compile against", remedy=remedy)
+        yield InstalledToolkit(toolkit=toolkit, compiler=compiler, problem=problem)
 
 
 def _work_root_problem(layout: Layout) -> PipelineError | None:

@@ -171,7 +171,6 @@ def check_request(request: BuildRequest, here: Machine, layout: Layout) -> None:
         archs.resolve(request.arch, cuda_release=request.cuda, gpus=here.gpus)
         return
     toolkit = installed_toolkit(request.cuda, layout)
-    cuda_system.require_cublas(toolkit)
     archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
     gcc.find(toolkit.root, os.environ)
 
@@ -252,7 +251,7 @@ def installed_toolkit(cuda: str, layout: Layout) -> CudaToolkit:
             remedy=f"pass {', '.join(lock.toolkits(layout.locks))} (fetched), or one that is installed here such as"
             " 12.4, or system for any",
         )
-    return cuda_system.find(os.environ, None if cuda == SYSTEM else cuda)
+    return cuda_system.find(os.environ, None if cuda == SYSTEM else cuda, cublas=True)
 
 
 def describe_toolchain(chain: Toolchain) -> tuple[str, ...]:

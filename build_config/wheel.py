@@ -47,13 +47,17 @@ LICENCES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelPlan:
-    """What the wheel will claim: decided before anything is packed."""
+    """What the wheel will claim: decided before anything is packed.
+
+    ``cuda_option`` is what the command for another card must say of CUDA: nothing for the locked toolkit.
+    """
 
     version: Version
     selection: ArchSelection
     cuda: str
     oldest_driver: str
     requirements: tuple[str, ...]
+    cuda_option: str = ""
 
 
 def plan(tree: SourceTree, toolkit: CudaToolkit, selection: ArchSelection, *, oldest_driver: str) -> WheelPlan:
@@ -64,6 +68,7 @@ def plan(tree: SourceTree, toolkit: CudaToolkit, selection: ArchSelection, *, ol
         cuda=toolkit.release,
         oldest_driver=oldest_driver,
         requirements=runtime_requirements(toolkit.release),
+        cuda_option="" if toolkit.locked else f"--cuda {toolkit.release} ",
     )
 
 
@@ -202,6 +207,6 @@ def build_facts(wheel_plan: WheelPlan) -> str:
         "oldest_driver": wheel_plan.oldest_driver,
         "shards": [describe(shard) for shard in wheel_plan.selection.shards],
         "libraries": [f"lib{name}.so.{SONAME_VERSIONS.get((name, major), major)}" for name in ("cudart", "cublas")],
-        "build_command": "nox -s build_cuda_wheel -- --arch {arch}",
+        "build_command": f"nox -s build_cuda_wheel -- {wheel_plan.cuda_option}--arch {{arch}}",
     }
     return json.dumps(facts, indent=2) + "\n"

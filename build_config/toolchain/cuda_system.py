@@ -59,8 +59,8 @@ class DryRun:
     search_path: str
 
 
-def find(environ: Mapping[str, str], release: str | None = None) -> CudaToolkit:
-    """The first complete toolkit, of ``release`` (``12.4``) where one is named.
+def find(environ: Mapping[str, str], release: str | None = None, *, cublas: bool = False) -> CudaToolkit:
+    """The first complete toolkit, of ``release`` (``12.4``) where one is named, with cuBLAS where that is wanted.
 
     Looked at are CUDA_PATH, CUDA_HOME, ``/usr/local/cuda-<release>``, ``nvcc`` on PATH, the usual places.
     ``nvcc.found_via`` says where it was found and which places before it were looked at in vain. Raises
@@ -70,10 +70,14 @@ def find(environ: Mapping[str, str], release: str | None = None) -> CudaToolkit:
     for found in _search(environ, release):
         if isinstance(found, str):
             tried.append(found)
-        elif release is None or found.release == release:
-            return found
+            continue
+        place = found.nvcc.found_via.partition(";")[0]
+        if release is not None and found.release != release:
+            tried.append(f"{place}: that is CUDA {found.version}")
+        elif cublas and not has_cublas(found):
+            tried.append(f"{place}: CUDA {found.version} without cuBLAS, which is {cublas_package(found)}")
         else:
-            tried.append(f"{found.nvcc.found_via.partition(';')[0]}: that is CUDA {found.version}")
+            return found
     what = f"CUDA {release} was not found" if release else "no CUDA toolkit was found"
     message = f"{what} on this machine. Tried:\n" + "\n".join(f"  {line}" for line in tried)
     install = f"install CUDA {release} or " if release else ""
@@ -117,14 +121,14 @@ def header_folder(top: Path, release: str, system: Path) -> Path | None:
     return next((place for place in places if _headers_release(place) == release), None)
 
 
-def require_cublas(toolkit: CudaToolkit) -> None:
-    """Raise ``ToolkitMissingError`` where the toolkit has no cuBLAS to compile against: it is a package of its own."""
-    if not (toolkit.include / CUBLAS_HEADER).is_file():
-        package = f"libcublas-dev-{toolkit.release.replace('.', '-')}"
-        raise ToolkitMissingError(
-            f"the installed CUDA {toolkit.version} has no cuBLAS: there is no {CUBLAS_HEADER} in {toolkit.include}",
-            remedy=f"install {package} (NVIDIA's packages) or nvidia-cuda-toolkit (Debian, Ubuntu)",
-        )
+def has_cublas(toolkit: CudaToolkit) -> bool:
+    """Whether there is a cuBLAS to compile against: it is a package of its own."""
+    return (toolkit.include / CUBLAS_HEADER).is_file()
+
+
+def cublas_package(toolkit: CudaToolkit) -> str:
+    """Who has it."""
+    return f"libcublas-dev-{toolkit.release.replace('.', '-')} of NVIDIA's packages"
 
 
 def _search(environ: Mapping[str, str], release: str | None) -> Iterator[CudaToolkit | str]:

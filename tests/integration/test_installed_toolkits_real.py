@@ -76,6 +76,14 @@ def test_another_release_is_refused_and_named(scattered: Path) -> None:
         cuda_system.find({"PATH": f"{scattered}/bin:/usr/bin:/bin"}, "12.9")
 
 
+def test_a_toolkit_without_cublas_is_passed_over_with_the_package(scattered: Path) -> None:
+    environ = {"PATH": f"{scattered}/bin:/usr/bin:/bin"}
+    with pytest.raises(ToolkitMissingError, match=r"CUDA 12\.4\.131 without cuBLAS, which is libcublas-dev-12-4"):
+        cuda_system.find(environ, cublas=True)
+    (scattered / "include" / cuda_system.CUBLAS_HEADER).touch()
+    assert cuda_system.find(environ, cublas=True).release == "12.4"
+
+
 def test_a_changed_program_or_header_makes_another_toolkit(scattered: Path) -> None:
     environ = {"PATH": f"{scattered}/bin:/usr/bin:/bin"}
     before = cuda_system.find(environ).identity

@@ -6,7 +6,6 @@ import pytest
 
 from build_config.errors import ToolkitMissingError
 from build_config.toolchain import cuda_system
-from tests import factories
 
 pytestmark = pytest.mark.unit
 
@@ -82,16 +81,6 @@ def test_headers_of_another_release_are_not_taken(tmp_path: Path) -> None:
     assert cuda_system.header_folder(tmp_path / "toolkit", "13.0", scattered) is None
     (scattered / "crt" / "host_config.h").unlink()
     assert cuda_system.header_folder(tmp_path / "toolkit", "11.8", scattered) is None
-
-
-def test_a_toolkit_without_cublas_is_refused_with_the_package(tmp_path: Path) -> None:
-    toolkit = factories.toolchain(tmp_path, cuda="12.9.86").cuda
-    with pytest.raises(ToolkitMissingError, match=r"CUDA 12\.9\.86 has no cuBLAS") as caught:
-        cuda_system.require_cublas(toolkit)
-    assert "libcublas-dev-12-9" in str(caught.value.remedy)
-    (tmp_path / "include").mkdir()
-    (tmp_path / "include" / "cublas_api.h").touch()
-    cuda_system.require_cublas(toolkit)
 
 
 def test_the_version_is_the_compilers_full_one() -> None:

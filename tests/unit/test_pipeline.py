@@ -53,7 +53,8 @@ def test_what_is_locked_is_fetched_and_anything_else_has_to_be_installed(
     asked: list[str | None] = []
     toolkit = factories.toolchain(cuda="12.4.131").cuda
 
-    def find(_environ: object, release: str | None) -> CudaToolkit:
+    def find(_environ: object, release: str | None, *, cublas: bool) -> CudaToolkit:
+        assert cublas
         asked.append(release)
         return toolkit
 

@@ -103,7 +103,7 @@ def test_nothing_is_built_twice_where_the_bytes_cannot_be_the_same(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chains = {release: factories.toolchain(cuda=f"{release}.1") for release in ("12.4", "12.9")}
-    monkeypatch.setattr(cuda_system, "find", lambda _environ, release: chains[release].cuda)
+    monkeypatch.setattr(cuda_system, "find", lambda _environ, release, **_: chains[release].cuda)
 
     def ask(cuda: str, *units: str) -> None:
         reproduce._require_seed(ReproduceRequest(build=BuildRequest(cuda=cuda), units=units), layout)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import tomllib
 from typing import TYPE_CHECKING
@@ -77,6 +78,22 @@ def test_the_bounds_admit_the_toolkits_own_libraries_and_no_older_ones(
             assert requirement.specifier.contains(fitting[requirement.name])
         if "cublas" in requirement.name:
             assert not requirement.specifier.contains(too_old)
+
+
+def test_the_command_for_another_card_names_an_installed_toolkit() -> None:
+    """Whoever has a wheel of CUDA 11 or 12 needs it: for the card, or for the driver."""
+    locked = factories.toolchain().cuda
+    installed = dataclasses.replace(factories.toolchain(cuda="11.8.89").cuda, locked=False)
+    commands = [
+        json.loads(wheel.build_facts(wheel.plan(factories.source_tree(), toolkit, ONE, oldest_driver="1")))[
+            "build_command"
+        ]
+        for toolkit in (locked, installed)
+    ]
+    assert commands == [
+        "nox -s build_cuda_wheel -- --arch {arch}",
+        "nox -s build_cuda_wheel -- --cuda 11.8 --arch {arch}",
+    ]
 
 
 @pytest.mark.parametrize(
