@@ -80,7 +80,7 @@ def find(environ: Mapping[str, str], release: str | None = None, *, cublas: bool
             return found
     what = f"CUDA {release} was not found" if release else "no CUDA toolkit was found"
     message = f"{what} on this machine. Tried:\n" + "\n".join(f"  {line}" for line in tried)
-    install = f"install CUDA {release} or " if release else ""
+    install = f"install CUDA {release} (docs/toolkits.md says how) or " if release else ""
     raise ToolkitMissingError(
         message,
         remedy=f"{install}set CUDA_PATH to its folder, or leave out --cuda: the locked one needs no installation",
