@@ -90,7 +90,7 @@ def install(wheel: Wheel, wheels_folder: Path, python: Path, log: Path) -> tuple
     """
     requirement = python.parent / "wheel.txt"
     requirement.write_text(f"llama-cpp-python=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
-    source = ("--no-index", "--find-links", str(wheels_folder), "--requirement", str(requirement))
+    source = ("--no-index", "--find-links", str(wheels_folder.absolute()), "--requirement", str(requirement))
     steps = (
         ("install-failed", _pip(python, "install", "--no-compile", *source, log=log)),
         ("dependencies-broken", _pip(python, "check", log=log)),

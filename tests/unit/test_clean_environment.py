@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from build_config import clean_environment
 from build_config.errors import ValidationError
 from build_config.layout import PACKAGE
+from build_config.runner import Command, Completed
 from tests import wheels
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
@@ -38,6 +36,24 @@ def test_a_wheel_is_tried_with_the_libraries_of_its_own_cuda(tmp_path: Path, req
             ),
             locks,
         )
+
+
+def test_a_wheel_named_by_a_relative_path_is_found_though_pip_runs_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Command] = []
+
+    def run(command: Command, **_: object) -> Completed:
+        asked.append(command)
+        return Completed(command=command, returncode=0, output="", seconds=0.0)
+
+    monkeypatch.setattr(clean_environment, "run", run)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wheelhouse").mkdir()
+    wheel = wheels.write(Path("wheelhouse"), {"x-1.dist-info/METADATA": b"Name: x\n"})
+    (tmp_path / "bin").mkdir()
+    clean_environment.install(wheel, wheel.path.parent, tmp_path / "bin" / "python", tmp_path / "log")
+    assert str(tmp_path / "wheelhouse") in asked[0].argv
 
 
 def test_locked_requirements_are_split_by_what_is_downloaded(tmp_path: Path) -> None:
