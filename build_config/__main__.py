@@ -71,7 +71,9 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter an option
     arch: Annotated[
         str, typer.Option(help="89 | 86,89 | native (the cards here) | portable (all cards) | auto")
     ] = "auto",
-    cuda: Annotated[str, typer.Option(help="13.0 (fetched, locked) | system (CUDA_PATH, nvcc on PATH)")] = "13.0",
+    cuda: Annotated[
+        str, typer.Option(help="13.0 (fetched, locked) | 11.8, 12.4, ... | system (installed here)")
+    ] = "13.0",
     llama_cpp: Annotated[
         Path | None, typer.Option(help="A llama.cpp checkout of your own to build instead of the locked one.")
     ] = None,

@@ -35,10 +35,15 @@ class ToolkitSeries:
 
     since: str
     architectures: tuple[int, ...]
+    without: dict[int, str]
     portable: tuple[tuple[CudaArch, ...], ...]
     driver: int
     driver_compatible: int
     gcc: int
+
+    def builds_for(self, number: int) -> bool:
+        """Whether llama.cpp can be compiled for this architecture."""
+        return number in self.architectures and number not in self.without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +125,11 @@ def known_cards() -> dict[str, str]:
     return dict(sorted(_table().cards.items(), key=lambda entry: _number(entry[0])))
 
 
+def known_releases() -> tuple[str, ...]:
+    """The releases with which series of toolkits begin, oldest first."""
+    return tuple(series.since for series in _table().series)
+
+
 def oldest_driver(cuda_release: str) -> str:
     """The oldest driver (``580``) on which machine code of this toolkit runs."""
     return str(toolkit_series(cuda_release).driver_compatible)
@@ -172,7 +182,7 @@ def _as_compiled(arch: CudaArch) -> CudaArch:
 
 
 def _native(requested: str, series: ToolkitSeries, release: str, gpus: tuple[GpuDevice, ...]) -> ArchSelection:
-    fitting = [gpu for gpu in gpus if _number(gpu.capability) in series.architectures]
+    fitting = [gpu for gpu in gpus if series.builds_for(_number(gpu.capability))]
     if not fitting:
         _require_supported(from_capability(gpus[0].capability), series, release)
     archs = tuple(sorted({from_capability(gpu.capability) for gpu in fitting}))
@@ -209,6 +219,11 @@ def _require_supported(arch: CudaArch, series: ToolkitSeries, release: str) -> N
             f"it supports {', '.join(map(str, series.architectures))}"
         )
         raise ArchitectureError(message, remedy=_other_toolkit(arch.number, release))
+    if arch.number in series.without:
+        message = (
+            f"CUDA {release} cannot compile llama.cpp for {describe(arch.capability)}: {series.without[arch.number]}"
+        )
+        raise ArchitectureError(message, remedy=_other_toolkit(arch.number, release))
     if arch.suffix == "a" and arch.number < _FIRST_ARCHITECTURE_SPECIFIC:
         message = f"{arch}: there is no {arch.name}, the suffix a begins with 90a"
         raise ArchitectureError(message, remedy=f"pass {arch.number}-{arch.kind}")
@@ -218,13 +233,13 @@ def _require_supported(arch: CudaArch, series: ToolkitSeries, release: str) -> N
 
 
 def _other_toolkit(number: int, release: str) -> str:
-    able = [series for series in _table().series if number in series.architectures]
+    able = [series for series in _table().series if series.builds_for(number)]
     if not able:
         return "look the card's compute capability up at https://developer.nvidia.com/cuda-gpus"
     last = able[-1].since
     if _release(release) < _release(able[0].since):
-        return f"install CUDA {able[0].since} or later and pass --cuda system, or leave out --cuda for the locked one"
-    return f"install CUDA {last}, the last toolkit that compiles for it, and pass --cuda system"
+        return f"install CUDA {able[0].since} or later and name it to --cuda, or leave out --cuda for the locked one"
+    return f"install CUDA {last}, the last toolkit that compiles for it, and pass --cuda {last}"
 
 
 def _runs(arch: CudaArch, card: int) -> bool:
@@ -245,6 +260,7 @@ def _table() -> _Table:
         ToolkitSeries(
             since=since,
             architectures=tuple(entry["architectures"]),
+            without={int(number): why for number, why in entry.get("without", {}).items()},
             portable=tuple(tuple(CudaArch.parse(arch) for arch in shard) for shard in entry["portable"]),
             driver=entry["driver"],
             driver_compatible=entry["driver_compatible"],

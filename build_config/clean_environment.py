@@ -6,9 +6,12 @@ import contextlib
 import re
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packaging.metadata import parse_email
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from build_config.model import Wheel
+
+_SUFFIXED = re.compile(r"nvidia-(?:cuda-runtime|cublas)-cu([0-9]+)")
 
 PIP_TIMEOUT = 1800.0
 """Seconds. cuBLAS alone is 0.4 GB."""
@@ -36,6 +41,21 @@ def outside(checkout: Path) -> Iterator[Path]:
             )
             raise ValidationError(message, remedy="set TMPDIR to a folder elsewhere")
         yield folder
+
+
+def requirements(wheel: Wheel, locks: Path) -> Path:
+    """The lock with what a wheel needs at run time: NVIDIA's libraries of its CUDA.
+
+    A wheel that requires none of those with the major release in their names gets the current ones. Raises
+    ``ValidationError`` for a wheel of a CUDA for which there is no lock.
+    """
+    majors = sorted({match[1] for name in _required(wheel) if (match := _SUFFIXED.fullmatch(name))})
+    if not majors:
+        return locks / "validation.txt"
+    lock = locks / f"validation-cu{majors[-1]}.txt"
+    if not lock.is_file():
+        raise ValidationError(f"{wheel.path.name} needs NVIDIA's libraries of CUDA {majors[-1]}, and no lock has them")
+    return lock
 
 
 def make(folder: Path, lock: Path, downloads: Path, log: Path) -> Path:
@@ -70,7 +90,7 @@ def install(wheel: Wheel, wheels_folder: Path, python: Path, log: Path) -> tuple
     """
     requirement = python.parent / "wheel.txt"
     requirement.write_text(f"llama-cpp-python=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
-    source = ("--no-index", "--find-links", str(wheels_folder), "--requirement", str(requirement))
+    source = ("--no-index", "--find-links", str(wheels_folder.absolute()), "--requirement", str(requirement))
     steps = (
         ("install-failed", _pip(python, "install", "--no-compile", *source, log=log)),
         ("dependencies-broken", _pip(python, "check", log=log)),
@@ -84,6 +104,15 @@ def install(wheel: Wheel, wheels_folder: Path, python: Path, log: Path) -> tuple
             message = f"pip {command.argv[4]} failed for {wheel.path.name}: {completed.last_words}"
             return (Finding(code=code, severity=Severity.ERROR, message=message),)
     return ()
+
+
+def _required(wheel: Wheel) -> Iterator[str]:
+    """The names of the distributions that a wheel requires; none for what is no wheel."""
+    with contextlib.suppress(zipfile.BadZipFile, OSError, InvalidRequirement), zipfile.ZipFile(wheel.path) as archive:
+        for name in archive.namelist():
+            if re.fullmatch(r"[^/]+\.dist-info/METADATA", name):
+                raw, _ = parse_email(archive.read(name))
+                yield from (canonicalize_name(Requirement(text).name) for text in raw.get("requires_dist", []))
 
 
 def _split(lock: Path, downloads: Path, held: Path, others: Path) -> None:

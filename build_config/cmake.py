@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.layout import Layout
-    from build_config.model import Shard, SourceTree, Toolchain
+    from build_config.model import CudaToolkit, Shard, SourceTree, Toolchain
     from build_config.settings import Settings
 
 UNIT_TARGET = "lcw_unit"
@@ -19,6 +19,15 @@ RANDOM_SEED_SINCE = (12, 9)
 WITHOUT_NVTX = "-DCCCL_DISABLE_NVTX"
 """CUB marks ranges for NVIDIA's profilers where it finds ``nvtx3/nvToolsExt.h``. The locked wheels have none, but an
 installed CUDA toolkit puts one into ``/usr/include``: there the same inputs would give another library."""
+NO_RANDOM_SEED = (
+    "NOT reproducible byte for byte: before CUDA 12.9 nvcc has no --frandom-seed, so that names in device code are"
+    " other ones in every build"
+)
+
+
+def has_random_seed(cuda: CudaToolkit) -> bool:
+    """Whether two builds with this toolkit can give the same bytes."""
+    return tuple(int(part) for part in cuda.release.split(".")) >= RANDOM_SEED_SINCE
 
 
 def core_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
@@ -36,19 +45,21 @@ def shard_entries(
 ) -> dict[str, str]:
     """Cache entries of one CUDA shard."""
     cuda = toolchain.cuda
-    release = tuple(int(part) for part in cuda.release.split("."))
+    # Headers that are not below the root CMake finds only after it has tried the compiler, and ggml asks before that.
+    scattered = {} if cuda.include.is_relative_to(cuda.root) else {"CUDAToolkit_INCLUDE_DIRECTORIES": str(cuda.include)}
     return {
         **_common_entries(settings, tree, layout, toolchain),
         **settings.cuda.defines,
         "LCW_UNIT": "cuda",
         "LCW_SHARD": shard.name,
-        "LCW_RANDOM_SEED": "ON" if release >= RANDOM_SEED_SINCE else "OFF",
+        "LCW_RANDOM_SEED": "ON" if has_random_seed(cuda) else "OFF",
         "CMAKE_CUDA_ARCHITECTURES": shard.cmake_architectures,
         "CMAKE_CUDA_COMPILER": str(cuda.nvcc.path),
         "CMAKE_CUDA_HOST_COMPILER": str(toolchain.host.cxx.path),
         "CMAKE_CUDA_FLAGS": f"-Xcompiler={_prefix_map(layout)} {WITHOUT_NVTX}",
         "CMAKE_CUDA_RUNTIME_LIBRARY": "Shared",
         "CUDAToolkit_ROOT": str(cuda.root),
+        **scattered,
     }
 
 

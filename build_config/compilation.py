@@ -48,7 +48,7 @@ def build_units(
     if missing:
         isolation = hermetic.isolation()
         console.note(f"network of the compilers: {isolation.description}")
-        path = hermetic.tool_folder(toolchain.host, layout, os.environ)
+        path = hermetic.tool_folder(toolchain.host, layout, os.environ, cuda=toolchain.cuda.programs)
         environment = hermetic.environment(path, layout)
         with compiler_cache.session(toolchain.launcher, layout, environment) as cache:
             builder = _Builder(toolchain, layout, console, cache, isolation, jobs)

@@ -17,8 +17,8 @@ import psutil
 
 from build_config import archs, choosing, machine, workroot
 from build_config.errors import ArchitectureError, PipelineError, ToolkitMissingError
-from build_config.model import HostCompiler, Program
-from build_config.toolchain import gcc, programs
+from build_config.model import CudaToolkit, HostCompiler, Program
+from build_config.toolchain import cuda_system, gcc, programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +44,15 @@ class DoctorRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledToolkit:
+    """A CUDA toolkit of this machine, and the compiler that goes with it. ``problem``: what it lacks besides."""
+
+    toolkit: CudaToolkit
+    compiler: HostCompiler | PipelineError
+    problem: PipelineError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was seen of the machine. Sizes are in bytes; a problem stands in place of what could not be had."""
 
@@ -60,6 +69,7 @@ class Facts:
     nvidia: machine.NvidiaState
     ccache: Program | None
     sccache: Program | None
+    installed: tuple[InstalledToolkit, ...] = ()
 
 
 def examine(layout: Layout) -> tuple[DoctorRow, ...]:
@@ -103,6 +113,7 @@ def gather(layout: Layout) -> Facts:
         nvidia=machine.nvidia(),
         ccache=programs.find_ccache(os.environ),
         sccache=programs.find_sccache(),
+        installed=tuple(_installed()),
     )
 
 
@@ -111,6 +122,7 @@ def judge(facts: Facts) -> tuple[DoctorRow, ...]:
     rows = (
         _python(facts),
         _cxx(facts),
+        *_toolkits(facts),
         _git(facts),
         _disk(facts),
         _memory(facts),
@@ -147,6 +159,23 @@ def _compiler(newest_gcc: int) -> HostCompiler | PipelineError:
         return error
 
 
+def _installed() -> Iterator[InstalledToolkit]:
+    for toolkit in cuda_system.find_all(os.environ, archs.known_releases()):
+        try:
+            compiler: HostCompiler | PipelineError = gcc.find(toolkit.root, os.environ)
+        except PipelineError as error:
+            compiler = error
+        problem: PipelineError | None = None
+        try:
+            archs.toolkit_series(toolkit.release)
+        except PipelineError as error:
+            problem = error
+        if problem is None and not cuda_system.has_cublas(toolkit):
+            remedy = f"install {cuda_system.cublas_package(toolkit)}"
+            problem = ToolkitMissingError("it has no cuBLAS to compile against", remedy=remedy)
+        yield InstalledToolkit(toolkit=toolkit, compiler=compiler, problem=problem)
+
+
 def _work_root_problem(layout: Layout) -> PipelineError | None:
     try:
         workroot.check(layout.work_root)
@@ -174,6 +203,26 @@ def _cxx(facts: Facts) -> DoctorRow:
     cxx = facts.compiler.cxx
     text = f"{cxx.path}, GCC {cxx.version}; CUDA {LOCKED_CUDA} supports up to GCC {facts.newest_gcc}"
     return DoctorRow(subject=subject, state="ok", text=text)
+
+
+def _toolkits(facts: Facts) -> Iterator[DoctorRow]:
+    """Installed toolkits. None is needed, so whatever is wrong with one keeps no build from starting."""
+    for one in facts.installed:
+        subject = f"CUDA {one.toolkit.release}"
+        text = f"installed: {one.toolkit.version} at {one.toolkit.root}"
+        for problem in (one.problem, one.compiler):
+            if isinstance(problem, PipelineError):
+                text = f"{text}; {problem.message}"
+                yield DoctorRow(subject=subject, state="warning", text=text, remedy=problem.remedy)
+                break
+        else:
+            if isinstance(one.compiler, HostCompiler):
+                text += f", with {one.compiler.cxx.path.name} {one.compiler.cxx.version}"
+            series = archs.toolkit_series(one.toolkit.release)
+            numbers = [number for number in series.architectures if series.builds_for(number)]
+            use = "" if one.toolkit.release == LOCKED_CUDA else one.toolkit.release
+            text += f": --cuda {use or 'system'} builds for {numbers[0]} to {numbers[-1]}"
+            yield DoctorRow(subject=subject, state="ok", text=text)
 
 
 def _git(facts: Facts) -> DoctorRow:
@@ -227,7 +276,7 @@ def _cards(facts: Facts) -> Iterator[DoctorRow]:
     for gpu in facts.nvidia.gpus:
         memory = f", {_gigabytes(gpu.memory)}" if gpu.memory else ""
         text = f"{gpu.name}, compute capability {gpu.capability}{memory}"
-        if archs.from_capability(gpu.capability).number in series.architectures:
+        if series.builds_for(archs.from_capability(gpu.capability).number):
             yield DoctorRow(subject="NVIDIA card", state="ok", text=text)
             continue
         try:
@@ -255,7 +304,7 @@ def _driver(facts: Facts) -> DoctorRow:
         text += f"; {facts.nvidia.problem}"
     if int(driver.version.split(".")[0]) >= int(needed):
         return DoctorRow(subject=subject, state="warning" if facts.nvidia.problem else "ok", text=text)
-    remedy = f"update the driver to {needed} or later, or build with --cuda system and a CUDA {driver.cuda} toolkit"
+    remedy = f"update the driver to {needed} or later, or install CUDA {driver.cuda} and pass --cuda {driver.cuda}"
     return DoctorRow(subject=subject, state="warning", text=text, remedy=remedy)
 
 

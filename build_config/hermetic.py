@@ -63,10 +63,11 @@ def isolation() -> Isolation:
     return NOT_ISOLATED
 
 
-def tool_folder(host: HostCompiler, layout: Layout, environ: Mapping[str, str]) -> Path:
+def tool_folder(host: HostCompiler, layout: Layout, environ: Mapping[str, str], *, cuda: tuple[Path, ...] = ()) -> Path:
     """A folder with links to the programs that a build needs by name, and to nothing else: the whole PATH.
 
-    The compilers themselves are called by their paths. Raises ``ConfigureError`` when one of the binutils is missing.
+    The compilers themselves are called by their paths, but for those of an installed toolkit that nvcc looks for on
+    PATH (``cuda``). Raises ``ConfigureError`` when one of the binutils is missing.
     """
     target = layout.tools / "path"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,8 @@ def tool_folder(host: HostCompiler, layout: Layout, environ: Mapping[str, str]) 
         fresh.mkdir()
         for name in (*BINUTILS, *SHELL):
             (fresh / name).symlink_to(_find(name, host, environ))
+        for program in cuda:
+            (fresh / program.name).symlink_to(program)
         if _links(target) != _links(fresh):
             shutil.rmtree(target, ignore_errors=True)
             fresh.rename(target)

@@ -57,6 +57,8 @@ REQUIREMENTS = {
     "conda": "requirements.txt",
     "test": "lock.txt",
     "validation": TOOLKIT_PINS,
+    "validation-cu11": "validation.txt",
+    "validation-cu12": "validation.txt",
     "upstream-tests": "validation.txt",
 }
 """Each set of Python requirements, and the file whose versions it must share."""

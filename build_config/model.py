@@ -149,8 +149,9 @@ class CudaToolkit:
     """A CUDA toolkit root with ``bin/nvcc``.
 
     ``version`` is nvcc's (``13.0.88``). ``identity`` is what distinguishes its bytes: the digest of the lock for the
-    locked toolkit, of the compiler's programs for an installed one. ``libraries`` are sonames the built shard will
-    need and that stay outside the wheel.
+    locked toolkit, of the compiler's programs and of its headers for an installed one. ``headers`` is the folder with
+    ``cuda_runtime_api.h`` where that is not ``include`` below the root; ``programs`` are those that nvcc calls by name
+    and that lie outside its own folder, so that PATH must lead to them: distributions lay toolkits out like that.
     """
 
     root: Path
@@ -158,6 +159,13 @@ class CudaToolkit:
     version: str
     identity: str
     locked: bool
+    headers: Path | None = None
+    programs: tuple[Path, ...] = ()
+
+    @property
+    def include(self) -> Path:
+        """The folder of the headers."""
+        return self.headers or self.root / "include"
 
     @property
     def release(self) -> str:

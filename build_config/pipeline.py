@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ import psutil
 
 from build_config import (
     archs,
+    clean_environment,
+    cmake,
     compilation,
     dsse,
     evidence,
@@ -108,7 +111,7 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
     config = settings.read(layout.data / "variants.toml")
     check_request(request, here, layout)
     key = None if request.sign_key is None else dsse.read_private_key(request.sign_key)
-    locked = None if request.cuda == SYSTEM else lock.read_toolkit_lock(layout, request.cuda, PLATFORM)
+    locked = lock.read_toolkit_lock(layout, request.cuda, PLATFORM) if is_locked(request.cuda, layout) else None
     with workroot.claim(layout, purpose=f"build --arch {request.arch}", console=console):
         compiled = compile_units(request, here, layout, console)
         tree, chain, selection, built = compiled.tree, compiled.toolchain, compiled.selection, compiled.units
@@ -130,7 +133,7 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
             console.findings(inspected.findings)
             console.note(f"{len(inspected.checks)} checks, {'passed' if inspected.passed else 'FAILED'}")
         with console.step("validate", "Validation: installing the wheel and running it"):
-            simulation = validation.Simulation(include=chain.cuda.root / "include", cc=str(chain.host.cc.path))
+            simulation = validation.Simulation(include=chain.cuda.include, cc=str(chain.host.cc.path))
             validated = validate_wheel(finished, here, layout, console, simulation, require_gpu=request.require_gpu)
             show_validation(validated, console)
         with console.step("publish", "Publishing"):
@@ -162,10 +165,14 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
 
 def check_request(request: BuildRequest, here: Machine, layout: Layout) -> None:
     """Say what is wrong with the request or the machine before anything is created or downloaded."""
-    gcc.find(None, os.environ)
-    if request.cuda != SYSTEM:
+    if is_locked(request.cuda, layout):
+        gcc.find(None, os.environ)
         lock.read_toolkit_lock(layout, request.cuda, PLATFORM)
         archs.resolve(request.arch, cuda_release=request.cuda, gpus=here.gpus)
+        return
+    toolkit = installed_toolkit(request.cuda, layout)
+    archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
+    gcc.find(toolkit.root, os.environ)
 
 
 def compile_units(
@@ -219,21 +226,42 @@ def vendor(layout: Layout, console: Console) -> None:
 
 
 def provide_toolkit(cuda: str, layout: Layout, console: Console) -> CudaToolkit:
-    """The locked toolkit for a release, or (``system``) the one installed on this machine."""
-    if cuda == SYSTEM:
-        return cuda_system.find(os.environ)
+    """The locked toolkit of a release, or the one of that release (``system``: of any) that is installed here."""
+    if not is_locked(cuda, layout):
+        return installed_toolkit(cuda, layout)
     toolkit_lock = lock.read_toolkit_lock(layout, cuda, PLATFORM)
     wheels = fetch.fetch(toolkit_lock.files, layout.downloads, console)
     compiler = gcc.find(None, os.environ)
     return cuda_pypi.provide(toolkit_lock, wheels, layout, cc=str(compiler.cc.path))
 
 
+def is_locked(cuda: str, layout: Layout) -> bool:
+    """Whether ``--cuda`` names a toolkit that is fetched by a lock. Any other has to be on this machine."""
+    return cuda in lock.toolkits(layout.locks)
+
+
+def installed_toolkit(cuda: str, layout: Layout) -> CudaToolkit:
+    """The toolkit on this machine that ``--cuda`` names.
+
+    Raises ``SettingsError`` for what is neither ``system`` nor a release, ``ToolkitMissingError`` where there is none.
+    """
+    if cuda != SYSTEM and not re.fullmatch(r"[1-9][0-9]*\.[0-9]+", cuda):
+        raise SettingsError(
+            f"--cuda {cuda}: not a release of CUDA",
+            remedy=f"pass {', '.join(lock.toolkits(layout.locks))} (fetched), or one that is installed here such as"
+            " 12.4, or system for any",
+        )
+    return cuda_system.find(os.environ, None if cuda == SYSTEM else cuda, cublas=True)
+
+
 def describe_toolchain(chain: Toolchain) -> tuple[str, ...]:
     """One line a program."""
     host = chain.host.cxx
     launcher = chain.launcher
+    weaker = () if cmake.has_random_seed(chain.cuda) else (cmake.NO_RANDOM_SEED,)
     return (
         f"CUDA {chain.cuda.version} ({chain.cuda.nvcc.found_via})",
+        *weaker,
         f"{host.path.name} {host.version} ({host.found_via})",
         f"CMake {chain.cmake.version}, Ninja {chain.ninja.version}",
         f"launcher: {f'{launcher.path.name} {launcher.version}' if launcher else 'none'}",
@@ -376,8 +404,13 @@ def show_validation(report: ValidationReport, console: Console) -> None:
     console.note(f"verdict: {report.verdict}{VERDICT_NOTES.get(report.verdict, '')}")
 
 
-def runtime_files(layout: Layout) -> tuple[LockedFile, ...]:
-    """NVIDIA's wheels that the finished wheel needs at run time, from the toolkit's lock."""
+def runtime_files(wheel: Path, layout: Layout) -> tuple[LockedFile, ...]:
+    """NVIDIA's wheels that ``wheel`` needs at run time, from the toolkit's lock.
+
+    None for a wheel of an earlier CUDA: pip fetches those itself, by the digests of their lock.
+    """
+    if clean_environment.requirements(wheelfile.read(wheel), layout.locks).name != "validation.txt":
+        return ()
     names = {"nvidia-cuda-runtime", "nvidia-cublas"}
     locked: ToolkitLock = lock.read_toolkit_lock(layout, BuildRequest().cuda, PLATFORM)
     return tuple(file for file in locked.files if file.name in names)

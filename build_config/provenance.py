@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from build_config import jsonio, redaction
+from build_config import cmake, jsonio, redaction
 from build_config.reports import BuildRecord, Material
 
 if TYPE_CHECKING:
@@ -96,7 +96,11 @@ def materials(
         name=f"CUDA toolkit {toolchain.cuda.version}",
         uri=None,
         digests=(),
-        annotations=(("identity", (toolchain.cuda.identity,)), ("locked", ("no",))),
+        annotations=(
+            ("identity", (toolchain.cuda.identity,)),
+            ("locked", ("no",)),
+            ("source", ("an installed toolkit: its files are in no lock",)),
+        ),
     )
     compiler = Material(
         name=f"GCC {toolchain.host.cxx.version}",
@@ -152,6 +156,7 @@ def _toolchain(toolchain: Toolchain) -> tuple[tuple[str, str], ...]:
         ("cuda.identity", cuda.identity),
         ("cuda.locked", "yes" if cuda.locked else "no"),
         ("cuda.found-via", cuda.nvcc.found_via),
+        *([] if cmake.has_random_seed(cuda) else [("reproducibility", cmake.NO_RANDOM_SEED)]),
         ("cc", _described(host.cc)),
         ("cxx", _described(host.cxx)),
         ("host.identity", host.identity),

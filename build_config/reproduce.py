@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config import difference, jsonio, lock, machine, pipeline, redaction, reproduction, workroot
+from build_config import cmake, difference, jsonio, lock, machine, pipeline, redaction, reproduction, workroot
 from build_config.errors import ReproductionError
 from build_config.model import BuildUnit, Program
 from build_config.pipeline import BuildRequest, LauncherChoice
@@ -61,6 +61,7 @@ def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tu
     Raises ``ReproductionError`` when the bytes differ, saying where and why, and where the result would prove nothing:
     another host compiler, other locks.
     """
+    _require_seed(request, layout)
     if request.record is not None:
         request, first = _recorded(request, request.record, layout)
     elif request.units:
@@ -80,6 +81,17 @@ def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tu
         message = f"{first.subject}: a second build gave other bytes\n  {why}"
         raise ReproductionError(message, log=layout.logs / LOG)
     return tuple(reports)
+
+
+def _require_seed(request: ReproduceRequest, layout: Layout) -> None:
+    """Raise ``ReproductionError`` before anything is built where the bytes cannot be the same."""
+    if request.record is not None or set(request.units) == {"core"} or pipeline.is_locked(request.build.cuda, layout):
+        return
+    toolkit = pipeline.installed_toolkit(request.build.cuda, layout)
+    if not cmake.has_random_seed(toolkit):
+        raise ReproductionError(
+            f"CUDA {toolkit.version}: {cmake.NO_RANDOM_SEED}", remedy="--units core compares what has no device code"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------- first builds
@@ -127,7 +139,10 @@ def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[Re
             remedy=f"check out the version of the record: {record.pipeline}",
         )
     if not record.sources_locked or toolchain["cuda.locked"] != "yes":
-        raise ReproductionError(f"{file.name} is of a build whose sources or toolkit are not the locked ones")
+        raise ReproductionError(
+            f"{file.name} is of a build whose sources or toolkit are not the locked ones",
+            remedy="an installed toolkit has no lock by which another machine could fetch it: docs/toolkits.md",
+        )
     host = gcc.find(None, os.environ)
     if host.identity != toolchain["host.identity"]:
         raise ReproductionError(

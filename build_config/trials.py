@@ -37,6 +37,7 @@ from build_config.pipeline import PLATFORM, BuildRequest, newest_wheel, provide_
 from build_config.reports import BuildRecord, Severity, Verdict
 from build_config.toolchain import gcc
 from build_config.validation import simulated_device
+from build_config.validation.scenarios import read_facts
 from build_config.validation.simulated_device import SimulatedMachine
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def validate(
         message = "--simulate and --require-gpu contradict each other: a simulated device is never a GPU"
         raise SettingsError(message, remedy="leave one of them out")
     with workroot.claim(layout, purpose=f"validate {chosen.name}", console=console):
-        needed = runtime_files(layout)
+        needed = runtime_files(chosen, layout)
         fetch.fetch(needed, layout.downloads, console)
         report = validation.validate(
             wheelfile.read(chosen),
@@ -93,7 +94,7 @@ def validate(
             downloads=layout.downloads,
             layout=layout,
             machine=machine.describe(),
-            simulation=provide_simulation(simulate, layout, console) if simulate else None,
+            simulation=provide_simulation(simulate, layout, console, cuda=of_wheel(chosen)) if simulate else None,
             require_gpu=require_gpu,
             console=console,
         )
@@ -162,12 +163,23 @@ def make_conda_package(
     return package, conda.publish(package, wheel, layout.conda_channel)
 
 
-def provide_simulation(simulate: str, layout: Layout, console: Console) -> validation.Simulation:
-    """What a simulated device is compiled with: the locked toolkit's headers and the host compiler."""
+def provide_simulation(simulate: str, layout: Layout, console: Console, *, cuda: str) -> validation.Simulation:
+    """What a simulated device is compiled with: the headers of CUDA ``cuda`` and the host compiler."""
     capability = None if simulate == EVERY_SHARD else archs.as_capability(simulate)
-    toolkit = provide_toolkit(BuildRequest().cuda, layout, console)
+    toolkit = provide_toolkit(cuda, layout, console)
     cc = gcc.find(None, os.environ).cc.path
-    return validation.Simulation(include=toolkit.root / "include", cc=str(cc), capability=capability)
+    return validation.Simulation(include=toolkit.include, cc=str(cc), capability=capability)
+
+
+def of_wheel(wheel: Path) -> str:
+    """The release of CUDA that a wheel was built with; the locked one for a wheel that does not say it."""
+    facts = read_facts(wheelfile.read(wheel))
+    return BuildRequest().cuda if facts is None or facts.major == locked_major() else facts.cuda
+
+
+def locked_major() -> int:
+    """The major release of the locked toolkit."""
+    return int(BuildRequest().cuda.partition(".")[0])
 
 
 def simulated_machine(capabilities: str, fault: str | None, memory: int) -> SimulatedMachine:
@@ -186,8 +198,8 @@ def simulated_machine(capabilities: str, fault: str | None, memory: int) -> Simu
 def simulate(devices: SimulatedMachine, command: tuple[str, ...], layout: Layout, console: Console) -> int:
     """Run a command on simulated devices, say what they were used for, and return the command's status."""
     with workroot.claim(layout, purpose="simulate", console=console):
-        simulation = provide_simulation(devices.capabilities[0], layout, console)
-        major = int(BuildRequest().cuda.partition(".")[0])
+        simulation = provide_simulation(devices.capabilities[0], layout, console, cuda=BuildRequest().cuda)
+        major = locked_major()
         folder = layout.work_root / "simulated-device"
         libraries = simulated_device.build(folder, include=simulation.include, major=major, cc=simulation.cc)
     with tempfile.TemporaryDirectory() as scratch:
@@ -213,7 +225,7 @@ def run_upstream_tests(path: Path | None, layout: Layout, console: Console) -> U
     with workroot.claim(layout, purpose=f"upstream tests of {chosen.name}", console=console):
         source = lock.read_source_lock(layout)
         (archive,) = fetch.fetch((source.file,), layout.downloads, console)
-        fetch.fetch(runtime_files(layout), layout.downloads, console)
+        fetch.fetch(runtime_files(chosen, layout), layout.downloads, console)
         tested = wheelfile.read(chosen)
         report = upstream_tests.run(
             tested, source, archive, wheels_folder=chosen.parent, layout=layout, console=console
@@ -260,8 +272,9 @@ def bench_devices(request: DeviceBenchRequest, layout: Layout, console: Console)
         )
         bench.check(plan)
         if request.simulate is not None:
-            plan = dataclasses.replace(plan, simulation=bench_simulation(request.simulate, layout, console))
-        fetch.fetch(runtime_files(layout), layout.downloads, console)
+            simulation = bench_simulation(request.simulate, layout, console, cuda=of_wheel(chosen))
+            plan = dataclasses.replace(plan, simulation=simulation)
+        fetch.fetch(runtime_files(chosen, layout), layout.downloads, console)
         report = bench.measure_devices(plan, created=datetime.now(UTC), layout=layout, console=console)
     folder = request.out or layout.bench
     jsonio.write(folder / "device.json", report)
@@ -289,10 +302,10 @@ def bench_subject(against: Path | None) -> bench.Subject | None:
     return bench.Subject(wheel=wheelfile.read(against)) if against.suffix == ".whl" else bench.Subject(python=against)
 
 
-def bench_simulation(capability: str, layout: Layout, console: Console) -> bench.Simulation:
+def bench_simulation(capability: str, layout: Layout, console: Console, *, cuda: str) -> bench.Simulation:
     """A process's way onto a simulated device."""
-    made_of = provide_simulation(capability, layout, console)
-    major = int(BuildRequest().cuda.partition(".")[0])
+    made_of = provide_simulation(capability, layout, console, cuda=cuda)
+    major = int(cuda.partition(".")[0])
     folder = layout.bench / "simulated-device"
     doubles = simulated_device.build(
         folder, include=made_of.include, major=major, cc=made_of.cc, log=layout.logs / bench.LOG

@@ -74,6 +74,7 @@ def verify(path: Path, evidence: Evidence) -> Verification:
             )
         findings += _report_findings(record)
         findings += _lock_findings(record, evidence)
+        findings += _toolkit_findings(record)
     statement_file, missing = _read(evidence.statement, "statement")
     findings += missing
     if statement_file is not None:
@@ -138,6 +139,18 @@ def _lock_findings(record: BuildRecord, evidence: Evidence) -> Iterator[Finding]
         sha256 = dict(material.digests).get("sha256")
         if sha256 is not None and sha256 not in locked:
             yield _error("material-not-locked", f"{material.name} with SHA-256 {sha256} is in no lock; {OTHER_VERSION}")
+
+
+def _toolkit_findings(record: BuildRecord) -> Iterator[Finding]:
+    """Say of an installed toolkit what a lock would have said for it, and cannot."""
+    toolchain = dict(record.toolchain)
+    if toolchain.get("cuda.locked") == "no":
+        weaker = f"; {toolchain['reproducibility']}" if "reproducibility" in toolchain else ""
+        yield Finding(
+            code="toolkit-installed",
+            severity=Severity.WARNING,
+            message=f"CUDA {toolchain.get('cuda')} was an installed toolkit: no lock says what its files were{weaker}",
+        )
 
 
 def _statement_findings(

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 LAST_SUFFIXED_MAJOR = 12
 """NVIDIA's wheels carry the major release in their names (``nvidia-cublas-cu12``) up to this one."""
+CUBLAS_RELEASES = {"11.8": "11.11"}
+"""cuBLAS's own release where it is not that of the toolkit: from CUDA 12.0 on it is."""
+SONAME_VERSIONS = {("cudart", 11): "11.0"}
+"""What stands behind ``.so.`` where that is not the major release."""
 DISTRIBUTION = "llama-cpp-python"
 OWN_MODULES = ("_cuda_loader.py", "_conda_libraries.py")
 FIRST_LINE = "from . import _conda_libraries  # noqa: F401  (added by the CUDA wheel build)\n"
@@ -45,13 +49,17 @@ LICENCES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelPlan:
-    """What the wheel will claim: decided before anything is packed."""
+    """What the wheel will claim: decided before anything is packed.
+
+    ``cuda_option`` is what the command for another card must say of CUDA: nothing for the locked toolkit.
+    """
 
     version: Version
     selection: ArchSelection
     cuda: str
     oldest_driver: str
     requirements: tuple[str, ...]
+    cuda_option: str = ""
 
 
 def plan(tree: SourceTree, toolkit: CudaToolkit, selection: ArchSelection, *, oldest_driver: str) -> WheelPlan:
@@ -62,6 +70,7 @@ def plan(tree: SourceTree, toolkit: CudaToolkit, selection: ArchSelection, *, ol
         cuda=toolkit.release,
         oldest_driver=oldest_driver,
         requirements=runtime_requirements(toolkit.release),
+        cuda_option="" if toolkit.locked else f"--cuda {toolkit.release} ",
     )
 
 
@@ -79,11 +88,9 @@ def runtime_requirements(release: str) -> tuple[str, ...]:
     """
     major = int(release.split(".", maxsplit=1)[0])
     suffix = f"-cu{major}" if major <= LAST_SUFFIXED_MAJOR else ""
-    # Before 13, cuBLAS had version numbers that followed CUDA's minor releases only loosely.
-    cublas = f">={major},<{major + 1}" if suffix else f">={release},<{major + 1}"
     return (
         f"nvidia-cuda-runtime{suffix}>={release},<{major + 1}",
-        f"nvidia-cublas{suffix}{cublas}",
+        f"nvidia-cublas{suffix}>={CUBLAS_RELEASES.get(release, release)},<{major + 1}",
         # It has no release for Python 3.8, which upstream still supports; the loader can do without.
         'cuda-pathfinder>=1.3,<2; python_version >= "3.9"',
     )
@@ -197,13 +204,13 @@ def build_facts(wheel_plan: WheelPlan) -> str:
             "archs": [str(arch) for arch in shard.archs],
         }
 
-    major = wheel_plan.cuda.split(".")[0]
+    major = int(wheel_plan.cuda.split(".")[0])
     facts = {
         "version": str(wheel_plan.version),
         "cuda": wheel_plan.cuda,
         "oldest_driver": wheel_plan.oldest_driver,
         "shards": [describe(shard) for shard in wheel_plan.selection.shards],
-        "libraries": [f"libcudart.so.{major}", f"libcublas.so.{major}"],
-        "build_command": "nox -s build_cuda_wheel -- --arch {arch}",
+        "libraries": [f"lib{name}.so.{SONAME_VERSIONS.get((name, major), major)}" for name in ("cudart", "cublas")],
+        "build_command": f"nox -s build_cuda_wheel -- {wheel_plan.cuda_option}--arch {{arch}}",
     }
     return json.dumps(facts, indent=2) + "\n"

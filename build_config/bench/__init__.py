@@ -99,7 +99,7 @@ def measure_devices(plan: DevicePlan, *, created: datetime, layout: Layout, cons
     """Measure, and judge ours against the other build where there is one.
 
     A measurement that failed is in the report with its reason. The wheels' requirements come from the lock
-    ``validation.txt``, by digest.
+    ``validation.txt`` or that of an earlier CUDA, by digest.
 
     Raises ``SettingsError`` for a plan that cannot be carried out, ``ValidationError`` when an environment cannot be
     made, ``MeasurementError`` when a wheel does not install, ``DiskFullError`` when the model does not fit.
@@ -196,7 +196,8 @@ def _runs(plan: DevicePlan, card: Card, folder: Path, layout: Layout, console: C
 def _environment(wheel: Wheel, folder: Path, layout: Layout) -> Path:
     folder.mkdir()
     log = layout.logs / LOG
-    python = clean_environment.make(folder, layout.locks / "validation.txt", layout.downloads, log)
+    lock = clean_environment.requirements(wheel, layout.locks)
+    python = clean_environment.make(folder, lock, layout.downloads, log)
     findings = clean_environment.install(wheel, wheel.path.parent, python, log)
     if findings:
         raise MeasurementError("; ".join(finding.message for finding in findings), log=log)

@@ -28,7 +28,7 @@ def how_to_build(machine: Machine) -> tuple[str | None, tuple[str, ...]]:
     locked = archs.toolkit_series(LOCKED_CUDA)
     if series := _able(machine, machine.gpus):
         return _command(series, machine.gpus)
-    if fitting := tuple(gpu for gpu in machine.gpus if _number(gpu) in locked.architectures):
+    if fitting := tuple(gpu for gpu in machine.gpus if locked.builds_for(_number(gpu))):
         command, before = _command(_able(machine, fitting) or locked, fitting)
         left_out = [f"{gpu.name} ({gpu.capability})" for gpu in machine.gpus if gpu not in fitting]
         if left_out:
@@ -44,7 +44,7 @@ def _able(machine: Machine, gpus: tuple[GpuDevice, ...]) -> ToolkitSeries | None
     """The locked toolkit, else the newest, that compiles for all of these cards and that the driver runs."""
     wanted = {_number(gpu) for gpu in gpus}
     for series in (archs.toolkit_series(LOCKED_CUDA), *reversed(archs.known_series())):
-        if wanted <= set(series.architectures) and major_version(machine) >= series.driver_compatible:
+        if all(series.builds_for(number) for number in wanted) and major_version(machine) >= series.driver_compatible:
             return series
     return None
 
@@ -56,7 +56,7 @@ def _command(series: ToolkitSeries, gpus: tuple[GpuDevice, ...]) -> tuple[str, t
     if series.since == LOCKED_CUDA:
         return f"{COMMAND} -- --arch {arch}", ()
     first = f"Install CUDA {series.since} first: it compiles for these cards, and this driver runs it."
-    return f"{COMMAND} -- --arch {arch} --cuda system", (first,)
+    return f"{COMMAND} -- --arch {arch} --cuda {series.since}", (first,)
 
 
 def _number(gpu: GpuDevice) -> int:

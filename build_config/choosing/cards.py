@@ -71,7 +71,7 @@ def table() -> str:
 
 def _row(capability: str, cards: str, generation: str, *, another_processor: bool) -> CardRow:
     number = archs.from_capability(capability).number
-    able = [series for series in archs.known_series() if number in series.architectures]
+    able = [series for series in archs.known_series() if series.builds_for(number)]
     locked = archs.toolkit_series(LOCKED_CUDA)
     series = locked if locked in able else able[-1]
     if another_processor:
@@ -94,7 +94,7 @@ def _row(capability: str, cards: str, generation: str, *, another_processor: boo
         cuda=f"{series.since}, locked" if series is locked else f"{series.since} at the newest, to be installed",
         shard=shard.name,
         portable=_portable(series.portable, capability),
-        option=f"--arch {number}" if series is locked else f"--arch {number} --cuda system",
+        option=f"--arch {number}" if series is locked else f"--arch {number} --cuda {series.since}",
     )
 
 

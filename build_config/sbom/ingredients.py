@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DISTRIBUTION = "llama-cpp-python"
 OWN_SOURCES = ("shard_score.cpp", "shard_archs.h.in")
 DATA = "components.toml"
+TEMPLATES = "nvidia-cuda-cccl"
+"""The one part of a toolkit that is under free licences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +216,12 @@ def _cuda_parts(pieces: tuple[Piece, ...], version: str, toolkit: ToolkitLock | 
             licence="LicenseRef-NVIDIA-Proprietary",
             within=("libggml-cuda-*.so",),
             what="NOT a locked one: headers and device functions of an installed toolkit, compiled in",
+        )
+        # Distributions package this part by itself, in versions of their own.
+        yield from (
+            Part(name="cccl", version=None, purl=None, licence=free.licence, within=free.within, what=free.what)
+            for free in pieces
+            if free.name == TEMPLATES
         )
         return
     by_name = {piece.name: piece for piece in pieces}

@@ -28,5 +28,5 @@ def assemble(
         cmake=programs.find_cmake(),
         ninja=programs.find_ninja(),
         launcher=programs.find_launcher(launcher, environ, layout),
-        cuobjdump=programs.find_cuobjdump(cuda.root),
+        cuobjdump=programs.find_cuobjdump(cuda.root, cuda.programs),
     )

@@ -43,10 +43,14 @@ def find_ninja() -> Program:
     return _packaged("ninja", Path(ninja.BIN_DIR) / "ninja")
 
 
-def find_cuobjdump(cuda_root: Path) -> Program | None:
-    """The program that lists the code in a finished library, where the toolkit has one."""
-    path = cuda_root / "bin" / "cuobjdump"
-    if not path.is_file():
+def find_cuobjdump(cuda_root: Path, elsewhere: tuple[Path, ...] = ()) -> Program | None:
+    """The program that lists the code in a finished library, where the toolkit has one.
+
+    ``elsewhere`` are the toolkit's programs outside its root.
+    """
+    places = (cuda_root / "bin" / "cuobjdump", *(path for path in elsewhere if path.name == "cuobjdump"))
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
         return None
     release = re.search(r"\bV([0-9.]+)", runner.capture(str(path), "--version").output)
     return Program(path=path, version=release[1] if release else "unknown", found_via="CUDA toolkit")

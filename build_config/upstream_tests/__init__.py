@@ -65,6 +65,9 @@ def run(
     if wheel.version.public != sources.file.version:
         message = f"{wheel.path.name} is not of the locked sources, whose version is {sources.file.version}"
         raise SettingsError(message, remedy="name a wheel of that version, or nox -s build_cuda_wheel")
+    if clean_environment.requirements(wheel, layout.locks).name != "validation.txt":
+        message = f"{wheel.path.name} is of an earlier CUDA than {LOCK} has the libraries of"
+        raise SettingsError(message, remedy="name a wheel of the locked CUDA: the bindings are the same")
     log = layout.logs / LOG
     log.unlink(missing_ok=True)
     with clean_environment.outside(layout.checkout) as folder:

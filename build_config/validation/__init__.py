@@ -69,8 +69,8 @@ def validate(
 ) -> ValidationReport:
     """Install ``wheel`` from ``wheels_folder`` into a clean environment, use it in every situation, and judge.
 
-    The wheel's requirements come from the lock ``validation.txt``, by digest, from ``downloads`` first. A wheel that
-    does not install or run gives a report with the verdict ``failed``.
+    The wheel's requirements come from the lock ``validation.txt`` or that of an earlier CUDA, by digest, from
+    ``downloads`` first. A wheel that does not install or run gives a report with the verdict ``failed``.
 
     Raises ``ValidationError`` when the environment could not be made or the probe could not be started, and
     ``ToolkitMissingError`` when the simulated device lacks CUDA's headers.
@@ -84,7 +84,7 @@ def validate(
     checks: tuple[DeviceCheck, ...] = ()
     with clean_environment.outside(layout.checkout) as folder:
         console.note("Making a clean environment with the wheel's requirements")
-        python = clean_environment.make(folder, layout.locks / "validation.txt", downloads, log)
+        python = clean_environment.make(folder, clean_environment.requirements(wheel, layout.locks), downloads, log)
         console.note(f"Installing {wheel.path.name}")
         installed = clean_environment.install(wheel, wheels_folder, python, log)
         if not any(finding.severity is Severity.ERROR for finding in installed):

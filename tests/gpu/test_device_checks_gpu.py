@@ -33,8 +33,9 @@ def _python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip("; ".join(missing))
     wheel = wheelfile.read(pipeline.newest_wheel(layout))
     folder = tmp_path_factory.mktemp("installed")
-    fetch.fetch(pipeline.runtime_files(layout), layout.downloads, Console(terminal=False))
-    python = clean_environment.make(folder, layout.locks / "validation.txt", layout.downloads, folder / "log")
+    fetch.fetch(pipeline.runtime_files(wheel.path, layout), layout.downloads, Console(terminal=False))
+    requirements = clean_environment.requirements(wheel, layout.locks)
+    python = clean_environment.make(folder, requirements, layout.downloads, folder / "log")
     assert clean_environment.install(wheel, layout.wheelhouse, python, folder / "log") == ()
     return python
 

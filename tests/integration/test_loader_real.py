@@ -23,6 +23,7 @@ from tests.doubles import BACKEND, CARD, DRIVER, GGML, GGML_BASE, compile_double
 
 pytestmark = pytest.mark.integration
 
+CUDA_13 = ("libcudart.so.13", "libcublas.so.13")
 LOADER = PACKAGE / "wheel_project" / "python" / "_cuda_loader.py"
 CONDA_LIBRARIES = LOADER.with_name("_conda_libraries.py")
 
@@ -45,19 +46,19 @@ class Bench:
     def lib(self) -> Path:
         return self.root / "site" / "llama_cpp" / "lib"
 
-    def shard(self, name: str, *, score: int) -> None:
+    def shard(self, name: str, *, score: int, libraries: tuple[str, ...] = CUDA_13) -> None:
         folders = (f"-L{self.root / 'cuda'}", f"-L{self.root / 'driver'}")
-        needed = ("-Wl,--no-as-needed", *folders, "-l:libcudart.so.13", "-l:libcublas.so.13", "-l:libcuda.so.1")
+        needed = ("-Wl,--no-as-needed", *folders, *(f"-l:{name}" for name in libraries), "-l:libcuda.so.1")
         defines = ("-DCUDA", '-DNAME="CUDA"', f"-DSCORE={score}")
         compile_double(self.lib / f"libggml-cuda-{name}.so", BACKEND, *defines, *needed)
 
-    def describe(self, *shards: tuple[str, str]) -> None:
+    def describe(self, *shards: tuple[str, str], cuda: str = "13.0", libraries: tuple[str, ...] = CUDA_13) -> None:
         data = {
             "version": "0.3.36+cu130.sm89",
-            "cuda": "13.0",
+            "cuda": cuda,
             "shards": [{"name": n, "file": f"libggml-cuda-{n}.so", "archs": [arch]} for n, arch in shards],
             "oldest_driver": "580",
-            "libraries": ["libcudart.so.13", "libcublas.so.13"],
+            "libraries": list(libraries),
             "build_command": "nox -s build_cuda_wheel -- --arch {arch}",
         }
         (self.lib.parent / "_cuda_build.json").write_text(json.dumps(data), encoding="utf-8")
@@ -357,3 +358,34 @@ def test_the_environments_cpp_library_comes_first_where_conda_installed_the_pack
     )
     loaded = {line.split(maxsplit=5)[5] for line in done.stdout.splitlines() if "libstdc++" in line}
     assert loaded == {str({"environment": prefix.lib / "libstdc++.so.6", "system": system}[winner])}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "libraries"),
+    [
+        ("11.8", "11080", ("libcudart.so.11.0", "libcublas.so.11")),
+        ("12.4", "12040", ("libcudart.so.12", "libcublas.so.12")),
+    ],
+)
+def test_libraries_of_an_earlier_cuda_are_found_beside_those_of_another(
+    bench: Bench, cuda: str, driver: str, libraries: tuple[str, str]
+) -> None:
+    """At the places of the wheels for CUDA 11 and 12, without cuda.pathfinder, which does not know 11."""
+    for soname in libraries:
+        compile_double(bench.root / "cuda" / soname, "int double_of_cuda;")
+    bench.shard("sm89", score=2000, libraries=libraries)
+    bench.describe(("sm89", "89-real"), cuda=cuda, libraries=libraries)
+    venv.create(bench.root / "venv", with_pip=False, symlinks=True)
+    nvidia = next((bench.root / "venv" / "lib").glob("python*")) / "site-packages" / "nvidia"
+    folders = [nvidia / "cuda_runtime" / "lib", nvidia / "cublas" / "lib"]
+    for folder, soname in zip(folders, libraries, strict=True):
+        folder.mkdir(parents=True)
+        shutil.move(bench.root / "cuda" / soname, folder)
+    shutil.move(bench.root / "cuda", nvidia / "cu13" / "lib")
+    inside = Bench(bench.root, python=str(bench.root / "venv" / "bin" / "python"))
+    run = inside.run("driver", DOUBLE_CUDA=driver, DOUBLE_CAPABILITY="89")
+    assert run.status["loaded"], run.status["reason"]
+    assert [Path(library["path"]) for library in run.status["libraries"]] == [
+        folder / soname for folder, soname in zip(folders, libraries, strict=True)
+    ]
+    assert run.stderr == ""

@@ -103,7 +103,25 @@ def test_an_architecture_that_was_dropped_names_what_is_supported_and_the_toolki
     with pytest.raises(ArchitectureError, match=r"CUDA 13\.0 cannot compile for 5\.0 .*75, 80, 86") as caught:
         archs.resolve("50", cuda_release="13.0", gpus=())
     assert "install CUDA 12.9" in str(caught.value.remedy)
-    assert "--cuda system" in str(caught.value.remedy)
+    assert "--cuda 12.9" in str(caught.value.remedy)
+
+
+def test_what_nvcc_can_and_llama_cpp_cannot_is_refused_with_the_reason_and_a_toolkit_that_can() -> None:
+    with pytest.raises(ArchitectureError, match=r"CUDA 11\.8 cannot compile llama\.cpp for 9\.0 .*cudaGrid") as caught:
+        archs.resolve("86,90", cuda_release="11.8", gpus=())
+    assert "install CUDA 12.0 or later" in str(caught.value.remedy)
+    assert archs.resolve("90", cuda_release="12.4", gpus=()).shards
+
+
+@pytest.mark.parametrize(
+    ("release", "first", "last"), [("11.8", 35, 90), ("12.4", 50, 90), ("12.9", 50, 121), ("13.0", 75, 121)]
+)
+def test_each_series_of_toolkits_has_its_architectures(release: str, first: int, last: int) -> None:
+    numbers = archs.toolkit_series(release).architectures
+    assert (numbers[0], numbers[-1]) == (first, last)
+    for series in (archs.toolkit_series(release),):
+        portable = {arch.number for shard in series.portable for arch in shard}
+        assert portable <= set(numbers) - set(series.without)
 
 
 def test_an_architecture_that_is_too_new_names_the_toolkit_that_can() -> None:

@@ -131,7 +131,7 @@ def test_of_two_cards_one_without_code_is_named() -> None:
     assert answer.chosen is not None
     assert "GTX 1080 (6.1)" in str(answer.chosen.reason)
     assert "RTX 4090" not in str(answer.chosen.reason)
-    assert answer.build == "nox -s build_cuda_wheel -- --arch native --cuda system"
+    assert answer.build == "nox -s build_cuda_wheel -- --arch native --cuda 12.9"
     assert any("Install CUDA 12.9" in line for line in answer.advice)
 
 
@@ -142,7 +142,7 @@ def test_a_driver_that_is_too_old_is_told_what_would_fit_after_an_update_and_wha
         "CUDA 13.0 needs driver 580 or later, here is driver 550.54.14"
     )
     assert answer.advice[0] == f"Update the driver to 580 or later, and {SM89.file_name} fits."
-    assert answer.build == "nox -s build_cuda_wheel -- --arch 89 --cuda system"
+    assert answer.build == "nox -s build_cuda_wheel -- --arch 89 --cuda 12.9"
 
 
 def test_a_new_card_with_an_old_driver_can_only_update() -> None:
@@ -156,7 +156,7 @@ def test_gtx_10_needs_cuda_12() -> None:
     assert chosen(machine("6.1"), *ALL) == PASCAL
     answer = recommended(machine("6.1"), PORTABLE)
     assert answer.chosen is None
-    assert answer.build == "nox -s build_cuda_wheel -- --arch 61 --cuda system"
+    assert answer.build == "nox -s build_cuda_wheel -- --arch 61 --cuda 12.9"
     assert answer.advice == ("Install CUDA 12.9 first: it compiles for these cards, and this driver runs it.",)
 
 
@@ -314,7 +314,7 @@ def test_the_answer_is_there_in_words_and_for_programs() -> None:
     assert f'"file_name": "{SM75.file_name}"' in jsonio.dumps(answer)
     nothing = choosing.text(recommended(machine("6.1"), SM89))
     assert "None of the wheels" in nothing
-    assert "build: nox -s build_cuda_wheel -- --arch 61 --cuda system" in nothing
+    assert "build: nox -s build_cuda_wheel -- --arch 61 --cuda 12.9" in nothing
 
 
 PAGE = (PACKAGE.parent / "docs" / "choosing.md").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def test_nvcc_before_12_9_gets_no_random_seed() -> None:
     chain = factories.toolchain(cuda="12.4.131")
     entries = cmake.shard_entries(CONFIG, factories.source_tree(), LAYOUT, chain, factories.SM89)
     assert entries["LCW_RANDOM_SEED"] == "OFF"
+
+
+def test_only_a_scattered_toolkit_says_where_its_headers_are() -> None:
+    """The entries are part of a unit's key: nothing may come to those of the locked toolkit."""
+    chain = factories.toolchain(Path("/usr/lib/nvidia-cuda-toolkit"), cuda="11.8.89")
+    scattered = dataclasses.replace(chain, cuda=dataclasses.replace(chain.cuda, headers=Path("/usr/include")))
+    for toolchain, expected in ((chain, None), (scattered, "/usr/include")):
+        entries = cmake.shard_entries(CONFIG, factories.source_tree(), LAYOUT, toolchain, factories.SM89)
+        assert entries.get("CUDAToolkit_INCLUDE_DIRECTORIES") == expected
 
 
 @pytest.mark.parametrize("unit", ["core", "cuda"])

@@ -35,6 +35,54 @@ def test_a_profile_without_top_still_gives_a_root() -> None:
     assert cuda_system.parse_dry_run("nvcc fatal: no compiler\n") is None
 
 
+DEBIAN_DRY_RUN = """\
+#$ _NVVM_BRANCH_=nvvm
+#$ _SPACE_=
+#$ _CUDART_=cudart
+#$ _HERE_=/usr/lib/nvidia-cuda-toolkit/bin
+#$ _THERE_=/usr/lib/nvidia-cuda-toolkit/bin
+#$ _TARGET_SIZE_=
+#$ _TARGET_DIR_=
+#$ _TARGET_SIZE_=64
+#$ NVVMIR_LIBRARY_DIR=/usr/lib/nvidia-cuda-toolkit/libdevice
+#$ PATH=/usr/lib/nvidia-cuda-toolkit/bin:/usr/local/bin:/usr/bin:/bin
+#$ LIBRARIES=  -L/usr/lib/x86_64-linux-gnu/stubs -L/usr/lib/x86_64-linux-gnu
+#$ gcc -D__CUDA_ARCH__=520 -D__CUDA_ARCH_LIST__=520 -E -x c++  "/dev/null"
+"""
+"""What nvcc 11.8.89 of Debian 12 (nvidia-cuda-toolkit) prints. 12.4.131 of Debian 13 differs in no line read."""
+
+
+def test_debians_scattered_toolkit_has_no_top_and_calls_its_programs_by_name() -> None:
+    found = cuda_system.parse_dry_run(DEBIAN_DRY_RUN)
+    assert found is not None
+    assert found.here == Path("/usr/lib/nvidia-cuda-toolkit/bin")
+    assert found.top == Path("/usr/lib/nvidia-cuda-toolkit")
+    assert found.search_path.split(":")[1] == "/usr/local/bin", "where another toolkit's ptxas may be"
+
+
+def headers(folder: Path, version: int) -> Path:
+    for name in cuda_system.HEADERS:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"#define CUDART_VERSION  {version}\n", encoding="utf-8")
+    return folder
+
+
+def test_headers_are_below_the_root_or_where_the_distribution_puts_them(tmp_path: Path) -> None:
+    scattered = headers(tmp_path / "usr" / "include", 12040)
+    assert cuda_system.header_folder(tmp_path / "toolkit", "12.4", scattered) == scattered
+    own = headers(tmp_path / "toolkit" / "targets" / "x86_64-linux" / "include", 12040)
+    assert cuda_system.header_folder(tmp_path / "toolkit", "12.4", scattered) == own
+
+
+def test_headers_of_another_release_are_not_taken(tmp_path: Path) -> None:
+    """A toolkit without its headers beside a distribution's with them."""
+    scattered = headers(tmp_path / "usr" / "include", 11080)
+    assert cuda_system.header_folder(tmp_path / "toolkit", "11.8", scattered) == scattered
+    assert cuda_system.header_folder(tmp_path / "toolkit", "13.0", scattered) is None
+    (scattered / "crt" / "host_config.h").unlink()
+    assert cuda_system.header_folder(tmp_path / "toolkit", "11.8", scattered) is None
+
+
 def test_the_version_is_the_compilers_full_one() -> None:
     assert (
         cuda_system.nvcc_version("Cuda compilation tools, release 13.0, V13.0.88\nBuild cuda_13.0.r13.0\n") == "13.0.88"
@@ -50,3 +98,7 @@ def test_a_failure_lists_everything_that_was_tried(tmp_path: Path, monkeypatch: 
         assert line in caught.value.message
     assert caught.value.exit_code == 20
     assert "leave out --cuda" in str(caught.value.remedy)
+    with pytest.raises(ToolkitMissingError, match=r"CUDA 12\.4 was not found") as named:
+        cuda_system.find({"PATH": str(tmp_path)}, "12.4")
+    assert "/usr/local/cuda-12.4: there is no" in named.value.message
+    assert "install CUDA 12.4" in str(named.value.remedy)

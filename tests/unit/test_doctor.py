@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from build_config import doctor, jsonio, machine
-from build_config.errors import CompilerMissingError, CompilerUnsupportedError, PipelineError, WorkRootError
+from build_config.errors import (
+    CompilerMissingError,
+    CompilerUnsupportedError,
+    PipelineError,
+    ToolkitMissingError,
+    WorkRootError,
+)
 from build_config.machine import NvidiaState
 from build_config.model import Driver, GpuDevice, HostCompiler, Program
 from tests import factories
@@ -98,6 +104,42 @@ def test_a_card_that_the_toolkit_dropped_points_to_the_last_that_had_it() -> Non
     assert rows["NVIDIA card"].state == "warning"
     assert "CUDA 12.9" in str(rows["NVIDIA card"].remedy)
     assert "other machines" in rows["This machine"].text
+
+
+def installed(release: str, problem: PipelineError | None = None, compiler: object = None) -> doctor.InstalledToolkit:
+    toolkit = factories.toolchain(Path("/usr/lib/nvidia-cuda-toolkit"), cuda=f"{release}.89").cuda
+    return doctor.InstalledToolkit(
+        toolkit=toolkit,
+        compiler=compiler or dataclasses.replace(FACTS.compiler, cxx=program("g++-11", "11.3.0")),  # type: ignore[arg-type,type-var]  # of the two kinds
+        problem=problem,
+    )
+
+
+def test_an_installed_toolkit_is_shown_with_its_compiler_and_what_it_builds_for() -> None:
+    row = judged(installed=(installed("11.8"),))["CUDA 11.8"]
+    assert row.state == "ok"
+    assert "11.8.89 at /usr/lib/nvidia-cuda-toolkit, with g++-11 11.3.0" in row.text
+    assert "--cuda 11.8 builds for 35 to 89" in row.text, "nvcc knows 90, llama.cpp does not compile for it"
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "remedy"),
+    [
+        (installed("11.8", compiler=CompilerUnsupportedError("GCC 12", remedy="apt install g++-11")), "g++-11"),
+        (
+            installed("12.9", problem=ToolkitMissingError("no cuBLAS", remedy="libcublas-dev-12-9")),
+            "libcublas-dev-12-9",
+        ),
+    ],
+)
+def test_what_an_installed_toolkit_lacks_keeps_no_other_build_from_starting(
+    toolkit: doctor.InstalledToolkit, remedy: str
+) -> None:
+    rows = judged(installed=(toolkit,))
+    row = rows[f"CUDA {toolkit.toolkit.release}"]
+    assert row.state == "warning"
+    assert remedy in str(row.remedy)
+    assert doctor.overall(tuple(rows.values()))
 
 
 def test_a_broken_driver_is_not_taken_for_none() -> None:

@@ -183,6 +183,27 @@ def test_symbol_versions_are_held_against_every_tag() -> None:
     assert "GLIBC_2.28, GLIBCXX_3.4.22, which manylinux_2_17_x86_64 does not promise" in findings[0].message
 
 
+@pytest.mark.parametrize(
+    ("needed", "required", "expected"),
+    [
+        ("libcudart.so.13", "nvidia-cuda-runtime", []),
+        ("libcudart.so.12", "nvidia-cuda-runtime-cu12", []),
+        ("libcudart.so.11.0", "nvidia-cuda-runtime-cu11", []),
+        ("libcublas.so.12", "nvidia-cublas-cu12", []),
+        ("libcublas.so.11", "nvidia-cublas-cu11", []),
+        ("libcublas.so.12", "nvidia-cublas", ["requirement-missing"]),
+        ("libcublas.so.11", "nvidia-cublas-cu12", ["requirement-missing"]),
+        ("libcublas.so.10", "nvidia-cublas-cu11", ["needed-unknown"]),
+    ],
+)
+def test_each_major_release_of_cuda_has_its_own_provider(needed: str, required: str, expected: list[str]) -> None:
+    name = f"{wheels.DIST_INFO}/METADATA"
+    metadata = f"Metadata-Version: 2.1\nName: x\nVersion: 1\nRequires-Dist: {required}\n\n".encode()
+    elves = {"llama_cpp/lib/libggml-cuda-sm61.so": library(needed)}
+    found = libraries.check_needed(subject({name: metadata}, elves=elves))
+    assert codes(found) == expected
+
+
 @pytest.mark.parametrize("platform", ["linux_x86_64", "manylinux_9_99_x86_64", "any"])
 def test_a_tag_that_promises_nothing_is_found(platform: str) -> None:
     findings = libraries.check_symbol_versions(subject(tags=(f"py3-none-{platform}",)))

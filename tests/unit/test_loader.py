@@ -15,6 +15,7 @@ from build_config.layout import PACKAGE
 from build_config.model import CudaArch
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
 pytestmark = pytest.mark.unit
@@ -132,6 +133,43 @@ def test_only_the_missing_library_is_named(loader: ModuleType) -> None:
     assert "missing, libcublas.so.13: no such file:" in reason
     assert "libcudart.so.13" not in reason
     assert "pip install 'nvidia-cublas==13.*' 'nvidia-cuda-runtime==13.*'" in reason
+
+
+@pytest.mark.parametrize(
+    ("cuda", "packages"),
+    [("11.8", "'nvidia-cublas-cu11==11.*' 'nvidia-cuda-runtime-cu11==11.*'"), ("12.4", "'nvidia-cublas-cu12==12.*'")],
+)
+def test_before_cuda_13_the_missing_packages_have_other_names(loader: ModuleType, cuda: str, packages: str) -> None:
+    build = _build(loader, ("61-real",))
+    earlier = loader._Build(cuda, build.shards, build.oldest_driver, build.libraries, build.build_command)
+    missing = (loader.Library("libcublas.so.x", None, "libcublas.so.x: no such file"),)
+    assert f"pip install {packages}" in loader._why_not(earlier, _driver(loader, "6.1"), missing, ())
+
+
+def test_a_library_in_nvidias_wheels_is_taken_by_its_very_soname(
+    loader: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded from nvidia-cuda-runtime-cu11 11.8.89 and nvidia-cublas-cu12 12.9.3.13."""
+    wheels = {
+        "cuda_runtime": ("libcudart.so.11.0", "libOpenCL.so.1"),
+        "cublas": ("libcublas.so.12", "libcublasLt.so.12"),
+    }
+    for folder, files in wheels.items():
+        (tmp_path / "nvidia" / folder / "lib").mkdir(parents=True)
+        for file in files:
+            (tmp_path / "nvidia" / folder / "lib" / file).touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+
+    def found(name: str, soname: str) -> list[str]:
+        return [path.name for path in loader._in_wheels(name, soname)]
+
+    assert found("cudart", "libcudart.so.11.0") == ["libcudart.so.11.0"]
+    assert found("cudart", "libcudart.so.12") == []
+    assert found("cublas", "libcublas.so.12") == ["libcublas.so.12"]
+    assert found("cublas", "libcublas.so.13") == []
+    monkeypatch.setattr(sys, "path", [])
+    assert found("cublas", "libcublas.so.12") == []
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config import jsonio, pipeline
 from build_config.errors import SettingsError
 from build_config.layout import CANONICAL_WORK_ROOT
+from build_config.toolchain import cuda_system
 from tests import factories, publishable
+
+if TYPE_CHECKING:
+    from build_config.model import CudaToolkit
 
 pytestmark = pytest.mark.unit
 
@@ -39,6 +44,30 @@ def test_the_newest_wheel_of_the_wheelhouse_is_validated_by_default(tmp_path: Pa
     new, *_ = publishable.make(layout.wheelhouse, b"new", "0.3.36+cu130.sm89")
     os.utime(old.path, (1, 1))
     assert pipeline.newest_wheel(layout) == new.path
+
+
+def test_what_is_locked_is_fetched_and_anything_else_has_to_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = factories.layout(tmp_path)
+    asked: list[str | None] = []
+    toolkit = factories.toolchain(cuda="12.4.131").cuda
+
+    def find(_environ: object, release: str | None, *, cublas: bool) -> CudaToolkit:
+        assert cublas
+        asked.append(release)
+        return toolkit
+
+    monkeypatch.setattr(cuda_system, "find", find)
+    assert pipeline.is_locked("13.0", layout)
+    for cuda in ("12.4", "system"):
+        assert not pipeline.is_locked(cuda, layout)
+        assert pipeline.installed_toolkit(cuda, layout) == toolkit
+    assert asked == ["12.4", None]
+    for wrong in ("latest", "12", "cu124", "12.4.1", ""):
+        with pytest.raises(SettingsError, match="not a release") as caught:
+            pipeline.installed_toolkit(wrong, layout)
+        assert "13.0 (fetched)" in str(caught.value.remedy)
 
 
 def test_there_is_always_one_job_and_never_more_than_cores() -> None:

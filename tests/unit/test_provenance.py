@@ -36,9 +36,11 @@ def unit(name: str, *inputs: tuple[str, str]) -> BuildUnit:
     )
 
 
-def record(tmp_path: Path, *, found_via: str = "a test", message: str = "", unit_input: str = "x") -> BuildRecord:
+def record(
+    tmp_path: Path, *, found_via: str = "a test", message: str = "", unit_input: str = "x", cuda: str = "13.0.88"
+) -> BuildRecord:
     wheel, _, inspection, validation = make(tmp_path)
-    chain = factories.toolchain()
+    chain = factories.toolchain(cuda=cuda)
     nvcc = Program(path=Path("/opt/cuda/bin/nvcc"), version="13.0.88", found_via=found_via)
     return provenance.make_record(
         wheel=wheel,
@@ -82,6 +84,11 @@ def test_record_tells_what_went_in_and_what_came_out(tmp_path: Path) -> None:
     assert toolchain["cuda"] == "13.0.88"
     assert toolchain["cxx"] == "g++ 12.2.0 (a test)"
     assert toolchain["launcher"] == "none"
+
+
+def test_a_build_without_a_seed_says_that_it_cannot_be_reproduced(tmp_path: Path) -> None:
+    assert "reproducibility" not in dict(record(tmp_path).toolchain)
+    assert "NOT reproducible byte for byte" in dict(record(tmp_path, cuda="12.4.131").toolchain)["reproducibility"]
 
 
 def test_same_arguments_give_the_same_text(tmp_path: Path) -> None:
@@ -180,7 +187,9 @@ def test_what_is_not_locked_is_said_to_be_so() -> None:
     found = named(locked=False, toolkit=False)
     assert (found["llama.cpp"].uri, found["llama.cpp"].digests) == (None, ())
     assert dict(found["llama.cpp"].annotations)["locked"] == ("no",)
-    assert dict(found["CUDA toolkit 13.0.88"].annotations)["locked"] == ("no",)
+    toolkit = dict(found["CUDA toolkit 13.0.88"].annotations)
+    assert toolkit["locked"] == ("no",)
+    assert "an installed toolkit" in toolkit["source"][0]
 
 
 # ------------------------------------------------------------------------------------------------ pipeline version

@@ -11,9 +11,10 @@ from build_config import jsonio, lock, reproduce, reproduction
 from build_config.errors import ReproductionError
 from build_config.layout import PACKAGE, Layout
 from build_config.model import CudaArch, Machine, Shard
+from build_config.pipeline import BuildRequest
 from build_config.reports import Compared, ReproductionReport
 from build_config.reproduce import ReproduceRequest
-from build_config.toolchain import gcc
+from build_config.toolchain import cuda_system, gcc
 from tests import factories, publishable
 
 if TYPE_CHECKING:
@@ -88,6 +89,31 @@ def test_sources_of_ones_own_cannot_be_fetched_by_others(tmp_path: Path, layout:
     path = recorded(tmp_path, layout, sources_locked=False)
     with pytest.raises(ReproductionError, match="not the locked ones"):
         reproduce._recorded(ReproduceRequest(record=path), path, layout)
+
+
+def test_an_installed_toolkit_cannot_be_fetched_by_others(tmp_path: Path, layout: Layout) -> None:
+    other = tuple((name, "no" if name == "cuda.locked" else value) for name, value in TOOLCHAIN)
+    path = recorded(tmp_path, layout, toolchain=other)
+    with pytest.raises(ReproductionError, match="not the locked ones") as caught:
+        reproduce._recorded(ReproduceRequest(record=path), path, layout)
+    assert "docs/toolkits.md" in str(caught.value.remedy)
+
+
+def test_nothing_is_built_twice_where_the_bytes_cannot_be_the_same(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chains = {release: factories.toolchain(cuda=f"{release}.1") for release in ("12.4", "12.9")}
+    monkeypatch.setattr(cuda_system, "find", lambda _environ, release, **_: chains[release].cuda)
+
+    def ask(cuda: str, *units: str) -> None:
+        reproduce._require_seed(ReproduceRequest(build=BuildRequest(cuda=cuda), units=units), layout)
+
+    with pytest.raises(ReproductionError, match="NOT reproducible byte for byte") as caught:
+        ask("12.4", "core", "sm61")
+    assert "--units core" in str(caught.value.remedy)
+    ask("12.4", "core")
+    ask("12.9")
+    ask("13.0")
 
 
 def report(*compared: Compared) -> ReproductionReport:

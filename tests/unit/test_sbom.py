@@ -241,9 +241,12 @@ def test_a_file_that_is_gone_is_named(tree: SourceTree) -> None:
         collect(tree)
 
 
-def test_an_installed_toolkit_is_one_component_without_digests(tree: SourceTree) -> None:
+def test_an_installed_toolkit_is_one_component_without_digests_and_what_of_it_is_free(tree: SourceTree) -> None:
     parts = {part.name: part for part in collect(tree, locked=False).parts}
     assert parts["cuda-toolkit"].sha256 is None
+    assert "NOT a locked one" in str(parts["cuda-toolkit"].what)
+    assert "BSD-3-Clause" in str(parts["cccl"].licence), "CUB's templates are compiled in"
+    assert (parts["cccl"].version, parts["cccl"].sha256) == (None, None), "packaged apart, in a version of its own"
     assert not [name for name in parts if name.startswith("nvidia-")]
 
 

@@ -199,6 +199,19 @@ def test_a_material_that_is_in_no_lock_is_refused(house: attested.House) -> None
     assert house.codes() == {"material-not-locked"}
 
 
+def test_an_installed_toolkit_is_accepted_and_said_to_be_one(house: attested.House) -> None:
+    def change(record: BuildRecord) -> BuildRecord:
+        said = {"cuda": "11.8.89", "cuda.locked": "no", "reproducibility": "NOT reproducible byte for byte"}
+        return dataclasses.replace(record, toolchain=tuple((dict(record.toolchain) | said).items()))
+
+    rewrite(house, change)
+    result = house.verify()
+    assert result.passed
+    assert [finding.code for finding in result.findings] == ["toolkit-installed"]
+    assert "CUDA 11.8.89 was an installed toolkit" in result.findings[0].message
+    assert "NOT reproducible" in result.findings[0].message
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import tomllib
 from typing import TYPE_CHECKING
@@ -58,6 +59,54 @@ def test_nvidias_libraries_are_required_within_the_major_release() -> None:
 def test_before_cuda_13_nvidias_wheels_carry_the_major_release_in_their_names() -> None:
     names = [Requirement(text).name for text in wheel.runtime_requirements("12.4")]
     assert names == ["nvidia-cuda-runtime-cu12", "nvidia-cublas-cu12", "cuda-pathfinder"]
+
+
+@pytest.mark.parametrize(
+    ("release", "fitting", "too_old"),
+    [
+        ("11.8", {"nvidia-cuda-runtime-cu11": "11.8.89", "nvidia-cublas-cu11": "11.11.3.6"}, "11.10.3.66"),
+        ("12.4", {"nvidia-cuda-runtime-cu12": "12.4.127", "nvidia-cublas-cu12": "12.4.5.8"}, "12.3.4.1"),
+    ],
+)
+def test_the_bounds_admit_the_toolkits_own_libraries_and_no_older_ones(
+    release: str, fitting: dict[str, str], too_old: str
+) -> None:
+    """The versions are those that NVIDIA published for the toolkit; the older cuBLAS is of the release before."""
+    for text in wheel.runtime_requirements(release):
+        requirement = Requirement(text)
+        if requirement.name in fitting:
+            assert requirement.specifier.contains(fitting[requirement.name])
+        if "cublas" in requirement.name:
+            assert not requirement.specifier.contains(too_old)
+
+
+def test_the_command_for_another_card_names_an_installed_toolkit() -> None:
+    """Whoever has a wheel of CUDA 11 or 12 needs it: for the card, or for the driver."""
+    locked = factories.toolchain().cuda
+    installed = dataclasses.replace(factories.toolchain(cuda="11.8.89").cuda, locked=False)
+    commands = [
+        json.loads(wheel.build_facts(wheel.plan(factories.source_tree(), toolkit, ONE, oldest_driver="1")))[
+            "build_command"
+        ]
+        for toolkit in (locked, installed)
+    ]
+    assert commands == [
+        "nox -s build_cuda_wheel -- --arch {arch}",
+        "nox -s build_cuda_wheel -- --cuda 11.8 --arch {arch}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "sonames"),
+    [
+        ("11.8", ["libcudart.so.11.0", "libcublas.so.11"]),
+        ("12.4", ["libcudart.so.12", "libcublas.so.12"]),
+        ("13.0", ["libcudart.so.13", "libcublas.so.13"]),
+    ],
+)
+def test_the_loader_is_told_the_sonames_of_its_cuda(cuda: str, sonames: list[str]) -> None:
+    plan = wheel.WheelPlan(version=Version("1"), selection=ONE, cuda=cuda, oldest_driver="1", requirements=())
+    assert json.loads(wheel.build_facts(plan))["libraries"] == sonames
 
 
 def test_metadata_is_upstreams_but_for_version_and_requirements() -> None:

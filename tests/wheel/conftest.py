@@ -33,5 +33,5 @@ def _wheel(request: pytest.FixtureRequest, layout: Layout) -> Wheel:
 
 @pytest.fixture(name="simulation", scope="session")
 def _simulation(layout: Layout, wheel: Wheel) -> Simulation:
-    assert wheel.path.exists()  # no toolkit is fetched for a wheel that is not there
-    return trials.provide_simulation(trials.EVERY_SHARD, layout, Console(terminal=False))
+    cuda = trials.of_wheel(wheel.path)  # no toolkit is fetched for a wheel that is not there
+    return trials.provide_simulation(trials.EVERY_SHARD, layout, Console(terminal=False), cuda=cuda)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import gguf
 import pytest
 
-from build_config import clean_environment, synthetic_model
+from build_config import clean_environment, synthetic_model, trials
 from build_config.validation import numerics, on_device, scenarios, simulated_device
 from build_config.validation.simulated_device import SimulatedMachine
 
@@ -33,14 +33,16 @@ pytestmark = pytest.mark.wheel
 def _python(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a clean environment with the wheel."""
     folder = tmp_path_factory.mktemp("installed")
-    python = clean_environment.make(folder, layout.locks / "validation.txt", layout.downloads, folder / "log")
+    requirements = clean_environment.requirements(wheel, layout.locks)
+    python = clean_environment.make(folder, requirements, layout.downloads, folder / "log")
     assert clean_environment.install(wheel, layout.wheelhouse, python, folder / "log") == ()
     return python
 
 
 @pytest.fixture(name="doubles", scope="module")
-def _doubles(simulation: Simulation, tmp_path_factory: pytest.TempPathFactory) -> SimulatedLibraries:
-    return simulated_device.build(tmp_path_factory.mktemp("doubles"), include=simulation.include, major=13)
+def _doubles(simulation: Simulation, wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> SimulatedLibraries:
+    major = int(trials.of_wheel(wheel.path).partition(".")[0])
+    return simulated_device.build(tmp_path_factory.mktemp("doubles"), include=simulation.include, major=major)
 
 
 @pytest.fixture(name="machine", scope="module")

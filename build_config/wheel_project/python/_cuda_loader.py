@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent
 LIB = PACKAGE / "lib"
+_FIRST_WITHOUT_SUFFIX = 13  # nvidia-cublas; before, it was nvidia-cublas-cu12
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 _log = logging.getLogger("llama-cpp-python")
@@ -175,7 +177,8 @@ def _load_library(soname: str) -> Library:
     """Load ``libcudart.so.13`` or its like: conda's own, or from NVIDIA's wheels, or from wherever the system finds it.
 
     A shard that needs it then gets this copy. The last step decides: what cuda.pathfinder found may be of another
-    major version. In conda it would search the environment that is activated, which need not be this interpreter's.
+    major version, CUDA 11 it does not know, and in conda it would search the environment that is activated, which need
+    not be this interpreter's.
     """
     folder = _conda_folder()
     if folder is not None and (folder / soname).is_file():
@@ -186,6 +189,10 @@ def _load_library(soname: str) -> Library:
         else:
             return Library(soname, _path_of(library, soname), None)
     name = re.sub(r"^lib|\W.*$|64_.*$", "", soname)  # cudart, from libcudart.so.13 or cudart64_13.dll
+    for path in _in_wheels(name, soname):
+        with contextlib.suppress(OSError):  # the system may still have one that loads
+            ctypes.CDLL(str(path))
+            break
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
 
@@ -203,6 +210,21 @@ def _conda_folder() -> Path | None:
     """The library folder of this interpreter's conda environment; ``None`` where it is not conda's."""
     prefix = Path(sys.prefix)
     return prefix / "lib" if (prefix / "conda-meta").is_dir() else None
+
+
+def _in_wheels(name: str, soname: str) -> Iterator[Path]:
+    """Where NVIDIA's wheels before CUDA 13 have a library, by its very soname: each has a folder of its own.
+
+    One environment may hold those of several major versions, for other packages.
+    """
+    folder = {"cudart": "cuda_runtime", "cublas": "cublas"}.get(name)
+    nvidia = importlib.util.find_spec("nvidia")
+    if folder is None or nvidia is None:
+        return
+    for place in nvidia.submodule_search_locations or ():
+        path = Path(place, folder, "lib", soname)
+        if path.is_file():
+            yield path
 
 
 def _path_of(library: ctypes.CDLL, soname: str) -> str | None:
@@ -331,7 +353,8 @@ def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messa
 def _install_command(major: int) -> str:
     if _conda_folder() is not None:
         return f"conda install -c conda-forge 'libcublas={major}' 'cuda-cudart={major}'"
-    wanted = " ".join(f"'{name}=={major}.*'" for name in ("nvidia-cublas", "nvidia-cuda-runtime"))
+    suffix = f"-cu{major}" if major < _FIRST_WITHOUT_SUFFIX else ""
+    wanted = " ".join(f"'{name}{suffix}=={major}.*'" for name in ("nvidia-cublas", "nvidia-cuda-runtime"))
     return f"pip install {wanted} cuda-pathfinder"
 
 
