@@ -176,7 +176,8 @@ def _again(
     world = reproduction.second_world(
         layout, jobs=(jobs, jobs + 1), launchers=(first.launcher, launcher), user=request.user
     )
-    with world as second:
+    # Claimed for the second build too: an ordinary one beside it would take its compilers for strays of an earlier run.
+    with workroot.claim(layout, purpose=f"reproduce {first.subject}", console=console), world as second:
         only = tuple(part for unit in request.units for part in ("--only", unit))
         step = ("units", *only) if request.units else ("build",)
         what = ("--arch", request.build.arch, "--cuda", request.build.cuda)

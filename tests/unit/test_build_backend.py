@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from build_config import build_backend
-from build_config.__main__ import app
+from build_config.commands import app
 from build_config.layout import PACKAGE
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 import typer.main
 
-from build_config.__main__ import app
 from build_config.check_gpu import log, report
 from build_config.check_gpu.__main__ import main, parser
 from build_config.check_gpu.diagnosis import diagnose
@@ -28,6 +27,7 @@ from build_config.check_gpu.facts import (
 )
 from build_config.check_gpu.layers import ranges
 from build_config.check_gpu.result import NOTHING_TO_MEND, Code
+from build_config.commands import app
 from build_config.layout import PACKAGE
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from build_config import archs, errors
-from build_config.__main__ import app
+from build_config.commands import app
 from build_config.errors import PipelineError
 from build_config.layout import PACKAGE
 
