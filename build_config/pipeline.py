@@ -25,6 +25,7 @@ from build_config import (
     jsonio,
     lock,
     machine,
+    platforms,
     provenance,
     repair,
     sbom,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
 SYSTEM = "system"
 """``--cuda`` for the toolkit that is installed on this machine."""
-PLATFORM: Literal["linux-x86_64"] = "linux-x86_64"
+PLATFORM = platforms.HERE.name
 WHEEL_DIGEST = "wheel.json"
 """Beside a wheel in the store: its digest when it was put there."""
 VERDICT_NOTES = {

@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"check_gpu"}),  # stands alone: it travels as one file
     frozenset({"model", "errors"}),
     frozenset({"reports"}),
+    frozenset({"platforms"}),
     frozenset({"layout", "runner", "console", "jsonio"}),
     frozenset(
         {
