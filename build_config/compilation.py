@@ -11,7 +11,7 @@ import time
 import tomllib
 from typing import TYPE_CHECKING
 
-from build_config import cmake, compiler_cache, hermetic, jsonio, progress, runner, units
+from build_config import cmake, compiler_cache, hermetic, jsonio, platforms, progress, runner, units
 from build_config.errors import BuildError, ConfigureError, InterruptedRunError, StepResultError
 from build_config.model import BuildUnit, CacheStatistics
 
@@ -48,12 +48,21 @@ def build_units(
     if missing:
         isolation = hermetic.isolation()
         console.note(f"network of the compilers: {isolation.description}")
-        path = hermetic.tool_folder(toolchain.host, layout, os.environ)
-        environment = hermetic.environment(path, layout)
+        environment = _environment(toolchain, layout)
         with compiler_cache.session(toolchain.launcher, layout, environment) as cache:
             builder = _Builder(toolchain, layout, console, cache, isolation, jobs)
             found |= {unit.name: unit for unit in builder.build(missing)}
     return tuple(unit for spec in specs if (unit := found[spec.name]) is not None)
+
+
+def _environment(toolchain: Toolchain, layout: Layout) -> dict[str, str]:
+    """The whole environment of the compilers, and the folders that it names."""
+    if toolchain.platform == "win-amd64":
+        for folder in ("tmp", "home"):
+            (layout.work_root / folder).mkdir(parents=True, exist_ok=True)
+        toolkit = platforms.of(toolchain.platform).toolkit_variables(toolchain.cuda.root)
+        return hermetic.windows_environment(toolchain.host, toolkit, layout, os.environ)
+    return hermetic.environment(hermetic.tool_folder(toolchain.host, layout, os.environ), layout)
 
 
 def first_error(output: str) -> str:

@@ -42,7 +42,7 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
 from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-from build_config.toolchain import cuda_pypi, cuda_system, gcc
+from build_config.toolchain import cuda_pypi, cuda_system
 
 if TYPE_CHECKING:
     from build_config.console import Console
@@ -163,7 +163,7 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
 
 def check_request(request: BuildRequest, here: Machine, layout: Layout) -> None:
     """Say what is wrong with the request or the machine before anything is created or downloaded."""
-    gcc.find(None, os.environ)
+    toolchain.find_host(None, os.environ)
     if request.cuda != SYSTEM:
         lock.read_toolkit_lock(layout, request.cuda, PLATFORM)
         archs.resolve(request.arch, cuda_release=request.cuda, gpus=here.gpus)
@@ -225,7 +225,7 @@ def provide_toolkit(cuda: str, layout: Layout, console: Console) -> CudaToolkit:
         return cuda_system.find(os.environ)
     toolkit_lock = lock.read_toolkit_lock(layout, cuda, PLATFORM)
     wheels = fetch.fetch(toolkit_lock.files, layout.downloads, console)
-    compiler = gcc.find(None, os.environ)
+    compiler = toolchain.find_host(None, os.environ)
     return cuda_pypi.provide(toolkit_lock, wheels, layout, cc=str(compiler.cc.path))
 
 
