@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import time
 import tomllib
 from typing import TYPE_CHECKING
@@ -63,6 +64,16 @@ def _environment(toolchain: Toolchain, layout: Layout) -> dict[str, str]:
         toolkit = platforms.of(toolchain.platform).toolkit_variables(toolchain.cuda.root)
         return hermetic.windows_environment(toolchain.host, toolkit, layout, os.environ)
     return hermetic.environment(hermetic.tool_folder(toolchain.host, layout, os.environ), layout)
+
+
+def gather(build: Path, names: tuple[str, ...], folders: tuple[str, ...]) -> None:
+    """Copy a unit's libraries to the first folder from the others, where CMake has put them there."""
+    target = build / folders[0]
+    for name in names:
+        for folder in folders[1:]:
+            if (build / folder / name).is_file():
+                target.mkdir(exist_ok=True)
+                shutil.copyfile(build / folder / name, target / name)
 
 
 def first_error(output: str) -> str:
@@ -130,6 +141,7 @@ class _Builder:
                 before = self._cache.statistics()
                 self._ninja(spec, estimate, bar)
                 _keep_weights(self._layout, self._folder(spec) / ".ninja_log")
+                gather(self._folder(spec), spec.expected, platforms.of(self._toolchain.platform).output_folders)
                 built.append(
                     units.keep(
                         spec,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from build_config.errors import CommandError
+from build_config.layout import Layout
+from build_config.model import CudaToolkit, Program, Toolchain
+from build_config.platforms.windows import WINDOWS
+from build_config.toolchain import msvc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,3 +86,41 @@ class RecordedMachine:
 
     def digest(self, path: PureWindowsPath) -> str:
         return f"digest of {path}"
+
+
+def windows_path(text: str) -> Path:
+    """A path with Windows' rules in the place of a ``Path``, which here would take backslashes for letters."""
+    return cast("Path", PureWindowsPath(text))
+
+
+def program(path: str, version: str) -> Program:
+    return Program(path=windows_path(path), version=version, found_via="a test")
+
+
+def toolchain(*, sccache: str | None = None) -> Toolchain:
+    """The locked toolkit with the compiler of the records."""
+    root = r"C:\llama-cuda-wheels\toolkit\cuda-13.0-0123456789ab"
+    launcher = rf"C:\llama-cuda-wheels\tools\sccache.exe-{sccache}\sccache.exe"
+    return Toolchain(
+        cuda=CudaToolkit(
+            root=windows_path(root),
+            nvcc=program(rf"{root}\bin\nvcc.exe", "13.0.88"),
+            version="13.0.88",
+            identity="c" * 64,
+            locked=True,
+        ),
+        host=msvc.find(range(1920, 1950), USER_ENVIRONMENT, RecordedMachine()),
+        cmake=program(
+            r"C:\Users\jörg\wheels\.nox\build_cuda_wheel\Lib\site-packages\cmake\data\bin\cmake.exe", "4.4.4"
+        ),
+        ninja=program(
+            r"C:\Users\jörg\wheels\.nox\build_cuda_wheel\Lib\site-packages\ninja\data\bin\ninja.exe", "1.13.2"
+        ),
+        launcher=program(launcher, sccache) if sccache else None,
+        cuobjdump=program(rf"{root}\bin\cuobjdump.exe", "13.2.86"),
+        platform="win-amd64",
+    )
+
+
+def layout() -> Layout:
+    return Layout(checkout=windows_path(r"C:\Users\jörg\wheels"), work_root=windows_path(str(WINDOWS.work_root)))

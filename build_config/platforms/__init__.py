@@ -42,6 +42,10 @@ class Platform(Protocol):
     def driver(self) -> str:
         """The NVIDIA driver's own library, which never comes along: ``libcuda.so.1``."""
 
+    @property
+    def output_folders(self) -> tuple[str, ...]:
+        """Where CMake puts the libraries of a unit, below its build tree; the first is where they are wanted."""
+
     def program(self, name: str) -> str:
         """The file name of a program: ``nvcc``, ``nvcc.exe``."""
 

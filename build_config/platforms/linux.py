@@ -25,6 +25,7 @@ class Linux:
     work_root: PurePath = WORK_ROOT
     scripts: str = "bin"
     driver: str = "libcuda.so.1"
+    output_folders: tuple[str, ...] = ("unit",)
 
     def program(self, name: str) -> str:
         """``nvcc``."""

@@ -21,6 +21,8 @@ WORK_ROOT = PureWindowsPath(r"C:\llama-cuda-wheels")
 NOT_FOR_MSVC = frozenset({"ivybridge", "piledriver", "cooperlake", "zen4", "sapphirerapids"})
 """CPU variants that ggml/src/CMakeLists.txt leaves out for MSVC: no F16C or FMA without AVX2, no BF16, no AMX."""
 
+OLDEST_MAJOR = 11
+LAST_IMPORTED_RUNTIME = 12
 CUDA_LAUNCHER_SINCE = Version("0.18.0")
 """The first sccache after https://github.com/mozilla/sccache/pull/2811 was merged (August 2026; 0.17.0 was out then).
 
@@ -48,6 +50,8 @@ class Windows:
     work_root: PurePath = WORK_ROOT
     scripts: str = "Scripts"
     driver: str = "nvcuda.dll"
+    # A DLL that is linked against is a "runtime" for CMake, and llama.cpp has those in bin; mtmd is added by ourselves.
+    output_folders: tuple[str, ...] = ("unit", "bin", "mtmd")
 
     def program(self, name: str) -> str:
         """``nvcc.exe``."""
@@ -58,10 +62,15 @@ class Windows:
         return f"{name}.dll"
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
-        """``cublasLt64_13.dll`` comes before cuBLAS: Windows looks for it where the process does, not beside cuBLAS."""
-        major = release.split(".", maxsplit=1)[0]
-        runtime = "110" if major == "11" else major  # cudart64_110.dll is that of every CUDA 11
-        return (f"cudart64_{runtime}.dll", f"cublasLt64_{major}.dll", f"cublas64_{major}.dll")
+        """``cublasLt64_13.dll`` before cuBLAS, which needs it and is not where Windows would look for it.
+
+        Since CUDA 13 nothing is linked to ``cudart64_13.dll``: ``cudart.lib`` loads ``nvcudart_hybrid64.dll``, which
+        comes with the driver, when it is first called (seen in the locked wheel; tests/integration links with it).
+        """
+        major = int(release.split(".", maxsplit=1)[0])
+        blas = (f"cublasLt64_{major}.dll", f"cublas64_{major}.dll")
+        runtime = "110" if major == OLDEST_MAJOR else str(major)  # cudart64_110.dll is that of every CUDA 11
+        return blas if major > LAST_IMPORTED_RUNTIME else (f"cudart64_{runtime}.dll", *blas)
 
     def cpu_variants(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
         """Without those that ggml does not build with MSVC."""

@@ -48,7 +48,7 @@ def test_names_of_files() -> None:
     [
         ("11.8", ("cudart64_110.dll", "cublasLt64_11.dll", "cublas64_11.dll")),
         ("12.4", ("cudart64_12.dll", "cublasLt64_12.dll", "cublas64_12.dll")),
-        ("13.0", ("cudart64_13.dll", "cublasLt64_13.dll", "cublas64_13.dll")),
+        ("13.0", ("cublasLt64_13.dll", "cublas64_13.dll")),
     ],
 )
 def test_cuda_libraries_of_windows(release: str, libraries: tuple[str, ...]) -> None:
