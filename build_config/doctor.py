@@ -108,7 +108,7 @@ def gather(layout: Layout) -> Facts:
         work_root_problem=_work_root_problem(layout),
         free=workroot.free_bytes(layout.work_root),
         memory=psutil.virtual_memory().total,
-        cores=len(os.sched_getaffinity(0)),
+        cores=len(psutil.Process().cpu_affinity()),
         glibc=machine.glibc_version(),
         nvidia=machine.nvidia(),
         ccache=programs.find_ccache(os.environ),

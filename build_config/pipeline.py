@@ -28,6 +28,7 @@ from build_config import (
     jsonio,
     lock,
     machine,
+    platforms,
     provenance,
     repair,
     sbom,
@@ -44,7 +45,7 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
 from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-from build_config.toolchain import cuda_pypi, cuda_system, gcc
+from build_config.toolchain import cuda_pypi, cuda_system
 
 if TYPE_CHECKING:
     from build_config.console import Console
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
 SYSTEM = "system"
 """``--cuda`` for the toolkit that is installed on this machine."""
-PLATFORM: Literal["linux-x86_64"] = "linux-x86_64"
+PLATFORM = platforms.HERE.name
 WHEEL_DIGEST = "wheel.json"
 """Beside a wheel in the store: its digest when it was put there."""
 VERDICT_NOTES = {
@@ -166,13 +167,13 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
 def check_request(request: BuildRequest, here: Machine, layout: Layout) -> None:
     """Say what is wrong with the request or the machine before anything is created or downloaded."""
     if is_locked(request.cuda, layout):
-        gcc.find(None, os.environ)
+        toolchain.find_host(None, os.environ)
         lock.read_toolkit_lock(layout, request.cuda, PLATFORM)
         archs.resolve(request.arch, cuda_release=request.cuda, gpus=here.gpus)
         return
     toolkit = installed_toolkit(request.cuda, layout)
     archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
-    gcc.find(toolkit.root, os.environ)
+    toolchain.find_host(toolkit, os.environ)
 
 
 def compile_units(
@@ -231,7 +232,7 @@ def provide_toolkit(cuda: str, layout: Layout, console: Console) -> CudaToolkit:
         return installed_toolkit(cuda, layout)
     toolkit_lock = lock.read_toolkit_lock(layout, cuda, PLATFORM)
     wheels = fetch.fetch(toolkit_lock.files, layout.downloads, console)
-    compiler = gcc.find(None, os.environ)
+    compiler = toolchain.find_host(None, os.environ)
     return cuda_pypi.provide(toolkit_lock, wheels, layout, cc=str(compiler.cc.path))
 
 

@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from build_config import cmake, jsonio
+from build_config import cmake, jsonio, platforms
 from build_config.errors import BuildError, StepResultError
 from build_config.model import BuildUnit, BuiltFile, CacheStatistics, Shard, SourceTree, Toolchain, UnitKey
 
@@ -53,14 +53,15 @@ def core_spec(
 ) -> UnitSpec:
     """The core unit for these inputs."""
     entries = cmake.core_entries(settings, tree, layout, toolchain)
-    libraries = ["libggml-base.so", "libggml.so", "libllama.so", "libmtmd.so"]
-    libraries += [f"libggml-cpu-{variant}.so" for variant in settings.core.cpu_variants]
+    platform = platforms.of(toolchain.platform)
+    variants = platform.cpu_variants(settings.core.cpu_variants)
+    names = ["ggml-base", "ggml", "llama", "mtmd", *(f"ggml-cpu-{variant}" for variant in variants)]
     return UnitSpec(
         name="core",
         key=make_key(_common_inputs(tree, toolchain, project_digest) | _entry_inputs(entries)),
         entries=entries,
         shard=None,
-        expected=tuple(sorted(libraries)),
+        expected=tuple(sorted(map(platform.library, names))),
     )
 
 
@@ -75,7 +76,7 @@ def shard_spec(
         key=make_key(_common_inputs(tree, toolchain, project_digest) | cuda | _entry_inputs(entries)),
         entries=entries,
         shard=shard,
-        expected=(f"libggml-cuda-{shard.name}.so",),
+        expected=(platforms.of(toolchain.platform).library(f"ggml-cuda-{shard.name}"),),
     )
 
 
@@ -183,7 +184,7 @@ def _common_inputs(tree: SourceTree, toolchain: Toolchain, project_digest: str) 
         "host compiler": toolchain.host.identity,
         "host compiler version": toolchain.host.cxx.version,
         "binutils": toolchain.host.binutils,
-        "glibc": os.confstr("CS_GNU_LIBC_VERSION") or "unknown",
+        **(dict(toolchain.host.system) or {"glibc": os.confstr("CS_GNU_LIBC_VERSION") or "unknown"}),
         "cmake": toolchain.cmake.version,
         "ninja": toolchain.ninja.version,
     }

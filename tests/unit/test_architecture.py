@@ -23,6 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"build_backend"}),  # as well: it runs before the locked environment is there, and makes it
     frozenset({"model", "errors"}),
     frozenset({"reports"}),
+    frozenset({"platforms"}),
     frozenset({"layout", "runner", "console", "jsonio"}),
     frozenset(
         {
