@@ -57,3 +57,14 @@ def test_an_old_python_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(sys, "version_info", (3, 9, 2))
     with pytest.raises(SystemExit, match=r"Python 3\.11 or later"):
         build_backend.build_wheel(str(tmp_path))
+
+
+def test_the_wheel_is_not_made_with_what_the_front_end_set_for_this_backend() -> None:
+    """``build`` found no scikit-build-core: it looked for it in the backend-path of the outer project."""
+    variables = {
+        "_PYPROJECT_HOOKS_BACKEND_PATH": "/checkout",
+        "_PYPROJECT_HOOKS_BUILD_BACKEND": "build_config.build_backend",
+        "PYTHONPATH": "/tmp/pip-build-env/site",
+        "PIP_INDEX_URL": "https://example.invalid/simple",
+    }
+    assert build_backend.without_front_end(variables) == {"PIP_INDEX_URL": "https://example.invalid/simple"}
