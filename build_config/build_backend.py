@@ -30,8 +30,6 @@ LOCK = CHECKOUT / "build_config" / "data" / "locks" / "requirements.txt"
 ENVIRONMENT = CHECKOUT / ".build-environment"
 STAMP = "installed-lock"
 OF_THE_FRONT_END = (
-    "_PYPROJECT_HOOKS_BACKEND_PATH",
-    "_PYPROJECT_HOOKS_BUILD_BACKEND",
     "PIP_BUILD_TRACKER",
     "PIP_CONSTRAINT",
     "PIP_TARGET",
@@ -41,6 +39,8 @@ OF_THE_FRONT_END = (
 )
 """Variables by which a front end reaches its environment and its backend, and we would reach ours: the wheel is made by
 a front end and a backend of its own, scikit-build-core."""
+OF_ITS_HOOKS = ("_PYPROJECT_HOOKS_", "PEP517_")
+"""How the names of such variables begin in pyproject-hooks, which every front end uses, today and before."""
 SECONDS_TO_STOP = 2.0
 """What the step may take to stop its compilers after Ctrl-C."""
 
@@ -83,7 +83,11 @@ def options(config_settings: Settings) -> list[str]:
 
 def without_front_end(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a step: the user's own, as under nox."""
-    return {name: value for name, value in environ.items() if name not in OF_THE_FRONT_END}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in OF_THE_FRONT_END and not name.startswith(OF_ITS_HOOKS)
+    }
 
 
 def _environment() -> Path:

@@ -63,8 +63,9 @@ def test_the_wheel_is_not_made_with_what_the_front_end_set_for_this_backend() ->
     """``build`` found no scikit-build-core: it looked for it in the backend-path of the outer project."""
     variables = {
         "_PYPROJECT_HOOKS_BACKEND_PATH": "/checkout",
+        "_PYPROJECT_HOOKS_BACKEND_PATH_JSON": '["/checkout"]',
         "_PYPROJECT_HOOKS_BUILD_BACKEND": "build_config.build_backend",
-        "PYTHONPATH": "/tmp/pip-build-env/site",
+        "PYTHONPATH": "/pip-build-env/site",
         "PIP_INDEX_URL": "https://example.invalid/simple",
     }
     assert build_backend.without_front_end(variables) == {"PIP_INDEX_URL": "https://example.invalid/simple"}
