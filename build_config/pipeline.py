@@ -42,7 +42,7 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
 from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-from build_config.toolchain import cuda_pypi, cuda_system
+from build_config.toolchain import cuda_pypi, cuda_system, msvc
 
 if TYPE_CHECKING:
     from build_config.console import Console
@@ -267,7 +267,7 @@ def make_wheel(
     ingredients: Ingredients,
 ) -> Wheel:
     """Assemble, repair and list what is in it, unless the store has the wheel that these inputs give."""
-    policy = repair.load_policy(layout)
+    policy = repair.load_policy(layout, chain.platform)
     inputs = {
         "plan": jsonio.dumps(plan),
         "units": json.dumps([unit.key.digest for unit in built]),
@@ -285,7 +285,12 @@ def make_wheel(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    repaired = repair.repair(assembled, partial / "repaired", policy=policy, log=layout.logs / "repair.log")
+    if chain.platform == "win-amd64":
+        folders = msvc.runtime_folders(chain.host)
+        log = layout.logs / "repair.log"
+        repaired = repair.repair_windows(assembled, partial / "repaired", policy=policy, folders=folders, log=log)
+    else:
+        repaired = repair.repair(assembled, partial / "repaired", policy=policy, log=layout.logs / "repair.log")
     listed = sbom.add(repaired, ingredients, partial)
     shutil.rmtree(repaired.path.parent)
     jsonio.write(partial / WHEEL_DIGEST, listed.sha256)
@@ -324,7 +329,7 @@ def inspect_wheel(finished: Wheel, declaration: WheelDeclaration, chain: Toolcha
         report = inspection.inspect(
             finished,
             declaration,
-            policy=repair.load_policy(layout),
+            policy=repair.load_policy(layout, chain.platform),
             cuobjdump=chain.cuobjdump,
             workdir=layout.work_root / "inspection",
         )

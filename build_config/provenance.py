@@ -7,7 +7,7 @@ import tomllib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from build_config import jsonio, redaction
+from build_config import jsonio, platforms, redaction
 from build_config.reports import BuildRecord, Material
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def materials(
         annotations=(("identity", (toolchain.cuda.identity,)), ("locked", ("no",))),
     )
     compiler = Material(
-        name=f"GCC {toolchain.host.cxx.version}",
+        name=f"{platforms.of(toolchain.platform).compiler} {toolchain.host.cxx.version}",
         uri=None,
         digests=(),
         annotations=(("identity", (toolchain.host.identity,)),),

@@ -24,6 +24,7 @@ class Linux:
     wheel_platform: str = "linux_x86_64"
     work_root: PurePath = WORK_ROOT
     scripts: str = "bin"
+    compiler: str = "GCC"
     driver: str = "libcuda.so.1"
     output_folders: tuple[str, ...] = ("unit",)
 
