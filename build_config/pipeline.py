@@ -45,7 +45,7 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
 from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-from build_config.toolchain import cuda_pypi, cuda_system
+from build_config.toolchain import cuda_pypi, cuda_system, msvc
 
 if TYPE_CHECKING:
     from build_config.console import Console
@@ -134,7 +134,9 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
             console.findings(inspected.findings)
             console.note(f"{len(inspected.checks)} checks, {'passed' if inspected.passed else 'FAILED'}")
         with console.step("validate", "Validation: installing the wheel and running it"):
-            simulation = validation.Simulation(include=chain.cuda.include, cc=str(chain.host.cc.path))
+            simulation = None  # there are no doubles of CUDA's DLLs for Windows
+            if chain.platform != "win-amd64":
+                simulation = validation.Simulation(include=chain.cuda.include, cc=str(chain.host.cc.path))
             validated = validate_wheel(finished, here, layout, console, simulation, require_gpu=request.require_gpu)
             show_validation(validated, console)
         with console.step("publish", "Publishing"):
@@ -295,7 +297,7 @@ def make_wheel(
     ingredients: Ingredients,
 ) -> Wheel:
     """Assemble, repair and list what is in it, unless the store has the wheel that these inputs give."""
-    policy = repair.load_policy(layout)
+    policy = repair.load_policy(layout, chain.platform)
     inputs = {
         "plan": jsonio.dumps(plan),
         "units": json.dumps([unit.key.digest for unit in built]),
@@ -313,7 +315,12 @@ def make_wheel(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    repaired = repair.repair(assembled, partial / "repaired", policy=policy, log=layout.logs / "repair.log")
+    if chain.platform == "win-amd64":
+        folders = msvc.runtime_folders(chain.host)
+        log = layout.logs / "repair.log"
+        repaired = repair.repair_windows(assembled, partial / "repaired", policy=policy, folders=folders, log=log)
+    else:
+        repaired = repair.repair(assembled, partial / "repaired", policy=policy, log=layout.logs / "repair.log")
     listed = sbom.add(repaired, ingredients, partial)
     shutil.rmtree(repaired.path.parent)
     jsonio.write(partial / WHEEL_DIGEST, listed.sha256)
@@ -352,7 +359,7 @@ def inspect_wheel(finished: Wheel, declaration: WheelDeclaration, chain: Toolcha
         report = inspection.inspect(
             finished,
             declaration,
-            policy=repair.load_policy(layout),
+            policy=repair.load_policy(layout, chain.platform),
             cuobjdump=chain.cuobjdump,
             workdir=layout.work_root / "inspection",
         )
@@ -366,7 +373,7 @@ def validate_wheel(
     here: Machine,
     layout: Layout,
     console: Console,
-    simulation: validation.Simulation,
+    simulation: validation.Simulation | None,
     *,
     require_gpu: bool,
 ) -> ValidationReport:
