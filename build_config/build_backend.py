@@ -100,7 +100,7 @@ def _environment() -> Path:
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / STAMP
     if not stamp.is_file():
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # half made; one of an older lock may be in use
         _run(sys.executable, "-m", "venv", str(folder))
         locked = ("--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile", "-r", str(LOCK))
         _run(str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *locked)
