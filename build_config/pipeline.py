@@ -23,6 +23,7 @@ from build_config import (
     dsse,
     evidence,
     fetch,
+    handover,
     index,
     inspection,
     jsonio,
@@ -71,7 +72,10 @@ PACKED_ONLY = ("python", "NOTICE.txt")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """What the user asked for. ``jobs`` is ``None`` where the machine decides, ``sign_key`` a private key's file."""
+    """What the user asked for. ``jobs`` is ``None`` where the machine decides, ``sign_key`` a private key's file.
+
+    ``units`` is a folder with units that other machines built; with ``require_units`` nothing is compiled here.
+    """
 
     arch: str = "auto"
     cuda: str = "13.0"
@@ -80,6 +84,8 @@ class BuildRequest:
     jobs: int | None = None
     require_gpu: bool = False
     sign_key: Path | None = None
+    units: Path | None = None
+    require_units: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +215,8 @@ def compile_units(
             names = ", ".join(spec.name for spec in specs)
             raise SettingsError(f"there is no unit {', '.join(sorted(unknown))} in this build", remedy=f"name {names}")
         wanted = tuple(spec for spec in specs if not only or spec.name in only)
+        if request.units is not None or request.require_units:
+            handover.take(wanted, request.units, layout, console, required=request.require_units)
         if any(units.find(spec, layout) is None for spec in wanted):
             workroot.require_space(layout, workroot.COLD_BUILD_BYTES)
         built = compilation.build_units(wanted, chain, layout, console, jobs=request.jobs or default_jobs())

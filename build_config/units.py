@@ -92,7 +92,7 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
     folder = _folder(spec, layout)
     try:
         stored = jsonio.read(folder / "unit.json", StoredUnit)
-        files = tuple(_describe(folder / "lib" / name) for name in spec.expected)
+        files = tuple(describe(folder / "lib" / name) for name in spec.expected)
     except (StepResultError, OSError):
         return None
     if stored.key != spec.key or stored.files != files:
@@ -119,11 +119,13 @@ def keep(
     compiled: int,
     seconds: float,
     cache: CacheStatistics,
+    declared: tuple[BuiltFile, ...] | None = None,
 ) -> BuildUnit:
     """Put a finished unit into the store, whole or not at all.
 
-    ``built`` is the folder with the unit's libraries, ``network`` says what its compilers had of one. Raises
-    ``BuildError`` when a library is missing.
+    ``built`` is the folder with the unit's libraries, ``network`` says what its compilers had of one. ``declared`` is
+    what the files have to be, where that is known. Raises ``BuildError`` when a library is missing and
+    ``StepResultError`` when one is not as declared.
     """
     missing = [name for name in spec.expected if not (built / name).is_file()]
     if missing:
@@ -137,7 +139,10 @@ def keep(
     for name in spec.expected:
         shutil.copyfile(built / name, library_folder / name)
         (library_folder / name).chmod(0o644)
-    files = tuple(_describe(library_folder / name) for name in spec.expected)
+    files = tuple(describe(library_folder / name) for name in spec.expected)
+    if declared is not None and files != declared:
+        shutil.rmtree(temporary)
+        raise StepResultError(f"the files of unit {spec.name} are not those that it was declared with")
     stored = StoredUnit(name=spec.name, key=spec.key, files=files, shard=spec.shard, network=network)
     jsonio.write(temporary / "unit.json", stored)
     temporary.rename(folder)
@@ -170,7 +175,8 @@ def _folder(spec: UnitSpec, layout: Layout) -> Path:
     return layout.store / spec.name / spec.key.digest[:32]
 
 
-def _describe(path: Path) -> BuiltFile:
+def describe(path: Path) -> BuiltFile:
+    """A file's name, digest and size. Raises ``OSError`` where it cannot be read."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return BuiltFile(name=path.name, sha256=digest, size=path.stat().st_size)
