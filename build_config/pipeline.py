@@ -46,7 +46,7 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
 from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-from build_config.toolchain import cuda_pypi, cuda_system, msvc
+from build_config.toolchain import cuda_pypi, cuda_system, cuda_windows, msvc
 
 if TYPE_CHECKING:
     from build_config.console import Console
@@ -262,7 +262,10 @@ def installed_toolkit(cuda: str, layout: Layout) -> CudaToolkit:
             remedy=f"pass {', '.join(lock.toolkits(layout.locks))} (fetched), or one that is installed here such as"
             " 12.4, or system for any",
         )
-    return cuda_system.find(os.environ, None if cuda == SYSTEM else cuda, cublas=True)
+    release = None if cuda == SYSTEM else cuda
+    if PLATFORM == "win-amd64":
+        return cuda_windows.find(os.environ, release)
+    return cuda_system.find(os.environ, release, cublas=True)
 
 
 def describe_toolchain(chain: Toolchain) -> tuple[str, ...]:
@@ -353,8 +356,10 @@ def forbidden_paths(layout: Layout) -> tuple[str, ...]:
 
     A home like ``/`` or ``/root`` is no sign of this machine: such short paths stand in upstream's own texts.
     """
-    candidates = (CANONICAL_WORK_ROOT, layout.work_root, layout.checkout, os.environ.get("HOME", ""))
-    return tuple(sorted({str(path) for path in candidates if len(str(path)) > len("/root")}))
+    homes = (os.environ.get("HOME", ""), os.environ.get("USERPROFILE", ""))
+    candidates = (CANONICAL_WORK_ROOT, layout.work_root, layout.checkout, *homes)
+    forms = {form for path in candidates for form in (str(path), str(path).replace("\\", "/"))}  # on Windows two
+    return tuple(sorted(form for form in forms if len(form) > len("/root")))
 
 
 def inspect_wheel(finished: Wheel, declaration: WheelDeclaration, chain: Toolchain, layout: Layout) -> InspectionReport:

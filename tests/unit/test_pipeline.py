@@ -10,7 +10,7 @@ from build_config import jsonio, pipeline
 from build_config.errors import SettingsError
 from build_config.layout import CANONICAL_WORK_ROOT
 from build_config.toolchain import cuda_system
-from tests import factories, publishable
+from tests import factories, publishable, windows_machine
 
 if TYPE_CHECKING:
     from build_config.model import CudaToolkit
@@ -34,6 +34,15 @@ def test_the_paths_of_this_machine_are_forbidden_but_no_system_folder(monkeypatc
     monkeypatch.setenv("HOME", "/root")
     layout = factories.layout(Path("/somewhere/work"), checkout=Path("/home/me/checkout"))
     assert pipeline.forbidden_paths(layout) == ("/home/me/checkout", "/somewhere/work", str(CANONICAL_WORK_ROOT))
+
+
+def test_on_windows_a_path_is_forbidden_with_either_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setenv("USERPROFILE", r"C:\Users\jörg")
+    layout = windows_machine.layout()
+    forbidden = pipeline.forbidden_paths(layout)
+    for path in (r"C:\Users\jörg", "C:/Users/jörg", r"C:\llama-cuda-wheels", "C:/llama-cuda-wheels"):
+        assert path in forbidden
 
 
 def test_the_newest_wheel_of_the_wheelhouse_is_validated_by_default(tmp_path: Path) -> None:
