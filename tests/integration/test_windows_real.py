@@ -155,6 +155,33 @@ def test_every_driver_function_of_ggml_is_in_the_locked_import_library(windows_t
     assert {*cuda_pypi.DRIVER_SYMBOLS} <= names
 
 
+EXPORTING = """#pragma once
+#define GGML_BACKEND_DL_SCORE_IMPL(score) \\
+    extern "C" __declspec(dllexport) int ggml_backend_score(void) { return score(); }
+"""
+"""What ggml's header makes of it on Windows."""
+
+
+def test_the_shards_score_compiles_and_links_with_the_locked_toolkit(windows_toolkit: Path, tmp_path: Path) -> None:
+    """Our own source, as a DLL: it exports the score, and imports nothing of CUDA, so it loads without a driver."""
+    (tmp_path / "ggml-backend-impl.h").write_text(EXPORTING)
+    rows = (PACKAGE / "wheel_project" / "shard_archs.h.in").read_text().replace("@LCW_SHARD_ROWS@", "{89, false, 0},\n")
+    (tmp_path / "shard_archs.h").write_text(rows)
+    compiler = [f"{MINGW}-g++", "-std=c++17", "-O1", "-w", "-c", "-D__NV_NO_HOST_COMPILER_CHECK"]
+    folders = [f"-I{tmp_path}", f"-I{windows_toolkit / 'include'}"]
+    source = str(PACKAGE / "wheel_project" / "shard_score.cpp")
+    subprocess.run([*compiler, *folders, source, "-o", str(tmp_path / "score.obj")], check=True)
+    cudart = windows_toolkit / "lib" / "x64" / "cudart.lib"
+    entry = "int DllMainCRTStartup(void * m, int r, void * x) { return 1; }\n"
+    rest = [compile_object(tmp_path, RUNTIME + entry), cudart, kernel32(tmp_path, cudart)]
+    dll = tmp_path / WINDOWS.library("ggml-cuda-sm89")
+    flags = ["/dll", "/nodefaultlib", "/entry:DllMainCRTStartup", "/Brepro", f"/out:{dll}"]
+    subprocess.run(["lld-link", *flags, str(tmp_path / "score.obj"), *map(str, rest)], check=True)
+    made = pe.read(dll.read_bytes())
+    assert made.exports == ("ggml_backend_score",)
+    assert made.needed == ("kernel32.dll",)
+
+
 def test_cmake_puts_the_dlls_of_a_unit_where_they_are_gathered_from(tmp_path: Path) -> None:
     """Our CMake project for a system of DLLs, with mingw in the place of cl; its names begin with lib, cl's do not."""
     build = tmp_path / "build"
