@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,20 +16,17 @@ import psutil
 
 from build_config import (
     archs,
-    clean_environment,
-    cmake,
     compilation,
     dsse,
     evidence,
-    fetch,
     handover,
     index,
     inspection,
     jsonio,
     lock,
     machine,
-    platforms,
     provenance,
+    provision,
     repair,
     sbom,
     settings,
@@ -46,19 +42,16 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
 from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-from build_config.toolchain import cuda_pypi, cuda_system, cuda_windows, msvc
+from build_config.toolchain import msvc
 
 if TYPE_CHECKING:
     from build_config.console import Console
     from build_config.layout import Layout
-    from build_config.model import CudaToolkit, LockedFile, Machine, ToolkitLock
+    from build_config.model import Machine
     from build_config.sbom.ingredients import Ingredients
     from build_config.wheel import WheelPlan
 
 LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
-SYSTEM = "system"
-"""``--cuda`` for the toolkit that is installed on this machine."""
-PLATFORM = platforms.HERE.name
 WHEEL_DIGEST = "wheel.json"
 """Beside a wheel in the store: its digest when it was put there."""
 VERDICT_NOTES = {
@@ -78,7 +71,7 @@ class BuildRequest:
     """
 
     arch: str = "auto"
-    cuda: str = "13.0"
+    cuda: str = provision.LOCKED_CUDA
     llama_cpp: Path | None = None
     launcher: LauncherChoice = "auto"
     jobs: int | None = None
@@ -118,7 +111,7 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
     config = settings.read(layout.data / "variants.toml")
     check_request(request, here, layout)
     key = None if request.sign_key is None else dsse.read_private_key(request.sign_key)
-    locked = lock.read_toolkit_lock(layout, request.cuda, PLATFORM) if is_locked(request.cuda, layout) else None
+    locked = provision.locked_toolkit(request.cuda, layout)
     with workroot.claim(layout, purpose=f"build --arch {request.arch}", console=console):
         compiled = compile_units(request, here, layout, console)
         tree, chain, selection, built = compiled.tree, compiled.toolchain, compiled.selection, compiled.units
@@ -174,12 +167,12 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
 
 def check_request(request: BuildRequest, here: Machine, layout: Layout) -> None:
     """Say what is wrong with the request or the machine before anything is created or downloaded."""
-    if is_locked(request.cuda, layout):
+    if provision.is_locked(request.cuda, layout):
         toolchain.find_host(None, os.environ)
-        lock.read_toolkit_lock(layout, request.cuda, PLATFORM)
+        lock.read_toolkit_lock(layout, request.cuda, provision.PLATFORM)
         archs.resolve(request.arch, cuda_release=request.cuda, gpus=here.gpus)
         return
-    toolkit = installed_toolkit(request.cuda, layout)
+    toolkit = provision.installed_toolkit(request.cuda, layout)
     archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
     toolchain.find_host(toolkit, os.environ)
 
@@ -193,13 +186,13 @@ def compile_units(
     """
     config = settings.read(layout.data / "variants.toml")
     with console.step("sources", "Sources of llama-cpp-python"):
-        tree = provide_sources(request.llama_cpp, layout, console)
+        tree = provision.provide_sources(request.llama_cpp, layout, console)
         note = "locked" if tree.locked else "NOT the locked one: a checkout of your own"
         console.note(f"llama-cpp-python {tree.version}, llama.cpp {tree.commit[:9]} ({note})")
     with console.step("toolchain", "Toolchain"):
-        toolkit = provide_toolkit(request.cuda, layout, console)
+        toolkit = provision.provide_toolkit(request.cuda, layout, console)
         chain = toolchain.assemble(toolkit, environ=os.environ, launcher=request.launcher, layout=layout)
-        for line in describe_toolchain(chain):
+        for line in provision.describe_toolchain(chain):
             console.note(line)
     selection = archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
     if selection.notice:
@@ -221,65 +214,6 @@ def compile_units(
             workroot.require_space(layout, workroot.COLD_BUILD_BYTES)
         built = compilation.build_units(wanted, chain, layout, console, jobs=request.jobs or default_jobs())
     return CompiledUnits(tree=tree, toolchain=chain, selection=selection, units=built, project_digest=project_digest)
-
-
-def provide_sources(llama_cpp: Path | None, layout: Layout, console: Console) -> SourceTree:
-    """Fetch, unpack and stage the locked sources; ``llama_cpp`` takes the place of the locked llama.cpp."""
-    vendor(layout, console)
-    return sources.stage(lock.read_source_lock(layout), layout, llama_cpp=llama_cpp)
-
-
-def vendor(layout: Layout, console: Console) -> None:
-    """Fetch the locked source distribution and unpack it below ``vendor/``."""
-    locked = lock.read_source_lock(layout)
-    (archive,) = fetch.fetch((locked.file,), layout.downloads, console)
-    sources.vendor(locked, archive, layout)
-
-
-def provide_toolkit(cuda: str, layout: Layout, console: Console) -> CudaToolkit:
-    """The locked toolkit of a release, or the one of that release (``system``: of any) that is installed here."""
-    if not is_locked(cuda, layout):
-        return installed_toolkit(cuda, layout)
-    toolkit_lock = lock.read_toolkit_lock(layout, cuda, PLATFORM)
-    wheels = fetch.fetch(toolkit_lock.files, layout.downloads, console)
-    compiler = toolchain.find_host(None, os.environ)
-    return cuda_pypi.provide(toolkit_lock, wheels, layout, cc=str(compiler.cc.path))
-
-
-def is_locked(cuda: str, layout: Layout) -> bool:
-    """Whether ``--cuda`` names a toolkit that is fetched by a lock. Any other has to be on this machine."""
-    return cuda in lock.toolkits(layout.locks)
-
-
-def installed_toolkit(cuda: str, layout: Layout) -> CudaToolkit:
-    """The toolkit on this machine that ``--cuda`` names.
-
-    Raises ``SettingsError`` for what is neither ``system`` nor a release, ``ToolkitMissingError`` where there is none.
-    """
-    if cuda != SYSTEM and not re.fullmatch(r"[1-9][0-9]*\.[0-9]+", cuda):
-        raise SettingsError(
-            f"--cuda {cuda}: not a release of CUDA",
-            remedy=f"pass {', '.join(lock.toolkits(layout.locks))} (fetched), or one that is installed here such as"
-            " 12.4, or system for any",
-        )
-    release = None if cuda == SYSTEM else cuda
-    if PLATFORM == "win-amd64":
-        return cuda_windows.find(os.environ, release)
-    return cuda_system.find(os.environ, release, cublas=True)
-
-
-def describe_toolchain(chain: Toolchain) -> tuple[str, ...]:
-    """One line a program."""
-    host = chain.host.cxx
-    launcher = chain.launcher
-    weaker = () if cmake.has_random_seed(chain.cuda) else (cmake.NO_RANDOM_SEED,)
-    return (
-        f"CUDA {chain.cuda.version} ({chain.cuda.nvcc.found_via})",
-        *weaker,
-        f"{host.path.name} {host.version} ({host.found_via})",
-        f"CMake {chain.cmake.version}, Ninja {chain.ninja.version}",
-        f"launcher: {f'{launcher.path.name} {launcher.version}' if launcher else 'none'}",
-    )
 
 
 def stage_wheel_project(layout: Layout) -> tuple[str, str]:
@@ -423,18 +357,6 @@ def show_validation(report: ValidationReport, console: Console) -> None:
             console.placements(scenario)
     console.findings(report.findings)
     console.note(f"verdict: {report.verdict}{VERDICT_NOTES.get(report.verdict, '')}")
-
-
-def runtime_files(wheel: Path, layout: Layout) -> tuple[LockedFile, ...]:
-    """NVIDIA's wheels that ``wheel`` needs at run time, from the toolkit's lock.
-
-    None for a wheel of an earlier CUDA: pip fetches those itself, by the digests of their lock.
-    """
-    if clean_environment.requirements(wheelfile.read(wheel), layout.locks).name != "validation.txt":
-        return ()
-    names = {"nvidia-cuda-runtime", "nvidia-cublas"}
-    locked: ToolkitLock = lock.read_toolkit_lock(layout, BuildRequest().cuda, PLATFORM)
-    return tuple(file for file in locked.files if file.name in names)
 
 
 def newest_wheel(layout: Layout) -> Path:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import jsonio, pipeline
+from build_config import jsonio, pipeline, provision
 from build_config.errors import SettingsError
 from build_config.layout import CANONICAL_WORK_ROOT
 from build_config.toolchain import cuda_system
@@ -68,14 +68,14 @@ def test_what_is_locked_is_fetched_and_anything_else_has_to_be_installed(
         return toolkit
 
     monkeypatch.setattr(cuda_system, "find", find)
-    assert pipeline.is_locked("13.0", layout)
+    assert provision.is_locked("13.0", layout)
     for cuda in ("12.4", "system"):
-        assert not pipeline.is_locked(cuda, layout)
-        assert pipeline.installed_toolkit(cuda, layout) == toolkit
+        assert not provision.is_locked(cuda, layout)
+        assert provision.installed_toolkit(cuda, layout) == toolkit
     assert asked == ["12.4", None]
     for wrong in ("latest", "12", "cu124", "12.4.1", ""):
         with pytest.raises(SettingsError, match="not a release") as caught:
-            pipeline.installed_toolkit(wrong, layout)
+            provision.installed_toolkit(wrong, layout)
         assert "13.0 (fetched)" in str(caught.value.remedy)
 
 
