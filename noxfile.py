@@ -52,6 +52,13 @@ def publish(session: nox.Session) -> None:
 
 
 @nox.session
+def rehearse(session: nox.Session) -> None:
+    """Run the jobs of .github/workflows/wheels.yml here, each in a clone of its own: `-- --arch 86,89`."""
+    install(session, "test.txt")
+    session.run("python", "-m", "ci.rehearse_workflow", *session.posargs)
+
+
+@nox.session
 def vendor(session: nox.Session) -> None:
     """Fetch the locked sources and put them below vendor/."""
     step(session, "vendor")
