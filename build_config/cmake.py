@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from build_config.settings import Settings
 
 UNIT_TARGET = "lcw_unit"
+INCLUDE = "CMAKE_PROJECT_llama_cuda_wheel_INCLUDE"
+"""CMake's own entry: a file that ``project(llama_cuda_wheel)`` includes."""
+OLDER_GCC = "older_gcc.cmake"
+"""In our CMake project, for compilers that do not know every option of llama.cpp's list of CPU variants."""
 STRIP = "-Wl,-s -Wl,--build-id=none"
 """A link without symbol table and build-id: both differ where nothing that runs differs."""
 RANDOM_SEED_SINCE = (12, 9)
@@ -32,11 +36,17 @@ def has_random_seed(cuda: CudaToolkit) -> bool:
 
 def core_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
     """Cache entries of the core unit."""
+    variants = settings.core.variants(toolchain.host.cxx.version)
+    # By an entry and not in core.cmake, so that the units of compilers that know every option are what they were.
+    older = (
+        {} if variants == settings.core.cpu_variants else {INCLUDE: str(layout.staged / "wheel_project" / OLDER_GCC)}
+    )
     return {
         **_common_entries(settings, tree, layout, toolchain),
         **settings.core.defines,
+        **older,
         "LCW_UNIT": "core",
-        "LCW_CPU_VARIANTS": ";".join(settings.core.cpu_variants),
+        "LCW_CPU_VARIANTS": ";".join(variants),
     }
 
 

@@ -64,8 +64,8 @@ VERDICT_NOTES = {
     " nothing)",
     Verdict.CPU_FALLBACK_VERIFIED: " (the CUDA backend was not in use)",
 }
-PACKED_ONLY = ("python", "NOTICE.txt")
-"""Parts of our CMake project that no compiler sees."""
+NOT_IN_EVERY_UNIT = ("python", "NOTICE.txt", cmake.OLDER_GCC)
+"""Parts of our CMake project that no compiler sees, and one that counts where it is included (units.core_spec)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +195,9 @@ def compile_units(
     selection = archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
     if selection.notice:
         console.warn(selection.notice)
+    if left_out := set(config.core.cpu_variants) - set(config.core.variants(chain.host.cxx.version)):
+        names = ", ".join(sorted(left_out))
+        console.warn(f"GCC {chain.host.cxx.version} cannot compile for all processors: without the variants {names}")
     with console.step("build", f"Building for {', '.join(shard.name for shard in selection.shards)}"):
         compiled_digest, project_digest = stage_wheel_project(layout)
         specs = (
@@ -275,7 +278,7 @@ def stage_wheel_project(layout: Layout) -> tuple[str, str]:
     """
     target = layout.staged / "wheel_project"
     sources.mirror(layout.wheel_project, target)
-    return units.folder_digest(target, without=PACKED_ONLY), units.folder_digest(target)
+    return units.folder_digest(target, without=NOT_IN_EVERY_UNIT), units.folder_digest(target)
 
 
 def default_jobs() -> int:

@@ -54,10 +54,12 @@ def core_spec(
     """The core unit for these inputs."""
     entries = cmake.core_entries(settings, tree, layout, toolchain)
     libraries = ["libggml-base.so", "libggml.so", "libllama.so", "libmtmd.so"]
-    libraries += [f"libggml-cpu-{variant}.so" for variant in settings.core.cpu_variants]
+    libraries += [f"libggml-cpu-{variant}.so" for variant in settings.core.variants(toolchain.host.cxx.version)]
+    older = (layout.wheel_project / cmake.OLDER_GCC).read_bytes() if cmake.INCLUDE in entries else None
+    included = {} if older is None else {cmake.OLDER_GCC: hashlib.sha256(older).hexdigest()}
     return UnitSpec(
         name="core",
-        key=make_key(_common_inputs(tree, toolchain, project_digest) | _entry_inputs(entries)),
+        key=make_key(_common_inputs(tree, toolchain, project_digest) | included | _entry_inputs(entries)),
         entries=entries,
         shard=None,
         expected=tuple(sorted(libraries)),

@@ -57,3 +57,12 @@ def test_an_old_python_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(sys, "version_info", (3, 9, 2))
     with pytest.raises(SystemExit, match=r"Python 3\.11 or later"):
         build_backend.build_wheel(str(tmp_path))
+
+
+def test_cibuildwheel_takes_the_wheel_as_the_build_made_it() -> None:
+    """Its own repair would give bytes that nothing was said of."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    config = project["tool"]["cibuildwheel"]
+    commands = [*config["linux"]["repair-wheel-command"], config["windows"]["repair-wheel-command"]]
+    assert not any(tool in command for command in commands for tool in ("auditwheel", "delvewheel"))
+    assert [identifier.partition("-")[0] for identifier in config["build"]] == ["cp311", "cp311"]
