@@ -95,7 +95,8 @@ def _environment() -> Path:
     if sys.version_info[:2] < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
         sys.exit(f"Python {oldest} or later is needed, this is {sys.version.split()[0]}: build with a newer one")
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    # Named after the interpreter too: a checkout that is copied into a container brings the environment of another one.
+    digest = hashlib.sha256(LOCK.read_bytes() + os.fsencode(sys.base_prefix)).hexdigest()
     folder = ENVIRONMENT / f"{sys.implementation.cache_tag}-{digest[:12]}"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / STAMP

@@ -16,6 +16,7 @@ import psutil
 
 from build_config import (
     archs,
+    cmake,
     compilation,
     dsse,
     evidence,
@@ -25,6 +26,7 @@ from build_config import (
     jsonio,
     lock,
     machine,
+    platforms,
     provenance,
     provision,
     repair,
@@ -59,8 +61,8 @@ VERDICT_NOTES = {
     " nothing)",
     Verdict.CPU_FALLBACK_VERIFIED: " (the CUDA backend was not in use)",
 }
-PACKED_ONLY = ("python", "NOTICE.txt")
-"""Parts of our CMake project that no compiler sees."""
+NOT_IN_EVERY_UNIT = ("python", "NOTICE.txt", cmake.OLDER_GCC)
+"""Parts of our CMake project that no compiler sees, and one that counts where it is included (units.core_spec)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +199,11 @@ def compile_units(
     selection = archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
     if selection.notice:
         console.warn(selection.notice)
+    if left_out := set(config.core.cpu_variants) - set(cmake.cpu_variants(config, chain)):
+        compiler = f"{platforms.of(chain.platform).compiler} {chain.host.cxx.version}"
+        console.warn(
+            f"{compiler} cannot compile for all processors: without the variants {', '.join(sorted(left_out))}"
+        )
     with console.step("build", f"Building for {', '.join(shard.name for shard in selection.shards)}"):
         compiled_digest, project_digest = stage_wheel_project(layout)
         specs = (
@@ -223,7 +230,7 @@ def stage_wheel_project(layout: Layout) -> tuple[str, str]:
     """
     target = layout.staged / "wheel_project"
     sources.mirror(layout.wheel_project, target)
-    return units.folder_digest(target, without=PACKED_ONLY), units.folder_digest(target)
+    return units.folder_digest(target, without=NOT_IN_EVERY_UNIT), units.folder_digest(target)
 
 
 def default_jobs() -> int:
