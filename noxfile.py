@@ -35,6 +35,31 @@ def build_cuda_wheel(session: nox.Session) -> None:
 
 
 @nox.session
+def units(session: nox.Session) -> None:
+    """Build units and no wheel: `-- --arch 86 --only sm86 --export FOLDER`."""
+    step(session, "units")
+
+
+@nox.session
+def matrix(session: nox.Session) -> None:
+    """Print the jobs of ci/matrix.toml as JSON; `-- --arch 86,89` those of one wheel."""
+    step(session, "matrix")
+
+
+@nox.session
+def publish(session: nox.Session) -> None:
+    """Put wheels that were built elsewhere into the wheelhouse: `-- FOLDER...`."""
+    step(session, "publish")
+
+
+@nox.session
+def rehearse(session: nox.Session) -> None:
+    """Run the jobs of .github/workflows/wheels.yml here, each in a clone of its own: `-- --arch 86,89`."""
+    install(session, "test.txt")
+    session.run("python", "-m", "ci.rehearse_workflow", *session.posargs)
+
+
+@nox.session
 def vendor(session: nox.Session) -> None:
     """Fetch the locked sources and put them below vendor/."""
     step(session, "vendor")

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     Settings = dict[str, str | list[str]]
 
 OLDEST_PYTHON = (3, 11)
@@ -27,8 +29,18 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 LOCK = CHECKOUT / "build_config" / "data" / "locks" / "requirements.txt"
 ENVIRONMENT = CHECKOUT / ".build-environment"
 STAMP = "installed-lock"
-OF_THE_FRONT_END = ("PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE", "PIP_BUILD_TRACKER", "PIP_CONSTRAINT", "PIP_TARGET")
-"""Variables by which a front end reaches the environment that it made, which is not ours."""
+OF_THE_FRONT_END = (
+    "PIP_BUILD_TRACKER",
+    "PIP_CONSTRAINT",
+    "PIP_TARGET",
+    "PYTHONHOME",
+    "PYTHONNOUSERSITE",
+    "PYTHONPATH",
+)
+"""Variables by which a front end reaches its environment and its backend, and we would reach ours: the wheel is made by
+a front end and a backend of its own, scikit-build-core."""
+OF_ITS_HOOKS = ("_PYPROJECT_HOOKS_", "PEP517_")
+"""How the names of such variables begin in pyproject-hooks, which every front end uses, today and before."""
 SECONDS_TO_STOP = 2.0
 """What the step may take to stop its compilers after Ctrl-C."""
 
@@ -69,6 +81,15 @@ def options(config_settings: Settings) -> list[str]:
     return [f"--{name.lstrip('-')}={value}" if value else f"--{name.lstrip('-')}" for name, value in flat]
 
 
+def without_front_end(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a step: the user's own, as under nox."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in OF_THE_FRONT_END and not name.startswith(OF_ITS_HOOKS)
+    }
+
+
 def _environment() -> Path:
     """The interpreter of an environment that holds the lock and nothing else."""
     if sys.version_info[:2] < OLDEST_PYTHON:
@@ -80,7 +101,7 @@ def _environment() -> Path:
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / STAMP
     if not stamp.is_file():
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # half made; one of an older lock may be in use
         _run(sys.executable, "-m", "venv", str(folder))
         locked = ("--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile", "-r", str(LOCK))
         _run(str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *locked)
@@ -90,7 +111,7 @@ def _environment() -> Path:
 
 def _run(*command: str) -> None:
     """Run a command in the checkout; end with its exit code where it fails, and not before it has stopped."""
-    environment = {name: value for name, value in os.environ.items() if name not in OF_THE_FRONT_END}
+    environment = without_front_end(os.environ)
     with subprocess.Popen(command, cwd=CHECKOUT, env=environment) as process:  # noqa: S603  # no shell, our own arguments
         try:
             status = process.wait()

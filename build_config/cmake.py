@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from build_config import platforms
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,13 +18,8 @@ INCLUDE = "CMAKE_PROJECT_llama_cuda_wheel_INCLUDE"
 """CMake's own entry: a file that ``project(llama_cuda_wheel)`` includes."""
 OLDER_GCC = "older_gcc.cmake"
 """In our CMake project, for compilers that do not know every option of llama.cpp's list of CPU variants."""
-STRIP = "-Wl,-s -Wl,--build-id=none"
-"""A link without symbol table and build-id: both differ where nothing that runs differs."""
 RANDOM_SEED_SINCE = (12, 9)
 """The first CUDA release whose nvcc knows ``--frandom-seed``."""
-WITHOUT_NVTX = "-DCCCL_DISABLE_NVTX"
-"""CUB marks ranges for NVIDIA's profilers where it finds ``nvtx3/nvToolsExt.h``. The locked wheels have none, but an
-installed CUDA toolkit puts one into ``/usr/include``: there the same inputs would give another library."""
 NO_RANDOM_SEED = (
     "NOT reproducible byte for byte: before CUDA 12.9 nvcc has no --frandom-seed, so that names in device code are"
     " other ones in every build"
@@ -34,19 +31,30 @@ def has_random_seed(cuda: CudaToolkit) -> bool:
     return tuple(int(part) for part in cuda.release.split(".")) >= RANDOM_SEED_SINCE
 
 
+def cpu_variants(settings: Settings, toolchain: Toolchain) -> tuple[str, ...]:
+    """Those that this toolchain builds."""
+    too_new = too_new_variants(settings, toolchain)
+    wanted = platforms.of(toolchain.platform).cpu_variants(settings.core.cpu_variants)
+    return tuple(variant for variant in wanted if variant not in too_new)
+
+
+def too_new_variants(settings: Settings, toolchain: Toolchain) -> tuple[str, ...]:
+    """CPU variants with instructions that this GCC does not know."""
+    gcc = toolchain.platform == "linux-x86_64"
+    return settings.core.too_new_for(toolchain.host.cxx.version) if gcc else ()
+
+
 def core_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
     """Cache entries of the core unit."""
-    variants = settings.core.variants(toolchain.host.cxx.version)
     # By an entry and not in core.cmake, so that the units of compilers that know every option are what they were.
-    older = (
-        {} if variants == settings.core.cpu_variants else {INCLUDE: str(layout.staged / "wheel_project" / OLDER_GCC)}
-    )
+    file = str(layout.staged / "wheel_project" / OLDER_GCC)
+    older = {INCLUDE: file} if too_new_variants(settings, toolchain) else {}
     return {
         **_common_entries(settings, tree, layout, toolchain),
         **settings.core.defines,
         **older,
         "LCW_UNIT": "core",
-        "LCW_CPU_VARIANTS": ";".join(variants),
+        "LCW_CPU_VARIANTS": ";".join(cpu_variants(settings, toolchain)),
     }
 
 
@@ -64,20 +72,25 @@ def shard_entries(
         "LCW_SHARD": shard.name,
         "LCW_RANDOM_SEED": "ON" if has_random_seed(cuda) else "OFF",
         "CMAKE_CUDA_ARCHITECTURES": shard.cmake_architectures,
-        "CMAKE_CUDA_COMPILER": str(cuda.nvcc.path),
-        "CMAKE_CUDA_HOST_COMPILER": str(toolchain.host.cxx.path),
-        "CMAKE_CUDA_FLAGS": f"-Xcompiler={_prefix_map(layout)} {WITHOUT_NVTX}",
+        **platforms.of(toolchain.platform).cuda_flag_entries(layout.work_root),
+        "CMAKE_CUDA_COMPILER": cuda.nvcc.path.as_posix(),
+        "CMAKE_CUDA_HOST_COMPILER": toolchain.host.cxx.path.as_posix(),
         "CMAKE_CUDA_RUNTIME_LIBRARY": "Shared",
-        "CUDAToolkit_ROOT": str(cuda.root),
+        "CUDAToolkit_ROOT": cuda.root.as_posix(),
         **scattered,
     }
 
 
 def launcher_entries(toolchain: Toolchain, *, cuda: bool) -> dict[str, str]:
     """Entries for the compiler launcher. They are no part of a unit's key: a launcher does not change the bytes."""
-    launcher = "" if toolchain.launcher is None else str(toolchain.launcher.path)
-    languages = ("C", "CXX", "CUDA") if cuda else ("C", "CXX")
-    return {f"CMAKE_{language}_COMPILER_LAUNCHER": launcher for language in languages}
+    launcher = toolchain.launcher
+    path = "" if launcher is None else launcher.path.as_posix()
+    entries = {f"CMAKE_{language}_COMPILER_LAUNCHER": path for language in ("C", "CXX")}
+    if cuda:
+        platform = platforms.of(toolchain.platform)
+        caches = launcher is not None and platform.caches_cuda(launcher.path.stem, launcher.version)
+        entries["CMAKE_CUDA_COMPILER_LAUNCHER"] = path if caches else ""
+    return entries
 
 
 def configure_arguments(
@@ -93,7 +106,7 @@ def configure_arguments(
         str(build),
         "-G",
         "Ninja",
-        f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja.path}",
+        f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja.path.as_posix()}",
         *(f"-D{name}={value}" for name, value in sorted(entries.items())),
     )
 
@@ -105,21 +118,12 @@ def build_arguments(toolchain: Toolchain, build: Path, *, jobs: int, dry_run: bo
 
 
 def _common_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
-    prefix_map = _prefix_map(layout)
     return {
         **settings.common.defines,
-        "LCW_LLAMA_CPP": str(tree.llama_cpp),
+        **platforms.of(toolchain.platform).flag_entries(layout.work_root),
+        "LCW_LLAMA_CPP": tree.llama_cpp.as_posix(),
         "LLAMA_BUILD_COMMIT": tree.commit[:9],
         "LLAMA_BUILD_NUMBER": "0",
-        "CMAKE_C_COMPILER": str(toolchain.host.cc.path),
-        "CMAKE_CXX_COMPILER": str(toolchain.host.cxx.path),
-        "CMAKE_C_FLAGS": prefix_map,
-        "CMAKE_CXX_FLAGS": prefix_map,
-        "CMAKE_SHARED_LINKER_FLAGS": STRIP,
-        "CMAKE_MODULE_LINKER_FLAGS": STRIP,
+        "CMAKE_C_COMPILER": toolchain.host.cc.path.as_posix(),
+        "CMAKE_CXX_COMPILER": toolchain.host.cxx.path.as_posix(),
     }
-
-
-def _prefix_map(layout: Layout) -> str:
-    """``__FILE__`` in messages and assertions: ``src/llama.cpp/...``, wherever the work root is."""
-    return f"-ffile-prefix-map={layout.work_root}/="

@@ -7,11 +7,12 @@ import itertools
 import json
 import os
 import re
+import shutil
 import time
 import tomllib
 from typing import TYPE_CHECKING
 
-from build_config import cmake, compiler_cache, hermetic, jsonio, progress, runner, units
+from build_config import cmake, compiler_cache, hermetic, jsonio, platforms, progress, runner, units
 from build_config.errors import BuildError, ConfigureError, InterruptedRunError, StepResultError
 from build_config.model import BuildUnit, CacheStatistics
 
@@ -48,12 +49,32 @@ def build_units(
     if missing:
         isolation = hermetic.isolation()
         console.note(f"network of the compilers: {isolation.description}")
-        path = hermetic.tool_folder(toolchain.host, layout, os.environ, cuda=toolchain.cuda.programs)
-        environment = hermetic.environment(path, layout)
+        environment = _environment(toolchain, layout)
         with compiler_cache.session(toolchain.launcher, layout, environment) as cache:
             builder = _Builder(toolchain, layout, console, cache, isolation, jobs)
             found |= {unit.name: unit for unit in builder.build(missing)}
     return tuple(unit for spec in specs if (unit := found[spec.name]) is not None)
+
+
+def _environment(toolchain: Toolchain, layout: Layout) -> dict[str, str]:
+    """The whole environment of the compilers, and the folders that it names."""
+    if toolchain.platform == "win-amd64":
+        for folder in ("tmp", "home"):
+            (layout.work_root / folder).mkdir(parents=True, exist_ok=True)
+        toolkit = platforms.of(toolchain.platform).toolkit_variables(toolchain.cuda.root)
+        return hermetic.windows_environment(toolchain.host, toolkit, layout, os.environ)
+    path = hermetic.tool_folder(toolchain.host, layout, os.environ, cuda=toolchain.cuda.programs)
+    return hermetic.environment(path, layout)
+
+
+def gather(build: Path, names: tuple[str, ...], folders: tuple[str, ...]) -> None:
+    """Copy a unit's libraries to the first folder from the others, where CMake has put them there."""
+    target = build / folders[0]
+    for name in names:
+        for folder in folders[1:]:
+            if (build / folder / name).is_file():
+                target.mkdir(exist_ok=True)
+                shutil.copyfile(build / folder / name, target / name)
 
 
 def first_error(output: str) -> str:
@@ -121,6 +142,7 @@ class _Builder:
                 before = self._cache.statistics()
                 self._ninja(spec, estimate, bar)
                 _keep_weights(self._layout, self._folder(spec) / ".ninja_log")
+                gather(self._folder(spec), spec.expected, platforms.of(self._toolchain.platform).output_folders)
                 built.append(
                     units.keep(
                         spec,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from build_config import runner
+from build_config import platforms, runner
 from build_config.model import CacheStatistics, Program
 
 if TYPE_CHECKING:
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.layout import Layout
+    from build_config.model import PlatformName
 
 CACHE_SIZE = "20G"
+PORT = "42260"
+"""Not sccache's own 4226, where a server of another project may listen."""
 SERVER_TIMEOUT = 30.0
 """Seconds for the cache's own quick commands."""
 
@@ -112,6 +115,11 @@ def _socket(layout: Layout) -> Path:
     return layout.work_root / "sccache.sock"
 
 
+def _server(layout: Layout, platform: PlatformName) -> dict[str, str]:
+    """Where the server listens: a file in the work root; on Windows, which has no such sockets, a port of our own."""
+    return {"SCCACHE_SERVER_PORT": PORT} if platform == "win-amd64" else {"SCCACHE_SERVER_UDS": str(_socket(layout))}
+
+
 def _variables(launcher: Program | None, layout: Layout) -> dict[str, str]:
     if launcher is None:
         return {}
@@ -119,7 +127,7 @@ def _variables(launcher: Program | None, layout: Layout) -> dict[str, str]:
         return {
             "SCCACHE_DIR": str(layout.object_cache / "sccache"),
             "SCCACHE_CACHE_SIZE": CACHE_SIZE,
-            "SCCACHE_SERVER_UDS": str(_socket(layout)),
+            **_server(layout, platforms.HERE.name),
             "SCCACHE_IDLE_TIMEOUT": "600",
             # A server of a fixed configuration: nothing of the user's own sccache file enters the build.
             "SCCACHE_CONF": str(layout.object_cache / "sccache.toml"),

@@ -157,6 +157,12 @@ class VerificationError(PipelineError):
     exit_code = 28
 
 
+class HandoverError(PipelineError):
+    """A unit that another machine built is damaged, is not there, or is not the one that this build needs."""
+
+    exit_code = 29
+
+
 class InterruptedRunError(PipelineError):
     """The user stopped the run. What was finished is kept."""
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BINUTILS = ("ar", "as", "ld", "nm", "objcopy", "objdump", "ranlib", "readelf", "strip")
 SHELL = ("sh",)
 """Ninja's rules and GCC's and nvcc's drivers are written for it."""
+WINDOWS_KEPT = ("SystemRoot", "SystemDrive", "ComSpec", "ProgramData", "NUMBER_OF_PROCESSORS")
+"""What programs of Windows look for in every environment."""
 ATTEMPTS = (
     ("unshare", "--net", "--"),
     ("unshare", "--user", "--map-current-user", "--net", "--"),
@@ -95,6 +97,29 @@ def environment(path: Path, layout: Layout) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
+    }
+
+
+def windows_environment(
+    host: HostCompiler, toolkit: Mapping[str, str], layout: Layout, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """The same for Windows: the host compiler's own variables, the toolkit's, and what Windows itself needs.
+
+    ``PATH`` came with the host compiler: its programs, the Windows SDK, the folders of Windows. Nothing is created.
+    """
+    known = {name.casefold(): value for name, value in environ.items()}
+    system = {name: known[name.casefold()] for name in WINDOWS_KEPT if name.casefold() in known}
+    temporary = str(layout.work_root / "tmp")
+    return {
+        **system,
+        "PATHEXT": ".COM;.EXE;.BAT;.CMD",
+        "PROCESSOR_ARCHITECTURE": "AMD64",
+        "TEMP": temporary,
+        "TMP": temporary,
+        "USERPROFILE": str(layout.work_root / "home"),
+        "VSLANG": "1033",
+        **dict(host.environment),
+        **toolkit,
     }
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-CANONICAL_WORK_ROOT = Path("/var/tmp/llama-cuda-wheels")  # noqa: S108  # fixed on purpose; workroot.py checks its owner
+from build_config import platforms
+
+CANONICAL_WORK_ROOT = Path(platforms.HERE.work_root)
 PACKAGE = Path(__file__).resolve().parent
 
 

@@ -181,16 +181,20 @@ class CudaToolkit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCompiler:
-    """GCC's C and C++ drivers.
+    """The C and C++ drivers: two of GCC, or Microsoft's one twice.
 
     ``identity`` is a digest over the compiler proper, assembler and linker in use, ``binutils`` the version that these
-    two give themselves.
+    two give themselves. ``system`` names, with their versions, the libraries of the system that enter what is built,
+    and is empty where these are the C library of this process. ``environment`` are the variables without which the
+    compiler does not work.
     """
 
     cc: Program
     cxx: Program
     identity: str
     binutils: str
+    system: tuple[tuple[str, str], ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +207,7 @@ class Toolchain:
     ninja: Program
     launcher: Program | None
     cuobjdump: Program | None
+    platform: PlatformName = "linux-x86_64"
 
 
 # ------------------------------------------------------------------------------------------------------- units

@@ -18,6 +18,7 @@ from build_config import (
     evidence,
     fetch,
     index,
+    intoto,
     jsonio,
     lock,
     machine,
@@ -33,7 +34,8 @@ from build_config.bench import chart as bench_chart
 from build_config.bench import report as bench_report
 from build_config.bench import results as bench_results
 from build_config.errors import MeasurementError, SettingsError, ValidationError, VerificationError
-from build_config.pipeline import PLATFORM, BuildRequest, newest_wheel, provide_toolkit, runtime_files, show_validation
+from build_config.pipeline import BuildRequest, newest_wheel, show_validation
+from build_config.provision import PLATFORM, provide_toolkit, runtime_files
 from build_config.reports import BuildRecord, Severity, Verdict
 from build_config.toolchain import gcc
 from build_config.validation import simulated_device
@@ -144,6 +146,39 @@ def sign(path: Path | None, sign_key: Path, layout: Layout, console: Console) ->
     _verified(chosen, layout, console, None)
     index.attest(chosen, jsonio.read(index.record_path(chosen), BuildRecord), key)
     console.note(f"signed by the key {dsse.key_id(key.public_key())}")
+
+
+def publish(
+    folders: tuple[Path, ...], layout: Layout, console: Console, *, public_key: Path | None = None
+) -> tuple[Path, ...]:
+    """Put every wheel that lies in ``folders`` or below them into the wheelhouse, with all that lies beside it.
+
+    Returns where they are now. Raises ``SettingsError`` where there is none, and ``VerificationError`` for one that
+    does not belong to its record, or for two of one name; then none is published.
+    """
+    key = None if public_key is None else dsse.read_public_key(public_key)
+    found = sorted({path.absolute() for folder in folders for path in folder.rglob("*.whl")})
+    if not found:
+        listed = ", ".join(map(str, folders))
+        raise SettingsError(f"there is no wheel in {listed}", remedy="name the folder that the wheels were put into")
+    digests: dict[str, str] = {}
+    for path in found:
+        result = _verified(path, layout, console, key)
+        if digests.setdefault(path.name, result.sha256) != result.sha256:
+            message = f"{path.name} is there twice, with different bytes: {digests[path.name]} and {result.sha256}"
+            raise VerificationError(message, remedy="find out which build is at fault: nox -s reproduce")
+    return tuple(_published(path, layout) for path in {path.name: path for path in found}.values())
+
+
+def _published(path: Path, layout: Layout) -> Path:
+    """Into the wheelhouse with a wheel that was verified; its signature, if there is one, goes along."""
+    record = jsonio.read(index.record_path(path), BuildRecord)
+    envelope = intoto.envelope_path(path)
+    signed = envelope.read_text(encoding="utf-8") if envelope.exists() else None
+    final = index.publish(wheelfile.read(path), record, record.inspection, record.validation, layout.wheelhouse)
+    if signed is not None:
+        jsonio.write_text(intoto.envelope_path(final), signed)
+    return final
 
 
 def make_conda_package(

@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from build_config import cmake, jsonio
+from build_config import cmake, jsonio, platforms
 from build_config.errors import BuildError, StepResultError
 from build_config.model import BuildUnit, BuiltFile, CacheStatistics, Shard, SourceTree, Toolchain, UnitKey
 
@@ -53,8 +53,9 @@ def core_spec(
 ) -> UnitSpec:
     """The core unit for these inputs."""
     entries = cmake.core_entries(settings, tree, layout, toolchain)
-    libraries = ["libggml-base.so", "libggml.so", "libllama.so", "libmtmd.so"]
-    libraries += [f"libggml-cpu-{variant}.so" for variant in settings.core.variants(toolchain.host.cxx.version)]
+    platform = platforms.of(toolchain.platform)
+    variants = cmake.cpu_variants(settings, toolchain)
+    names = ["ggml-base", "ggml", "llama", "mtmd", *(f"ggml-cpu-{variant}" for variant in variants)]
     older = (layout.wheel_project / cmake.OLDER_GCC).read_bytes() if cmake.INCLUDE in entries else None
     included = {} if older is None else {cmake.OLDER_GCC: hashlib.sha256(older).hexdigest()}
     return UnitSpec(
@@ -62,7 +63,7 @@ def core_spec(
         key=make_key(_common_inputs(tree, toolchain, project_digest) | included | _entry_inputs(entries)),
         entries=entries,
         shard=None,
-        expected=tuple(sorted(libraries)),
+        expected=tuple(sorted(map(platform.library, names))),
     )
 
 
@@ -77,7 +78,7 @@ def shard_spec(
         key=make_key(_common_inputs(tree, toolchain, project_digest) | cuda | _entry_inputs(entries)),
         entries=entries,
         shard=shard,
-        expected=(f"libggml-cuda-{shard.name}.so",),
+        expected=(platforms.of(toolchain.platform).library(f"ggml-cuda-{shard.name}"),),
     )
 
 
@@ -93,7 +94,7 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
     folder = _folder(spec, layout)
     try:
         stored = jsonio.read(folder / "unit.json", StoredUnit)
-        files = tuple(_describe(folder / "lib" / name) for name in spec.expected)
+        files = tuple(describe(folder / "lib" / name) for name in spec.expected)
     except (StepResultError, OSError):
         return None
     if stored.key != spec.key or stored.files != files:
@@ -120,11 +121,13 @@ def keep(
     compiled: int,
     seconds: float,
     cache: CacheStatistics,
+    declared: tuple[BuiltFile, ...] | None = None,
 ) -> BuildUnit:
     """Put a finished unit into the store, whole or not at all.
 
-    ``built`` is the folder with the unit's libraries, ``network`` says what its compilers had of one. Raises
-    ``BuildError`` when a library is missing.
+    ``built`` is the folder with the unit's libraries, ``network`` says what its compilers had of one. ``declared`` is
+    what the files have to be, where that is known. Raises ``BuildError`` when a library is missing and
+    ``StepResultError`` when one is not as declared.
     """
     missing = [name for name in spec.expected if not (built / name).is_file()]
     if missing:
@@ -138,7 +141,10 @@ def keep(
     for name in spec.expected:
         shutil.copyfile(built / name, library_folder / name)
         (library_folder / name).chmod(0o644)
-    files = tuple(_describe(library_folder / name) for name in spec.expected)
+    files = tuple(describe(library_folder / name) for name in spec.expected)
+    if declared is not None and files != declared:
+        shutil.rmtree(temporary)
+        raise StepResultError(f"the files of unit {spec.name} are not those that it was declared with")
     stored = StoredUnit(name=spec.name, key=spec.key, files=files, shard=spec.shard, network=network)
     jsonio.write(temporary / "unit.json", stored)
     temporary.rename(folder)
@@ -171,7 +177,8 @@ def _folder(spec: UnitSpec, layout: Layout) -> Path:
     return layout.store / spec.name / spec.key.digest[:32]
 
 
-def _describe(path: Path) -> BuiltFile:
+def describe(path: Path) -> BuiltFile:
+    """A file's name, digest and size. Raises ``OSError`` where it cannot be read."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return BuiltFile(name=path.name, sha256=digest, size=path.stat().st_size)
@@ -185,7 +192,7 @@ def _common_inputs(tree: SourceTree, toolchain: Toolchain, project_digest: str) 
         "host compiler": toolchain.host.identity,
         "host compiler version": toolchain.host.cxx.version,
         "binutils": toolchain.host.binutils,
-        "glibc": os.confstr("CS_GNU_LIBC_VERSION") or "unknown",
+        **(dict(toolchain.host.system) or {"glibc": os.confstr("CS_GNU_LIBC_VERSION") or "unknown"}),
         "cmake": toolchain.cmake.version,
         "ninja": toolchain.ninja.version,
     }

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from build_config import (
+    handover,
     lock,
     machine,
     pipeline,
+    provision,
     workroot,
 )
 from build_config import reproduce as reproduce_step
@@ -42,6 +44,10 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter an option
     copy_to: Annotated[
         Path | None, typer.Option(help="A folder that gets a copy of the wheel, too.", file_okay=False)
     ] = None,
+    units: Annotated[
+        Path | None, typer.Option(help="A folder with units that other machines built (units --export).", exists=True)
+    ] = None,
+    require_units: Annotated[bool, typer.Option("--require-units", help="Compile nothing; fail without them.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Build, inspect, validate and publish a CUDA wheel."""
@@ -55,6 +61,8 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter an option
         jobs=jobs,
         require_gpu=require_gpu,
         sign_key=sign_key,
+        units=units,
+        require_units=require_units,
     )
     published = pipeline.build(request, layout, console)
     if copy_to is not None:
@@ -86,6 +94,9 @@ def build_units(
     only: Annotated[list[str] | None, typer.Option(help="core, sm89, ...; default: all of the build.")] = None,
     launcher: Annotated[Launcher, typer.Option(help="Object cache in front of the compilers.")] = Launcher.AUTO,
     jobs: Annotated[int | None, typer.Option(min=1, help="Compilers at once.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="A folder that gets a copy of each unit, for build --units.", file_okay=False)
+    ] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Build units into the store, and no wheel."""
@@ -96,6 +107,8 @@ def build_units(
     pipeline.check_request(request, here, layout)
     with workroot.claim(layout, purpose=f"units --arch {arch}", console=console):
         compiled = pipeline.compile_units(request, here, layout, console, only=tuple(only or ()))
+        if export is not None:
+            handover.give(compiled.units, export)
     for unit in compiled.units:
         for file in unit.files:
             console.note(f"{file.sha256}  {file.name}")
@@ -146,7 +159,7 @@ def vendor(work_root: WorkRoot = CANONICAL_WORK_ROOT) -> None:
     console = Console()
     layout = layout_of(work_root)
     with workroot.claim(layout, purpose="vendor", console=console):
-        pipeline.vendor(layout, console)
+        provision.vendor(layout, console)
     console.note("vendor/llama.cpp and vendor/llama-cpp-python are the locked sources")
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from build_config import platforms
 from build_config.model import Toolchain
-from build_config.toolchain import gcc, programs
+from build_config.toolchain import gcc, msvc, programs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from build_config.layout import Layout
-    from build_config.model import CudaToolkit
+    from build_config.model import CudaToolkit, HostCompiler
 
 
 def assemble(
@@ -24,9 +25,17 @@ def assemble(
     """
     return Toolchain(
         cuda=cuda,
-        host=gcc.find(cuda.root, environ),
+        host=find_host(cuda, environ),
         cmake=programs.find_cmake(),
         ninja=programs.find_ninja(),
         launcher=programs.find_launcher(launcher, environ, layout),
         cuobjdump=programs.find_cuobjdump(cuda.root, cuda.programs),
+        platform=platforms.HERE.name,
     )
+
+
+def find_host(cuda: CudaToolkit | None, environ: Mapping[str, str]) -> HostCompiler:
+    """The host compiler of this platform that goes with a toolkit, or any without one. Raises as ``assemble`` does."""
+    if platforms.HERE.name == "win-amd64":
+        return msvc.find(msvc.supported(cuda.root) if cuda else None, environ)
+    return gcc.find(cuda.root if cuda else None, environ)

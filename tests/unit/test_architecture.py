@@ -23,6 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"build_backend"}),  # as well: it runs before the locked environment is there, and makes it
     frozenset({"model", "errors"}),
     frozenset({"reports"}),
+    frozenset({"platforms"}),
     frozenset({"layout", "runner", "console", "jsonio"}),
     frozenset(
         {
@@ -53,9 +54,11 @@ LAYERS: tuple[frozenset[str], ...] = (
             "compilation",
             "conda",
             "difference",
+            "handover",
             "index",
             "inspection",
             "lock",
+            "matrix",
             "provenance",
             "repair",
             "reproduction",
@@ -68,7 +71,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "wheel",
         }
     ),
-    frozenset({"choosing", "evidence"}),
+    frozenset({"choosing", "evidence", "provision"}),
     frozenset({"doctor", "pipeline"}),
     frozenset({"reproduce", "trials"}),
     frozenset({"commands"}),

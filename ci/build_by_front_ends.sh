@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Builds the wheel as pip and build do, in a fresh clone, and holds it against that of the wheelhouse: one SHA-256.
+#   ci/build_by_front_ends.sh [ARCH]
+# Needs a finished `nox -s build_cuda_wheel -- --arch ARCH` here. Its units are taken from the store; the wheel is packed anew
+# for each front end.
+set -euo pipefail
+
+arch=${1:-auto}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+store=${WORK_ROOT:-/var/tmp/llama-cuda-wheels}/store
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+git clone --quiet --no-hardlinks "$root" "$scratch/clone"
+python3 -m venv "$scratch/environment"
+python=$scratch/environment/bin/python
+"$python" -m pip install --quiet --disable-pip-version-check build
+cd "$scratch/clone"
+for front_end in pip build; do
+  rm -rf "$store/wheel"
+  echo "== $front_end"
+  case $front_end in
+    pip) "$python" -m pip wheel --disable-pip-version-check --no-deps -C "arch=$arch" -w "$scratch/pip" . ;;
+    build) "$python" -m build --wheel -C "arch=$arch" -o "$scratch/build" ;;
+  esac
+done
+name=$(cd "$scratch/pip" && echo *.whl)
+digests=$(sha256sum "$scratch/pip/$name" "$scratch/build/$name" "$root/wheelhouse/$name" | tee /dev/stderr | cut -d ' ' -f 1 | sort -u)
+[ "$(wc -l <<<"$digests")" = 1 ] || { echo "these are not the same wheel" >&2; exit 1; }
+echo "pip, build and nox give the same wheel"
