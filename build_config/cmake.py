@@ -32,25 +32,29 @@ def has_random_seed(cuda: CudaToolkit) -> bool:
 
 
 def cpu_variants(settings: Settings, toolchain: Toolchain) -> tuple[str, ...]:
-    """The CPU variants that this platform's compiler can build."""
-    possible = platforms.of(toolchain.platform).cpu_variants(settings.core.cpu_variants)
-    if toolchain.platform == "win-amd64":
-        return possible
-    return tuple(name for name in settings.core.variants(toolchain.host.cxx.version) if name in possible)
+    """Those that this toolchain builds."""
+    too_new = too_new_variants(settings, toolchain)
+    wanted = platforms.of(toolchain.platform).cpu_variants(settings.core.cpu_variants)
+    return tuple(variant for variant in wanted if variant not in too_new)
+
+
+def too_new_variants(settings: Settings, toolchain: Toolchain) -> tuple[str, ...]:
+    """CPU variants with instructions that this GCC does not know."""
+    gcc = toolchain.platform == "linux-x86_64"
+    return settings.core.too_new_for(toolchain.host.cxx.version) if gcc else ()
 
 
 def core_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
     """Cache entries of the core unit."""
-    variants = cpu_variants(settings, toolchain)
     # By an entry and not in core.cmake, so that the units of compilers that know every option are what they were.
-    complete = set(variants) == set(platforms.of(toolchain.platform).cpu_variants(settings.core.cpu_variants))
-    older = {} if complete else {INCLUDE: str(layout.staged / "wheel_project" / OLDER_GCC)}
+    file = str(layout.staged / "wheel_project" / OLDER_GCC)
+    older = {INCLUDE: file} if too_new_variants(settings, toolchain) else {}
     return {
         **_common_entries(settings, tree, layout, toolchain),
         **settings.core.defines,
         **older,
         "LCW_UNIT": "core",
-        "LCW_CPU_VARIANTS": ";".join(variants),
+        "LCW_CPU_VARIANTS": ";".join(cpu_variants(settings, toolchain)),
     }
 
 

@@ -26,7 +26,6 @@ from build_config import (
     jsonio,
     lock,
     machine,
-    platforms,
     provenance,
     provision,
     repair,
@@ -199,11 +198,9 @@ def compile_units(
     selection = archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
     if selection.notice:
         console.warn(selection.notice)
-    if left_out := set(config.core.cpu_variants) - set(cmake.cpu_variants(config, chain)):
-        compiler = f"{platforms.of(chain.platform).compiler} {chain.host.cxx.version}"
-        console.warn(
-            f"{compiler} cannot compile for all processors: without the variants {', '.join(sorted(left_out))}"
-        )
+    if too_new := cmake.too_new_variants(config, chain):
+        names = ", ".join(too_new)
+        console.warn(f"GCC {chain.host.cxx.version} cannot compile for all processors: without the variants {names}")
     with console.step("build", f"Building for {', '.join(shard.name for shard in selection.shards)}"):
         compiled_digest, project_digest = stage_wheel_project(layout)
         specs = (

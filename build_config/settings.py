@@ -21,10 +21,10 @@ class CoreSettings:
     oldest_gcc: dict[str, int]
     defines: dict[str, str]
 
-    def variants(self, gcc: str) -> tuple[str, ...]:
-        """Those that a GCC can compile, ``gcc`` being its version (``12.2.0``)."""
+    def too_new_for(self, gcc: str) -> tuple[str, ...]:
+        """Variants that a GCC cannot compile, ``gcc`` being its version (``12.2.0``)."""
         major = int(gcc.partition(".")[0])
-        return tuple(name for name in self.cpu_variants if major >= self.oldest_gcc.get(name, 0))
+        return tuple(name for name in self.cpu_variants if major < self.oldest_gcc.get(name, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
