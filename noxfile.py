@@ -7,6 +7,7 @@ status 1 whatever the step's own exit code was; nox's line "failed with exit cod
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -92,6 +93,18 @@ def sign(session: nox.Session) -> None:
 def conda(session: nox.Session) -> None:
     """Make a conda package of a published wheel, in the channel wheelhouse/conda."""
     step(session, "conda", requirements="conda.txt")
+
+
+@nox.session
+def cibuildwheel(session: nox.Session) -> None:
+    """Build what is committed by cibuildwheel, in a container on Linux; its options behind `--`."""
+    install(session, "cibuildwheel.txt")
+    # A clone: cibuildwheel copies the whole folder into the container, and these environments are gigabytes.
+    output, project = Path("wheelhouse").resolve(), Path(session.create_tmp(), "project")
+    shutil.rmtree(project, ignore_errors=True)
+    session.run("git", "clone", "--quiet", ".", str(project), external=True)
+    session.chdir(project)
+    session.run("cibuildwheel", "--output-dir", str(output / "cibuildwheel"), *session.posargs)
 
 
 @nox.session

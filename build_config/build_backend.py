@@ -30,8 +30,6 @@ LOCK = CHECKOUT / "build_config" / "data" / "locks" / "requirements.txt"
 ENVIRONMENT = CHECKOUT / ".build-environment"
 STAMP = "installed-lock"
 OF_THE_FRONT_END = (
-    "_PYPROJECT_HOOKS_BACKEND_PATH",
-    "_PYPROJECT_HOOKS_BUILD_BACKEND",
     "PIP_BUILD_TRACKER",
     "PIP_CONSTRAINT",
     "PIP_TARGET",
@@ -41,6 +39,8 @@ OF_THE_FRONT_END = (
 )
 """Variables by which a front end reaches its environment and its backend, and we would reach ours: the wheel is made by
 a front end and a backend of its own, scikit-build-core."""
+OF_ITS_HOOKS = ("_PYPROJECT_HOOKS_", "PEP517_")
+"""How the names of such variables begin in pyproject-hooks, which every front end uses, today and before."""
 SECONDS_TO_STOP = 2.0
 """What the step may take to stop its compilers after Ctrl-C."""
 
@@ -83,7 +83,11 @@ def options(config_settings: Settings) -> list[str]:
 
 def without_front_end(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a step: the user's own, as under nox."""
-    return {name: value for name, value in environ.items() if name not in OF_THE_FRONT_END}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in OF_THE_FRONT_END and not name.startswith(OF_ITS_HOOKS)
+    }
 
 
 def _environment() -> Path:
@@ -91,12 +95,13 @@ def _environment() -> Path:
     if sys.version_info[:2] < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
         sys.exit(f"Python {oldest} or later is needed, this is {sys.version.split()[0]}: build with a newer one")
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    # Named after the interpreter too: a checkout that is copied into a container brings the environment of another one.
+    digest = hashlib.sha256(LOCK.read_bytes() + os.fsencode(sys.base_prefix)).hexdigest()
     folder = ENVIRONMENT / f"{sys.implementation.cache_tag}-{digest[:12]}"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / STAMP
     if not stamp.is_file():
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # half made; one of an older lock may be in use
         _run(sys.executable, "-m", "venv", str(folder))
         locked = ("--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile", "-r", str(LOCK))
         _run(str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *locked)

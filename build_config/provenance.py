@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from build_config import cmake, jsonio, redaction
+from build_config import cmake, jsonio, platforms, redaction
 from build_config.reports import BuildRecord, Material
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def materials(
         ),
     )
     compiler = Material(
-        name=f"GCC {toolchain.host.cxx.version}",
+        name=f"{platforms.of(toolchain.platform).compiler} {toolchain.host.cxx.version}",
         uri=None,
         digests=(),
         annotations=(("identity", (toolchain.host.identity,)),),

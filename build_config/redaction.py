@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import Any
 
 from build_config.layout import CANONICAL_WORK_ROOT
@@ -29,5 +30,4 @@ def without_paths(data: Any) -> Any:
 
 
 def _replacement(match: re.Match[str]) -> str:
-    root = CANONICAL_WORK_ROOT.as_posix()
-    return match[0] if match[0] == root or match[0].startswith(f"{root}/") else "<path>"
+    return match[0] if PurePath(match[0]).is_relative_to(CANONICAL_WORK_ROOT) else "<path>"

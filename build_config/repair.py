@@ -13,18 +13,27 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config import jsonio, runner, wheelfile
+from build_config import jsonio, platforms, runner, wheelfile
 from build_config.errors import CommandError, PackagingError, SettingsError, StepResultError
 from build_config.model import LibraryPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from build_config.layout import Layout
-    from build_config.model import Wheel
+    from build_config.model import PlatformName, Wheel
+
+POLICIES: dict[PlatformName, str] = {
+    "linux-x86_64": "library_policy.toml",
+    "win-amd64": "library_policy-win-amd64.toml",
+}
+EPOCH = "315532800"
+"""1980-01-01: with a fixed time delvewheel writes nothing of the machine into the wheel either."""
 
 
-def load_policy(layout: Layout) -> LibraryPolicy:
-    """Read ``library_policy.toml``. An unknown or missing key raises ``SettingsError``."""
-    path = layout.data / "library_policy.toml"
+def load_policy(layout: Layout, platform: PlatformName = platforms.HERE.name) -> LibraryPolicy:
+    """Read the policy of a platform. An unknown or missing key raises ``SettingsError``."""
+    path = layout.data / POLICIES[platform]
     try:
         return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), LibraryPolicy)
     except (OSError, ValueError, StepResultError) as error:
@@ -59,6 +68,58 @@ def repair(wheel: Wheel, out: Path, *, policy: LibraryPolicy, log: Path) -> Whee
                 log=log,
             )
         return wheelfile.write_normalised(repaired[0], out / repaired[0].name)
+
+
+def repair_windows(wheel: Wheel, out: Path, *, policy: LibraryPolicy, folders: tuple[Path, ...], log: Path) -> Wheel:
+    """Take in, on Windows, the DLLs of Visual C++ that must come along from ``folders``, under names of their own.
+
+    ``wheel`` has a ``win_amd64`` tag and stays as it is; the result, of the same name, goes into ``out``. The same
+    wheel gives the same bytes. Raises ``PackagingError``.
+    """
+    log.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="repair-") as temporary:
+        argv = windows_arguments(wheel.path, Path(temporary), policy, folders, os.pathsep)
+        try:
+            runner.run(runner.Command(argv=argv, changes=windows_environment(), log=log))
+        except CommandError as error:
+            raise PackagingError(
+                f"delvewheel could not repair {wheel.path.name}: {error.message}",
+                remedy=f"a DLL that was not found must be installed, or listed in {POLICIES['win-amd64']} if it is to "
+                "stay outside",
+                log=log,
+            ) from error
+        repaired = Path(temporary) / wheel.path.name
+        if not repaired.is_file():
+            raise PackagingError(f"delvewheel made no {wheel.path.name}", log=log)
+        return wheelfile.write_normalised(repaired, out / repaired.name)
+
+
+def windows_arguments(
+    wheel: Path, folder: Path, policy: LibraryPolicy, folders: tuple[Path, ...], separator: str
+) -> tuple[str, ...]:
+    """The call of delvewheel that writes the repaired wheel into ``folder``; lists are joined by ``separator``.
+
+    Our libraries are no extension modules and lie in the wheel already: they are examined, not copied.
+    """
+    found = (f"--add-path={separator.join(map(str, folders))}",) if folders else ()
+    return (
+        sys.executable,
+        "-m",
+        "delvewheel",
+        "repair",
+        "--analyze-existing",
+        "--ignore-existing",
+        "--with-mangle",
+        f"--exclude={separator.join(library.soname for library in policy.external)}",
+        *found,
+        f"--wheel-dir={folder}",
+        str(wheel),
+    )
+
+
+def windows_environment() -> Mapping[str, str | None]:
+    """What delvewheel's environment must differ in."""
+    return {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": EPOCH}
 
 
 def arguments(wheel: Path, folder: Path, policy: LibraryPolicy) -> tuple[str, ...]:

@@ -10,7 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config import cmake, difference, jsonio, lock, machine, pipeline, redaction, reproduction, workroot
+from build_config import (
+    cmake,
+    difference,
+    jsonio,
+    lock,
+    machine,
+    pipeline,
+    provision,
+    redaction,
+    reproduction,
+    workroot,
+)
 from build_config.errors import ReproductionError
 from build_config.model import BuildUnit, Program
 from build_config.pipeline import BuildRequest, LauncherChoice
@@ -85,9 +96,9 @@ def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tu
 
 def _require_seed(request: ReproduceRequest, layout: Layout) -> None:
     """Raise ``ReproductionError`` before anything is built where the bytes cannot be the same."""
-    if request.record is not None or set(request.units) == {"core"} or pipeline.is_locked(request.build.cuda, layout):
+    if request.record is not None or set(request.units) == {"core"} or provision.is_locked(request.build.cuda, layout):
         return
-    toolkit = pipeline.installed_toolkit(request.build.cuda, layout)
+    toolkit = provision.installed_toolkit(request.build.cuda, layout)
     if not cmake.has_random_seed(toolkit):
         raise ReproductionError(
             f"CUDA {toolkit.version}: {cmake.NO_RANDOM_SEED}", remedy="--units core compares what has no device code"

@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreSettings:
-    """The core unit: which CPU variants, and CMake cache entries."""
+    """The core unit: which CPU variants, the major version of GCC that a variant needs, and CMake cache entries."""
 
     cpu_variants: tuple[str, ...]
+    oldest_gcc: dict[str, int]
     defines: dict[str, str]
+
+    def too_new_for(self, gcc: str) -> tuple[str, ...]:
+        """Variants that a GCC cannot compile, ``gcc`` being its version (``12.2.0``)."""
+        major = int(gcc.partition(".")[0])
+        return tuple(name for name in self.cpu_variants if major < self.oldest_gcc.get(name, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,8 @@ from build_config.bench import chart as bench_chart
 from build_config.bench import report as bench_report
 from build_config.bench import results as bench_results
 from build_config.errors import MeasurementError, SettingsError, ValidationError, VerificationError
-from build_config.pipeline import PLATFORM, BuildRequest, newest_wheel, provide_toolkit, runtime_files, show_validation
+from build_config.pipeline import BuildRequest, newest_wheel, show_validation
+from build_config.provision import PLATFORM, provide_toolkit, runtime_files
 from build_config.reports import BuildRecord, Severity, Verdict
 from build_config.toolchain import gcc
 from build_config.validation import simulated_device

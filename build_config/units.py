@@ -54,11 +54,13 @@ def core_spec(
     """The core unit for these inputs."""
     entries = cmake.core_entries(settings, tree, layout, toolchain)
     platform = platforms.of(toolchain.platform)
-    variants = platform.cpu_variants(settings.core.cpu_variants)
+    variants = cmake.cpu_variants(settings, toolchain)
     names = ["ggml-base", "ggml", "llama", "mtmd", *(f"ggml-cpu-{variant}" for variant in variants)]
+    older = (layout.wheel_project / cmake.OLDER_GCC).read_bytes() if cmake.INCLUDE in entries else None
+    included = {} if older is None else {cmake.OLDER_GCC: hashlib.sha256(older).hexdigest()}
     return UnitSpec(
         name="core",
-        key=make_key(_common_inputs(tree, toolchain, project_digest) | _entry_inputs(entries)),
+        key=make_key(_common_inputs(tree, toolchain, project_digest) | included | _entry_inputs(entries)),
         entries=entries,
         shard=None,
         expected=tuple(sorted(map(platform.library, names))),

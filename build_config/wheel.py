@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 from packaging.version import Version
 
-from build_config import runner, wheelfile
+from build_config import platforms, runner, wheelfile
 from build_config.errors import CommandError, PackagingError
 from build_config.model import ArchSelection, BuildUnit, CudaToolkit, Shard, SourceTree, Toolchain, Wheel
 
@@ -24,16 +24,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.layout import Layout
+    from build_config.platforms import Platform
 
 LAST_SUFFIXED_MAJOR = 12
 """NVIDIA's wheels carry the major release in their names (``nvidia-cublas-cu12``) up to this one."""
 CUBLAS_RELEASES = {"11.8": "11.11"}
 """cuBLAS's own release where it is not that of the toolkit: from CUDA 12.0 on it is."""
-SONAME_VERSIONS = {("cudart", 11): "11.0"}
-"""What stands behind ``.so.`` where that is not the major release."""
 DISTRIBUTION = "llama-cpp-python"
-OWN_MODULES = ("_cuda_loader.py", "_conda_libraries.py")
-FIRST_LINE = "from . import _conda_libraries  # noqa: F401  (added by the CUDA wheel build)\n"
+OWN_MODULES = {
+    "linux-x86_64": ("_cuda_loader.py", "_conda_libraries.py"),
+    "win-amd64": ("_cuda_loader.py", "_vendored_dlls.py"),
+}
+FIRST_LINES = {
+    "linux-x86_64": "from . import _conda_libraries  # noqa: F401  (added by the CUDA wheel build)\n",
+    "win-amd64": "from . import _vendored_dlls  # noqa: F401  (added by the CUDA wheel build)\n",
+}
+"""What must be loaded before upstream's package loads its libraries."""
 LOADER_LINE = "\nfrom ._cuda_loader import CudaStatus, cuda_status  # noqa: E402  (added by the CUDA wheel build)\n"
 EPOCH = "315532800"
 """1980-01-01, the earliest time that a zip file can hold."""
@@ -106,7 +112,7 @@ def assemble(
     project = layout.work_root / "assembly"
     shutil.rmtree(project, ignore_errors=True)
     output = project / "dist"
-    write_project(project, wheel_plan, tree, layout)
+    write_project(project, wheel_plan, tree, layout, platforms.of(toolchain.platform))
     folders = ";".join(str(unit.folder) for unit in units)
     log = layout.logs / "assemble.log"
     log.unlink(missing_ok=True)
@@ -143,16 +149,22 @@ def assemble(
     return wheelfile.read(wheels[0])
 
 
-def write_project(project: Path, wheel_plan: WheelPlan, tree: SourceTree, layout: Layout) -> None:
+def write_project(
+    project: Path,
+    wheel_plan: WheelPlan,
+    tree: SourceTree,
+    layout: Layout,
+    platform: Platform = platforms.HERE,
+) -> None:
     """Write the project that becomes the wheel; ``project`` must not exist."""
     package = project / "llama_cpp"
     shutil.copytree(tree.bindings / "llama_cpp", package, ignore=shutil.ignore_patterns("__pycache__", "lib"))
-    for name in OWN_MODULES:
-        shutil.copyfile(layout.wheel_project / "python" / name, package / name)
     init = package / "__init__.py"
+    for name in OWN_MODULES[platform.name]:
+        shutil.copyfile(layout.wheel_project / "python" / name, package / name)
     upstream_init = init.read_text(encoding="utf-8").rstrip("\n")
-    init.write_text(f"{FIRST_LINE}{upstream_init}\n{LOADER_LINE}", encoding="utf-8")
-    (package / "_cuda_build.json").write_text(build_facts(wheel_plan), encoding="utf-8")
+    init.write_text(f"{FIRST_LINES[platform.name]}{upstream_init}\n{LOADER_LINE}", encoding="utf-8")
+    (package / "_cuda_build.json").write_text(build_facts(wheel_plan, platform), encoding="utf-8")
 
     licences = project / "licenses"
     licences.mkdir()
@@ -194,23 +206,22 @@ def project_metadata(upstream: dict[str, Any], wheel_plan: WheelPlan) -> dict[st
     }
 
 
-def build_facts(wheel_plan: WheelPlan) -> str:
+def build_facts(wheel_plan: WheelPlan, platform: Platform = platforms.HERE) -> str:
     """What the loader inside the wheel must know of its own build, as JSON."""
 
     def describe(shard: Shard) -> dict[str, Any]:
         return {
             "name": shard.name,
-            "file": f"libggml-cuda-{shard.name}.so",
+            "file": platform.library(f"ggml-cuda-{shard.name}"),
             "archs": [str(arch) for arch in shard.archs],
         }
 
-    major = int(wheel_plan.cuda.split(".")[0])
     facts = {
         "version": str(wheel_plan.version),
         "cuda": wheel_plan.cuda,
         "oldest_driver": wheel_plan.oldest_driver,
         "shards": [describe(shard) for shard in wheel_plan.selection.shards],
-        "libraries": [f"lib{name}.so.{SONAME_VERSIONS.get((name, major), major)}" for name in ("cudart", "cublas")],
+        "libraries": list(platform.cuda_libraries(wheel_plan.cuda)),
         "build_command": f"nox -s build_cuda_wheel -- {wheel_plan.cuda_option}--arch {{arch}}",
     }
     return json.dumps(facts, indent=2) + "\n"

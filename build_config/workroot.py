@@ -11,6 +11,7 @@ import getpass
 import os
 import shutil
 import stat
+import tempfile
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING
 
 import filelock
 
-from build_config import jsonio
-from build_config.errors import DiskFullError, InterruptedRunError, StepResultError, WorkRootError
+from build_config import jsonio, platforms, runner
+from build_config.errors import CommandError, DiskFullError, InterruptedRunError, StepResultError, WorkRootError
+from build_config.platforms import access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +38,7 @@ REPORT_INTERVAL = 30.0
 
 POLL_INTERVAL = 0.2
 ROOT_USER = 0
+ICACLS_SECONDS = 60.0
 USERS_MAPPED = Path("/proc/self/uid_map")
 USER_OVERFLOW = Path("/proc/sys/kernel/overflowuid")
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -85,9 +88,27 @@ def check(root: Path) -> None:
     What does not exist yet is not an objection. A sticky folder that everybody may write to (``/var/tmp``) is fine
     above the root: nobody can rename or remove what belongs to another.
     """
+    if platforms.HERE.name == "win-amd64":
+        _check_windows(root)
+        return
     for folder in reversed(root.parents):
         _check_folder(folder, owners={os.getuid(), _root_user()}, is_root=False)
     _check_folder(root, owners={os.getuid()}, is_root=True)
+
+
+def restriction(root: Path, sid: str) -> tuple[str, ...]:
+    """The call that leaves a folder of Windows to this user, the administrators and the system."""
+    grants = (f"*{who}:(OI)(CI)F" for who in (sid, "S-1-5-18", "S-1-5-32-544"))
+    return ("icacls", str(root), "/inheritance:r", "/grant:r", *grants)
+
+
+def judge_windows(root: Path, descriptor: str, sid: str) -> None:
+    """Raise ``WorkRootError`` when a folder of Windows can be changed by anybody else than ``restriction`` leaves."""
+    others = access.strangers(descriptor, sid)
+    if others:
+        command = " ".join(restriction(root, sid))
+        message = f"{root} can be written to by others ({', '.join(sorted(others))} in {descriptor})"
+        raise WorkRootError(message, remedy=f"{command}, once you know that what is in it is yours")
 
 
 def free_bytes(path: Path) -> int:
@@ -111,6 +132,8 @@ def _create(root: Path) -> None:
     try:
         root.mkdir()
         root.chmod(0o755)  # whatever the umask: other users may look, nobody else may write
+        if platforms.HERE.name == "win-amd64":  # where a new folder is everybody's, as C:\\ gives it on
+            runner.run(runner.Command(argv=restriction(root, _sid())), timeout=ICACLS_SECONDS)
     except FileExistsError:
         return
     except OSError as error:
@@ -153,6 +176,37 @@ def _check_folder(folder: Path, *, owners: set[int], is_root: bool) -> None:
         message = f"{folder} can be written to by others (mode {stat.S_IMODE(found.st_mode):o})"
         remedy = f"chmod go-w {folder}, once you know that what is in it is yours" if is_root else f"chmod +t {folder}"
         raise WorkRootError(message, remedy=remedy)
+
+
+def _check_windows(root: Path) -> None:
+    r"""The same question on Windows: no junction, and an access list that names nobody else.
+
+    Folders above are not examined: anybody can put something into ``C:\\``, and nobody can rename what is there.
+    """
+    try:
+        found = root.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise WorkRootError(f"{root} cannot be examined: {error.strerror}", remedy=f"make {root} yours") from error
+    if getattr(found, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT:
+        message = f"{root} is a link or a junction, and the same wheel needs the same real path"
+        raise WorkRootError(message, remedy=f"remove the link: rmdir {root}")
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "access"
+        try:
+            runner.run(runner.Command(argv=("icacls", str(root), "/save", str(saved))), timeout=ICACLS_SECONDS)
+        except CommandError as error:
+            raise WorkRootError(f"who may change {root} cannot be told: {error.message}") from error
+        judge_windows(root, access.parse_saved(saved.read_bytes()), _sid())
+
+
+def _sid() -> str:
+    """This user, as Windows' access lists name it."""
+    sid = access.parse_whoami(runner.capture("whoami", "/user", "/fo", "csv", "/nh").output)
+    if sid is None:
+        raise WorkRootError("whoami does not tell who you are", remedy="run the build as an ordinary user")
+    return sid
 
 
 def _owner(folder: Path, uid: int) -> str:

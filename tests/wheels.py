@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from build_config.model import Wheel
+    from build_config.model import PlatformName, Wheel
 
 VERSION = Version("0.3.36+cu130.sm89")
 DIST_INFO = f"llama_cpp_python-{VERSION}.dist-info"
@@ -30,8 +30,8 @@ def wheel_name(platform: str = "manylinux_2_17_x86_64") -> str:
     return f"llama_cpp_python-{VERSION}-py3-none-{platform}.whl"
 
 
-def policy() -> LibraryPolicy:
-    return repair.load_policy(Layout(checkout=PACKAGE.parent, work_root=PACKAGE / "none"))
+def policy(platform: PlatformName = "linux-x86_64") -> LibraryPolicy:
+    return repair.load_policy(Layout(checkout=PACKAGE.parent, work_root=PACKAGE / "none"), platform)
 
 
 def declaration(*shards: Shard, max_size: int | None = 35_000_000) -> WheelDeclaration:

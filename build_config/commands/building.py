@@ -13,6 +13,7 @@ from build_config import (
     lock,
     machine,
     pipeline,
+    provision,
     workroot,
 )
 from build_config import reproduce as reproduce_step
@@ -158,7 +159,7 @@ def vendor(work_root: WorkRoot = CANONICAL_WORK_ROOT) -> None:
     console = Console()
     layout = layout_of(work_root)
     with workroot.claim(layout, purpose="vendor", console=console):
-        pipeline.vendor(layout, console)
+        provision.vendor(layout, console)
     console.note("vendor/llama.cpp and vendor/llama-cpp-python are the locked sources")
 
 

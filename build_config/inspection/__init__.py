@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config.inspection import archive, bom, cubins, instructions, libraries
+from build_config.inspection import archive, bom, cubins, dlls, instructions, libraries
 from build_config.inspection.subject import NotRunError, Subject, error, read_libraries, read_members
 from build_config.reports import InspectionReport
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from build_config.model import LibraryPolicy, Program, Wheel, WheelDeclaration
     from build_config.reports import Finding
 
-CHECKS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
+OF_THE_ARCHIVE: dict[str, Callable[[Subject], Iterable[Finding]]] = {
     "record": archive.check_record,
     "metadata": archive.check_metadata,
     "tags": archive.check_tags,
@@ -28,6 +28,9 @@ CHECKS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
     "unwanted-files": archive.check_unwanted,
     "size": archive.check_size,
     "build-paths": archive.check_build_paths,
+}
+CHECKS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
+    **OF_THE_ARCHIVE,
     "libraries-present": libraries.check_present,
     "single-copies": libraries.check_copies,
     "bundled": libraries.check_bundled,
@@ -38,6 +41,18 @@ CHECKS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
     "device-code": cubins.check_device_code,
     "instructions": instructions.check_instructions,
 }
+CHECKS_OF_WINDOWS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
+    **OF_THE_ARCHIVE,
+    "windows-tag": dlls.check_tag,
+    "libraries-present": dlls.check_present,
+    "single-copies": dlls.check_copies,
+    "bundled": dlls.check_bundled,
+    "needed-libraries": dlls.check_needed,
+    "backend-exports": dlls.check_backends,
+    "reproducible": dlls.check_reproducible,
+    "device-code": cubins.check_device_code,
+}
+"""Which instructions a DLL holds is not read yet: binutils' objdump is not there to do it."""
 
 
 def inspect(
@@ -55,7 +70,10 @@ def inspect(
     that is in the wheel.
     """
     contents, findings = read_members(wheel.path)
+    windows = any(tag.endswith("-win_amd64") for tag in wheel.tags)
     elf_files, unreadable = read_libraries(contents)
+    findings += unreadable
+    dll_files, unreadable = dlls.read_dlls(contents) if windows else ({}, [])
     findings += unreadable
     ran = ["archive"]
     workdir.mkdir(parents=True, exist_ok=True)
@@ -69,8 +87,9 @@ def inspect(
             cuobjdump=cuobjdump,
             objdump=objdump,
             folder=Path(folder),
+            dlls=dll_files,
         )
-        for name, check in CHECKS.items():
+        for name, check in (CHECKS_OF_WINDOWS if windows else CHECKS).items():
             try:
                 findings.extend(check(subject))  # keeps what a check found before it gave up
             except NotRunError as reason:

@@ -7,7 +7,7 @@ import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from build_config import runner
+from build_config import platforms, runner
 from build_config.errors import CommandError
 from build_config.inspection.subject import NotRunError, error
 
@@ -34,9 +34,10 @@ def check_device_code(subject: Subject) -> Iterator[Finding]:
     """Each declared shard holds device code for exactly the declared architectures, as often for one as for another."""
     if subject.cuobjdump is None:
         raise NotRunError("cuobjdump is not there to list the device code; the locked toolkit brings it along")
-    archs = {f"libggml-cuda-{shard.name}.so": shard.archs for shard in subject.declaration.shards}
+    platform = platforms.of("win-amd64" if subject.dlls else "linux-x86_64")
+    archs = {platform.library(f"ggml-cuda-{shard.name}"): shard.archs for shard in subject.declaration.shards}
     failures = []
-    for name in subject.libraries:
+    for name in (*subject.libraries, *subject.dlls):
         declared = archs.get(PurePosixPath(name).name)
         if declared is None:
             continue

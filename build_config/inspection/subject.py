@@ -5,12 +5,12 @@ from __future__ import annotations
 import stat
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from build_config import wheelfile
-from build_config.inspection import elf
+from build_config.inspection import elf, pe
 from build_config.model import LibraryPolicy, Program, Wheel, WheelDeclaration
 from build_config.reports import Finding, Severity
 
@@ -29,7 +29,8 @@ class NotRunError(Exception):
 class Subject:
     """One wheel under inspection.
 
-    ``contents`` maps member names to bytes, ``libraries`` the names of ELF members to what was read of them.
+    ``contents`` maps member names to bytes, ``libraries`` the names of ELF members to what was read of them, ``dlls``
+    those of DLLs: a wheel has either.
     ``folder`` is an empty folder in which a check may put files for another program to read.
     """
 
@@ -41,6 +42,7 @@ class Subject:
     cuobjdump: Program | None
     objdump: str
     folder: Path
+    dlls: Mapping[str, pe.Library] = field(default_factory=dict)
 
     def own_libraries(self) -> Iterator[tuple[str, elf.Library]]:
         """The libraries built by us, not those that auditwheel brought along."""

@@ -43,6 +43,10 @@ class Platform(Protocol):
         """The NVIDIA driver's own library, which never comes along: ``libcuda.so.1``."""
 
     @property
+    def compiler(self) -> str:
+        """What the host compiler is called: ``GCC``."""
+
+    @property
     def output_folders(self) -> tuple[str, ...]:
         """Where CMake puts the libraries of a unit, below its build tree; the first is where they are wanted."""
 

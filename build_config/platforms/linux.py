@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 WORK_ROOT = PurePosixPath("/var/tmp/llama-cuda-wheels")  # noqa: S108  # fixed on purpose; workroot.py checks its owner
+SONAME_VERSIONS = {"11": "11.0"}
+"""What stands behind ``libcudart.so.`` where that is not the major release."""
 STRIP = "-Wl,-s -Wl,--build-id=none"
 """A link without symbol table and build-id: both differ where nothing that runs differs."""
 
@@ -25,6 +27,7 @@ class Linux:
     wheel_platform: str = "linux_x86_64"
     work_root: PurePath = WORK_ROOT
     scripts: str = "bin"
+    compiler: str = "GCC"
     driver: str = "libcuda.so.1"
     output_folders: tuple[str, ...] = ("unit",)
 
@@ -39,7 +42,7 @@ class Linux:
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
         """``libcudart.so.13`` and ``libcublas.so.13``; cuBLAS finds its other half by itself."""
         major = release.split(".", maxsplit=1)[0]
-        return (f"libcudart.so.{major}", f"libcublas.so.{major}")
+        return (f"libcudart.so.{SONAME_VERSIONS.get(major, major)}", f"libcublas.so.{major}")
 
     def cpu_variants(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
         """All of them."""

@@ -50,6 +50,7 @@ class Windows:
     wheel_platform: str = "win_amd64"
     work_root: PurePath = WORK_ROOT
     scripts: str = "Scripts"
+    compiler: str = "Microsoft Visual C++"
     driver: str = "nvcuda.dll"
     # A DLL that is linked against is a "runtime" for CMake, and llama.cpp has those in bin; mtmd is added by ourselves.
     output_folders: tuple[str, ...] = ("unit", "bin", "mtmd")

@@ -154,4 +154,7 @@ def _sha256(digest: str) -> HashType:
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
+    """Patterns are written for Linux; ``ggml-cuda-sm89.dll`` is what is called ``libggml-cuda-sm89.so`` there."""
+    if name.endswith(".dll"):
+        name = f"lib{name.removesuffix('.dll')}.so"
     return any(fnmatchcase(name, pattern) for pattern in patterns)

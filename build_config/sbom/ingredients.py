@@ -69,6 +69,7 @@ class Components:
     sources: tuple[Source, ...]
     cuda: tuple[Piece, ...]
     compiler: Piece
+    compiler_of_windows: Piece
     vendored: tuple[Piece, ...]
 
 
@@ -146,13 +147,14 @@ def collect(
         files=tuple((name, _digest(wheel_project / name)) for name in OWN_SOURCES),
         what="the loader, its facts, and the score in each shard",
     )
+    piece = components.compiler if toolchain.platform == "linux-x86_64" else components.compiler_of_windows
     gcc = Part(
-        name=components.compiler.name,
+        name=piece.name,
         version=compiler,
-        purl=_purl(components.compiler.purl, compiler),
-        licence=components.compiler.licence,
-        within=components.compiler.within,
-        what=components.compiler.what,
+        purl=_purl(piece.purl, compiler),
+        licence=piece.licence,
+        within=piece.within,
+        what=piece.what,
     )
     return Ingredients(
         version=str(version),

@@ -54,6 +54,7 @@ INSIDE = ("cl.exe", "c1.dll", "c1xx.dll", "c2.dll", "link.exe")
 _RANGE = re.compile(r"^\s*#\s*if\s+_MSC_VER\s*<\s*(?P<low>\d+)\s*\|\|\s*_MSC_VER\s*>=\s*(?P<high>\d+)", re.MULTILINE)
 _CL_VERSION = re.compile(r"\b(?P<version>19\.\d+\.\d+(?:\.\d+)?)\b")
 _LINK_VERSION = re.compile(r"\b(?P<version>14\.\d+\.\d+(?:\.\d+)?)\b")
+_RUNTIME = re.compile(r"Microsoft\.VC\d+\.(CRT|OpenMP)", re.IGNORECASE)
 _TOOLSET = re.compile(r"14\.(?P<minor>\d\d)\.\d+")
 
 
@@ -166,6 +167,13 @@ def find(accepted: range | None, environ: Mapping[str, str], probe: Probe | None
         system=(("windows sdk", sdk), ("ucrt", environment.get("UCRTVersion", "unknown").strip("\\"))),
         environment=tuple(sorted(environment.items())),
     )
+
+
+def runtime_folders(host: HostCompiler, probe: Probe | None = None) -> tuple[Path, ...]:
+    """The folders of the DLLs that may be passed on: the C++ library's and OpenMP's, of the toolset in use."""
+    probe = probe or Machine()
+    folder = PureWindowsPath(dict(host.environment).get("VCToolsRedistDir", "")) / "x64"
+    return tuple(_path(folder / name) for name in probe.names(folder) if _RUNTIME.fullmatch(name))
 
 
 # --------------------------------------------------------------------------------------------------------- looking

@@ -35,6 +35,7 @@ from build_config import (
     lock,
     machine,
     pipeline,
+    provision,
     reproduce,
     reproduction,
     settings,
@@ -200,7 +201,7 @@ def no_seed(bench: Bench) -> None:
 
     added = bench.layout.vendor / "llama.cpp" / KERNELS / LOCAL
     added.write_text(LOCAL_SOURCE, encoding="utf-8")
-    stage = functools.partial(pipeline.provide_sources, None, bench.layout, bench.console)
+    stage = functools.partial(provision.provide_sources, None, bench.layout, bench.console)
     bench.expect_refused(f"{LOCAL} added: the pipeline", stage, ("vendor/llama.cpp is not as it was unpacked",))
     seeded = bench.given / "seeded"
     shutil.copytree(bench.build().folder, seeded)
@@ -274,7 +275,7 @@ def one_byte_and_a_poisoned_object(bench: Bench) -> None:
     file.write_text(text.replace(before, after), encoding="utf-8")
     bench.expect_refused(  # it stages them nevertheless
         "one byte of the sources changed: the pipeline",
-        lambda: pipeline.provide_sources(None, bench.layout, bench.console),
+        lambda: provision.provide_sources(None, bench.layout, bench.console),
         ("vendor/llama.cpp is not as it was unpacked",),
     )
     started = time.monotonic()
@@ -283,7 +284,7 @@ def one_byte_and_a_poisoned_object(bench: Bench) -> None:
     bench.expect_different("one byte of the sources changed", found, started, (source, kernel))
 
     file.write_text(text, encoding="utf-8")
-    pipeline.provide_sources(None, bench.layout, bench.console)
+    provision.provide_sources(None, bench.layout, bench.console)
     started = time.monotonic()
     with cache_of_its_own(bench.layout) as honest:
         unit = bench.build()
@@ -342,12 +343,12 @@ def kind(entry: Path) -> tuple[str, ...]:
 def another_wheel(bench: Bench) -> None:
     """Another version of a toolkit wheel under the name of the locked one; then in the lock itself."""
     layout = bench.layout
-    toolkit = lock.read_toolkit_lock(layout, CUDA, pipeline.PLATFORM)
+    toolkit = lock.read_toolkit_lock(layout, CUDA, provision.PLATFORM)
     locked = next(file for file in toolkit.files if file.name == WHEEL)
     other = other_version(locked)
     (fetched,) = fetch.fetch((other,), layout.work_root / "other", bench.console)
     there = layout.downloads / locked.filename
-    provide = functools.partial(pipeline.provide_toolkit, CUDA, layout, bench.console)
+    provide = functools.partial(provision.provide_toolkit, CUDA, layout, bench.console)
     named = (locked.filename, other.sha256)
 
     shutil.copyfile(fetched, there)
@@ -368,7 +369,7 @@ def another_wheel(bench: Bench) -> None:
     bench.show("the network is there: run again", said, started, named=(locked.filename,), caught=equal)
 
     with relocked(layout, locked, other):
-        changed = lock.read_toolkit_lock(layout, CUDA, pipeline.PLATFORM)
+        changed = lock.read_toolkit_lock(layout, CUDA, provision.PLATFORM)
         cuda = dataclasses.replace(bench.chain.cuda, identity=cuda_pypi.lock_digest(changed))
         config = settings.read(layout.data / "variants.toml")
         chain = dataclasses.replace(bench.chain, cuda=cuda)
@@ -405,7 +406,7 @@ def other_version(locked: LockedFile) -> LockedFile:
 
 def file_of_lock(layout: Layout) -> Path:
     """The lock file of the toolkit."""
-    return layout.locks / f"cuda-{CUDA}-{pipeline.PLATFORM}.toml"
+    return layout.locks / f"cuda-{CUDA}-{provision.PLATFORM}.toml"
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import clean_environment, fetch, machine, pipeline, wheelfile
+from build_config import clean_environment, fetch, machine, pipeline, provision, wheelfile
 from build_config.console import Console
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.validation import on_device
@@ -33,7 +33,7 @@ def _python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip("; ".join(missing))
     wheel = wheelfile.read(pipeline.newest_wheel(layout))
     folder = tmp_path_factory.mktemp("installed")
-    fetch.fetch(pipeline.runtime_files(wheel.path, layout), layout.downloads, Console(terminal=False))
+    fetch.fetch(provision.runtime_files(wheel.path, layout), layout.downloads, Console(terminal=False))
     requirements = clean_environment.requirements(wheel, layout.locks)
     python = clean_environment.make(folder, requirements, layout.downloads, folder / "log")
     assert clean_environment.install(wheel, layout.wheelhouse, python, folder / "log") == ()

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from build_config import lock
+from build_config import inspection, lock, repair, wheelfile
+from build_config.inspection import pe
 from build_config.layout import PACKAGE, Layout
 from build_config.platforms.windows import WINDOWS
 from build_config.toolchain import cuda_pypi, import_libraries, msvc, programs
-from tests import windows_machine
+from tests import factories, wheels, windows_machine
 from tests.workshop import MINIATURE
 
 MINGW = "x86_64-w64-mingw32"
@@ -154,6 +155,33 @@ def test_every_driver_function_of_ggml_is_in_the_locked_import_library(windows_t
     assert {*cuda_pypi.DRIVER_SYMBOLS} <= names
 
 
+EXPORTING = """#pragma once
+#define GGML_BACKEND_DL_SCORE_IMPL(score) \\
+    extern "C" __declspec(dllexport) int ggml_backend_score(void) { return score(); }
+"""
+"""What ggml's header makes of it on Windows."""
+
+
+def test_the_shards_score_compiles_and_links_with_the_locked_toolkit(windows_toolkit: Path, tmp_path: Path) -> None:
+    """Our own source, as a DLL: it exports the score, and imports nothing of CUDA, so it loads without a driver."""
+    (tmp_path / "ggml-backend-impl.h").write_text(EXPORTING)
+    rows = (PACKAGE / "wheel_project" / "shard_archs.h.in").read_text().replace("@LCW_SHARD_ROWS@", "{89, false, 0},\n")
+    (tmp_path / "shard_archs.h").write_text(rows)
+    compiler = [f"{MINGW}-g++", "-std=c++17", "-O1", "-w", "-c", "-D__NV_NO_HOST_COMPILER_CHECK"]
+    folders = [f"-I{tmp_path}", f"-I{windows_toolkit / 'include'}"]
+    source = str(PACKAGE / "wheel_project" / "shard_score.cpp")
+    subprocess.run([*compiler, *folders, source, "-o", str(tmp_path / "score.obj")], check=True)
+    cudart = windows_toolkit / "lib" / "x64" / "cudart.lib"
+    entry = "int DllMainCRTStartup(void * m, int r, void * x) { return 1; }\n"
+    rest = [compile_object(tmp_path, RUNTIME + entry), cudart, kernel32(tmp_path, cudart)]
+    dll = tmp_path / WINDOWS.library("ggml-cuda-sm89")
+    flags = ["/dll", "/nodefaultlib", "/entry:DllMainCRTStartup", "/Brepro", f"/out:{dll}"]
+    subprocess.run(["lld-link", *flags, str(tmp_path / "score.obj"), *map(str, rest)], check=True)
+    made = pe.read(dll.read_bytes())
+    assert made.exports == ("ggml_backend_score",)
+    assert made.needed == ("kernel32.dll",)
+
+
 def test_cmake_puts_the_dlls_of_a_unit_where_they_are_gathered_from(tmp_path: Path) -> None:
     """Our CMake project for a system of DLLs, with mingw in the place of cl; its names begin with lib, cl's do not."""
     build = tmp_path / "build"
@@ -178,3 +206,135 @@ def test_cmake_puts_the_dlls_of_a_unit_where_they_are_gathered_from(tmp_path: Pa
     assert found >= {f"lib{WINDOWS.library(stem)}" for stem in stems}
     assert (build / "unit" / "libggml-cpu-x64.dll").is_file()
     assert (build / "bin" / "libggml.dll").is_file()
+
+
+# ------------------------------------------------------------------------------------------------- a miniature wheel
+
+MODULE = """
+__declspec(dllexport) int ggml_backend_score(void) { return 1; }
+__declspec(dllexport) void * ggml_backend_init(void) { return 0; }
+"""
+OF_A_DLL = {
+    "ggml-base": "__declspec(dllexport) int ggml_version(void) { return 1; }\n",
+    "ggml": "int ggml_version(void);\n__declspec(dllexport) int ggml(void) { return ggml_version(); }\n",
+    "llama": "int ggml(void);\n__declspec(dllexport) int llama(void) { return ggml(); }\n",
+    "mtmd": "int llama(void);\n__declspec(dllexport) int mtmd(void) { return llama(); }\n",
+    "ggml-cpu-x64": "int ggml_version(void); int std_terminate(void);\n"
+    "__declspec(dllexport) int cpu(void) { return ggml_version() + std_terminate(); }\n" + MODULE,
+    "ggml-cuda-sm89": "int ggml_version(void); int cublasCreate_v2(void);\n"
+    "__declspec(dllexport) int cuda(void) { return ggml_version() + cublasCreate_v2(); }\n" + MODULE,
+}
+RUNTIME_DLL = {"msvcp140": "__declspec(dllexport) int std_terminate(void) { return 1; }\n"}
+FROM = {
+    "ggml-base": ("ggml_version",),
+    "ggml": ("ggml",),
+    "llama": ("llama",),
+    "msvcp140": ("std_terminate",),
+    "cublas64_13": ("cublasCreate_v2",),
+}
+
+
+def link_own(folder: Path, name: str, *options: str) -> bytes:
+    """A DLL of the wheel, linked with the linker's flags of the pipeline, and without any runtime."""
+    made = compile_object(
+        folder, (OF_A_DLL | RUNTIME_DLL)[name] + "int DllMainCRTStartup(void * m, int r, void * x) { return 1; }\n"
+    )
+    libraries = []
+    for dll, names in FROM.items():
+        source = folder / f"{dll}.def"
+        source.write_text(import_libraries.definition(f"{dll}.dll", names))
+        subprocess.run(dlltool(source, folder / f"{dll}.lib"), check=True)
+        libraries += [str(folder / f"{dll}.lib")] if dll != name else []
+    flags = WINDOWS.flag_entries(WINDOWS.work_root)["CMAKE_SHARED_LINKER_FLAGS"].split()
+    target = folder / WINDOWS.library(name)
+    fixed = ["/dll", "/nodefaultlib", "/entry:DllMainCRTStartup", f"/out:{target}", f"/implib:{folder / 'out.lib'}"]
+    subprocess.run(["lld-link", *fixed, *(options or flags), str(made), *libraries], check=True)
+    return target.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def dlls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("dlls")
+    return {WINDOWS.library(name): link_own(folder, name) for name in OF_A_DLL}
+
+
+def assembled(folder: Path, libraries: dict[str, bytes]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    members = wheels.contents(libraries, "win_amd64")
+    return wheels.write(folder, members, wheels.wheel_name("win_amd64")).path
+
+
+def redistributable(folder: Path) -> Path:
+    """A folder with what stands for Visual C++'s runtime."""
+    folder.mkdir(parents=True)
+    link_own(folder, "msvcp140")
+    return folder
+
+
+def repaired(folder: Path, libraries: dict[str, bytes]) -> Path:
+    done = repair.repair_windows(
+        wheelfile.read(assembled(folder / "assembled", libraries)),
+        folder / "repaired",
+        policy=wheels.policy("win-amd64"),
+        folders=(redistributable(folder / "Microsoft.VC143.CRT"),),
+        log=folder / "repair.log",
+    )
+    return done.path
+
+
+def findings(folder: Path, wheel: Path) -> dict[str, str]:
+    """What inspection finds besides device code, of which this miniature has none and cuobjdump is not asked."""
+    contents = wheelfile.read_contents(wheel)
+    contents.pop(f"{wheels.DIST_INFO}/RECORD")
+    listed = wheels.write(folder, wheels.listed(contents, factories.SM89), wheel.name)
+    report = inspection.inspect(
+        listed,
+        wheels.declaration(factories.SM89),
+        policy=wheels.policy("win-amd64"),
+        cuobjdump=None,
+        workdir=folder / "inspection",
+    )
+    return {one.code: one.message for one in report.findings if one.code != "device-code-not-run"}
+
+
+def test_delvewheel_takes_in_visual_cpps_runtime_by_a_name_of_its_own_and_nothing_of_nvidias(
+    tmp_path: Path, dlls: dict[str, bytes]
+) -> None:
+    wheel = repaired(tmp_path, dlls)
+    contents = wheelfile.read_contents(wheel)
+    (runtime,) = (name for name in contents if name.startswith("llama_cpp_python.libs/msvcp140"))
+    cpu, cuda = (pe.read(contents[f"llama_cpp/lib/{name}.dll"]) for name in ("ggml-cpu-x64", "ggml-cuda-sm89"))
+    assert cpu.needed == ("ggml-base.dll", Path(runtime).name.lower())
+    assert Path(runtime).name != "msvcp140.dll"
+    assert cuda.needed == ("cublas64_13.dll", "ggml-base.dll")
+    assert cuda.reproducible
+    assert not any("cublas" in name for name in contents)
+
+
+def test_a_repaired_wheel_passes_inspection(tmp_path: Path, dlls: dict[str, bytes]) -> None:
+    assert findings(tmp_path, repaired(tmp_path / "made", dlls)) == {}
+
+
+def test_the_same_wheel_is_repaired_to_the_same_bytes(tmp_path: Path, dlls: dict[str, bytes]) -> None:
+    digests = {wheelfile.read(repaired(tmp_path / name, dlls)).sha256 for name in ("first", "second")}
+    assert len(digests) == 1
+
+
+def test_a_wheel_that_was_not_repaired_lacks_the_runtime(tmp_path: Path, dlls: dict[str, bytes]) -> None:
+    found = findings(tmp_path, assembled(tmp_path / "assembled", dlls))
+    assert found.keys() == {"needed-unknown"}
+    assert "ggml-cpu-x64.dll needs msvcp140.dll" in found["needed-unknown"]
+
+
+def test_a_link_without_brepro_and_with_a_pdb_is_found(tmp_path: Path, dlls: dict[str, bytes]) -> None:
+    pdb = f"/pdb:{tmp_path / 'llama.pdb'}"
+    spoilt = dlls | {"llama.dll": link_own(tmp_path, "llama", "/machine:x64", "/debug", pdb)}
+    found = findings(tmp_path, repaired(tmp_path / "made", spoilt))
+    assert found.keys() == {"not-reproducible", "debug-file"}
+    assert "llama.pdb" in found["debug-file"]
+
+
+def test_the_same_sources_are_linked_to_the_same_bytes_in_another_folder(
+    tmp_path: Path, dlls: dict[str, bytes]
+) -> None:
+    assert link_own(tmp_path, "ggml-cuda-sm89") == dlls["ggml-cuda-sm89.dll"]

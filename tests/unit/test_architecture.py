@@ -71,7 +71,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "wheel",
         }
     ),
-    frozenset({"choosing", "evidence"}),
+    frozenset({"choosing", "evidence", "provision"}),
     frozenset({"doctor", "pipeline"}),
     frozenset({"reproduce", "trials"}),
     frozenset({"commands"}),

@@ -59,12 +59,22 @@ def test_an_old_python_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         build_backend.build_wheel(str(tmp_path))
 
 
+def test_cibuildwheel_takes_the_wheel_as_the_build_made_it() -> None:
+    """Its own repair would give bytes that nothing was said of."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    config = project["tool"]["cibuildwheel"]
+    commands = [*config["linux"]["repair-wheel-command"], config["windows"]["repair-wheel-command"]]
+    assert not any(tool in command for command in commands for tool in ("auditwheel", "delvewheel"))
+    assert [identifier.partition("-")[0] for identifier in config["build"]] == ["cp311", "cp311"]
+
+
 def test_the_wheel_is_not_made_with_what_the_front_end_set_for_this_backend() -> None:
     """``build`` found no scikit-build-core: it looked for it in the backend-path of the outer project."""
     variables = {
         "_PYPROJECT_HOOKS_BACKEND_PATH": "/checkout",
+        "_PYPROJECT_HOOKS_BACKEND_PATH_JSON": '["/checkout"]',
         "_PYPROJECT_HOOKS_BUILD_BACKEND": "build_config.build_backend",
-        "PYTHONPATH": "/tmp/pip-build-env/site",
+        "PYTHONPATH": "/pip-build-env/site",
         "PIP_INDEX_URL": "https://example.invalid/simple",
     }
     assert build_backend.without_front_end(variables) == {"PIP_INDEX_URL": "https://example.invalid/simple"}

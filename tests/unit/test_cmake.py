@@ -70,6 +70,18 @@ def test_the_core_has_every_variant_and_a_baseline_for_any_processor() -> None:
     assert entries["GGML_CUDA"] == "OFF"
 
 
+def test_only_a_compiler_that_leaves_variants_out_gets_the_file_that_helps_it() -> None:
+    """The entries are part of a unit's key: nothing may come to those of compilers that know every option."""
+    chain = factories.toolchain()
+    gcc_10 = dataclasses.replace(chain.host, cxx=factories.program("/usr/bin/g++", "10.2.1"))
+    older = cmake.core_entries(CONFIG, factories.source_tree(), LAYOUT, dataclasses.replace(chain, host=gcc_10))
+    newer = cmake.core_entries(CONFIG, factories.source_tree(), LAYOUT, chain)
+    assert cmake.INCLUDE not in newer
+    assert older[cmake.INCLUDE] == "/work-root/src/wheel_project/older_gcc.cmake"
+    assert older["LCW_CPU_VARIANTS"] == "x64;sse42;haswell;cascadelake;zen4"
+    assert LAYOUT.wheel_project.joinpath(cmake.OLDER_GCC).is_file()
+
+
 def test_the_launcher_is_set_for_every_language_and_cleared_when_there_is_none() -> None:
     with_cache = factories.toolchain(launcher=factories.program("/work-root/tools/sccache-0.16.0/sccache"))
     assert set(cmake.launcher_entries(with_cache, cuda=True).items()) == {

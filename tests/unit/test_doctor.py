@@ -15,7 +15,7 @@ from build_config.errors import (
 )
 from build_config.machine import NvidiaState
 from build_config.model import Driver, GpuDevice, HostCompiler, Program
-from tests import factories
+from tests import factories, windows_machine
 
 pytestmark = pytest.mark.unit
 
@@ -174,3 +174,11 @@ def test_the_cache_that_will_be_used_is_named() -> None:
 def test_the_rows_are_there_for_programs_too() -> None:
     text = jsonio.dumps(doctor.judge(dataclasses.replace(FACTS, compiler=PipelineError("none"))))
     assert '"subject": "C++ compiler"' in text
+
+
+def test_on_windows_visual_cpp_is_named_and_no_c_library() -> None:
+    rows = judged(platform="win-amd64", glibc="", compiler=windows_machine.toolchain().host)
+    assert rows["C++ compiler"].state == "ok"
+    assert "Microsoft Visual C++ 19.44.35219; CUDA 13.0 supports up to _MSC_VER 1949" in rows["C++ compiler"].text
+    assert "C library" not in rows
+    assert rows["This machine"].state == "ok"

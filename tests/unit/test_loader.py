@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import logging
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,6 @@ from build_config.model import CudaArch
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import ModuleType
 
 pytestmark = pytest.mark.unit
 
@@ -170,6 +170,40 @@ def test_a_library_in_nvidias_wheels_is_taken_by_its_very_soname(
     assert found("cublas", "libcublas.so.13") == []
     monkeypatch.setattr(sys, "path", [])
     assert found("cublas", "libcublas.so.12") == []
+
+
+def test_on_windows_the_libraries_of_wheels_and_conda_lie_where_programs_do(
+    loader: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cublas64_12.dll", "cublasLt64_12.dll"):
+        file = tmp_path / "nvidia" / "cublas" / "bin" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (tmp_path / "conda-meta").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert [path.name for path in loader._in_wheels("cublasLt", "cublasLt64_12.dll")] == ["cublasLt64_12.dll"]
+    assert loader._conda_folder() == tmp_path / "Library" / "bin"
+
+
+@pytest.mark.parametrize(
+    ("dll", "name"),
+    [("cudart64_12.dll", "cudart"), ("cublasLt64_13.dll", "cublasLt"), ("cublas64_13.dll", "cublas")],
+)
+def test_cuda_pathfinder_is_asked_by_its_own_names(
+    loader: ModuleType, monkeypatch: pytest.MonkeyPatch, dll: str, name: str
+) -> None:
+    asked: list[str] = []
+    pathfinder = ModuleType("cuda.pathfinder")
+    pathfinder.load_nvidia_dynamic_lib = asked.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", pathfinder)
+    library = loader._load_library(dll)
+    assert asked == [name]
+    assert library.soname == dll
+    assert library.error, "there is no such library here"
 
 
 @pytest.mark.parametrize(

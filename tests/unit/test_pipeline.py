@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import jsonio, pipeline
+from build_config import jsonio, pipeline, provision
 from build_config.errors import SettingsError
 from build_config.layout import CANONICAL_WORK_ROOT
 from build_config.toolchain import cuda_system
-from tests import factories, publishable
+from tests import factories, publishable, windows_machine
 
 if TYPE_CHECKING:
     from build_config.model import CudaToolkit
@@ -36,6 +36,15 @@ def test_the_paths_of_this_machine_are_forbidden_but_no_system_folder(monkeypatc
     assert pipeline.forbidden_paths(layout) == ("/home/me/checkout", "/somewhere/work", str(CANONICAL_WORK_ROOT))
 
 
+def test_on_windows_a_path_is_forbidden_with_either_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setenv("USERPROFILE", r"C:\Users\jörg")
+    layout = windows_machine.layout()
+    forbidden = pipeline.forbidden_paths(layout)
+    for path in (r"C:\Users\jörg", "C:/Users/jörg", r"C:\llama-cuda-wheels", "C:/llama-cuda-wheels"):
+        assert path in forbidden
+
+
 def test_the_newest_wheel_of_the_wheelhouse_is_validated_by_default(tmp_path: Path) -> None:
     layout = factories.layout(tmp_path / "w", checkout=tmp_path)
     with pytest.raises(SettingsError, match="no wheel"):
@@ -59,14 +68,14 @@ def test_what_is_locked_is_fetched_and_anything_else_has_to_be_installed(
         return toolkit
 
     monkeypatch.setattr(cuda_system, "find", find)
-    assert pipeline.is_locked("13.0", layout)
+    assert provision.is_locked("13.0", layout)
     for cuda in ("12.4", "system"):
-        assert not pipeline.is_locked(cuda, layout)
-        assert pipeline.installed_toolkit(cuda, layout) == toolkit
+        assert not provision.is_locked(cuda, layout)
+        assert provision.installed_toolkit(cuda, layout) == toolkit
     assert asked == ["12.4", None]
     for wrong in ("latest", "12", "cu124", "12.4.1", ""):
         with pytest.raises(SettingsError, match="not a release") as caught:
-            pipeline.installed_toolkit(wrong, layout)
+            provision.installed_toolkit(wrong, layout)
         assert "13.0 (fetched)" in str(caught.value.remedy)
 
 

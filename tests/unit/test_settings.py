@@ -20,6 +20,20 @@ def test_the_shipped_settings_are_valid() -> None:
 
 
 @pytest.mark.parametrize(
+    ("gcc", "left_out"),
+    [
+        ("9.5.0", {"alderlake", "sapphirerapids", "zen4"}),
+        ("10.2.1", {"alderlake", "sapphirerapids"}),
+        ("11.1.0", set()),
+        ("12.2.0", set()),
+    ],
+)
+def test_an_older_gcc_compiles_the_variants_whose_instructions_it_knows(gcc: str, left_out: set[str]) -> None:
+    core = settings.read(SHIPPED).core
+    assert set(core.too_new_for(gcc)) == left_out
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [
         ("[wheel]", "[wheels]"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import settings, units
+from build_config import cmake, settings, units
 from build_config.errors import BuildError
 from build_config.layout import PACKAGE
 from build_config.model import CacheStatistics, HostCompiler
@@ -66,6 +66,17 @@ def test_shards_do_not_depend_on_one_another_nor_the_core_on_cuda() -> None:
         units.core_spec(CONFIG, tree, LAYOUT, chain, "p").key
         == units.core_spec(CONFIG, tree, LAYOUT, other_cuda, "p").key
     )
+
+
+def test_a_core_by_an_older_gcc_expects_its_variants_and_depends_on_the_file_that_helps_it() -> None:
+    host = dataclasses.replace(CHAIN.host, cxx=factories.program("/usr/bin/g++", "10.2.1"))
+    chain, tree = dataclasses.replace(CHAIN, host=host), factories.source_tree()
+    old, new = (units.core_spec(CONFIG, tree, LAYOUT, each, "p") for each in (chain, CHAIN))
+    assert set(new.expected) - set(old.expected) == {"libggml-cpu-alderlake.so", "libggml-cpu-sapphirerapids.so"}
+    assert {name for name, _ in old.key.inputs} - {name for name, _ in new.key.inputs} == {
+        "older_gcc.cmake",
+        f"-D{cmake.INCLUDE}",
+    }
 
 
 @pytest.fixture

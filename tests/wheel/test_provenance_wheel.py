@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import bomfile, evidence, index, intoto, lock, pipeline, trials, verification, wheelfile
+from build_config import bomfile, evidence, index, intoto, lock, provision, trials, verification, wheelfile
 from build_config.console import Console
 from build_config.dsse import PRIVATE_NAME, PUBLIC_NAME, make_keys, read_public_key
 from build_config.errors import VerificationError
@@ -44,7 +44,7 @@ def _signed(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFacto
 
 def findings(path: Path, layout: Layout) -> set[str]:
     key = read_public_key(path.with_name(PUBLIC_NAME))
-    result = verification.verify(path, evidence.beside(path, layout, pipeline.PLATFORM, public_key=key))
+    result = verification.verify(path, evidence.beside(path, layout, provision.PLATFORM, public_key=key))
     assert result.passed == (not [each for each in result.findings if each.severity == "error"])
     return {finding.code for finding in result.findings}
 
@@ -95,7 +95,7 @@ def test_every_byte_of_the_signature_counts(signed: Path, layout: Layout) -> Non
 
 
 def test_the_lock_of_another_checkout_is_refused(signed: Path, layout: Layout) -> None:
-    against = evidence.beside(signed, layout, pipeline.PLATFORM, public_key=None)
+    against = evidence.beside(signed, layout, provision.PLATFORM, public_key=None)
     other = tuple({**dict(against.locks), "llama-cpp-python.toml": "0" * 64}.items())
     result = verification.verify(signed, dataclasses.replace(against, locks=other))
     assert [finding.code for finding in result.findings] == ["lock-differs"]

@@ -209,7 +209,8 @@ def _load_library(soname: str) -> Library:
 def _conda_folder() -> Path | None:
     """The library folder of this interpreter's conda environment; ``None`` where it is not conda's."""
     prefix = Path(sys.prefix)
-    return prefix / "lib" if (prefix / "conda-meta").is_dir() else None
+    folder = prefix / "Library" / "bin" if sys.platform == "win32" else prefix / "lib"
+    return folder if (prefix / "conda-meta").is_dir() else None
 
 
 def _in_wheels(name: str, soname: str) -> Iterator[Path]:
@@ -217,12 +218,12 @@ def _in_wheels(name: str, soname: str) -> Iterator[Path]:
 
     One environment may hold those of several major versions, for other packages.
     """
-    folder = {"cudart": "cuda_runtime", "cublas": "cublas"}.get(name)
+    folder = {"cudart": "cuda_runtime", "cublas": "cublas", "cublasLt": "cublas"}.get(name)
     nvidia = importlib.util.find_spec("nvidia")
     if folder is None or nvidia is None:
         return
     for place in nvidia.submodule_search_locations or ():
-        path = Path(place, folder, "lib", soname)
+        path = Path(place, folder, "bin" if sys.platform == "win32" else "lib", soname)
         if path.is_file():
             yield path
 
