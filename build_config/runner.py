@@ -193,7 +193,7 @@ def stop_program(path: Path) -> int:
     family: list[psutil.Process] = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and Path(process.exe()) == path:
+            if process.pid != os.getpid() and Path(process.exe()) == path and _is_ours(process, "exe", path):
                 family += [process, *process.children(recursive=True)]
     _kill(family)
     return len(family)
@@ -210,10 +210,20 @@ def stop_strays(folder: Path) -> int:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             where = Path(process.cwd())
-            if process.pid != me and (where == folder or folder in where.parents):
+            inside = where == folder or folder in where.parents
+            if process.pid != me and inside and _is_ours(process, "cwd", where):
                 strays.append(process)
     _kill(strays)
     return len(strays)
+
+
+def _is_ours(process: psutil.Process, link: str, path: Path) -> bool:
+    """Whether ``path`` is the same file or folder for that process as for us.
+
+    A build in a container or in a mount namespace (``reproduction``) has other files at the same paths.
+    """
+    theirs = Path("/proc", str(process.pid), link)
+    return not Path("/proc").is_dir() or theirs.samefile(path)
 
 
 @contextlib.contextmanager

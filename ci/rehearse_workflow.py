@@ -4,7 +4,7 @@
 
 Each job has a fresh clone of the committed state, an environment that holds what a runner holds, and an empty work root
 that is mounted at the canonical path: so nothing reaches a job but what the file hands over to it. Artifacts and caches
-are folders. Needs the right to mount (root). An action or expression that is not known here is an error.
+are folders. Needs mount namespaces (unshare --mount). An action or expression that is not known here is an error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHECKOUT = PACKAGE.parent
-WORKFLOW = CHECKOUT / ".github" / "workflows" / "wheels.yml"
+WORKFLOW = ".github/workflows/wheels.yml"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TO_THE_INDEX = re.compile(r"PIP_\w+|\w+_(?:PROXY|proxy)|SSL_CERT_FILE|REQUESTS_CA_BUNDLE")
 """Variables by which this machine reaches a package index, where it does not do so by itself."""
@@ -92,8 +92,13 @@ class Outcome:
 class Rehearsal:
     """One run of a workflow."""
 
-    def __init__(self, folder: Path, inputs: dict[str, str], seed: Path | None, console: Console) -> None:
-        self._workflow: dict[str, Any] = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
+    def __init__(
+        self, checkout: Path, folder: Path, console: Console, *, inputs: dict[str, str], seed: Path | None = None
+    ) -> None:
+        text = (checkout / WORKFLOW).read_text(encoding="utf-8")
+        self._workflow: dict[str, Any] = yaml.safe_load(text)
+        self._checkout = checkout
+        self._namespaces = reproduction.namespaces()
         self._folder = folder
         self._seed = seed
         self._console = console
@@ -105,7 +110,7 @@ class Rehearsal:
                 "ref": "refs/heads/main",
                 "ref_name": "main",
                 "event_name": "workflow_dispatch",
-                "sha": git("rev-parse", "HEAD"),
+                "sha": git(checkout, "rev-parse", "HEAD"),
                 "token": "",
             },
             "inputs": inputs,
@@ -196,7 +201,8 @@ class Rehearsal:
         options = step.get("with", {})
         match action:
             case "actions/checkout":
-                git("clone", "--quiet", "--no-hardlinks", str(CHECKOUT), str(instance.clone))
+                git(self._checkout, "clone", "--quiet", "--no-hardlinks", ".", str(instance.clone))
+                git(instance.clone, "checkout", "--quiet", "--detach", self._context["github"]["sha"])
             case "actions/setup-python":
                 self._python(instance, str(options["python-version"]))
             case "actions/cache":
@@ -232,10 +238,11 @@ class Rehearsal:
         description = instance.temp / "world.json"
         description.write_text(json.dumps(world), encoding="utf-8")
         self._console.note(f"$ {step['run'].strip()}")
-        unshare = ("unshare", "--mount", "--uts", "--")
         log = self._folder / "logs" / f"{instance.job}-{instance.name}.log"
         done = runner.run(
-            runner.Command(argv=(*unshare, sys.executable, "-I", reproduction.second_world_script(), str(description))),
+            runner.Command(
+                argv=(*self._namespaces, sys.executable, "-I", reproduction.second_world_script(), str(description))
+            ),
             check=False,
             on_line=lambda line: append(log, line),
         )
@@ -323,7 +330,7 @@ class Rehearsal:
             shutil.copytree(artifact, folder, dirs_exist_ok=True)
         self._console.note(f"downloaded: {', '.join(sorted(each.name for each in chosen)) or 'nothing'}")
 
-    def _functions(self, *, good: bool, clone: Path = CHECKOUT) -> dict[str, Callable[..., Any]]:
+    def _functions(self, *, good: bool, clone: Path | None = None) -> dict[str, Callable[..., Any]]:
         return {
             "success": lambda: good,
             "failure": lambda: not good,
@@ -331,7 +338,7 @@ class Rehearsal:
             "cancelled": lambda: False,
             "fromJSON": json.loads,
             "startsWith": lambda text, prefix: expressions.as_text(text).casefold().startswith(prefix.casefold()),
-            "hashFiles": lambda *patterns: hash_files(clone, patterns),
+            "hashFiles": lambda *patterns: hash_files(clone or self._checkout, patterns),
         }
 
 
@@ -361,9 +368,9 @@ def append(log: Path, line: str) -> None:
         file.write(f"{line}\n")
 
 
-def git(*arguments: str) -> str:
+def git(checkout: Path, *arguments: str) -> str:
     """What git answers."""
-    return runner.run(runner.Command(argv=("git", "-C", str(CHECKOUT), *arguments))).output.strip()
+    return runner.run(runner.Command(argv=("git", "-C", str(checkout), *arguments))).output.strip()
 
 
 def main(
@@ -380,9 +387,9 @@ def main(
     console = Console()
     folder = (out or Path(tempfile.mkdtemp(prefix="rehearsal-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    if git("status", "--porcelain"):
+    if git(CHECKOUT, "status", "--porcelain"):
         console.warn("what is not committed has no part in this: each job clones the last commit")
-    rehearsal = Rehearsal(folder, {"arch": arch, "cuda": cuda}, seed, console)
+    rehearsal = Rehearsal(CHECKOUT, folder, console, inputs={"arch": arch, "cuda": cuda}, seed=seed)
     rehearsal.run()
     rows = tuple(
         (outcome.job, outcome.name, outcome.result, str(outcome.steps), duration(outcome.seconds), *outcome.remarks[:1])

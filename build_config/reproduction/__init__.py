@@ -92,7 +92,7 @@ def second_world(
 
     Raises ``ReproductionError`` where this system gives no mount namespace, or cannot become ``user``.
     """
-    prefix = _namespaces()
+    prefix = namespaces()
     uid, gid, who = _user() if user is None else _named_user(user)
     parent = layout.work_root.parent
     with tempfile.TemporaryDirectory(
@@ -166,8 +166,11 @@ def second_world_script() -> str:
     return str(Path(enter.__file__).resolve())
 
 
-def _namespaces() -> tuple[str, ...]:
-    """A mount and host name namespace of one's own: as root, or as a user that is root inside it."""
+def namespaces() -> tuple[str, ...]:
+    """What gives a command mount and host name namespaces of its own: as root, or as a user who is root inside.
+
+    Raises ``ReproductionError`` where this system gives none.
+    """
     unshare = shutil.which("unshare", path="/usr/bin:/bin:/usr/sbin:/sbin")
     as_user = ("--user", "--map-current-user", "--keep-caps")
     for attempt in ((), as_user) if unshare is not None else ():

@@ -29,9 +29,12 @@ INPUTS = {
     "requirements.in": 'alpha\nonly-windows; sys_platform == "win32"\n',
     "lock.in": "-r requirements.in\nmaker\n",
     "bench.in": "-r requirements.in\n",
+    "cibuildwheel.in": "maker\n",
     "conda.in": "-r requirements.in\n",
     "test.in": "-r lock.in\ntester\n",
     "validation.in": "nvidia-cublas\n",
+    "validation-cu11.in": "maker\n",
+    "validation-cu12.in": "maker\n",
     "upstream-tests.in": "-r validation.in\n",
 }
 
@@ -129,9 +132,12 @@ def test_locks_are_made_from_nothing(layout: Layout) -> None:
         "requirements.txt",
         "lock.txt",
         "bench.txt",
+        "cibuildwheel.txt",
         "conda.txt",
         "test.txt",
         "validation.txt",
+        "validation-cu11.txt",
+        "validation-cu12.txt",
         "upstream-tests.txt",
     }
     assert lock.read_source_lock(layout).file.filename == "llama_cpp_python-0.3.0.tar.gz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from build_config import runner
+from build_config import reproduction, runner
 from build_config.errors import CommandError, DiskFullError, InterruptedRunError
 from build_config.runner import Command
 
@@ -197,3 +198,29 @@ def test_strays_of_a_killed_build_are_stopped_and_others_are_left_alone(tmp_path
         finally:
             stray.kill()
             other.kill()
+
+
+@linux_only
+def test_a_process_that_has_other_files_at_the_same_paths_is_left_alone(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+        shutil.copy2("/bin/sleep", folder / "sleep")
+    script = f"mount --bind {theirs} {ours} && cd {ours} && exec {ours}/sleep 300"
+    with (
+        subprocess.Popen([*reproduction.namespaces(), "sh", "-c", script]) as elsewhere,
+        subprocess.Popen([ours / "sleep", "300"], cwd=ours) as here,
+    ):
+        try:
+            deadline = time.monotonic() + 10
+            while psutil.Process(elsewhere.pid).exe() != str(ours / "sleep"):
+                assert time.monotonic() < deadline, "the path tells them apart already"
+                time.sleep(0.05)
+            assert psutil.Process(elsewhere.pid).cwd() == str(ours)
+            assert runner.stop_program(ours / "sleep") == 1
+            assert runner.stop_strays(ours) == 0
+            assert here.wait(timeout=5) == -signal.SIGKILL
+            assert elsewhere.poll() is None
+        finally:
+            elsewhere.kill()
+            here.kill()
