@@ -19,11 +19,7 @@ def test_the_keys_of_linux_are_those_of_before_there_were_platforms(monkeypatch:
     """Another key would make everybody compile everything again. The digests were taken before platforms came."""
     monkeypatch.setattr("os.confstr", lambda _: "glibc 2.36")
     small = settings.Settings(
-<<<<<<< HEAD
-        core=settings.CoreSettings(cpu_variants=("x64", "zen4"), oldest_gcc={"zen4": 10}, defines={"GGML_CUDA": "OFF"}),
-=======
         core=settings.CoreSettings(cpu_variants=("x64", "zen4"), oldest_gcc={}, defines={"GGML_CUDA": "OFF"}),
->>>>>>> main
         cuda=settings.UnitSettings(defines={"GGML_CUDA": "ON"}),
         common=settings.UnitSettings(defines={"CMAKE_BUILD_TYPE": "Release"}),
         wheel=settings.WheelSettings(max_size_one_arch=1),
