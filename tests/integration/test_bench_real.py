@@ -258,7 +258,7 @@ def test_a_wheel_that_does_not_install_is_not_measured(tmp_path: Path, layout: _
 
 @pytest.fixture
 def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "runtime_files", lambda _layout: ())
+    monkeypatch.setattr(trials, "runtime_files", lambda _wheel, _layout: ())
     monkeypatch.setattr(machine, "describe", lambda: MACHINE)
 
 
