@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the wheel as pip and build do, in a fresh clone, and holds it against that of the wheelhouse: one SHA-256.
+# Builds the wheel as pip and build do, in a copy of the checkout, and holds it against that of the wheelhouse: one SHA-256.
 #   ci/build_by_front_ends.sh [ARCH]
 # Needs a finished `nox -s build_cuda_wheel -- --arch ARCH` here. Its units are taken from the store; the wheel is packed anew
 # for each front end.
@@ -11,7 +11,9 @@ store=${WORK_ROOT:-/var/tmp/llama-cuda-wheels}/store
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-git clone --quiet --no-hardlinks "$root" "$scratch/clone"
+mkdir "$scratch/clone"
+tar -C "$root" --exclude=./.git --exclude=./.nox --exclude=./.build-environment --exclude=./vendor --exclude=./wheelhouse \
+  -cf - . | tar -C "$scratch/clone" -xf -
 python3 -m venv "$scratch/environment"
 python=$scratch/environment/bin/python
 "$python" -m pip install --quiet --disable-pip-version-check build
