@@ -76,9 +76,12 @@ def build_sdist(sdist_directory: str, config_settings: Settings | None = None) -
 
 def options(config_settings: Settings) -> list[str]:
     """The options of ``python -m build_config build`` that config settings stand for, in their order."""
-    pairs = ((name, value) for name, value in config_settings.items())
-    flat = ((name, one) for name, value in pairs for one in ([value] if isinstance(value, str) else value))
-    return [f"--{name.lstrip('-')}={value}" if value else f"--{name.lstrip('-')}" for name, value in flat]
+    flat = [
+        (f"--{name.lstrip('-')}", value)
+        for name, values in config_settings.items()
+        for value in ([values] if isinstance(values, str) else values)
+    ]
+    return [f"{option}={value}" if value else option for option, value in flat]
 
 
 def without_front_end(environ: Mapping[str, str]) -> dict[str, str]:

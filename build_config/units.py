@@ -144,7 +144,8 @@ def keep(
     files = tuple(describe(library_folder / name) for name in spec.expected)
     if declared is not None and files != declared:
         shutil.rmtree(temporary)
-        raise StepResultError(f"the files of unit {spec.name} are not those that it was declared with")
+        changed = ", ".join(file.name for file in files if file not in declared)
+        raise StepResultError(f"{changed} of unit {spec.name}: not the SHA-256 that it was built with")
     stored = StoredUnit(name=spec.name, key=spec.key, files=files, shard=spec.shard, network=network)
     jsonio.write(temporary / "unit.json", stored)
     temporary.rename(folder)
