@@ -187,7 +187,7 @@ def _again(
     world = reproduction.second_world(
         layout, jobs=(jobs, jobs + 1), launchers=(first.launcher, launcher), user=request.user
     )
-    # Claimed for the second build too: an ordinary one beside it would take its compilers for strays of an earlier run.
+    # Claimed for the second build too: what it is held against lies in the work root, and must stay as it is.
     with workroot.claim(layout, purpose=f"reproduce {first.subject}", console=console), world as second:
         only = tuple(part for unit in request.units for part in ("--only", unit))
         step = ("units", *only) if request.units else ("build",)
