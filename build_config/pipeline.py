@@ -60,7 +60,7 @@ VERDICT_NOTES = {
     " nothing)",
     Verdict.CPU_FALLBACK_VERIFIED: " (the CUDA backend was not in use)",
 }
-NOT_IN_EVERY_UNIT = ("python", "NOTICE.txt", cmake.OLDER_GCC)
+NOT_IN_EVERY_UNIT = ("python", "licences", cmake.OLDER_GCC)
 """Parts of our CMake project that no compiler sees, and one that counts where it is included (units.core_spec)."""
 
 

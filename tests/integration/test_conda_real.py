@@ -97,7 +97,7 @@ def test_a_package_holds_the_wheels_files_for_any_python_their_digests_and_licen
         f"site-packages/{name}": hashlib.sha256(data).hexdigest() for name, data in expected.items()
     }
     licences = {path.name for path in (info / "licenses").rglob("*") if path.is_file()}
-    assert {"LICENSE.md", "NOTICE.txt", "llama.cpp.txt", "xxhash.txt"} < licences
+    assert {"LICENSE.md", "NOTICE.txt", "cub.txt", "llama.cpp.txt", "xxhash.txt"} < licences
     index = json.loads((info / "index.json").read_text())
     assert (index["subdir"], index["noarch"]) == ("linux-64", "python")
     assert index["timestamp"] == packing.TIMESTAMP.timestamp() * 1000

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -272,3 +273,16 @@ def test_the_doctor_sees_this_machine(layout: Layout) -> None:
     assert "GCC" in rows["C++ compiler"].text
     assert rows["C library"].state == "ok"
     assert rows["Compiler cache"].state == "ok"
+
+
+def test_the_licence_of_cub_in_the_wheel_is_that_of_its_headers(toolkit_wheels: tuple[Path, ...]) -> None:
+    """Its terms ask for them in every binary, and the licence in NVIDIA's own wheel does not hold them."""
+    (cccl,) = (path for path in toolkit_wheels if path.name.startswith("nvidia_cuda_cccl"))
+    with zipfile.ZipFile(cccl) as archive:
+        header = archive.read("nvidia/cu13/include/cccl/cub/device/device_scan.cuh").decode()
+    comment = header.partition("*/")[0].replace("*", " ")
+    _, redistribution, terms = " ".join(comment.split()).partition("Redistribution and use")
+    ours = (PACKAGE / "wheel_project" / "licences" / "cub.txt").read_text(encoding="utf-8")
+    assert "Copyright (c) 2011, Duane Merrill" in comment
+    assert ours.startswith("Copyright (c) 2011, Duane Merrill")
+    assert redistribution + terms.removeprefix("/").rstrip() in " ".join(ours.replace("*", " ").split())

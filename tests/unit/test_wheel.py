@@ -11,7 +11,7 @@ from packaging.version import Version
 
 from build_config import wheel
 from build_config.model import ArchSelection, CudaArch, Shard
-from tests import factories
+from tests import factories, wheels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -155,4 +155,6 @@ def test_the_project_is_upstreams_package_plus_loader_and_licences(tmp_path: Pat
     assert all((project / "llama_cpp" / name).is_file() for name in wheel.OWN_MODULES["linux-x86_64"])
     assert tomllib.loads((project / "pyproject.toml").read_text())["project"]["version"] == "0.3.36+cu130.sm89"
     assert (project / "licenses" / "llama.cpp.txt").read_text() == "LICENSE"
+    written = {"LICENSE.md", *(f"licenses/{path.name}" for path in (project / "licenses").iterdir())}
+    assert written == set(wheels.policy().licences)
     assert (package / "__init__.py").read_text() == '__version__ = "0.3.36"\n', "upstream's own file was changed"
