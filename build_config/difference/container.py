@@ -89,13 +89,10 @@ def compare_headers(first: Member, second: Member) -> Iterator[Difference]:
         detail = f"is compressed by the method {_method(ours)}, in the other {_method(theirs)}"
         yield Difference(member=name, kind=DifferenceKind.COMPRESSION, detail=detail)
     elif first.content == second.content and first.stored != second.stored:
-        detail = (
-            f"has the same contents compressed to {len(first.stored)} bytes, in the other {len(second.stored)}: "
-            "another level, or another version of zlib"
-        )
+        how = f"{len(first.stored)} bytes, in the other {len(second.stored)}"
         if len(first.stored) == len(second.stored):
-            at = first_difference(first.stored, second.stored)
-            detail = f"has the same contents compressed to other bytes, from byte {at} on: another version of zlib"
+            how = f"other bytes, from byte {first_difference(first.stored, second.stored)} on"
+        detail = f"has the same contents compressed to {how}: another level, or another version of zlib"
         yield Difference(member=name, kind=DifferenceKind.COMPRESSION, detail=detail)
     for what, value, other in (
         ("the comment", _quoted(ours.comment), _quoted(theirs.comment)),
