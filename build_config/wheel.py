@@ -32,8 +32,8 @@ CUBLAS_RELEASES = {"11.8": "11.11"}
 """cuBLAS's own release where it is not that of the toolkit: from CUDA 12.0 on it is."""
 DISTRIBUTION = "llama-cpp-python"
 OWN_MODULES = {
-    "linux-x86_64": ("_cuda_loader.py", "_conda_libraries.py"),
-    "win-amd64": ("_cuda_loader.py", "_vendored_dlls.py"),
+    "linux-x86_64": ("_cuda_loader.py", "_cuda_libraries.py", "_conda_libraries.py"),
+    "win-amd64": ("_cuda_loader.py", "_cuda_libraries.py", "_vendored_dlls.py"),
 }
 FIRST_LINES = {
     "linux-x86_64": "from . import _conda_libraries  # noqa: F401  (added by the CUDA wheel build)\n",
@@ -173,7 +173,8 @@ def write_project(
         if not source.is_file():
             raise PackagingError(f"llama.cpp has no {file} any more: the wheel could not carry its licence")
         shutil.copyfile(source, licences / f"{name}.txt")
-    shutil.copyfile(layout.wheel_project / "NOTICE.txt", licences / "NOTICE.txt")
+    for text in (layout.wheel_project / "licences").iterdir():
+        shutil.copyfile(text, licences / text.name)
     for name in ("LICENSE.md", "README.md"):
         shutil.copyfile(tree.bindings / name, project / name)
 

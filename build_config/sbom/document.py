@@ -27,7 +27,9 @@ LIBRARIES = "llama_cpp/lib/"
 VENDORED = ".libs"
 """How the name of the folder ends into which auditwheel puts libraries."""
 AUDITWHEEL = "sboms/auditwheel.cdx.json"
-OWN_MEMBERS = ("llama_cpp/_cuda_loader.py", "llama_cpp/_conda_libraries.py", "llama_cpp/_cuda_build.json")
+OWN_MEMBERS = tuple(
+    f"llama_cpp/{name}" for name in ("_cuda_loader.py", "_cuda_libraries.py", "_conda_libraries.py", "_cuda_build.json")
+)
 
 
 def describe(ingredients: Ingredients, contents: Mapping[str, bytes], filename: str) -> str:

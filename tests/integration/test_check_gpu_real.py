@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-LOADER = PACKAGE / "wheel_project" / "python" / "_cuda_loader.py"
+LOADER = tuple(PACKAGE / "wheel_project" / "python" / name for name in ("_cuda_loader.py", "_cuda_libraries.py"))
 LINUX = Machine(system="linux", card_on_bus=True)
 ORIGIN = "-Wl,-rpath,$ORIGIN"
 
@@ -196,7 +196,8 @@ class Bench:
         }
         package = self.lib.parent
         (package / "_cuda_build.json").write_text(json.dumps(data), encoding="utf-8")
-        shutil.copy(LOADER, package)
+        for module in LOADER:
+            shutil.copy(module, package)
         (package / "_ctypes_extensions.py").write_text(
             "import ctypes\ndef load_shared_library(name, folder):\n    return ctypes.CDLL(f'{folder}/lib{name}.so')\n",
             encoding="utf-8",

@@ -24,8 +24,9 @@ from tests.doubles import BACKEND, CARD, DRIVER, GGML, GGML_BASE, compile_double
 pytestmark = pytest.mark.integration
 
 CUDA_13 = ("libcudart.so.13", "libcublas.so.13")
-LOADER = PACKAGE / "wheel_project" / "python" / "_cuda_loader.py"
-CONDA_LIBRARIES = LOADER.with_name("_conda_libraries.py")
+PYTHON = PACKAGE / "wheel_project" / "python"
+LOADER = (PYTHON / "_cuda_loader.py", PYTHON / "_cuda_libraries.py")
+CONDA_LIBRARIES = PYTHON / "_conda_libraries.py"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compile_double(bench.lib / "libggml-cpu-x64.so", BACKEND, '-DNAME="CPU"', "-DSCORE=1")
     bench.shard("sm89", score=2000)
     bench.describe(("sm89", "89-real"))
-    shutil.copy(LOADER, package)
+    for module in LOADER:
+        shutil.copy(module, package)
     (package / "__init__.py").write_text("from ._cuda_loader import CudaStatus, cuda_status\n", encoding="utf-8")
     (package / "_ctypes_extensions.py").write_text(
         "import ctypes\n"

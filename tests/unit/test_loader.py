@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 import logging
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,22 +15,18 @@ from build_config.model import CudaArch
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
 pytestmark = pytest.mark.unit
 
-SOURCE = PACKAGE / "wheel_project" / "python" / "_cuda_loader.py"
+SOURCES = PACKAGE / "wheel_project" / "python"
 
 
 @pytest.fixture(scope="module")
 def loader() -> ModuleType:
     """Imported outside a wheel: nothing is there that it could load, and that must not raise."""
-    spec = importlib.util.spec_from_file_location("_cuda_loader", SOURCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
     logging.disable()
-    spec.loader.exec_module(module)
+    module = importlib.import_module("build_config.wheel_project.python._cuda_loader")
     logging.disable(logging.NOTSET)
     return module
 
@@ -58,9 +52,10 @@ def test_an_import_that_finds_nothing_does_not_raise_and_keeps_the_reason(loader
     assert "install the wheel again" in status.reason
 
 
-def test_the_source_is_python_3_8() -> None:
+@pytest.mark.parametrize("source", sorted(SOURCES.glob("*.py")), ids=lambda source: source.stem)
+def test_the_source_is_python_3_8(source: Path) -> None:
     """Upstream supports it, and the pipeline's own Python would not notice."""
-    ast.parse(SOURCE.read_text(encoding="utf-8"), feature_version=(3, 8))
+    ast.parse(source.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 @pytest.mark.parametrize(
@@ -144,66 +139,6 @@ def test_before_cuda_13_the_missing_packages_have_other_names(loader: ModuleType
     earlier = loader._Build(cuda, build.shards, build.oldest_driver, build.libraries, build.build_command)
     missing = (loader.Library("libcublas.so.x", None, "libcublas.so.x: no such file"),)
     assert f"pip install {packages}" in loader._why_not(earlier, _driver(loader, "6.1"), missing, ())
-
-
-def test_a_library_in_nvidias_wheels_is_taken_by_its_very_soname(
-    loader: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Recorded from nvidia-cuda-runtime-cu11 11.8.89 and nvidia-cublas-cu12 12.9.3.13."""
-    wheels = {
-        "cuda_runtime": ("libcudart.so.11.0", "libOpenCL.so.1"),
-        "cublas": ("libcublas.so.12", "libcublasLt.so.12"),
-    }
-    for folder, files in wheels.items():
-        (tmp_path / "nvidia" / folder / "lib").mkdir(parents=True)
-        for file in files:
-            (tmp_path / "nvidia" / folder / "lib" / file).touch()
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
-
-    def found(name: str, soname: str) -> list[str]:
-        return [path.name for path in loader._in_wheels(name, soname)]
-
-    assert found("cudart", "libcudart.so.11.0") == ["libcudart.so.11.0"]
-    assert found("cudart", "libcudart.so.12") == []
-    assert found("cublas", "libcublas.so.12") == ["libcublas.so.12"]
-    assert found("cublas", "libcublas.so.13") == []
-    monkeypatch.setattr(sys, "path", [])
-    assert found("cublas", "libcublas.so.12") == []
-
-
-def test_on_windows_the_libraries_of_wheels_and_conda_lie_where_programs_do(
-    loader: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("cublas64_12.dll", "cublasLt64_12.dll"):
-        file = tmp_path / "nvidia" / "cublas" / "bin" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    (tmp_path / "conda-meta").mkdir()
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
-    monkeypatch.setattr(sys, "platform", "win32")
-    assert [path.name for path in loader._in_wheels("cublasLt", "cublasLt64_12.dll")] == ["cublasLt64_12.dll"]
-    assert loader._conda_folder() == tmp_path / "Library" / "bin"
-
-
-@pytest.mark.parametrize(
-    ("dll", "name"),
-    [("cudart64_12.dll", "cudart"), ("cublasLt64_13.dll", "cublasLt"), ("cublas64_13.dll", "cublas")],
-)
-def test_cuda_pathfinder_is_asked_by_its_own_names(
-    loader: ModuleType, monkeypatch: pytest.MonkeyPatch, dll: str, name: str
-) -> None:
-    asked: list[str] = []
-    pathfinder = ModuleType("cuda.pathfinder")
-    pathfinder.load_nvidia_dynamic_lib = asked.append  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
-    monkeypatch.setitem(sys.modules, "cuda.pathfinder", pathfinder)
-    library = loader._load_library(dll)
-    assert asked == [name]
-    assert library.soname == dll
-    assert library.error, "there is no such library here"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import json
 import logging
 import os
@@ -22,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._cuda_libraries import Library, install_command, load_library, search_installed_toolkit, windows_path
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 PACKAGE = Path(__file__).resolve().parent
 LIB = PACKAGE / "lib"
-_FIRST_WITHOUT_SUFFIX = 13  # nvidia-cublas; before, it was nvidia-cublas-cu12
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 _log = logging.getLogger("llama-cpp-python")
@@ -41,15 +41,6 @@ class Device:
     name: str
     capability: str
     memory: int
-
-
-@dataclass(frozen=True)
-class Library:
-    """A CUDA library that has to be there. ``error`` is what dlopen said, and ``None`` when it is loaded."""
-
-    soname: str
-    path: str | None
-    error: str | None
 
 
 @dataclass(frozen=True)
@@ -173,78 +164,6 @@ def _device(api: ctypes.CDLL, index: int) -> Device:
     return Device(index, name.value.decode(errors="replace"), f"{major.value}.{minor.value}", memory.value)
 
 
-def _load_library(soname: str) -> Library:
-    """Load ``libcudart.so.13`` or its like: conda's own, or from NVIDIA's wheels, or from wherever the system finds it.
-
-    A shard that needs it then gets this copy. The last step decides: what cuda.pathfinder found may be of another
-    major version, CUDA 11 it does not know, and in conda it would search the environment that is activated, which need
-    not be this interpreter's.
-    """
-    folder = _conda_folder()
-    if folder is not None and (folder / soname).is_file():
-        try:
-            library = ctypes.CDLL(str(folder / soname))
-        except OSError as error:
-            _log.debug("%s does not load: %s", folder / soname, error)
-        else:
-            return Library(soname, _path_of(library, soname), None)
-    name = re.sub(r"^lib|\W.*$|64_.*$", "", soname)  # cudart, from libcudart.so.13 or cudart64_13.dll
-    for path in _in_wheels(name, soname):
-        with contextlib.suppress(OSError):  # the system may still have one that loads
-            ctypes.CDLL(str(path))
-            break
-    try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
-
-        load_nvidia_dynamic_lib(name)
-    except Exception as error:  # noqa: BLE001  # absent or failed, the system may still have the library
-        _log.debug("cuda.pathfinder did not load %s: %s", name, error)
-    try:
-        library = ctypes.CDLL(soname)
-    except OSError as error:
-        return Library(soname, None, str(error))
-    return Library(soname, _path_of(library, soname), None)
-
-
-def _conda_folder() -> Path | None:
-    """The library folder of this interpreter's conda environment; ``None`` where it is not conda's."""
-    prefix = Path(sys.prefix)
-    folder = prefix / "Library" / "bin" if sys.platform == "win32" else prefix / "lib"
-    return folder if (prefix / "conda-meta").is_dir() else None
-
-
-def _in_wheels(name: str, soname: str) -> Iterator[Path]:
-    """Where NVIDIA's wheels before CUDA 13 have a library, by its very soname: each has a folder of its own.
-
-    One environment may hold those of several major versions, for other packages.
-    """
-    folder = {"cudart": "cuda_runtime", "cublas": "cublas", "cublasLt": "cublas"}.get(name)
-    nvidia = importlib.util.find_spec("nvidia")
-    if folder is None or nvidia is None:
-        return
-    for place in nvidia.submodule_search_locations or ():
-        path = Path(place, folder, "bin" if sys.platform == "win32" else "lib", soname)
-        if path.is_file():
-            yield path
-
-
-def _path_of(library: ctypes.CDLL, soname: str) -> str | None:
-    """Where a loaded library came from."""
-    if sys.platform == "win32":
-        return _windows_path(library._handle)  # noqa: SLF001  # ctypes has no public name for it
-    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
-    match = re.search(rf"/.*/{re.escape(soname)}.*$", maps, re.MULTILINE)
-    return match[0] if match else None
-
-
-def _search_installed_toolkit() -> None:
-    """Windows: let the system find the DLLs of an installed CUDA 13; upstream adds the folder of earlier ones."""
-    if sys.platform == "win32" and "CUDA_PATH" in os.environ:
-        folder = Path(os.environ["CUDA_PATH"], "bin", "x64")
-        if folder.is_dir():
-            os.add_dll_directory(str(folder))
-
-
 @dataclass(frozen=True)
 class _Backend:
     """One that ggml has registered, and the file it came from."""
@@ -311,18 +230,11 @@ def _file_at(address: int) -> str | None:
         module = ctypes.c_void_p()
         from_address = 0x4 | 0x2  # GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | ..._UNCHANGED_REFCOUNT
         ctypes.windll.kernel32.GetModuleHandleExW(from_address, ctypes.c_void_p(address), ctypes.byref(module))
-        return _windows_path(module.value)
+        return windows_path(module.value)
 
     info = (ctypes.c_char_p * 4)()  # Dl_info: the file, its base address, the nearest symbol, the symbol's address
     dladdr = _function(ctypes.CDLL(None), "dladdr", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
     return os.fsdecode(info[0] or b"") if dladdr(address, info) else None
-
-
-def _windows_path(module: int | None) -> str | None:
-    """The file of a loaded DLL."""
-    buffer = ctypes.create_unicode_buffer(32768)
-    length = ctypes.windll.kernel32.GetModuleFileNameW(ctypes.c_void_p(module), buffer, len(buffer))  # type: ignore[attr-defined,unused-ignore]
-    return buffer.value if length else None
 
 
 def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messages: Sequence[str]) -> str:
@@ -336,7 +248,7 @@ def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messa
         )
     missing = [library.error for library in libraries if library.error]
     if missing:
-        return f"CUDA's libraries are missing, {', '.join(missing)}: {_install_command(_major(build.cuda))}."
+        return f"CUDA's libraries are missing, {', '.join(missing)}: {install_command(_major(build.cuda))}."
     fitting = [shard for shard in build.shards if all(shard.runs_on(device) for device in driver.devices)]
     if not fitting:
         return _not_covered(build, driver.devices)
@@ -349,14 +261,6 @@ def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messa
             )
     said = "; ".join(line for line in messages if "cuda" in line.lower()) or "ggml gave no reason"
     return f"The CUDA backend does not start ({said}): check that nvidia-smi lists the card without an error."
-
-
-def _install_command(major: int) -> str:
-    if _conda_folder() is not None:
-        return f"conda install -c conda-forge 'libcublas={major}' 'cuda-cudart={major}'"
-    suffix = f"-cu{major}" if major < _FIRST_WITHOUT_SUFFIX else ""
-    wanted = " ".join(f"'{name}{suffix}=={major}.*'" for name in ("nvidia-cublas", "nvidia-cuda-runtime"))
-    return f"pip install {wanted} cuda-pathfinder"
 
 
 def _not_covered(build: _Build, devices: Sequence[Device]) -> str:
@@ -388,8 +292,8 @@ def _load() -> CudaStatus:
         build = _read_build(PACKAGE / "_cuda_build.json")
         driver = _ask_driver()
         if driver.devices:  # cuBLAS is 400 MB: not for nothing
-            _search_installed_toolkit()
-            libraries = tuple(_load_library(soname) for soname in build.libraries)
+            search_installed_toolkit()
+            libraries = tuple(load_library(soname) for soname in build.libraries)
     finally:
         backends, messages = _load_backends()  # without them not even the CPU computes
     for message in messages:
