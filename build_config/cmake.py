@@ -117,6 +117,11 @@ def build_arguments(toolchain: Toolchain, build: Path, *, jobs: int, dry_run: bo
     return (str(toolchain.ninja.path), *mode, "-C", str(build), "-j", str(jobs), UNIT_TARGET)
 
 
+def headers_arguments(toolchain: Toolchain, build: Path) -> tuple[str, ...]:
+    """The call that lists what a finished unit was compiled from: ``headers.parse`` reads it."""
+    return (str(toolchain.ninja.path), "-C", str(build), "-t", "deps")
+
+
 def _common_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
     return {
         **settings.common.defines,

@@ -10,23 +10,23 @@ import re
 import shutil
 import time
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config import cmake, compiler_cache, hermetic, jsonio, platforms, progress, runner, units
+from build_config import cmake, compiler_cache, headers, hermetic, jsonio, platforms, progress, runner, units
 from build_config.errors import BuildError, ConfigureError, InterruptedRunError, StepResultError
 from build_config.model import BuildUnit, CacheStatistics
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from build_config.console import Console, ProgressBar
     from build_config.layout import Layout
-    from build_config.model import Toolchain
+    from build_config.model import SystemHeaders, Toolchain
     from build_config.units import UnitSpec
 
 CACHE_QUESTION_INTERVAL = 15.0
 """Seconds between questions to the object cache."""
 NINJA_INTERRUPTED = "ninja: build stopped: interrupted by user."
+STRANGERS_NAMED = 3
 SECONDS = "seconds.json"
 """Where the seconds of earlier steps are kept, below the state folder."""
 _FAILED = re.compile(r"^FAILED: (?:\[code=\d+\] )?(?P<output>\S+)")
@@ -53,7 +53,16 @@ def build_units(
         with compiler_cache.session(toolchain.launcher, layout, environment) as cache:
             builder = _Builder(toolchain, layout, console, cache, isolation, jobs)
             found |= {unit.name: unit for unit in builder.build(missing)}
-    return tuple(unit for spec in specs if (unit := found[spec.name]) is not None)
+    built = tuple(unit for spec in specs if (unit := found[spec.name]) is not None)
+    for unit in built:
+        if unit.headers is not None and unit.headers.strangers:
+            named = ", ".join(map(str, unit.headers.strangers[:STRANGERS_NAMED]))
+            console.warn(
+                f"into unit {unit.name} went headers that are neither locked nor the compiler's nor the C library's,"
+                f" {len(unit.headers.strangers)} in all ({named}): where they are absent, the same inputs may give"
+                " other bytes"
+            )
+    return built
 
 
 def _environment(toolchain: Toolchain, layout: Layout) -> dict[str, str]:
@@ -152,6 +161,7 @@ class _Builder:
                         compiled=len(pending[spec.name]),
                         seconds=time.monotonic() - start,
                         cache=_difference(self._cache.statistics(), before),
+                        headers=self._headers(spec),
                     )
                 )
         return built
@@ -226,6 +236,18 @@ class _Builder:
                 remedy="correct what the error names and run the same command again: finished files are kept",
                 log=log,
             )
+
+    def _headers(self, spec: UnitSpec) -> SystemHeaders:
+        folder, cuda = self._folder(spec), self._toolchain.cuda
+        argv = cmake.headers_arguments(self._toolchain, folder)
+        listing = runner.run(runner.Command(argv=argv, environment=self._environment)).output
+        visual_studio = (Path(part) for part in self._environment.get("INCLUDE", "").split(";") if part)
+        return headers.describe(
+            headers.parse(listing, folder),
+            self._layout,
+            inputs=(cuda.root,),
+            expected=(cuda.include, *visual_studio),
+        )
 
     def _cache_note(self) -> str:
         """Cache hits, asked for at most every few seconds: the question is a process of its own."""

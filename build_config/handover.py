@@ -46,7 +46,14 @@ def give(built: tuple[BuildUnit, ...], folder: Path) -> None:
             shutil.copyfile(unit.folder / file.name, copied)
             if units.describe(copied) != file:
                 raise HandoverError(f"{file.name} of unit {unit.name} changed while it was copied", remedy=AGAIN)
-        stored = StoredUnit(name=unit.name, key=unit.key, files=unit.files, shard=unit.shard, network=unit.network)
+        stored = StoredUnit(
+            name=unit.name,
+            key=unit.key,
+            files=unit.files,
+            shard=unit.shard,
+            network=unit.network,
+            headers=unit.headers,
+        )
         jsonio.write(partial / DESCRIPTION, stored)
         shutil.rmtree(folder / unit.name, ignore_errors=True)
         partial.rename(folder / unit.name)
@@ -108,6 +115,7 @@ def _keep(spec: UnitSpec, offered: StoredUnit, libraries: Path, layout: Layout) 
             compiled=0,
             seconds=0.0,
             cache=CacheStatistics(),
+            headers=offered.headers,
             declared=offered.files,
         )
     except (BuildError, StepResultError) as error:

@@ -240,11 +240,25 @@ class CacheStatistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SystemHeaders:
+    """The headers outside of all locked inputs that a unit was compiled with.
+
+    ``sha256`` is over their paths and contents. ``strangers`` are those of them that belong neither to the compiler nor
+    to the C library nor to the kernel.
+    """
+
+    number: int
+    sha256: str
+    strangers: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildUnit:
     """A finished unit in the store.
 
     ``network`` says what the compilers had of one when it was built. ``compiled`` is the number of build steps that
-    ran this time; 0 when it came from the store. ``seconds`` is wall time of this run.
+    ran this time; 0 when it came from the store. ``seconds`` is wall time of this run. ``headers`` are ``None`` where
+    an earlier version of this project built the unit.
     """
 
     name: str
@@ -257,6 +271,7 @@ class BuildUnit:
     compiled: int
     seconds: float
     cache: CacheStatistics = field(default_factory=CacheStatistics)
+    headers: SystemHeaders | None = None
 
 
 # ------------------------------------------------------------------------------------------------------- wheel

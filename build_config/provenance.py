@@ -10,6 +10,7 @@ from build_config import cmake, jsonio, platforms, redaction
 from build_config.reports import BuildRecord, Material
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from build_config.model import BuildUnit, LockedFile, Program, SourceTree, Toolchain, Wheel
@@ -63,7 +64,7 @@ def make_record(  # noqa: PLR0913  # one keyword for each thing that a record te
         sources_locked=tree.locked,
         llama_cpp_commit=tree.commit,
         locks=tuple(sorted(locks)),
-        toolchain=(*_toolchain(toolchain), ("network of the compilers", _networks(units))),
+        toolchain=(*_toolchain(toolchain), ("network of the compilers", _networks(units)), *_headers(units)),
         units=tuple(unit.key for unit in units),
         shards=tuple(unit.shard for unit in units if unit.shard is not None),
         steps=steps,
@@ -170,6 +171,16 @@ def _toolchain(toolchain: Toolchain) -> tuple[tuple[str, str], ...]:
 
 def _networks(units: tuple[BuildUnit, ...]) -> str:
     return "; ".join(dict.fromkeys(unit.network for unit in units))
+
+
+def _headers(units: tuple[BuildUnit, ...]) -> Iterator[tuple[str, str]]:
+    """Without the folders of the strangers: what is published names none of this machine."""
+    for unit in units:
+        if unit.headers is not None:
+            yield f"system headers of {unit.name}", f"{unit.headers.number}, sha256 {unit.headers.sha256}"
+            if unit.headers.strangers:
+                names = sorted({"/".join(path.parts[-2:]) for path in unit.headers.strangers})
+                yield f"headers of others in {unit.name}", ", ".join(names)
 
 
 def _described(program: Program) -> str:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 
 from build_config import cmake, jsonio, platforms
 from build_config.errors import BuildError, StepResultError
-from build_config.model import BuildUnit, BuiltFile, CacheStatistics, Shard, SourceTree, Toolchain, UnitKey
+from build_config.model import (
+    BuildUnit,
+    BuiltFile,
+    CacheStatistics,
+    Shard,
+    SourceTree,
+    SystemHeaders,
+    Toolchain,
+    UnitKey,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +55,7 @@ class StoredUnit:
     files: tuple[BuiltFile, ...]
     shard: Shard | None
     network: str
+    headers: SystemHeaders | None = None
 
 
 def core_spec(
@@ -109,10 +119,11 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
         from_store=True,
         compiled=0,
         seconds=0.0,
+        headers=stored.headers,
     )
 
 
-def keep(
+def keep(  # noqa: PLR0913  # one keyword for each thing that the store remembers
     spec: UnitSpec,
     built: Path,
     layout: Layout,
@@ -121,6 +132,7 @@ def keep(
     compiled: int,
     seconds: float,
     cache: CacheStatistics,
+    headers: SystemHeaders | None = None,
     declared: tuple[BuiltFile, ...] | None = None,
 ) -> BuildUnit:
     """Put a finished unit into the store, whole or not at all.
@@ -146,7 +158,7 @@ def keep(
         shutil.rmtree(temporary)
         changed = ", ".join(file.name for file in files if file not in declared)
         raise StepResultError(f"{changed} of unit {spec.name}: not the SHA-256 that it was built with")
-    stored = StoredUnit(name=spec.name, key=spec.key, files=files, shard=spec.shard, network=network)
+    stored = StoredUnit(name=spec.name, key=spec.key, files=files, shard=spec.shard, network=network, headers=headers)
     jsonio.write(temporary / "unit.json", stored)
     temporary.rename(folder)
     return BuildUnit(
@@ -160,6 +172,7 @@ def keep(
         compiled=compiled,
         seconds=round(seconds, 3),
         cache=cache,
+        headers=headers,
     )
 
 

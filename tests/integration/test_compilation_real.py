@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from build_config import compilation
+from build_config.console import Console
 from build_config.errors import BuildError, ConfigureError, DiskFullError
 from build_config.layout import PACKAGE
 from tests.workshop import Workshop, workshop
@@ -65,10 +68,39 @@ def test_units_are_built_stored_and_taken_from_the_store(shop: Workshop) -> None
                 assert soname(unit.folder / file.name) == file.name
             assert str(shop.layout.work_root).encode() not in (unit.folder / file.name).read_bytes()
 
+    for unit in (core, shard):
+        assert unit.headers is not None
+        assert unit.headers.number > 0
+        assert unit.headers.strangers == ()
+
     (shop.layout.build / "sm89" / "build.ninja").unlink()  # nothing could be compiled any more
     again = shop.build()
     assert all(unit.from_store and unit.compiled == 0 for unit in again)
     assert [unit.files for unit in again] == [core.files, shard.files]
+    assert [unit.headers for unit in again] == [core.headers, shard.headers]
+
+
+def test_a_header_that_lay_where_compilers_look_is_named(
+    shop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    specs = shop.specs()
+    (core,) = shop.build(specs[0])
+    header = tmp_path / "elsewhere" / "extra.h"
+    header.parent.mkdir()
+    header.touch()
+    for source in ("src/llama.cpp", "ggml/src/ggml-cuda/second.cu"):
+        with (shop.tree.llama_cpp / source).open("a", encoding="utf-8") as file:
+            file.write(f'\n#include "{header}"\n')
+    shutil.rmtree(shop.layout.store)
+    console = Console(terminal=False)
+    for unit in compilation.build_units(specs, shop.chain, shop.layout, console, jobs=2):
+        assert unit.headers is not None
+        assert unit.headers.strangers == (header,)
+        if unit.name == "core":
+            assert core.headers is not None
+            assert unit.headers.number == core.headers.number + 1
+    said = "".join(capsys.readouterr().out.split())
+    assert said.count(f"1inall({header})") == 2
 
 
 def test_the_device_code_is_for_the_architecture_that_was_asked_for(shop: Workshop) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from build_config import jsonio, provenance
 from build_config.layout import CANONICAL_WORK_ROOT
-from build_config.model import BuildUnit, LockedFile, Program, UnitKey
+from build_config.model import BuildUnit, LockedFile, Program, SystemHeaders, UnitKey
 from build_config.reports import BuildRecord, Finding, Material, Severity, StepTiming
 from tests import factories
 from tests.publishable import make
@@ -20,6 +20,13 @@ pytestmark = pytest.mark.unit
 
 COMMIT = "1f0c2d3e" * 5
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+HEADERS = SystemHeaders(
+    number=461,
+    sha256="e" * 64,
+    strangers=(Path("/usr/include/nvtx3/nvToolsExt.h"), Path("/opt/x/include/nvtx3/nvtx3.hpp")),
+)
 
 
 def unit(name: str, *inputs: tuple[str, str]) -> BuildUnit:
@@ -33,6 +40,7 @@ def unit(name: str, *inputs: tuple[str, str]) -> BuildUnit:
         from_store=True,
         compiled=0,
         seconds=0.5,
+        headers=None if name == "core" else HEADERS,
     )
 
 
@@ -84,6 +92,9 @@ def test_record_tells_what_went_in_and_what_came_out(tmp_path: Path) -> None:
     assert toolchain["cuda"] == "13.0.88"
     assert toolchain["cxx"] == "g++ 12.2.0 (a test)"
     assert toolchain["launcher"] == "none"
+    assert "system headers of core" not in toolchain
+    assert toolchain["system headers of sm89"] == f"461, sha256 {'e' * 64}"
+    assert toolchain["headers of others in sm89"] == "nvtx3/nvToolsExt.h, nvtx3/nvtx3.hpp"
 
 
 def test_a_build_without_a_seed_says_that_it_cannot_be_reproduced(tmp_path: Path) -> None:
