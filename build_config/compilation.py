@@ -240,7 +240,8 @@ class _Builder:
     def _headers(self, spec: UnitSpec) -> SystemHeaders:
         folder, cuda = self._folder(spec), self._toolchain.cuda
         argv = cmake.headers_arguments(self._toolchain, folder)
-        listing = runner.run(runner.Command(argv=argv, environment=self._environment)).output
+        listing: list[str] = []  # a hundred thousand lines: more than the runner keeps
+        runner.run(runner.Command(argv=argv, environment=self._environment), on_line=listing.append)
         visual_studio = (Path(part) for part in self._environment.get("INCLUDE", "").split(";") if part)
         return headers.describe(
             headers.parse(listing, folder),

@@ -24,10 +24,10 @@ _COMPILERS = re.compile(r"/gcc/[^/]+/[0-9.]+/include(?:-fixed)?/|/include/(?:[\w
 _LIBRARYS = re.compile(r"^(?:.*/sysroot)?/usr/include/(?:[\w-]+-linux-gnu\w*/)?(?P<name>[^/]+)")
 
 
-def parse(listing: str, build: Path) -> tuple[Path, ...]:
+def parse(lines: Iterable[str], build: Path) -> tuple[Path, ...]:
     """The files that ``ninja -t deps`` lists, each once. It names those below ``build`` relative to it."""
-    lines = {line.strip() for line in listing.splitlines() if line.startswith("    ")}
-    return tuple(sorted({Path(os.path.normpath(build / line)) for line in lines}))
+    listed = {line.strip() for line in lines if line.startswith("    ")}
+    return tuple(sorted({Path(os.path.normpath(build / path)) for path in listed}))
 
 
 def describe(

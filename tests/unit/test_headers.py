@@ -29,7 +29,7 @@ CMakeFiles/a.dir/b.cpp.o: #deps 1, deps mtime 1790000000000000000 (VALID)
 
 
 def test_ninjas_list_is_read() -> None:
-    assert headers.parse(LISTING, Path("/w/build/core")) == (
+    assert headers.parse(LISTING.splitlines(), Path("/w/build/core")) == (
         Path("/usr/include/stdio.h"),
         Path("/w/build/core/generated/version.h"),
         Path("/w/src/a.h"),
@@ -37,7 +37,7 @@ def test_ninjas_list_is_read() -> None:
 
 
 def test_no_list_is_no_header() -> None:
-    assert headers.parse("", Path("/w")) == ()
+    assert headers.parse((), Path("/w")) == ()
 
 
 @pytest.mark.parametrize(
