@@ -20,13 +20,24 @@ if TYPE_CHECKING:
 
     from build_config.layout import Layout
 
+OBJECTS = (".o", ".obj")
 _COMPILERS = re.compile(r"/gcc/[^/]+/[0-9.]+/include(?:-fixed)?/|/include/(?:[\w-]+/)?c\+\+/[0-9.]+/")
+_KERNELS = "/usr/lib/linux/uapi/"  # where Debian 13 keeps some that are linked to from /usr/include
 _LIBRARYS = re.compile(r"^(?:.*/sysroot)?/usr/include/(?:[\w-]+-linux-gnu\w*/)?(?P<name>[^/]+)")
 
 
 def parse(lines: Iterable[str], build: Path) -> tuple[Path, ...]:
-    """The files that ``ninja -t deps`` lists, each once. It names those below ``build`` relative to it."""
-    listed = {line.strip() for line in lines if line.startswith("    ")}
+    """The files that ``ninja -t deps`` lists for object files, each once.
+
+    It names those below ``build`` relative to it. For a library it lists, with some linkers, what was linked.
+    """
+    listed, compiled = set(), False
+    for line in lines:
+        if line.startswith("    "):
+            if compiled:
+                listed.add(line.strip())
+        else:
+            compiled = line.partition(": #deps ")[0].endswith(OBJECTS)
     return tuple(sorted({Path(os.path.normpath(build / path)) for path in listed}))
 
 
@@ -54,4 +65,6 @@ def _below(path: Path, folders: tuple[Path, ...]) -> bool:
 def _systems(path: Path, known: frozenset[str]) -> bool:
     text = path.as_posix()
     library = _LIBRARYS.match(text)
-    return _COMPILERS.search(text) is not None or (library is not None and library["name"] in known)
+    if text.startswith(_KERNELS) or _COMPILERS.search(text) is not None:
+        return True
+    return library is not None and library["name"] in known

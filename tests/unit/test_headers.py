@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.unit
 
-# As Ninja 1.13 lists them; the second file is named relative to the build folder.
+# As Ninja 1.13 lists them; the second file is named relative to the build folder. What was linked is there with the
+# linker of Debian 13.
 LISTING = """\
 CMakeFiles/a.dir/a.cpp.o: #deps 3, deps mtime 1790000000000000000 (VALID)
     /usr/include/stdio.h
@@ -24,6 +25,10 @@ CMakeFiles/a.dir/a.cpp.o: #deps 3, deps mtime 1790000000000000000 (VALID)
 
 CMakeFiles/a.dir/b.cpp.o: #deps 1, deps mtime 1790000000000000000 (VALID)
     /usr/include/stdio.h
+
+bin/liba.so: #deps 2, deps mtime 1790000000000000000 (VALID)
+    /lib/x86_64-linux-gnu/libc.so.6
+    CMakeFiles/a.dir/a.cpp.o
 
 """
 
@@ -50,6 +55,7 @@ def test_no_list_is_no_header() -> None:
         "/usr/include/c++/12/vector",
         "/usr/include/x86_64-linux-gnu/c++/12/bits/c++config.h",
         "/usr/lib/gcc/x86_64-linux-gnu/12/include/immintrin.h",
+        "/usr/lib/linux/uapi/x86/asm/errno.h",
         "/opt/rh/gcc-toolset-14/root/usr/include/c++/14/vector",
         "/opt/rh/gcc-toolset-14/root/usr/lib/gcc/x86_64-redhat-linux/14/include/stddef.h",
         "/opt/conda/x86_64-conda-linux-gnu/sysroot/usr/include/stdlib.h",
