@@ -47,15 +47,22 @@ def describe(
     """Those that lie outside of the work root and of ``inputs``, which are known by their own digests.
 
     A stranger is one of them that is neither below ``expected`` nor the compiler's, the C library's or the kernel's.
-    Raises ``OSError`` where one cannot be read.
+    One that cannot be read any more is in the digest as that: by then the unit is finished.
     """
     known = frozenset(tomllib.loads((layout.data / "system_headers.toml").read_text(encoding="utf-8"))["known"])
     outside = sorted(path for path in headers if not _below(path, (layout.work_root, *inputs)))
     total = hashlib.sha256()
     for path in outside:
-        total.update(f"{path.as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        total.update(f"{path.as_posix()}\0{_digest(path)}\n".encode())
     strangers = (path for path in outside if not _below(path, expected) and not _systems(path, known))
     return SystemHeaders(number=len(outside), sha256=total.hexdigest(), strangers=tuple(strangers))
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return "unreadable"
 
 
 def _below(path: Path, folders: tuple[Path, ...]) -> bool:

@@ -101,3 +101,5 @@ def test_what_is_locked_is_left_out_and_the_rest_is_in_the_digest(tmp_path: Path
     paths[2].write_text("changed")
     assert found().sha256 != first.sha256
     assert found().strangers == first.strangers
+    paths[3].unlink()
+    assert (found().number, found().strangers) == (2, first.strangers)
