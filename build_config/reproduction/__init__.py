@@ -93,7 +93,7 @@ def second_world(
     Raises ``ReproductionError`` where this system gives no mount namespace, or cannot become ``user``.
     """
     prefix = namespaces()
-    uid, gid, who = _user() if user is None else _named_user(user)
+    uid, gid, who = _user(layout) if user is None else _named_user(user, layout)
     parent = layout.work_root.parent
     with tempfile.TemporaryDirectory(
         dir=parent, prefix=f"{layout.work_root.name}.second-", ignore_cleanup_errors=True
@@ -183,32 +183,33 @@ def namespaces() -> tuple[str, ...]:
     raise ReproductionError(message, remedy=remedy)
 
 
-def _user() -> tuple[int, int, str]:
+def _user(layout: Layout) -> tuple[int, int, str]:
     """Who builds the second time, and how to call that."""
     if os.getuid() != 0:
         return os.getuid(), os.getgid(), "the same: only root can become another user"
-    if _locked_folder() is not None:
-        return 0, 0, "the same: another user cannot reach the Python interpreter"
+    if _locked_folder(layout) is not None:
+        return 0, 0, "the same: another user cannot reach the Python interpreter or the folder of the work root"
     return NOBODY, NOBODY, f"user {NOBODY}"
 
 
-def _named_user(name: str) -> tuple[int, int, str]:
+def _named_user(name: str, layout: Layout) -> tuple[int, int, str]:
     try:
         entry = pwd.getpwnam(name)
     except KeyError as error:
         raise ReproductionError(f"there is no user {name}", remedy=f"sudo useradd {name}") from error
     if os.getuid() not in (0, entry.pw_uid):
         raise ReproductionError(f"only root can build as {name}", remedy="run it with sudo, or leave --user out")
-    locked = _locked_folder()
+    locked = _locked_folder(layout)
     if locked is not None and os.getuid() == 0 != entry.pw_uid:
-        message = f"{name} could not run {sys.executable}: its way leads through {locked}"
-        raise ReproductionError(message, remedy="install nox with a Python that every user can run")
+        message = f"{name} could not run {sys.executable} for {layout.work_root}: the way leads through {locked}"
+        raise ReproductionError(message, remedy=f"install nox with a Python that every user can run, or open {locked}")
     return entry.pw_uid, entry.pw_gid, f"user {entry.pw_uid} ({name})"
 
 
-def _locked_folder() -> Path | None:
-    """A folder above the interpreter that other users may not enter."""
-    return next((folder for folder in Path(sys.executable).resolve().parents if not _enterable(folder)), None)
+def _locked_folder(layout: Layout) -> Path | None:
+    """A folder above the interpreter, or above the second world, that other users may not enter."""
+    ways = (Path(sys.executable).resolve(), layout.work_root)
+    return next((folder for way in ways for folder in way.parents if not _enterable(folder)), None)
 
 
 def _enterable(folder: Path) -> bool:

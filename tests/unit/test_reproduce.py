@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -138,9 +140,28 @@ def test_equal_means_all_of_it_and_something() -> None:
     assert not report(same, Compared(name="c", first="1", second=None)).equal
 
 
-def test_a_user_that_is_not_there_is_named() -> None:
+def test_a_user_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReproductionError, match="no user no-such-user"):
-        reproduction._named_user("no-such-user")
+        reproduction._named_user("no-such-user", factories.layout(tmp_path))
+
+
+@pytest.mark.parametrize("locked", ["python", "work"])
+def test_root_becomes_nobody_only_where_nobody_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str
+) -> None:
+    for name in ("python", "work"):
+        (tmp_path / name).mkdir()
+    # What is above the folder of the test is the machine's: not looked at.
+    monkeypatch.setattr(reproduction, "_enterable", lambda folder: folder != tmp_path / locked)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python" / "python3"))
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    layout = factories.layout(tmp_path / "work" / "root")
+    assert reproduction._user(layout)[0] == 0
+    with pytest.raises(ReproductionError, match=f"leads through {tmp_path / locked}"):
+        reproduction._named_user("nobody", layout)
+    monkeypatch.setattr(reproduction, "_enterable", lambda _: True)
+    assert reproduction._user(layout)[0] == reproduction.NOBODY
+    assert reproduction._named_user("nobody", layout)[0] != 0
 
 
 def test_a_second_build_takes_along_what_reaches_an_index_and_nothing_that_steers_a_build(
