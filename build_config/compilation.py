@@ -145,6 +145,7 @@ class _Builder:
         names = ", ".join(f"{spec.name} ({len(pending[spec.name])} steps)" for spec in specs)
         self._console.note(f"building {names}, {self._jobs} at once; logs in {self._layout.logs}")
         built = []
+        launcher = self._toolchain.launcher
         with self._console.progress("building", estimate.total) as bar:
             for spec in specs:
                 start = time.monotonic()
@@ -162,6 +163,7 @@ class _Builder:
                         seconds=time.monotonic() - start,
                         cache=_difference(self._cache.statistics(), before),
                         headers=self._headers(spec),
+                        launcher="none" if launcher is None else launcher.described,
                     )
                 )
         return built

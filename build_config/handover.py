@@ -53,6 +53,7 @@ def give(built: tuple[BuildUnit, ...], folder: Path) -> None:
             shard=unit.shard,
             network=unit.network,
             headers=unit.headers,
+            launcher=unit.launcher,
         )
         jsonio.write(partial / DESCRIPTION, stored)
         shutil.rmtree(folder / unit.name, ignore_errors=True)
@@ -116,6 +117,7 @@ def _keep(spec: UnitSpec, offered: StoredUnit, libraries: Path, layout: Layout) 
             seconds=0.0,
             cache=CacheStatistics(),
             headers=offered.headers,
+            launcher=offered.launcher,
             declared=offered.files,
         )
     except (BuildError, StepResultError) as error:

@@ -143,6 +143,11 @@ class Program:
     version: str
     found_via: str
 
+    @property
+    def described(self) -> str:
+        """``g++ 12.2.0 (g++ on PATH)``."""
+        return f"{self.path.name} {self.version} ({self.found_via})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaToolkit:
@@ -257,8 +262,9 @@ class BuildUnit:
     """A finished unit in the store.
 
     ``network`` says what the compilers had of one when it was built. ``compiled`` is the number of build steps that
-    ran this time; 0 when it came from the store. ``seconds`` is wall time of this run. ``headers`` are ``None`` where
-    an earlier version of this project built the unit.
+    ran this time; 0 when it came from the store. ``seconds`` is wall time of this run. ``headers`` and
+    ``launcher``, the object cache that its compilers were called through, are ``None`` where an earlier version of this
+    project built the unit.
     """
 
     name: str
@@ -272,6 +278,7 @@ class BuildUnit:
     seconds: float
     cache: CacheStatistics = field(default_factory=CacheStatistics)
     headers: SystemHeaders | None = None
+    launcher: str | None = None
 
 
 # ------------------------------------------------------------------------------------------------------- wheel

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from build_config.model import BuildUnit, LockedFile, Program, SourceTree, Toolchain, Wheel
+    from build_config.model import BuildUnit, LockedFile, SourceTree, Toolchain, Wheel
     from build_config.reports import InspectionReport, StepTiming, ValidationReport
 
 VERSION = "0.1.0"
@@ -64,7 +64,7 @@ def make_record(  # noqa: PLR0913  # one keyword for each thing that a record te
         sources_locked=tree.locked,
         llama_cpp_commit=tree.commit,
         locks=tuple(sorted(locks)),
-        toolchain=(*_toolchain(toolchain), ("network of the compilers", _networks(units)), *_headers(units)),
+        toolchain=(*_toolchain(toolchain, units), ("network of the compilers", _networks(units)), *_headers(units)),
         units=tuple(unit.key for unit in units),
         shards=tuple(unit.shard for unit in units if unit.shard is not None),
         steps=steps,
@@ -150,7 +150,7 @@ def _moment(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _toolchain(toolchain: Toolchain) -> tuple[tuple[str, str], ...]:
+def _toolchain(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> tuple[tuple[str, str], ...]:
     cuda, host = toolchain.cuda, toolchain.host
     pairs = [
         ("cuda", cuda.version),
@@ -158,15 +158,21 @@ def _toolchain(toolchain: Toolchain) -> tuple[tuple[str, str], ...]:
         ("cuda.locked", "yes" if cuda.locked else "no"),
         ("cuda.found-via", cuda.nvcc.found_via),
         *([] if cmake.has_random_seed(cuda) else [("reproducibility", cmake.NO_RANDOM_SEED)]),
-        ("cc", _described(host.cc)),
-        ("cxx", _described(host.cxx)),
+        ("cc", host.cc.described),
+        ("cxx", host.cxx.described),
         ("host.identity", host.identity),
-        ("cmake", _described(toolchain.cmake)),
-        ("ninja", _described(toolchain.ninja)),
-        ("launcher", "none" if toolchain.launcher is None else _described(toolchain.launcher)),
-        ("cuobjdump", "none" if toolchain.cuobjdump is None else _described(toolchain.cuobjdump)),
+        ("cmake", toolchain.cmake.described),
+        ("ninja", toolchain.ninja.described),
+        ("launcher", _launchers(toolchain, units)),
+        ("cuobjdump", "none" if toolchain.cuobjdump is None else toolchain.cuobjdump.described),
     ]
     return tuple(pairs)
+
+
+def _launchers(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> str:
+    """Those that the units were compiled through, whenever that was."""
+    here = "none" if toolchain.launcher is None else toolchain.launcher.described
+    return "; ".join(dict.fromkeys(unit.launcher or here for unit in units)) or here
 
 
 def _networks(units: tuple[BuildUnit, ...]) -> str:
@@ -181,10 +187,6 @@ def _headers(units: tuple[BuildUnit, ...]) -> Iterator[tuple[str, str]]:
             if unit.headers.strangers:
                 names = sorted({"/".join(path.parts[-2:]) for path in unit.headers.strangers})
                 yield f"headers of others in {unit.name}", ", ".join(names)
-
-
-def _described(program: Program) -> str:
-    return f"{program.path.name} {program.version} ({program.found_via})"
 
 
 def _commit(checkout: Path) -> str:

@@ -115,7 +115,7 @@ def _first_wheel(request: ReproduceRequest, layout: Layout, console: Console) ->
         subject=published.path.name,
         digests=((published.path.name, published.record.sha256),),
         host_compiler=toolchain["host.identity"],
-        launcher=f"{toolchain['launcher']}, or {STORED}",
+        launcher=toolchain["launcher"],
         wheel=published.path,
         cuobjdump=_cuobjdump(layout),
     )
@@ -126,13 +126,11 @@ def _first_units(request: ReproduceRequest, layout: Layout, console: Console) ->
     pipeline.check_request(request.build, here, layout)
     with workroot.claim(layout, purpose=f"reproduce {', '.join(request.units)}", console=console):
         compiled = pipeline.compile_units(request.build, here, layout, console, only=request.units)
-    launcher = compiled.toolchain.launcher
-    described = launcher.path.name if launcher is not None else "none"
     return _First(
         subject=f"unit {', '.join(request.units)}",
         digests=tuple((file.name, file.sha256) for unit in compiled.units for file in unit.files),
         host_compiler=compiled.toolchain.host.identity,
-        launcher=STORED if all(unit.from_store for unit in compiled.units) else described,
+        launcher="; ".join(dict.fromkeys(unit.launcher or STORED for unit in compiled.units)),
         units=compiled.units,
         cuobjdump=compiled.toolchain.cuobjdump,
     )

@@ -56,6 +56,7 @@ class StoredUnit:
     shard: Shard | None
     network: str
     headers: SystemHeaders | None = None
+    launcher: str | None = None
 
 
 def core_spec(
@@ -120,6 +121,7 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
         compiled=0,
         seconds=0.0,
         headers=stored.headers,
+        launcher=stored.launcher,
     )
 
 
@@ -133,6 +135,7 @@ def keep(  # noqa: PLR0913  # one keyword for each thing that the store remember
     seconds: float,
     cache: CacheStatistics,
     headers: SystemHeaders | None = None,
+    launcher: str | None = None,
     declared: tuple[BuiltFile, ...] | None = None,
 ) -> BuildUnit:
     """Put a finished unit into the store, whole or not at all.
@@ -158,7 +161,15 @@ def keep(  # noqa: PLR0913  # one keyword for each thing that the store remember
         shutil.rmtree(temporary)
         changed = ", ".join(file.name for file in files if file not in declared)
         raise StepResultError(f"{changed} of unit {spec.name}: not the SHA-256 that it was built with")
-    stored = StoredUnit(name=spec.name, key=spec.key, files=files, shard=spec.shard, network=network, headers=headers)
+    stored = StoredUnit(
+        name=spec.name,
+        key=spec.key,
+        files=files,
+        shard=spec.shard,
+        network=network,
+        headers=headers,
+        launcher=launcher,
+    )
     jsonio.write(temporary / "unit.json", stored)
     temporary.rename(folder)
     return BuildUnit(
@@ -173,6 +184,7 @@ def keep(  # noqa: PLR0913  # one keyword for each thing that the store remember
         seconds=round(seconds, 3),
         cache=cache,
         headers=headers,
+        launcher=launcher,
     )
 
 

@@ -124,6 +124,7 @@ def test_sccache_and_plain_nvcc_give_the_same_bytes(tmp_path: Path, toolkit: Cud
     cached = workshop(root, toolkit, "sccache")
     first = cached.build()
     assert first[1].cache.misses > 0
+    assert workshop(root, toolkit).build()[1].launcher == first[1].launcher, "from the store: as it was compiled"
     (root / "store").rename(root / "first-store")
     (root / "build").rename(root / "first-build")
     second = cached.build()
@@ -132,6 +133,7 @@ def test_sccache_and_plain_nvcc_give_the_same_bytes(tmp_path: Path, toolkit: Cud
     (root / "build").rename(root / "second-build")
     third = workshop(root, toolkit).build()
     assert third[1].cache.hits == third[1].cache.misses == 0
+    assert [str(units[1].launcher).split()[0] for units in (first, second, third)] == ["sccache", "sccache", "none"]
     assert [unit.files for unit in first] == [unit.files for unit in second] == [unit.files for unit in third]
 
 

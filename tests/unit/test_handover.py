@@ -10,7 +10,7 @@ from build_config import handover, settings, units
 from build_config.console import Console
 from build_config.errors import HandoverError
 from build_config.layout import PACKAGE
-from build_config.model import CacheStatistics
+from build_config.model import CacheStatistics, SystemHeaders
 from tests import factories
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ def spec(project: str = "p") -> UnitSpec:
     return units.shard_spec(CONFIG, factories.source_tree(), layout, factories.toolchain(), project, factories.SM89)
 
 
+HEADERS = SystemHeaders(number=1, sha256="e" * 64, strangers=(Path("/usr/include/other.h"),))
+
+
 @pytest.fixture
 def given(tmp_path: Path) -> Path:
     """A folder with one unit, as another machine gave it."""
@@ -34,7 +37,17 @@ def given(tmp_path: Path) -> Path:
     built.mkdir()
     (built / LIBRARY).write_bytes(b"code")
     layout = factories.layout(tmp_path / "there")
-    unit = units.keep(spec(), built, layout, network="none", compiled=3, seconds=1.0, cache=CacheStatistics())
+    unit = units.keep(
+        spec(),
+        built,
+        layout,
+        network="none",
+        compiled=3,
+        seconds=1.0,
+        cache=CacheStatistics(),
+        headers=HEADERS,
+        launcher="ccache",
+    )
     handover.give((unit,), tmp_path / "units")
     return tmp_path / "units"
 
@@ -54,7 +67,7 @@ def test_a_unit_arrives_as_it_was_built(given: Path, here: Layout) -> None:
     take(given, here)
     found = units.find(spec(), here)
     assert found is not None
-    assert found.network == "none"
+    assert (found.network, found.headers, found.launcher) == ("none", HEADERS, "ccache")
     assert [path.name for path in found.folder.iterdir()] == [LIBRARY]
     assert (found.folder / LIBRARY).read_bytes() == b"code"
     assert [path.name for path in here.store.iterdir()] == ["sm89"]

@@ -41,6 +41,7 @@ def unit(name: str, *inputs: tuple[str, str]) -> BuildUnit:
         compiled=0,
         seconds=0.5,
         headers=None if name == "core" else HEADERS,
+        launcher=None if name == "core" else "sccache 0.16.0 (a test)",
     )
 
 
@@ -91,7 +92,7 @@ def test_record_tells_what_went_in_and_what_came_out(tmp_path: Path) -> None:
     toolchain = dict(made.toolchain)
     assert toolchain["cuda"] == "13.0.88"
     assert toolchain["cxx"] == "g++ 12.2.0 (a test)"
-    assert toolchain["launcher"] == "none"
+    assert toolchain["launcher"] == "none; sccache 0.16.0 (a test)"
     assert "system headers of core" not in toolchain
     assert toolchain["system headers of sm89"] == f"461, sha256 {'e' * 64}"
     assert toolchain["headers of others in sm89"] == "nvtx3/nvToolsExt.h, nvtx3/nvtx3.hpp"
