@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from build_config import jsonio, units
 from build_config.errors import BuildError, HandoverError, StepResultError
 from build_config.model import CacheStatistics
-from build_config.units import StoredUnit
+from build_config.units import DESCRIPTION, StoredUnit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from build_config.model import BuildUnit, UnitKey
     from build_config.units import UnitSpec
 
-DESCRIPTION = "unit.json"
 LIBRARIES = "lib"
 AGAIN = "copy the folder again; if that does not help, let the unit be built again"
 SAME = (
@@ -46,16 +45,7 @@ def give(built: tuple[BuildUnit, ...], folder: Path) -> None:
             shutil.copyfile(unit.folder / file.name, copied)
             if units.describe(copied) != file:
                 raise HandoverError(f"{file.name} of unit {unit.name} changed while it was copied", remedy=AGAIN)
-        stored = StoredUnit(
-            name=unit.name,
-            key=unit.key,
-            files=unit.files,
-            shard=unit.shard,
-            network=unit.network,
-            headers=unit.headers,
-            launcher=unit.launcher,
-        )
-        jsonio.write(partial / DESCRIPTION, stored)
+        jsonio.write(partial / DESCRIPTION, units.stored(unit))
         shutil.rmtree(folder / unit.name, ignore_errors=True)
         partial.rename(folder / unit.name)
 

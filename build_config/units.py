@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from build_config.layout import Layout
     from build_config.settings import Settings
 
+DESCRIPTION = "unit.json"
+"""Beside the files of a unit."""
 KEY_FORMAT = "2"
 """Raised when what a key covers changes, so that no unit of an older form is taken."""
 
@@ -104,11 +106,11 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
     """The unit from the store, every file checked against its digest; ``None`` where it is not there or not whole."""
     folder = _folder(spec, layout)
     try:
-        stored = jsonio.read(folder / "unit.json", StoredUnit)
+        known = jsonio.read(folder / DESCRIPTION, StoredUnit)
         files = tuple(describe(folder / "lib" / name) for name in spec.expected)
     except (StepResultError, OSError):
         return None
-    if stored.key != spec.key or stored.files != files:
+    if known.key != spec.key or known.files != files:
         return None
     return BuildUnit(
         name=spec.name,
@@ -116,12 +118,12 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
         folder=folder / "lib",
         files=files,
         shard=spec.shard,
-        network=stored.network,
+        network=known.network,
         from_store=True,
         compiled=0,
         seconds=0.0,
-        headers=stored.headers,
-        launcher=stored.launcher,
+        headers=known.headers,
+        launcher=known.launcher,
     )
 
 
@@ -140,9 +142,9 @@ def keep(  # noqa: PLR0913  # one keyword for each thing that the store remember
 ) -> BuildUnit:
     """Put a finished unit into the store, whole or not at all.
 
-    ``built`` is the folder with the unit's libraries, ``network`` says what its compilers had of one. ``declared`` is
-    what the files have to be, where that is known. Raises ``BuildError`` when a library is missing and
-    ``StepResultError`` when one is not as declared.
+    ``built`` is the folder with the unit's libraries; what ``network``, ``headers`` and ``launcher`` are, ``BuildUnit``
+    says. ``declared`` is what the files have to be, where that is known. Raises ``BuildError`` when a library is
+    missing and ``StepResultError`` when one is not as declared.
     """
     missing = [name for name in spec.expected if not (built / name).is_file()]
     if missing:
@@ -161,18 +163,7 @@ def keep(  # noqa: PLR0913  # one keyword for each thing that the store remember
         shutil.rmtree(temporary)
         changed = ", ".join(file.name for file in files if file not in declared)
         raise StepResultError(f"{changed} of unit {spec.name}: not the SHA-256 that it was built with")
-    stored = StoredUnit(
-        name=spec.name,
-        key=spec.key,
-        files=files,
-        shard=spec.shard,
-        network=network,
-        headers=headers,
-        launcher=launcher,
-    )
-    jsonio.write(temporary / "unit.json", stored)
-    temporary.rename(folder)
-    return BuildUnit(
+    unit = BuildUnit(
         name=spec.name,
         key=spec.key,
         folder=folder / "lib",
@@ -185,6 +176,22 @@ def keep(  # noqa: PLR0913  # one keyword for each thing that the store remember
         cache=cache,
         headers=headers,
         launcher=launcher,
+    )
+    jsonio.write(temporary / DESCRIPTION, stored(unit))
+    temporary.rename(folder)
+    return unit
+
+
+def stored(unit: BuildUnit) -> StoredUnit:
+    """What is written beside the files of a unit, in the store and where it is handed over."""
+    return StoredUnit(
+        name=unit.name,
+        key=unit.key,
+        files=unit.files,
+        shard=unit.shard,
+        network=unit.network,
+        headers=unit.headers,
+        launcher=unit.launcher,
     )
 
 
