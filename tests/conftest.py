@@ -28,3 +28,9 @@ def _no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         pytest.fail(f"a unit test started a process: {args}")
 
     monkeypatch.setattr(subprocess.Popen, "__init__", forbidden)
+
+
+@pytest.fixture(name="no_programs")
+def _no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither c++filt nor diffoscope is found: what is said comes from the bytes."""
+    monkeypatch.setenv("PATH", "")

@@ -285,4 +285,5 @@ def test_the_licence_of_cub_in_the_wheel_is_that_of_its_headers(toolkit_wheels: 
     ours = (PACKAGE / "wheel_project" / "licences" / "cub.txt").read_text(encoding="utf-8")
     assert "Copyright (c) 2011, Duane Merrill" in comment
     assert ours.startswith("Copyright (c) 2011, Duane Merrill")
-    assert redistribution + terms.removeprefix("/").rstrip() in " ".join(ours.replace("*", " ").split())
+    assert "POSSIBILITY OF SUCH DAMAGE" in terms
+    assert redistribution + terms.rstrip(" /") in " ".join(ours.replace("*", " ").split())

@@ -26,17 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_programs")]
 
 MODULE = "llama_cpp/__init__.py"
 METADATA = f"{wheels.DIST_INFO}/METADATA"
 RECORD = f"{wheels.DIST_INFO}/RECORD"
-
-
-@pytest.fixture(autouse=True)
-def _no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither c++filt nor diffoscope is found: what is said comes from the bytes."""
-    monkeypatch.setenv("PATH", "")
 
 
 # ------------------------------------------------------------------------------------------------------------- wheels

@@ -31,13 +31,7 @@ from tests.elf_files import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
-
-
-@pytest.fixture(autouse=True)
-def _no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither c++filt nor diffoscope is found: what is said comes from the bytes."""
-    monkeypatch.setenv("PATH", "")
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_programs")]
 
 
 SCALE = "_ZN36_GLOBAL__N__681207f2_4_k_cu_acc5a52f5scaleEPf"

@@ -27,13 +27,7 @@ from tests.elf_files import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
-
-
-@pytest.fixture(autouse=True)
-def _no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither c++filt nor diffoscope is found: what is said comes from the bytes."""
-    monkeypatch.setenv("PATH", "")
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_programs")]
 
 
 @pytest.mark.parametrize(
