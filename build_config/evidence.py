@@ -91,6 +91,7 @@ def beside(
         statement=intoto.statement_path(wheel),
         envelope=intoto.envelope_path(wheel),
         locks=lock.lock_digests(layout),
+        unrelated_locks=lock.UNRELATED_LOCKS,
         locked_files=(lock.read_source_lock(layout).file, *(file for one in toolkits for file in one.files)),
         public_key=public_key,
     )

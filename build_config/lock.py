@@ -14,7 +14,6 @@ import sysconfig
 import tempfile
 import tomllib
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,19 +49,34 @@ PLATFORMS: dict[PlatformName, tuple[str, re.Pattern[str]]] = {
 VALIDATED_CUDA = "13.0"
 """The toolkit whose libraries the finished wheel is tried with."""
 TOOLKIT_PINS = "toolkit-pins.txt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequirementSet:
+    """A set of Python requirements. ``shares`` is the file whose versions it must have.
+
+    ``makes_wheels`` says whether a wheel is made or validated with it: a difference in any other lock says nothing
+    about a wheel.
+    """
+
+    shares: str | None
+    makes_wheels: bool
+
+
 REQUIREMENTS = {
-    "requirements": None,
-    "lock": "requirements.txt",
-    "bench": "requirements.txt",
-    "conda": "requirements.txt",
-    "cibuildwheel": "requirements.txt",
-    "test": "lock.txt",
-    "validation": TOOLKIT_PINS,
-    "validation-cu11": "validation.txt",
-    "validation-cu12": "validation.txt",
-    "upstream-tests": "validation.txt",
+    "requirements": RequirementSet(shares=None, makes_wheels=True),
+    "lock": RequirementSet(shares="requirements.txt", makes_wheels=False),
+    "bench": RequirementSet(shares="requirements.txt", makes_wheels=False),
+    "conda": RequirementSet(shares="requirements.txt", makes_wheels=False),
+    "cibuildwheel": RequirementSet(shares="requirements.txt", makes_wheels=False),
+    "test": RequirementSet(shares="lock.txt", makes_wheels=False),
+    "validation": RequirementSet(shares=TOOLKIT_PINS, makes_wheels=True),
+    "validation-cu11": RequirementSet(shares="validation.txt", makes_wheels=True),
+    "validation-cu12": RequirementSet(shares="validation.txt", makes_wheels=True),
+    "upstream-tests": RequirementSet(shares="validation.txt", makes_wheels=False),
 }
-"""Each set of Python requirements, and the file whose versions it must share."""
+UNRELATED_LOCKS = frozenset(f"{name}.txt" for name, each in REQUIREMENTS.items() if not each.makes_wheels)
+"""Lock files from which no wheel is made."""
 KEPT_UV_SETTINGS = frozenset({"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS"})
 RESTORE = "git checkout build_config/data/locks"
 
@@ -122,25 +136,6 @@ def lock_digests(layout: Layout) -> tuple[tuple[str, str], ...]:
     return tuple((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in _lock_files(layout.locks))
 
 
-def installed_differences(layout: Layout, requirements: str = "requirements.txt") -> tuple[str, ...]:
-    """Where the environment that runs differs from a lock, one line each; empty when they agree.
-
-    What is installed besides is no difference. Raises ``LockError`` for a malformed lock.
-    """
-    differences = []
-    for pin in read_pins(layout.locks / requirements):
-        if pin.requirement.marker is not None and not pin.requirement.marker.evaluate():
-            continue
-        try:
-            installed = metadata.version(pin.name)
-        except metadata.PackageNotFoundError:
-            differences.append(f"{pin.name}: locked {pin.version}, not installed")
-            continue
-        if Version(installed) != Version(pin.version):
-            differences.append(f"{pin.name}: locked {pin.version}, installed {installed}")
-    return tuple(differences)
-
-
 # --------------------------------------------------------------------------------------------------------- making
 
 
@@ -168,9 +163,9 @@ def refresh(layout: Layout, *, upgrade: tuple[str, ...], console: Console) -> tu
                 for platform in PLATFORMS:
                     _lock_toolkit(work, index, cuda, platform, names)
         _write_toolkit_pins(work)
-        for name, shared in REQUIREMENTS.items():
+        for name, requirements in REQUIREMENTS.items():
             console.note(f"Python requirements: {name}")
-            _compile(work, name, shared, names)
+            _compile(work, name, requirements.shares, names)
         (work / TOOLKIT_PINS).unlink()
         changes = tuple(_changes(before, _contents(work)))
         for path in _lock_files(work):

@@ -18,8 +18,6 @@ from build_config.reports import BuildRecord, Finding, Severity, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BESIDE_THE_BUILD = frozenset({"bench.txt", "conda.txt", "lock.txt", "test.txt", "upstream-tests.txt"})
-"""Locks of what neither makes a wheel nor validates it: a difference there says nothing of the wheel."""
 OTHER_VERSION = "the record may be of another version of this project: check out the commit that it names"
 
 
@@ -27,13 +25,15 @@ OTHER_VERSION = "the record may be of another version of this project: check out
 class Evidence:
     """What a wheel is held against: the files beside it, and what this checkout locks.
 
-    ``public_key`` is ``None`` where no signature is to be checked.
+    ``unrelated_locks`` are the lock files from which no wheel is made. ``public_key`` is ``None`` if no signature is to
+    be checked.
     """
 
     record: Path
     statement: Path
     envelope: Path
     locks: tuple[tuple[str, str], ...]
+    unrelated_locks: frozenset[str]
     locked_files: tuple[LockedFile, ...]
     public_key: Ed25519PublicKey | None
 
@@ -130,7 +130,7 @@ def _lock_findings(record: BuildRecord, evidence: Evidence) -> Iterator[Finding]
         about = (
             f"the lock {name} has SHA-256 {here.get(name, '(none)')} here, {recorded.get(name, '(none)')} in the record"
         )
-        if name in BESIDE_THE_BUILD:
+        if name in evidence.unrelated_locks:
             yield Finding(code="lock-differs", severity=Severity.NOTE, message=f"{about}; no wheel is made from it")
         else:
             yield _error("lock-differs", f"{about}; {OTHER_VERSION}")

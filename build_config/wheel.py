@@ -35,6 +35,8 @@ OWN_MODULES = {
     "linux-x86_64": ("_cuda_loader.py", "_cuda_libraries.py", "_conda_libraries.py"),
     "win-amd64": ("_cuda_loader.py", "_cuda_libraries.py", "_vendored_dlls.py"),
 }
+BUILD_FACTS = "_cuda_build.json"
+"""Next to them: which CUDA, which shards."""
 FIRST_LINES = {
     "linux-x86_64": "from . import _conda_libraries  # noqa: F401  (added by the CUDA wheel build)\n",
     "win-amd64": "from . import _vendored_dlls  # noqa: F401  (added by the CUDA wheel build)\n",
@@ -164,7 +166,7 @@ def write_project(
         shutil.copyfile(layout.wheel_project / "python" / name, package / name)
     upstream_init = init.read_text(encoding="utf-8").rstrip("\n")
     init.write_text(f"{FIRST_LINES[platform.name]}{upstream_init}\n{LOADER_LINE}", encoding="utf-8")
-    (package / "_cuda_build.json").write_text(build_facts(wheel_plan, platform), encoding="utf-8")
+    (package / BUILD_FACTS).write_text(build_facts(wheel_plan, platform), encoding="utf-8")
 
     licences = project / "licenses"
     licences.mkdir()

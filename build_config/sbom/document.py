@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 
 from build_config import bomfile, wheelfile
 from build_config.sbom.ingredients import DISTRIBUTION, Ingredients, Part, Piece
+from build_config.wheel import BUILD_FACTS, OWN_MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,8 +29,10 @@ VENDORED = ".libs"
 """How the name of the folder ends into which auditwheel puts libraries."""
 AUDITWHEEL = "sboms/auditwheel.cdx.json"
 OWN_MEMBERS = tuple(
-    f"llama_cpp/{name}" for name in ("_cuda_loader.py", "_cuda_libraries.py", "_conda_libraries.py", "_cuda_build.json")
+    f"llama_cpp/{name}"
+    for name in (*dict.fromkeys(module for modules in OWN_MODULES.values() for module in modules), BUILD_FACTS)
 )
+"""What this project adds to upstream's package, on any platform."""
 
 
 def describe(ingredients: Ingredients, contents: Mapping[str, bytes], filename: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from build_config import bomfile, lock, sbom, wheelfile
+from build_config import bomfile, lock, sbom, wheel, wheelfile
 from build_config.errors import PackagingError, SettingsError
 from build_config.inspection import bom, elf
 from build_config.inspection.subject import NotRunError, Subject
@@ -23,7 +23,7 @@ from tests import factories, wheels
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from build_config.model import SourceTree
+    from build_config.model import PlatformName, SourceTree
     from build_config.reports import Finding
 
 pytestmark = pytest.mark.unit
@@ -164,6 +164,17 @@ def test_versions_and_commits_come_from_the_sources(document: dict[str, Any]) ->
     assert found["stb_image"]["version"] == "2.30"
     assert found["sha256"]["version"] == "a" * 40
     assert found["miniaudio"]["purl"].endswith(f"miniaudio@{'a' * 40}")
+
+
+@pytest.mark.parametrize("platform", list(wheel.OWN_MODULES))
+def test_all_that_this_project_adds_is_listed(
+    platform: PlatformName, tree: SourceTree, members: dict[str, bytes]
+) -> None:
+    own = {f"llama_cpp/{name}" for name in (*wheel.OWN_MODULES[platform], wheel.BUILD_FACTS)}
+    added = {**members, **{name: name.encode() for name in own}}
+    described = json.loads(sbom_document.describe(collect(tree), added, wheels.wheel_name()))
+    listed = {file["name"] for part in described["components"] for file in part.get("components", ())}
+    assert own <= listed
 
 
 def test_locked_files_have_the_digests_of_their_locks(document: dict[str, Any]) -> None:
