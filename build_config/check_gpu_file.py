@@ -7,12 +7,13 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import check_gpu
 from build_config import synthetic_model
-from build_config.check_gpu.__main__ import MODEL
 from build_config.errors import PackagingError
-from build_config.layout import PACKAGE
+from check_gpu.__main__ import MODEL
 
 NAME = "check_gpu.pyz"
+CHECK_GPU = Path(check_gpu.__file__).resolve().parent
 
 _INTERPRETER = b"#!/usr/bin/env python3\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can say
@@ -24,7 +25,7 @@ import sys
 if sys.version_info < (3, 8):
     sys.exit("check_gpu needs Python 3.8 or later, this is " + sys.version.split()[0])
 
-from build_config.check_gpu.__main__ import main
+from check_gpu.__main__ import main
 
 sys.exit(main())
 """
@@ -35,11 +36,11 @@ def make(path: Path) -> Path:
 
     What was at ``path`` is replaced in one go.
     """
-    members = {"__main__.py": _START.encode(), "build_config/__init__.py": b""}
-    for source in sorted((PACKAGE / "check_gpu").rglob("*.py")):
-        members[f"build_config/{source.relative_to(PACKAGE).as_posix()}"] = source.read_bytes()
+    members = {"__main__.py": _START.encode()}
+    for source in sorted(CHECK_GPU.rglob("*.py")):
+        members[f"check_gpu/{source.relative_to(CHECK_GPU).as_posix()}"] = source.read_bytes()
     with tempfile.TemporaryDirectory(prefix="check-gpu-file-") as folder:
-        members[f"build_config/check_gpu/{MODEL}"] = synthetic_model.write(Path(folder) / MODEL).read_bytes()
+        members[f"check_gpu/{MODEL}"] = synthetic_model.write(Path(folder) / MODEL).read_bytes()
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from build_config.check_gpu.placement import Buffer, LayerPlacement
 from build_config.model import Machine, Shard, UnitKey
+from check_gpu.placement import Buffer, LayerPlacement
 
 
 class Severity(StrEnum):

@@ -10,29 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config import (
-    cmake,
-    difference,
-    jsonio,
-    lock,
-    machine,
-    pipeline,
-    provision,
-    redaction,
-    reproduction,
-    workroot,
-)
+from build_config import cmake, difference, jsonio, lock, machine, pipeline, provision, redaction, workroot
 from build_config.errors import ReproductionError
 from build_config.model import BuildUnit, Program
 from build_config.pipeline import BuildRequest, LauncherChoice
 from build_config.reports import BuildRecord, Compared, ReproductionReport
+from build_config.tasks.reproduce import second_build
 from build_config.toolchain import gcc
 from build_config.toolchain.programs import file_digest, find_cuobjdump
 
 if TYPE_CHECKING:
     from build_config.console import Console
     from build_config.layout import Layout
-    from build_config.reproduction import SecondWorld
+    from build_config.tasks.reproduce.second_build import SecondWorld
 
 LOG = "reproduce.log"
 STORED = "that of an earlier build, which filled the store"
@@ -182,7 +172,7 @@ def _again(
 ) -> ReproductionReport:
     start = time.monotonic()
     jobs = request.build.jobs or pipeline.default_jobs()
-    world = reproduction.second_world(
+    world = second_build.second_world(
         layout, jobs=(jobs, jobs + 1), launchers=(first.launcher, launcher), user=request.user
     )
     # Claimed for the second build too: what it is held against lies in the work root, and must stay as it is.
@@ -191,7 +181,7 @@ def _again(
         step = ("units", *only) if request.units else ("build",)
         what = ("--arch", request.build.arch, "--cuda", request.build.cuda)
         how = ("--launcher", launcher, "--jobs", str(jobs + 1))
-        reproduction.run(second, (*step, *what, *how), layout, console, log=layout.logs / LOG)
+        second_build.run(second, (*step, *what, *how), layout, console, log=layout.logs / LOG)
         seconds = time.monotonic() - start
         found = _found(second, first)
         compared = tuple(

@@ -37,10 +37,10 @@ from build_config.errors import MeasurementError, SettingsError, ValidationError
 from build_config.pipeline import BuildRequest, newest_wheel, show_validation
 from build_config.provision import PLATFORM, provide_toolkit, runtime_files
 from build_config.reports import BuildRecord, Severity, Verdict
+from build_config.testbed import simulated_device
+from build_config.testbed.simulated_device import SimulatedMachine
 from build_config.toolchain import gcc
-from build_config.validation import simulated_device
 from build_config.validation.scenarios import read_facts
-from build_config.validation.simulated_device import SimulatedMachine
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

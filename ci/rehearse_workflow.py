@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
+from build_config.tasks.reproduce import second_build
 
-from build_config import reproduction, runner
+from build_config import runner
 from build_config.console import Console, duration, megabytes
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
 from ci import workflow_expressions as expressions
@@ -98,7 +99,7 @@ class Rehearsal:
         text = (checkout / WORKFLOW).read_text(encoding="utf-8")
         self._workflow: dict[str, Any] = yaml.safe_load(text)
         self._checkout = checkout
-        self._namespaces = reproduction.namespaces()
+        self._namespaces = second_build.namespaces()
         self._folder = folder
         self._seed = seed
         self._console = console
@@ -241,7 +242,7 @@ class Rehearsal:
         log = self._folder / "logs" / f"{instance.job}-{instance.name}.log"
         done = runner.run(
             runner.Command(
-                argv=(*self._namespaces, sys.executable, "-I", reproduction.second_world_script(), str(description))
+                argv=(*self._namespaces, sys.executable, "-I", second_build.second_world_script(), str(description))
             ),
             check=False,
             on_line=lambda line: append(log, line),

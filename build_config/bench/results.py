@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from build_config.check_gpu import placement
 from build_config.model import Machine
+from check_gpu import placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -15,7 +15,7 @@ from build_config import (
 from build_config.commands.application import WorkRoot, app, layout_of
 from build_config.console import Console, megabytes
 from build_config.layout import CANONICAL_WORK_ROOT
-from build_config.validation.simulated_device import DEFAULT_MEMORY, FAULTS
+from build_config.testbed.simulated_device import DEFAULT_MEMORY, FAULTS
 
 bench = typer.Typer(no_args_is_help=True, help="Measure what a wheel gives.")
 app.add_typer(bench, name="bench")

@@ -15,11 +15,11 @@ from build_config import (
     synthetic_model,
 )
 from build_config import doctor as doctor_step
-from build_config.check_gpu import diagnosis, gather, report
 from build_config.commands.application import WorkRoot, app, layout_of
 from build_config.console import Console
 from build_config.errors import SettingsError
 from build_config.layout import CANONICAL_WORK_ROOT
+from check_gpu import collect, diagnosis, report
 
 
 @app.command()
@@ -74,7 +74,7 @@ def check_gpu(
         return
     if python is None and log is None:
         raise SettingsError("There is nothing to check", remedy="--python PATH, or --log FILE")
-    request = gather.Request(
+    request = collect.Request(
         python=python or sys.executable,
         model=model,
         log=log,
@@ -82,7 +82,7 @@ def check_gpu(
         n_ctx=n_ctx,
         timeout=timeout,
     )
-    facts = gather.gather(request, synthetic_model.write)
+    facts = collect.gather(request, synthetic_model.write)
     answer = diagnosis.diagnose(facts)
     if json:
         console.raw(jsonio.dumps(report.document(facts, answer)))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from build_config.check_gpu.elf import UnreadableError
 from build_config.difference import container, diffoscope, libraries, text
 from build_config.difference.explanation import explain
 from build_config.difference.result import Difference, DifferenceKind, Tools, first_difference
 from build_config.errors import PackagingError
+from check_gpu.elf import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

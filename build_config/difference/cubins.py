@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from build_config.check_gpu.elf import UnreadableError
 from build_config.difference import elf, extraction, hashes, names
 from build_config.difference.result import Difference, DifferenceKind, first_difference, listed
+from check_gpu.elf import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

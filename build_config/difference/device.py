@@ -5,10 +5,10 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING
 
-from build_config.check_gpu.elf import UnreadableError
 from build_config.difference import cubins, extraction, hashes
 from build_config.difference.result import Difference, DifferenceKind, first_difference
 from build_config.difference.text import compare_lines
+from check_gpu.elf import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from build_config.check_gpu import elf
+from check_gpu import elf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

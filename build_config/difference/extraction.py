@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config import runner
-from build_config.check_gpu import device_code
 from build_config.errors import CommandError
+from check_gpu import device_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

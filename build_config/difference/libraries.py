@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from build_config.check_gpu import device_code
 from build_config.difference import device, elf, names
 from build_config.difference.result import Difference, DifferenceKind, first_difference, listed
 from build_config.difference.text import compare_strings
+from check_gpu import device_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

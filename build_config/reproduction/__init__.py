@@ -24,7 +24,7 @@ from build_config import jsonio, runner
 from build_config.errors import CommandError, ReproductionError
 from build_config.fetch import VERIFIED
 from build_config.reports import Variation
-from build_config.reproduction import enter
+from build_config.tasks.reproduce.second_build import enter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config import clean_environment, jsonio, redaction, synthetic_model
-from build_config.check_gpu import placement
 from build_config.errors import CommandError, StepResultError, ValidationError
 from build_config.reports import DeviceCheck, ScenarioResult, Severity, ValidationReport, Verdict
 from build_config.runner import Command, run
-from build_config.validation import on_device, probe, scenarios, simulated_device
+from build_config.testbed import simulated_device
+from build_config.testbed.simulated_device import SimulatedLibraries
+from build_config.validation import on_device, probe, scenarios
 from build_config.validation.outcome import ProbeResult, error, judge
 from build_config.validation.planted import PlantedLibraries
-from build_config.validation.simulated_device import SimulatedLibraries
+from check_gpu import placement
 
 if TYPE_CHECKING:
     from build_config.console import Console

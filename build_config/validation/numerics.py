@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from build_config.check_gpu import placement
-from build_config.check_gpu.placement import LayerPlacement
 from build_config.reports import DeviceCheck
+from check_gpu import placement
+from check_gpu.placement import LayerPlacement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

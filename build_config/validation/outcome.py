@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from build_config import synthetic_model
-from build_config.check_gpu import placement
-from build_config.check_gpu.placement import LayerPlacement
 from build_config.reports import Finding, Severity
+from build_config.testbed.simulated_device import SimulatedUse
 from build_config.validation import probe
-from build_config.validation.simulated_device import SimulatedUse
+from check_gpu import placement
+from check_gpu.placement import LayerPlacement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from build_config.check_gpu.placement import Buffer, Placements
+    from check_gpu.placement import Buffer, Placements
 
 MODEL = synthetic_model.TINY
 LAYERS = MODEL.layers + 1

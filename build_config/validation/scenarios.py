@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from build_config import archs
 from build_config.model import CudaArch, Shard
+from build_config.testbed.simulated_device import SimulatedMachine
 from build_config.validation.outcome import LAYERS, Expected
-from build_config.validation.simulated_device import SimulatedMachine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,9 @@ import sys
 import time
 from pathlib import Path
 
-from build_config import jsonio, pipeline, reproduction, workroot
+from build_config.tasks.reproduce import second_build
+
+from build_config import jsonio, pipeline, workroot
 from build_config.console import Console
 from build_config.errors import PipelineError
 from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
@@ -57,7 +59,7 @@ def outside(arch: str, output: Path, checkout: Path) -> int:
     try:
         with (
             workroot.claim(layout, purpose="spoilt inputs", console=console),
-            reproduction.second_world(
+            second_build.second_world(
                 layout, jobs=(jobs, jobs), launchers=("sccache", "sccache"), user=getpass.getuser()
             ) as world,
         ):
@@ -67,7 +69,7 @@ def outside(arch: str, output: Path, checkout: Path) -> int:
             shutil.copytree(layout.object_cache, world.work_root / "cache")
             try:
                 arguments = ("--arch", arch, "--given", str(given))
-                reproduction.run(world, arguments, layout, console, log=output.with_suffix(".log"), module=MODULE)
+                second_build.run(world, arguments, layout, console, log=output.with_suffix(".log"), module=MODULE)
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     shutil.copyfile(given / "shown.json", output)

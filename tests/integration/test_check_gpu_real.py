@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config import check_gpu_file, synthetic_model
-from build_config.check_gpu import device_code, elf, gather, report
-from build_config.check_gpu.diagnosis import diagnose
-from build_config.check_gpu.facts import Facts, Machine
-from build_config.check_gpu.result import Code, Diagnosis
 from build_config.inspection import cubins
 from build_config.layout import PACKAGE
 from build_config.toolchain import programs
+from check_gpu import collect, device_code, elf, report
+from check_gpu.diagnosis import diagnose
+from check_gpu.facts import Facts, Machine
+from check_gpu.result import Code, Diagnosis
 from tests.doubles import BACKEND, CARD, DRIVER, GGML, GGML_BASE, compile_double
 
 if TYPE_CHECKING:
@@ -249,8 +249,8 @@ class Checker:
         self.patch.setenv("LD_LIBRARY_PATH", os.pathsep.join(str(self.bench.root / folder) for folder in folders))
         for name, value in variables.items():
             self.patch.setenv(name, value)
-        request = gather.Request(python=str(self.bench.python), n_gpu_layers=self.n_gpu_layers, timeout=self.timeout)
-        facts = gather.gather(request, synthetic_model.write)
+        request = collect.Request(python=str(self.bench.python), n_gpu_layers=self.n_gpu_layers, timeout=self.timeout)
+        facts = collect.gather(request, synthetic_model.write)
         # Which cards the machine of the test has is not the test's.
         variables_seen = dataclasses.replace(LINUX, variables=facts.machine.variables)
         facts = dataclasses.replace(facts, machine=variables_seen)
@@ -475,7 +475,7 @@ def test_our_wheel_without_cublas_still_computes(check: Checker, bench: Bench) -
         "-m pip install 'nvidia-cublas==13.*' 'nvidia-cuda-runtime==13.*' cuda-pathfinder"
     )
     assert checked.facts.load is not None
-    assert checked.facts.load.tokens == gather.TOKENS
+    assert checked.facts.load.tokens == collect.TOKENS
 
 
 def test_a_module_that_does_not_load_is_named_with_the_linkers_words(check: Checker, bench: Bench) -> None:
@@ -539,7 +539,7 @@ def test_the_file_checks_another_environment(one_file: Path, bench: Bench, versi
     data = json.loads(done.stdout)
     assert data["installation"]["package"] == str(bench.lib.parent)
     assert data["load"]["stage"] == "done"
-    assert data["load"]["tokens"] == gather.TOKENS
+    assert data["load"]["tokens"] == collect.TOKENS
     assert data["diagnosis"]["code"] in {"no-card", "cpu-only-build"}
     assert done.returncode == (0 if data["diagnosis"]["nothing_to_mend"] else 1)
 
@@ -583,7 +583,7 @@ def test_an_environment_can_be_named_from_here(bench: Bench, monkeypatch: pytest
     (bench.lib.parent / "__init__.py").write_text(
         "__version__ = '0.2.90'\nraise ImportError('a double')\n", encoding="utf-8"
     )
-    facts = gather.gather(gather.Request(python=named), synthetic_model.write)
+    facts = collect.gather(collect.Request(python=named), synthetic_model.write)
     assert facts.installation is not None
     assert facts.installation.python == str(bench.python)
     assert facts.installation.package == str(bench.lib.parent)
@@ -592,7 +592,7 @@ def test_an_environment_can_be_named_from_here(bench: Bench, monkeypatch: pytest
 
 
 def test_an_interpreter_that_does_not_start(tmp_path: Path) -> None:
-    facts = gather.gather(gather.Request(python=str(tmp_path / "python")), synthetic_model.write)
+    facts = collect.gather(collect.Request(python=str(tmp_path / "python")), synthetic_model.write)
     assert diagnose(facts).code is Code.PYTHON_FAILED
     assert "cannot be started" in report.text(facts, diagnose(facts))
 

@@ -7,9 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from build_config.tasks.reproduce import second_build
 
-from build_config import reproduction
-from build_config.check_gpu import elf
 from build_config.difference import (
     Difference,
     DifferenceKind,
@@ -21,6 +20,7 @@ from build_config.difference import (
 )
 from build_config.difference.result import Tools
 from build_config.toolchain import programs
+from check_gpu import elf
 from tests import small_libraries, wheels
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def test_without_a_seed_the_hash_is_named_though_everything_has_moved(
     many = "".join(
         f"namespace {{ struct t{n} {{}}; template __global__ void scale<t{n}>(float *, float); }}\n" for n in range(16)
     )
-    *unshare, end = reproduction.namespaces()
+    *unshare, end = second_build.namespaces()
     first = nvcc("a", LOCAL + many)
     found = compared(tmp_path, first, nvcc("b", "", inside=(*unshare, "--pid", "--fork", end)), cuobjdump)
     assert kinds(found) == {DifferenceKind.RANDOM_SEED, *MOVED}

@@ -7,11 +7,11 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from build_config.testbed import simulated_device
 
 from build_config import archs, hermetic, runner
 from build_config.errors import CompilerUnsupportedError, ToolkitMissingError
 from build_config.toolchain import cuda_system, gcc, programs
-from build_config.validation import simulated_device
 from tests import factories
 
 if TYPE_CHECKING:

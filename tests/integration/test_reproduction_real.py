@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from build_config.tasks.reproduce import second_build
 
-from build_config import difference, fetch, lock, reproduction
+from build_config import difference, fetch, lock
 from build_config.difference import DifferenceKind
 from build_config.errors import DigestMismatchError, ReproductionError
 from build_config.layout import PACKAGE, Layout
@@ -229,9 +230,9 @@ def test_the_second_world_differs_in_what_it_says(layout: Layout, monkeypatch: p
     monkeypatch.setenv("CMAKE_ARGS", "-DEVIL=ON")
     monkeypatch.setenv("PIP_INDEX_URL", "https://example.invalid/simple")
     try:
-        world = reproduction.second_world(layout, jobs=(2, 3), launchers=("sccache", "none"))
+        world = second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none"))
         with world as second:
-            reproduction.run(second, (), layout, QUIET, log=layout.logs / "log")
+            second_build.run(second, (), layout, QUIET, log=layout.logs / "log")
             assert (second.work_root / "made").read_text() == "here"
             assert (second.checkout / "build_config" / "compiler_cache.py").exists()
             assert not (second.checkout / ".git").exists()
@@ -260,7 +261,7 @@ def test_the_second_world_differs_in_what_it_says(layout: Layout, monkeypatch: p
 def test_a_machine_that_has_fetched_nothing_can_build_a_second_time(layout: Layout) -> None:
     shutil.rmtree(layout.downloads)
     try:
-        with reproduction.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+        with second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
             assert list(second.work_root.iterdir()) == []
     except ReproductionError as error:
         pytest.skip(str(error))
@@ -269,8 +270,8 @@ def test_a_machine_that_has_fetched_nothing_can_build_a_second_time(layout: Layo
 def test_another_module_of_the_checkout_can_run_in_the_second_world(layout: Layout) -> None:
     (layout.checkout / "other.py").write_text("from pathlib import Path; Path('was here').touch()", encoding="utf-8")
     try:
-        with reproduction.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
-            reproduction.run(second, (), layout, QUIET, log=layout.logs / "log", module="other")
+        with second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+            second_build.run(second, (), layout, QUIET, log=layout.logs / "log", module="other")
             assert (second.checkout / "was here").exists()
     except ReproductionError as error:
         if "namespace" in str(error):
@@ -281,8 +282,8 @@ def test_another_module_of_the_checkout_can_run_in_the_second_world(layout: Layo
 def test_a_second_build_that_fails_says_how(layout: Layout) -> None:
     (layout.checkout / "build_config" / "__main__.py").write_text("raise SystemExit('no C++ compiler')")
     try:
-        with reproduction.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
-            reproduction.run(second, (), layout, QUIET, log=layout.logs / "log")
+        with second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+            second_build.run(second, (), layout, QUIET, log=layout.logs / "log")
     except ReproductionError as error:
         if "namespace" in str(error):
             pytest.skip(str(error))

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from build_config.tasks.reproduce import second_build
 
-from build_config import reproduction, runner
+from build_config import runner
 from build_config.errors import CommandError, DiskFullError, InterruptedRunError
 from build_config.runner import Command
 
@@ -208,7 +209,7 @@ def test_a_process_that_has_other_files_at_the_same_paths_is_left_alone(tmp_path
         shutil.copy2("/bin/sleep", folder / "sleep")
     script = f"mount --bind {theirs} {ours} && cd {ours} && exec {ours}/sleep 300"
     with (
-        subprocess.Popen([*reproduction.namespaces(), "sh", "-c", script]) as elsewhere,
+        subprocess.Popen([*second_build.namespaces(), "sh", "-c", script]) as elsewhere,
         subprocess.Popen([ours / "sleep", "300"], cwd=ours) as here,
     ):
         try:

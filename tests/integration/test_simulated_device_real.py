@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from build_config.validation import simulated_device
-from build_config.validation.simulated_device import SimulatedLibraries, SimulatedMachine, SimulatedUse
+from build_config.testbed import simulated_device
+from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine, SimulatedUse
 
 if TYPE_CHECKING:
     from build_config.model import CudaToolkit

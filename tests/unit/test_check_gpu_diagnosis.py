@@ -8,20 +8,10 @@ from typing import Any
 import pytest
 
 from build_config import archs
-from build_config.check_gpu import coverage, log
-from build_config.check_gpu.diagnosis import diagnose
-from build_config.check_gpu.facts import (
-    CudaLibrary,
-    Device,
-    Driver,
-    Facts,
-    Installation,
-    Load,
-    Machine,
-    Needed,
-    Own,
-)
-from build_config.check_gpu.result import NOTHING_TO_MEND, Code
+from check_gpu import coverage, log
+from check_gpu.diagnosis import diagnose
+from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine, Needed, Own
+from check_gpu.result import NOTHING_TO_MEND, Code
 
 pytestmark = pytest.mark.unit
 

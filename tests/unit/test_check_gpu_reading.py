@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config import archs
-from build_config.check_gpu import child, coverage, device_code, elf, gather, log, surroundings
-from build_config.check_gpu.facts import CudaLibrary, Device, Installation
-from build_config.check_gpu.log import FoundDevice
 from build_config.model import CudaArch
+from check_gpu import collect, coverage, device_code, elf, log, process, surroundings
+from check_gpu.facts import CudaLibrary, Device, Installation
+from check_gpu.log import FoundDevice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,11 +98,11 @@ def test_a_cuda_library_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path
         ("libggml-cuda.so", b"", "cannot read it"),
     ):
         (tmp_path / name).write_bytes(content)
-        library = gather.read_library(tmp_path / name)
+        library = collect.read_library(tmp_path / name)
         assert library is not None
         assert problem in str(library.problem)
     (tmp_path / "libggml-base.so").write_bytes(b"")
-    assert gather.read_library(tmp_path / "libggml-base.so") is None
+    assert collect.read_library(tmp_path / "libggml-base.so") is None
 
 
 # ---------------------------------------------------------------------------------------------------------- coverage
@@ -249,7 +249,7 @@ def test_the_folders_of_older_and_repaired_wheels_are_searched_too(tmp_path: Pat
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    seen = gather.read_libraries(Installation(python="python", package=str(tmp_path / "llama_cpp")))
+    seen = collect.read_libraries(Installation(python="python", package=str(tmp_path / "llama_cpp")))
     assert seen.libraries == ("libggml-base-1234.so", "libggml.so", "libllama.so")
     assert seen.cuda == ()
     assert seen.own is None
@@ -260,19 +260,19 @@ def test_of_copies_of_a_library_one_is_read(tmp_path: Path) -> None:
     for name in ("bin/libggml-cuda.so", "lib/libggml-cuda.so.0.9.4", "lib/libggml-cuda.so.0", "lib/libggml-cuda.so"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    seen = gather.read_libraries(Installation(python="python", package=str(tmp_path)))
+    seen = collect.read_libraries(Installation(python="python", package=str(tmp_path)))
     assert [library.file for library in seen.cuda] == [str(tmp_path / "lib" / "libggml-cuda.so")]
 
 
 def test_our_wheel_describes_itself(tmp_path: Path) -> None:
     data = {"cuda": "13.0", "oldest_driver": "580", "libraries": ["libcublas.so.13"], "build_command": "nox {arch}"}
     (tmp_path / "_cuda_build.json").write_text(json.dumps(data), encoding="utf-8")
-    seen = gather.read_libraries(Installation(python="python", package=str(tmp_path)))
+    seen = collect.read_libraries(Installation(python="python", package=str(tmp_path)))
     assert seen.own is not None
     assert seen.own.libraries == ("libcublas.so.13",)
     assert seen.cuda_version == "13.0"
     (tmp_path / "_cuda_build.json").write_text("{", encoding="utf-8")
-    assert gather.read_libraries(seen).own is None
+    assert collect.read_libraries(seen).own is None
 
 
 # -------------------------------------------------------------------------------------------------------------- child
@@ -291,4 +291,4 @@ def test_our_wheel_describes_itself(tmp_path: Path) -> None:
     ],
 )
 def test_the_end_of_a_process_in_plain_words(status: int, expected: tuple[str | None, str | None]) -> None:
-    assert child.describe(status) == expected
+    assert process.describe(status) == expected

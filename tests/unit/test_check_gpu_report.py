@@ -12,23 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 import typer.main
 
-from build_config.check_gpu import log, report
-from build_config.check_gpu.__main__ import main, parser
-from build_config.check_gpu.diagnosis import diagnose
-from build_config.check_gpu.facts import (
-    CudaLibrary,
-    Device,
-    Driver,
-    Facts,
-    Installation,
-    Load,
-    Machine,
-    Needed,
-)
-from build_config.check_gpu.layers import ranges
-from build_config.check_gpu.result import NOTHING_TO_MEND, Code
 from build_config.commands import app
 from build_config.layout import PACKAGE
+from check_gpu import log, report
+from check_gpu.__main__ import main, parser
+from check_gpu.diagnosis import diagnose
+from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine, Needed
+from check_gpu.layers import ranges
+from check_gpu.result import NOTHING_TO_MEND, Code
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from build_config.check_gpu import placement
-from build_config.check_gpu.placement import Buffer, LayerPlacement
+from check_gpu import placement
+from check_gpu.placement import Buffer, LayerPlacement
 
 pytestmark = pytest.mark.unit
 

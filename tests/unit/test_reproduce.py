@@ -8,8 +8,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from build_config.tasks.reproduce import second_build
 
-from build_config import jsonio, lock, reproduce, reproduction
+from build_config import jsonio, lock, reproduce
 from build_config.errors import ReproductionError
 from build_config.layout import PACKAGE, Layout
 from build_config.model import CudaArch, Machine, Shard
@@ -142,7 +143,7 @@ def test_equal_means_all_of_it_and_something() -> None:
 
 def test_a_user_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReproductionError, match="no user no-such-user"):
-        reproduction._named_user("no-such-user", factories.layout(tmp_path))
+        second_build._named_user("no-such-user", factories.layout(tmp_path))
 
 
 @pytest.mark.parametrize("locked", ["python", "work"])
@@ -152,16 +153,16 @@ def test_root_becomes_nobody_only_where_nobody_gets(
     for name in ("python", "work"):
         (tmp_path / name).mkdir()
     # What is above the folder of the test is the machine's: not looked at.
-    monkeypatch.setattr(reproduction, "_enterable", lambda folder: folder != tmp_path / locked)
+    monkeypatch.setattr(second_build, "_enterable", lambda folder: folder != tmp_path / locked)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python" / "python3"))
     monkeypatch.setattr(os, "getuid", lambda: 0)
     layout = factories.layout(tmp_path / "work" / "root")
-    assert reproduction._user(layout)[0] == 0
+    assert second_build._user(layout)[0] == 0
     with pytest.raises(ReproductionError, match=f"leads through {tmp_path / locked}"):
-        reproduction._named_user("nobody", layout)
-    monkeypatch.setattr(reproduction, "_enterable", lambda _: True)
-    assert reproduction._user(layout)[0] == reproduction.NOBODY
-    assert reproduction._named_user("nobody", layout)[0] != 0
+        second_build._named_user("nobody", layout)
+    monkeypatch.setattr(second_build, "_enterable", lambda _: True)
+    assert second_build._user(layout)[0] == second_build.NOBODY
+    assert second_build._named_user("nobody", layout)[0] != 0
 
 
 def test_a_second_build_takes_along_what_reaches_an_index_and_nothing_that_steers_a_build(
@@ -171,6 +172,6 @@ def test_a_second_build_takes_along_what_reaches_an_index_and_nothing_that_steer
         monkeypatch.setenv(name, "steers")
     for name in ("PIP_INDEX_URL", "https_proxy", "SSL_CERT_FILE"):
         monkeypatch.setenv(name, "reaches")
-    environment = reproduction._environment(tmp_path)
+    environment = second_build._environment(tmp_path)
     assert "steers" not in environment.values()
     assert list(environment.values()).count("reaches") == 3

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from build_config.testbed import simulated_device
+from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine
 
 from build_config.errors import ToolkitMissingError, ValidationError
-from build_config.validation import simulated_device
-from build_config.validation.simulated_device import SimulatedLibraries, SimulatedMachine
 
 pytestmark = pytest.mark.unit
 

@@ -8,16 +8,16 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from build_config.testbed.simulated_device import SimulatedDeviceUse, SimulatedUse
 
 from build_config import validation
-from build_config.check_gpu import placement
 from build_config.jsonio import from_data, to_data
 from build_config.model import CudaArch, GpuDevice, Machine, Shard
 from build_config.reports import ScenarioResult, Severity, Verdict
 from build_config.validation import Simulation, judge_all, plan, scenarios
 from build_config.validation.outcome import INPUT_BYTES, LAYERS, Expected, ProbeResult, judge
 from build_config.validation.scenarios import BuildFacts
-from build_config.validation.simulated_device import SimulatedDeviceUse, SimulatedUse
+from check_gpu import placement
 from tests import wheels
 
 if TYPE_CHECKING:

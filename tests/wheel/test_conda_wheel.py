@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from build_config.testbed import simulated_device
 from rattler import install
 
 from build_config import clean_environment, conda, index, jsonio, synthetic_model, wheelfile
 from build_config.reports import BuildRecord
-from build_config.validation import probe, simulated_device
+from build_config.validation import probe
 from tests import conda_forge
 
 if TYPE_CHECKING:

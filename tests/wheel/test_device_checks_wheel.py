@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING
 
 import gguf
 import pytest
+from build_config.testbed import simulated_device
+from build_config.testbed.simulated_device import SimulatedMachine
 
 from build_config import clean_environment, synthetic_model, trials
-from build_config.validation import numerics, on_device, scenarios, simulated_device
-from build_config.validation.simulated_device import SimulatedMachine
+from build_config.validation import numerics, on_device, scenarios
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from build_config.testbed.simulated_device import SimulatedLibraries
 
     from build_config.layout import Layout
     from build_config.model import Wheel
     from build_config.reports import DeviceCheck
     from build_config.validation import Simulation
-    from build_config.validation.simulated_device import SimulatedLibraries
 
 pytestmark = pytest.mark.wheel
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Iterable
 
 if TYPE_CHECKING:
-    from build_config.check_gpu.facts import Device, Facts, Installation, Machine
+    from check_gpu.facts import Device, Facts, Installation, Machine
 
 DRIVERS = "https://www.nvidia.com/drivers"
 

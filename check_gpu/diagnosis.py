@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from build_config.check_gpu import coverage, layers, log_diagnosis, remedies
-from build_config.check_gpu.facts import SIMULATED, Driver, Facts, Installation, Load
-from build_config.check_gpu.result import Code, Diagnosis
+from check_gpu import coverage, layers, log_diagnosis, remedies
+from check_gpu.facts import SIMULATED, Driver, Facts, Installation, Load
+from check_gpu.result import Code, Diagnosis
 
 Cause = Callable[[Facts], Optional[Diagnosis]]
 

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Iterator
 
-from build_config.check_gpu import coverage, elf
+from check_gpu import coverage, elf
 
 SECTIONS = (".nv_fatbin", "__nv_relfatbin")
 

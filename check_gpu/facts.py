@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from build_config.check_gpu import coverage
-from build_config.check_gpu.log import Signs
+from check_gpu import coverage
+from check_gpu.log import Signs
 
 SIMULATED = "SIMULATED"
 """In the name of a device that is no card: a double of the driver, for tests on machines without one."""

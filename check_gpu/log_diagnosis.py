@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from build_config.check_gpu import layers, remedies
-from build_config.check_gpu.facts import SIMULATED, Facts, Load
-from build_config.check_gpu.result import Code, Diagnosis
+from check_gpu import layers, remedies
+from check_gpu.facts import SIMULATED, Facts, Load
+from check_gpu.result import Code, Diagnosis
 
 Cause = Callable[[Facts], Optional[Diagnosis]]
 

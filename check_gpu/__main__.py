@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from build_config.check_gpu import diagnosis, gather, report
+from check_gpu import collect, diagnosis, report
 
 INTERRUPTED = 130
 """The status after Ctrl-C, as of a shell. The processes that were running are gone by then."""
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file = getattr(options, option)
         if file is not None and not file.is_file():
             command_line.error(f"--{option}: there is no file {file}")
-    request = gather.Request(
+    request = collect.Request(
         python=options.python,
         model=options.model,
         log=options.log,
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timeout=options.timeout,
     )
     try:
-        facts = gather.gather(request, _write_model)
+        facts = collect.gather(request, _write_model)
     except KeyboardInterrupt:
         return INTERRUPTED
     answer = diagnosis.diagnose(facts)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Mapping
 
-from build_config.check_gpu.facts import Machine
+from check_gpu.facts import Machine
 
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Iterable
 
-from build_config.check_gpu import placement
-from build_config.check_gpu.placement import Placements
+from check_gpu import placement
+from check_gpu.placement import Placements
 
 _IN_USE = re.compile(r"using device (\w+) \((.+?)\)(?: \(|\s+-)")
 _FOUND = re.compile(r"\bDevice (\d+): (.+?), compute capability (\d+\.\d+)")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from build_config.check_gpu import child, device_code, elf, log, surroundings
-from build_config.check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Needed, Own
+from check_gpu import device_code, elf, log, process, surroundings
+from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Needed, Own
 
 TOKENS = 4
 SHORT = 60.0
@@ -80,7 +80,7 @@ def find(python: str, folder: Path) -> Installation:
     """
     python = _interpreter(python)
     try:
-        ended = child.run(python, "find", (), folder, timeout=SHORT)
+        ended = process.run(python, "find", (), folder, timeout=SHORT)
     except OSError as error:
         return Installation(python=python, error=f"{python} cannot be started: {error.strerror}")
     if ended.how is not None or not ended.objects:
@@ -142,7 +142,7 @@ def try_libraries(installation: Installation, devices: tuple[Device, ...], folde
         "pathfinder": own.libraries if own else (),
         "backend": backend,
     }
-    ended = child.run(installation.python, "libraries", (json.dumps(request),), folder, timeout=SHORT)
+    ended = process.run(installation.python, "libraries", (json.dumps(request),), folder, timeout=SHORT)
     needed = [Needed(**found) for found in ended.objects if "soname" in found]
     if ended.how is not None and len(needed) < len(needs):
         needed.append(Needed([*needs][len(needed)], error=ended.how))
@@ -181,7 +181,7 @@ def _own(file: Path) -> Own | None:
 
 def ask_driver(python: str, folder: Path) -> Driver:
     """What the driver says to a process under ``python``."""
-    ended = child.run(python, "driver", (), folder, timeout=SHORT)
+    ended = process.run(python, "driver", (), folder, timeout=SHORT)
     if not ended.objects:
         return Driver(failure=ended.how or "it gave no answer")
     found: dict[str, Any] = ended.merged
@@ -201,7 +201,7 @@ def load(request: Request, model: Path, folder: Path) -> Load:
     }
     # Otherwise ggml starts a debugger when it aborts, and waits for it.
     quiet = {"GGML_NO_BACKTRACE": "1"}
-    ended = child.run(request.python, "load", (json.dumps(options),), folder, timeout=request.timeout, changes=quiet)
+    ended = process.run(request.python, "load", (json.dumps(options),), folder, timeout=request.timeout, changes=quiet)
     logged = "".join(found["log"] for found in ended.objects if "log" in found).splitlines()
     found = ended.merged
     error = found.get("error")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Iterable
 
-from build_config.check_gpu.result import Code, Diagnosis
+from check_gpu.result import Code, Diagnosis
 
 if TYPE_CHECKING:
-    from build_config.check_gpu.facts import Load
+    from check_gpu.facts import Load
 
 ALL_LAYERS = "Llama(..., n_gpu_layers=-1)"
 

@@ -7,11 +7,11 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator
 
-from build_config.check_gpu import layers
+from check_gpu import layers
 
 if TYPE_CHECKING:
-    from build_config.check_gpu.facts import Driver, Facts, Installation, Load, Machine
-    from build_config.check_gpu.result import Diagnosis
+    from check_gpu.facts import Driver, Facts, Installation, Load, Machine
+    from check_gpu.result import Diagnosis
 
 SCHEMA = 1
 """Of the JSON document. A new number means that a name or a meaning has changed; names may be added without."""
