@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 from typer.exceptions import TyperException
 
 from build_config.commands import app
-from build_config.console import Console
 from build_config.errors import InterruptedRunError, PipelineError, SettingsError
+from build_config.system.console import Console
 
 if TYPE_CHECKING:
     from types import FrameType

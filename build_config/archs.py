@@ -6,10 +6,10 @@ import functools
 import re
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from build_config.errors import ArchitectureError
-from build_config.layout import PACKAGE
 from build_config.model import ArchSelection, CudaArch, Shard
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from build_config.model import GpuDevice
 
+TABLE = Path(__file__).with_name("data") / "cuda_architectures.toml"
 DEFAULT = CudaArch(number=89)
 """What ``auto`` takes where there is no card: the most common cards of today (RTX 40)."""
 
@@ -255,7 +256,9 @@ def _runs(arch: CudaArch, card: int) -> bool:
 @functools.cache
 def _table() -> _Table:
     """The data file, oldest series first."""
-    data = tomllib.loads((PACKAGE / "data" / "cuda_architectures.toml").read_text(encoding="utf-8"))
+    data = tomllib.loads(
+        Path(__file__).with_name("data").joinpath("cuda_architectures.toml").read_text(encoding="utf-8")
+    )
     series = [
         ToolkitSeries(
             since=since,

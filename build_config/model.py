@@ -149,6 +149,14 @@ class Program:
         return f"{self.path.name} {self.version} ({self.found_via})"
 
 
+RANDOM_SEED_SINCE = (12, 9)
+"""The first CUDA release whose nvcc knows ``--frandom-seed``."""
+NO_RANDOM_SEED = (
+    "NOT reproducible byte for byte: before CUDA 12.9 nvcc has no --frandom-seed, so names in device code differ in"
+    " every build"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaToolkit:
     """A CUDA toolkit root with ``bin/nvcc``.
@@ -177,6 +185,11 @@ class CudaToolkit:
         """``major.minor``: ``13.0``."""
         major, minor = self.version.split(".")[:2]
         return f"{major}.{minor}"
+
+    @property
+    def has_random_seed(self) -> bool:
+        """Whether nvcc knows ``--frandom-seed``: without it no two builds give the same bytes."""
+        return tuple(int(part) for part in self.release.split(".")) >= RANDOM_SEED_SINCE
 
     @property
     def tag(self) -> str:

@@ -14,43 +14,26 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from build_config import (
-    archs,
-    cmake,
-    compilation,
-    dsse,
-    evidence,
-    handover,
-    index,
-    inspection,
-    jsonio,
-    lock,
-    machine,
-    provenance,
-    provision,
-    repair,
-    sbom,
-    settings,
-    sources,
-    toolchain,
-    units,
-    validation,
-    wheel,
-    wheelfile,
-    workroot,
-)
+from build_config import archs, inputs
 from build_config.errors import SettingsError, StepResultError
-from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
+from build_config.formats import wheelfile
 from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-from build_config.toolchain import msvc
+from build_config.steps import inspection, sources, toolchain, validation
+from build_config.steps.locks import refresh
+from build_config.steps.toolchain.windows import msvc
+from build_config.steps.units import cmake, compilation, settings, store, transfer
+from build_config.steps.wheel import assemble, repair, sbom
+from build_config.steps.wheelhouse import build_record, publication, signature
+from build_config.system import jsonio, machine, workroot
+from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE
 
 if TYPE_CHECKING:
-    from build_config.console import Console
-    from build_config.layout import Layout
     from build_config.model import Machine
-    from build_config.sbom.ingredients import Ingredients
-    from build_config.wheel import WheelPlan
+    from build_config.steps.wheel.assemble import WheelPlan
+    from build_config.steps.wheel.sbom.ingredients import Ingredients
+    from build_config.system.console import Console
+    from build_config.system.layout import Layout
 
 LauncherChoice = Literal["auto", "sccache", "ccache", "none"]
 WHEEL_DIGEST = "wheel.json"
@@ -72,7 +55,7 @@ class BuildRequest:
     """
 
     arch: str = "auto"
-    cuda: str = provision.LOCKED_CUDA
+    cuda: str = inputs.LOCKED_CUDA
     llama_cpp: Path | None = None
     launcher: LauncherChoice = "auto"
     jobs: int | None = None
@@ -111,15 +94,15 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
     here = machine.describe()
     config = settings.read(layout.data / "variants.toml")
     check_request(request, here, layout)
-    key = None if request.sign_key is None else dsse.read_private_key(request.sign_key)
-    locked = provision.locked_toolkit(request.cuda, layout)
+    key = None if request.sign_key is None else signature.read_private_key(request.sign_key)
+    locked = inputs.locked_toolkit(request.cuda, layout)
     with workroot.claim(layout, purpose=f"build --arch {request.arch}", console=console):
         compiled = compile_units(request, here, layout, console)
         tree, chain, selection, built = compiled.tree, compiled.toolchain, compiled.selection, compiled.units
         with console.step("wheel", "Wheel"):
             oldest = archs.oldest_driver(chain.cuda.release)
-            plan = wheel.plan(tree, chain.cuda, selection, oldest_driver=oldest)
-            ingredients = evidence.ingredients(plan.version, selection.shards, tree, chain, locked, layout)
+            plan = assemble.plan(tree, chain.cuda, selection, oldest_driver=oldest)
+            ingredients = inputs.ingredients(plan.version, selection.shards, tree, chain, locked, layout)
             finished = make_wheel(plan, built, tree, chain, layout, compiled.project_digest, ingredients)
             console.note(f"{finished.path.name}, {finished.size / 1e6:.1f} MB")
         declaration = WheelDeclaration(
@@ -140,17 +123,17 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
             validated = validate_wheel(finished, here, layout, console, simulation, require_gpu=request.require_gpu)
             show_validation(validated, console)
         with console.step("publish", "Publishing"):
-            record = provenance.make_record(
+            record = build_record.make_record(
                 wheel=finished,
                 tree=tree,
                 toolchain=chain,
                 units=built,
-                locks=lock.lock_digests(layout),
+                locks=refresh.lock_digests(layout),
                 steps=console.timings,
                 inspection=inspected,
                 validation=validated,
-                pipeline=provenance.pipeline_version(layout.checkout),
-                request=evidence.parameters(
+                pipeline=build_record.pipeline_version(layout.checkout),
+                request=inputs.parameters(
                     layout,
                     arch=request.arch,
                     cuda=request.cuda,
@@ -158,22 +141,22 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
                     own_llama_cpp=request.llama_cpp is not None,
                     require_gpu=request.require_gpu,
                 ),
-                materials=evidence.materials(tree, chain, locked, layout),
+                materials=inputs.materials(tree, chain, locked, layout),
                 started=started,
                 created=datetime.now(UTC),
             )
-            path = index.publish(finished, record, inspected, validated, layout.wheelhouse, key=key)
+            path = publication.publish(finished, record, inspected, validated, layout.wheelhouse, key=key)
     return Published(path=path, record=record, wheel=finished)
 
 
 def check_request(request: BuildRequest, here: Machine, layout: Layout) -> None:
     """Say what is wrong with the request or the machine before anything is created or downloaded."""
-    if provision.is_locked(request.cuda, layout):
+    if inputs.is_locked(request.cuda, layout):
         toolchain.find_host(None, os.environ)
-        lock.read_toolkit_lock(layout, request.cuda, provision.PLATFORM)
+        refresh.read_toolkit_lock(layout, request.cuda, inputs.PLATFORM)
         archs.resolve(request.arch, cuda_release=request.cuda, gpus=here.gpus)
         return
-    toolkit = provision.installed_toolkit(request.cuda, layout)
+    toolkit = inputs.installed_toolkit(request.cuda, layout)
     archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
     toolchain.find_host(toolkit, os.environ)
 
@@ -187,13 +170,13 @@ def compile_units(
     """
     config = settings.read(layout.data / "variants.toml")
     with console.step("sources", "Sources of llama-cpp-python"):
-        tree = provision.provide_sources(request.llama_cpp, layout, console)
+        tree = inputs.provide_sources(request.llama_cpp, layout, console)
         note = "locked" if tree.locked else "NOT the locked one: a checkout of your own"
         console.note(f"llama-cpp-python {tree.version}, llama.cpp {tree.commit[:9]} ({note})")
     with console.step("toolchain", "Toolchain"):
-        toolkit = provision.provide_toolkit(request.cuda, layout, console)
+        toolkit = inputs.provide_toolkit(request.cuda, layout, console)
         chain = toolchain.assemble(toolkit, environ=os.environ, launcher=request.launcher, layout=layout)
-        for line in provision.describe_toolchain(chain):
+        for line in inputs.describe_toolchain(chain):
             console.note(line)
     selection = archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus)
     if selection.notice:
@@ -204,8 +187,8 @@ def compile_units(
     with console.step("build", f"Building for {', '.join(shard.name for shard in selection.shards)}"):
         compiled_digest, project_digest = stage_wheel_project(layout)
         specs = (
-            units.core_spec(config, tree, layout, chain, compiled_digest),
-            *(units.shard_spec(config, tree, layout, chain, compiled_digest, shard) for shard in selection.shards),
+            store.core_spec(config, tree, layout, chain, compiled_digest),
+            *(store.shard_spec(config, tree, layout, chain, compiled_digest, shard) for shard in selection.shards),
         )
         unknown = set(only) - {spec.name for spec in specs}
         if unknown:
@@ -213,8 +196,8 @@ def compile_units(
             raise SettingsError(f"there is no unit {', '.join(sorted(unknown))} in this build", remedy=f"name {names}")
         wanted = tuple(spec for spec in specs if not only or spec.name in only)
         if request.units is not None or request.require_units:
-            handover.take(wanted, request.units, layout, console, required=request.require_units)
-        if any(units.find(spec, layout) is None for spec in wanted):
+            transfer.take(wanted, request.units, layout, console, required=request.require_units)
+        if any(store.find(spec, layout) is None for spec in wanted):
             workroot.require_space(layout, workroot.COLD_BUILD_BYTES)
         built = compilation.build_units(wanted, chain, layout, console, jobs=request.jobs or default_jobs())
     return CompiledUnits(tree=tree, toolchain=chain, selection=selection, units=built, project_digest=project_digest)
@@ -227,7 +210,7 @@ def stage_wheel_project(layout: Layout) -> tuple[str, str]:
     """
     target = layout.staged / "wheel_project"
     sources.mirror(layout.wheel_project, target)
-    return units.folder_digest(target, without=NOT_IN_EVERY_UNIT), units.folder_digest(target)
+    return store.folder_digest(target, without=NOT_IN_EVERY_UNIT), store.folder_digest(target)
 
 
 def default_jobs() -> int:
@@ -247,20 +230,20 @@ def make_wheel(
 ) -> Wheel:
     """Assemble, repair and list what is in it, unless the store has the wheel that these inputs give."""
     policy = repair.load_policy(layout, chain.platform)
-    inputs = {
+    made_of = {
         "plan": jsonio.dumps(plan),
         "units": json.dumps([unit.key.digest for unit in built]),
         "bindings": tree.bindings_digest,
         "wheel project": project_digest,
         "policy": jsonio.dumps(policy),
         "sbom": jsonio.dumps(ingredients) + sbom.source_digest(),
-        **{tool: metadata.version(tool) for tool in evidence.PACKING_TOOLS},
+        **{tool: metadata.version(tool) for tool in inputs.PACKING_TOOLS},
     }
-    folder = layout.store / "wheel" / units.make_key(inputs).digest[:32]
+    folder = layout.store / "wheel" / store.make_key(made_of).digest[:32]
     kept = stored_wheel(folder)
     if kept is not None:
         return kept
-    assembled = wheel.assemble(plan, built, tree, chain, layout)
+    assembled = assemble.assemble(plan, built, tree, chain, layout)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -329,8 +312,11 @@ def validate_wheel(
     require_gpu: bool,
 ) -> ValidationReport:
     """Validate, unless this very wheel passed this very validation on this very machine before."""
-    inputs = (jsonio.dumps(here), units.folder_digest(PACKAGE / "validation"))
-    digest = hashlib.sha256("".join(inputs).encode()).hexdigest()
+    seen = (
+        jsonio.dumps(here),
+        store.folder_digest(PACKAGE / "steps" / "validation") + store.folder_digest(PACKAGE / "testbed"),
+    )
+    digest = hashlib.sha256("".join(seen).encode()).hexdigest()
     path = layout.state / "validation" / f"{finished.sha256}-{digest[:16]}.json"
     try:
         report = jsonio.read(path, ValidationReport)

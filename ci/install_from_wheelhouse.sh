@@ -14,7 +14,7 @@ trap 'rm -rf "$scratch"' EXIT
 (cd "$root" && "$builder" - "$scratch/model.gguf") <<'PYTHON'
 import sys
 from pathlib import Path
-from build_config import synthetic_model
+from build_config.testbed import synthetic_model
 synthetic_model.write(Path(sys.argv[1]))
 PYTHON
 

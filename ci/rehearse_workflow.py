@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-from build_config.tasks.reproduce import second_build
 
-from build_config import runner
-from build_config.console import Console, duration, megabytes
-from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE
+from build_config.system import processes
+from build_config.system.console import Console, duration, megabytes
+from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE
+from build_config.tasks.reproduce import second_build
 from ci import workflow_expressions as expressions
 
 if TYPE_CHECKING:
@@ -240,8 +240,8 @@ class Rehearsal:
         description.write_text(json.dumps(world), encoding="utf-8")
         self._console.note(f"$ {step['run'].strip()}")
         log = self._folder / "logs" / f"{instance.job}-{instance.name}.log"
-        done = runner.run(
-            runner.Command(
+        done = processes.run(
+            processes.Command(
                 argv=(*self._namespaces, sys.executable, "-I", second_build.second_world_script(), str(description))
             ),
             check=False,
@@ -276,7 +276,7 @@ class Rehearsal:
         here = ".".join(map(str, sys.version_info[:2]))
         if here != version:
             raise RehearsalError(f"the workflow asks for Python {version}, this is {here}")
-        runner.run(runner.Command(argv=(sys.executable, "-m", "venv", str(instance.folder / "python"))))
+        processes.run(processes.Command(argv=(sys.executable, "-m", "venv", str(instance.folder / "python"))))
         instance.paths.append(str(instance.folder / "python" / "bin"))
 
     def _restore(self, instance: Instance, options: dict[str, Any]) -> None:
@@ -371,7 +371,7 @@ def append(log: Path, line: str) -> None:
 
 def git(checkout: Path, *arguments: str) -> str:
     """What git answers."""
-    return runner.run(runner.Command(argv=("git", "-C", str(checkout), *arguments))).output.strip()
+    return processes.run(processes.Command(argv=("git", "-C", str(checkout), *arguments))).output.strip()
 
 
 def main(

@@ -6,7 +6,7 @@ did what it was asked to, and the answer is no.
 
 from __future__ import annotations
 
-from build_config.commands import building, checking, surroundings, workflow
-from build_config.commands.application import app
+from build_config.commands import build, ci, machine, wheel
+from build_config.commands.app import app
 
-__all__ = ["app", "building", "checking", "surroundings", "workflow"]
+__all__ = ["app", "build", "ci", "machine", "wheel"]

@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import clean_environment, fetch, machine, pipeline, provision, wheelfile
-from build_config.console import Console
-from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
-from build_config.validation import on_device
+from build_config import inputs, pipeline
+from build_config.formats import wheelfile
+from build_config.steps.locks import download
+from build_config.steps.validation import compare_with_cpu
+from build_config.system import machine
+from build_config.system.console import Console
+from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
+from build_config.testbed import clean_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from build_config.validation.numerics import DeviceChecks
+    from build_config.steps.validation.numerics import DeviceChecks
 
 pytestmark = pytest.mark.gpu
 
@@ -33,7 +37,7 @@ def _python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip("; ".join(missing))
     wheel = wheelfile.read(pipeline.newest_wheel(layout))
     folder = tmp_path_factory.mktemp("installed")
-    fetch.fetch(provision.runtime_files(wheel.path, layout), layout.downloads, Console(terminal=False))
+    download.fetch(inputs.runtime_files(wheel.path, layout), layout.downloads, Console(terminal=False))
     requirements = clean_environment.requirements(wheel, layout.locks)
     python = clean_environment.make(folder, requirements, layout.downloads, folder / "log")
     assert clean_environment.install(wheel, layout.wheelhouse, python, folder / "log") == ()
@@ -44,7 +48,7 @@ def _python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def _results(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, DeviceChecks]:
     """By the names of ggml: every card that the driver shows."""
     devices = [f"CUDA{number}" for number in range(len(machine.nvidia().gpus))]
-    return {device: on_device.run(python, tmp_path_factory.mktemp(device), device=device) for device in devices}
+    return {device: compare_with_cpu.run(python, tmp_path_factory.mktemp(device), device=device) for device in devices}
 
 
 @pytest.mark.parametrize("check", ["logits", "batches", "generation", "memory"])

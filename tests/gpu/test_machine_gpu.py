@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from build_config import archs, machine
+from build_config import archs
+from build_config.system import machine
 
 pytestmark = pytest.mark.gpu
 

@@ -6,10 +6,11 @@ import re
 
 import pytest
 
-from build_config import machine, trials
-from build_config.console import Console
-from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.reports import Verdict
+from build_config.system import machine
+from build_config.system.console import Console
+from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
+from build_config.tasks import trials
 
 pytestmark = pytest.mark.gpu
 

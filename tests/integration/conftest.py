@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import platformdirs
 import pytest
 
-from build_config import fetch, lock
-from build_config.console import Console
-from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
-from build_config.toolchain import cuda_pypi, gcc, programs
+from build_config.steps.locks import download, refresh
+from build_config.steps.toolchain import gcc, locked_cuda, programs
+from build_config.system.console import Console
+from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,13 +38,13 @@ def locked_wheel(file: LockedFile) -> Path:
     if at_hand.is_file() and programs.file_digest(at_hand) == file.sha256:
         return at_hand
     shared = platformdirs.user_cache_path("llama-cuda-wheels") / "test-downloads"
-    (wheel,) = fetch.fetch((file,), shared, Console(terminal=False))
+    (wheel,) = download.fetch((file,), shared, Console(terminal=False))
     return wheel
 
 
 @pytest.fixture(name="reduced_lock", scope="session")
 def _reduced_lock() -> ToolkitLock:
-    whole = lock.read_toolkit_lock(
+    whole = refresh.read_toolkit_lock(
         Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT), "13.0", "linux-x86_64"
     )
     return dataclasses.replace(whole, files=tuple(file for file in whole.files if file.name in WITHOUT_CUBLAS))
@@ -60,5 +60,5 @@ def _toolkit(
     reduced_lock: ToolkitLock, toolkit_wheels: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[CudaToolkit]:
     layout = Layout(checkout=PACKAGE.parent, work_root=tmp_path_factory.mktemp("toolkit"))
-    yield cuda_pypi.provide(reduced_lock, toolkit_wheels, layout, cc=str(gcc.find(None, os.environ).cc.path))
+    yield locked_cuda.provide(reduced_lock, toolkit_wheels, layout, cc=str(gcc.find(None, os.environ).cc.path))
     shutil.rmtree(layout.toolkits, ignore_errors=True)  # hundreds of megabytes, which pytest would keep

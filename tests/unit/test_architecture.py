@@ -11,7 +11,7 @@ import pytest
 
 from build_config import errors
 from build_config.errors import PipelineError
-from build_config.layout import PACKAGE
+from build_config.system.layout import PACKAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,81 +19,31 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.unit
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"check_gpu"}),  # stands alone: it travels as one file
-    frozenset({"build_backend"}),  # as well: it runs before the locked environment is there, and makes it
-    frozenset({"model", "errors"}),
-    frozenset({"reports"}),
-    frozenset({"platforms"}),
-    frozenset({"layout", "runner", "console", "jsonio"}),
-    frozenset(
-        {
-            "archives",
-            "archs",
-            "bomfile",
-            "clean_environment",
-            "compiler_cache",
-            "dsse",
-            "fetch",
-            "headers",
-            "hermetic",
-            "intoto",
-            "machine",
-            "progress",
-            "redaction",
-            "settings",
-            "synthetic_model",
-            "wheelfile",
-            "workroot",
-        }
-    ),
-    frozenset({"cmake"}),
-    frozenset({"units"}),
-    frozenset(
-        {
-            "bench",
-            "check_gpu_file",
-            "compilation",
-            "conda",
-            "difference",
-            "handover",
-            "index",
-            "inspection",
-            "lock",
-            "matrix",
-            "provenance",
-            "repair",
-            "reproduction",
-            "sbom",
-            "sources",
-            "toolchain",
-            "upstream_tests",
-            "validation",
-            "verification",
-            "wheel",
-        }
-    ),
-    frozenset({"choosing", "evidence", "provision"}),
-    frozenset({"doctor", "pipeline"}),
-    frozenset({"reproduce", "trials"}),
+    frozenset({"check_gpu", "build_backend"}),  # stand alone: one travels as a file, one runs before the environment
+    frozenset({"model", "errors", "reports", "archs"}),
+    frozenset({"system", "formats"}),
+    frozenset({"testbed"}),
+    frozenset({"steps"}),
+    frozenset({"inputs", "plan", "pipeline"}),
+    frozenset({"tasks"}),
     frozenset({"commands"}),
     frozenset({"__main__"}),
 )
-"""A module imports only from layers before its own; a package is one member, free inside itself."""
+"""A module imports only from its own layer and those before it."""
+STEPS = ("locks", "sources", "toolchain", "units", "wheel", "inspection", "validation", "wheelhouse")
+"""No step imports another one."""
 
 CHILDREN = frozenset(
     {
-        "bench.child",
+        "build_config.steps.validation.device_checks",
+        "build_config.steps.validation.probe",
+        "build_config.tasks.bench.child",
+        "build_config.tasks.reproduce.enter",
+        "build_config.tasks.upstream_tests.recorder",
         *(f"check_gpu.children.{name}" for name in ("driver", "find", "libraries", "load")),
-        "reproduction.enter",
-        "upstream_tests.recorder",
-        "validation.device_checks",
-        "validation.probe",
     }
 )
-"""Run alone, in the clean environment or a user's: they write down what they see and import nothing of this package."""
-
-STANDS_ALONE = "check_gpu"
-"""Cannot use the runner and the console, as it travels without them: it has one module for each of their rights."""
+"""Run alone, in the clean environment or a user's: they write down what they see and import nothing of this project."""
 
 STARTS_PROCESSES = frozenset({"subprocess", "multiprocessing", "pty", "os.system", "os.popen", "os.fork", "os.execv"})
 PRINTS = frozenset({"print", "rich", "sys.stdout", "sys.stderr", "typer.echo", "typer.secho"})
@@ -102,19 +52,29 @@ EXITS = frozenset({"sys.exit", "SystemExit", "typer.Exit", "os._exit", "exit", "
 
 @dataclass(frozen=True)
 class Module:
-    """One source file: its dotted name below ``build_config``, what it imports, and which outside names it uses."""
+    """One source file: its dotted name, what it imports of this project, and which outside names it uses."""
 
     name: str
     imports: frozenset[str]
     uses: frozenset[str]
 
     @property
-    def member(self) -> str:
-        return self.name.partition(".")[0]
+    def layer(self) -> int:
+        return layer(self.name)
+
+
+def layer(name: str) -> int:
+    member = name.removeprefix("build_config.").partition(".")[0]
+    return next(number for number, members in enumerate(LAYERS) if member in members)
+
+
+def step(name: str) -> str | None:
+    parts = name.split(".")
+    return parts[2] if parts[:2] == ["build_config", "steps"] and len(parts) > 2 else None
 
 
 def read(path: Path) -> Module:
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     name = ".".join(part for part in parts if part != "__init__")
     imports: set[str] = set()
     uses: set[str] = set()
@@ -133,59 +93,66 @@ def read(path: Path) -> Module:
             case _:
                 pass
     outside = {part for imported in imports for part in (imported, imported.partition(".")[0])}
-    return Module(
-        name=name,
-        imports=frozenset(
-            imported.removeprefix("build_config.") for imported in imports if imported.startswith("build_config.")
-        ),
-        uses=frozenset(uses | outside),
-    )
+    own = frozenset(imported for imported in imports if imported.startswith(("build_config.", "check_gpu.")))
+    return Module(name=name, imports=own, uses=frozenset(uses | outside))
 
 
 MODULES = tuple(
     read(path)
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if "wheel_project" not in path.parts
-    and path != PACKAGE / "__init__.py"  # what goes into the wheel is no part of us
+    for folder in (PACKAGE, PACKAGE.parent / "check_gpu")
+    for path in sorted(folder.rglob("*.py"))
+    if "wheel_project" not in path.parts  # goes into the wheel
+    and path != PACKAGE / "__init__.py"
 )
 
 
 def users(names: frozenset[str]) -> set[str]:
-    return {module.name for module in MODULES if module.uses & names} - CHILDREN
-
-
-def layer(member: str) -> int:
-    return next(number for number, members in enumerate(LAYERS) if member in members)
-
-
-def test_the_table_of_layers_is_that_of_the_package() -> None:
-    assert {module.member for module in MODULES} == frozenset().union(*LAYERS)
+    return {module.name.removeprefix("build_config.") for module in MODULES if module.uses & names} - {
+        name.removeprefix("build_config.") for name in CHILDREN
+    }
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
 def test_imports_go_one_way(module: Module) -> None:
     for imported in module.imports:
-        member = imported.partition(".")[0]
-        if member != module.member:
-            assert layer(member) < layer(module.member), f"{module.name} must not import {imported}"
+        assert layer(imported) <= module.layer, f"{module.name} must not import {imported}"
+        if step(module.name) is not None:
+            assert step(imported) in {None, step(module.name)}, f"{module.name} must not import another step"
 
 
-def test_only_the_runner_starts_processes() -> None:
-    assert users(STARTS_PROCESSES) == {"runner", "build_backend", f"{STANDS_ALONE}.child"}
+def test_the_steps_are_those_of_the_folder() -> None:
+    assert {name for module in MODULES if (name := step(module.name))} == set(STEPS)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    names = {module.name for module in MODULES}
+    owners = {one: one if one in names else one.rpartition(".")[0] for module in MODULES for one in module.imports}
+    waiting = {module.name: {owners[one] for one in module.imports} & names - {module.name} for module in MODULES}
+    while free := {name for name, needed in waiting.items() if not needed}:
+        waiting = {name: needed - free for name, needed in waiting.items() if name not in free}
+    assert not waiting
+
+
+def test_check_gpu_imports_nothing_of_the_rest() -> None:
+    alone = [module for module in MODULES if module.name.partition(".")[0] == "check_gpu"]
+    assert alone
+    assert not [one for module in alone for one in module.imports if one.startswith("build_config.")]
+
+
+def test_only_one_module_starts_processes() -> None:
+    assert users(STARTS_PROCESSES) == {"system.processes", "build_backend", "check_gpu.process"}
 
 
 def test_only_the_console_prints() -> None:
-    assert users(PRINTS) == {"console", f"{STANDS_ALONE}.__main__"}
+    assert users(PRINTS) == {"system.console", "check_gpu.__main__"}
 
 
 def test_only_the_command_line_exits() -> None:
-    commands = {"commands.checking", "commands.surroundings"}  # end with status 1 where the answer is no
-    assert users(EXITS) == {*commands, "__main__", "build_backend", f"{STANDS_ALONE}.__main__"}
+    commands = {"commands.machine", "commands.wheel"}  # end with status 1 if the answer is no
+    assert users(EXITS) == {*commands, "__main__", "build_backend", "check_gpu.__main__"}
 
 
 def test_the_build_backend_needs_the_standard_library_alone() -> None:
-    (backend,) = (module for module in MODULES if module.name == "build_backend")
-    outside = {node.partition(".")[0] for node in backend.imports}
     source = ast.parse((PACKAGE / "build_backend.py").read_text(encoding="utf-8"))
     imported = {
         name.partition(".")[0]
@@ -198,11 +165,10 @@ def test_the_build_backend_needs_the_standard_library_alone() -> None:
             else []
         )
     }
-    assert not outside
     assert imported <= sys.stdlib_module_names
 
 
-def test_what_runs_in_the_clean_environment_imports_nothing_of_this_package() -> None:
+def test_what_runs_in_the_clean_environment_imports_nothing_of_this_project() -> None:
     children = {module.name: module.imports for module in MODULES if module.name in CHILDREN}
     assert children == dict.fromkeys(CHILDREN, frozenset())
 

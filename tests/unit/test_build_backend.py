@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from build_config import build_backend
 from build_config.commands import app
-from build_config.layout import PACKAGE
+from build_config.system.layout import PACKAGE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import typer.main
 from build_config import archs, errors
 from build_config.commands import app
 from build_config.errors import PipelineError
-from build_config.layout import PACKAGE
+from build_config.system.layout import PACKAGE
 
 pytestmark = pytest.mark.unit
 

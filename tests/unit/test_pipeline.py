@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import jsonio, pipeline, provision
+from build_config import inputs, pipeline
 from build_config.errors import SettingsError
-from build_config.layout import CANONICAL_WORK_ROOT
-from build_config.toolchain import cuda_system
-from tests import factories, publishable, windows_machine
+from build_config.steps.toolchain import installed_cuda
+from build_config.system import jsonio
+from build_config.system.layout import CANONICAL_WORK_ROOT
+from tests.support import factories, publishable, windows_machine
 
 if TYPE_CHECKING:
     from build_config.model import CudaToolkit
@@ -67,15 +68,15 @@ def test_what_is_locked_is_fetched_and_anything_else_has_to_be_installed(
         asked.append(release)
         return toolkit
 
-    monkeypatch.setattr(cuda_system, "find", find)
-    assert provision.is_locked("13.0", layout)
+    monkeypatch.setattr(installed_cuda, "find", find)
+    assert inputs.is_locked("13.0", layout)
     for cuda in ("12.4", "system"):
-        assert not provision.is_locked(cuda, layout)
-        assert provision.installed_toolkit(cuda, layout) == toolkit
+        assert not inputs.is_locked(cuda, layout)
+        assert inputs.installed_toolkit(cuda, layout) == toolkit
     assert asked == ["12.4", None]
     for wrong in ("latest", "12", "cu124", "12.4.1", ""):
         with pytest.raises(SettingsError, match="not a release") as caught:
-            provision.installed_toolkit(wrong, layout)
+            inputs.installed_toolkit(wrong, layout)
         assert "13.0 (fetched)" in str(caught.value.remedy)
 
 

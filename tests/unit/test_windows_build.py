@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import cmake, compiler_cache, hermetic, settings, units
-from build_config.layout import PACKAGE
-from build_config.platforms.windows import WINDOWS
-from tests import factories, windows_machine
-from tests.windows_machine import BUILD_TOOLS, USER_ENVIRONMENT
+from build_config.steps.units import cmake, object_cache, sandbox, settings, store
+from build_config.system.layout import PACKAGE
+from build_config.system.platforms.windows import WINDOWS
+from tests.support import factories, windows_machine
+from tests.support.windows_machine import BUILD_TOOLS, USER_ENVIRONMENT
 
 if TYPE_CHECKING:
     from build_config.model import SourceTree
@@ -81,7 +81,7 @@ def expected(unit: str, *entries: str) -> tuple[str, ...]:
 
 def test_the_core_is_configured_with_exactly_this() -> None:
     chain = windows_machine.toolchain(sccache="0.16.0")
-    spec = units.core_spec(CONFIG, tree(), LAYOUT, chain, "p")
+    spec = store.core_spec(CONFIG, tree(), LAYOUT, chain, "p")
     entries = spec.entries | cmake.launcher_entries(chain, cuda=False)
     argv = cmake.configure_arguments(
         chain, LAYOUT.staged / "wheel_project", LAYOUT.build / spec.name, entries, fresh=True
@@ -108,7 +108,7 @@ def test_the_core_is_configured_with_exactly_this() -> None:
 )
 def test_a_shard_is_configured_with_exactly_this(sccache: str | None, before_nvcc: str) -> None:
     chain = windows_machine.toolchain(sccache=sccache)
-    spec = units.shard_spec(CONFIG, tree(), LAYOUT, chain, "p", factories.SM89)
+    spec = store.shard_spec(CONFIG, tree(), LAYOUT, chain, "p", factories.SM89)
     entries = spec.entries | cmake.launcher_entries(chain, cuda=True)
     argv = cmake.configure_arguments(
         chain, LAYOUT.staged / "wheel_project", LAYOUT.build / spec.name, entries, fresh=True
@@ -151,8 +151,8 @@ def test_ninja_is_called_with_exactly_this() -> None:
 
 def test_the_units_are_dlls_with_the_names_that_ggml_and_the_bindings_look_for() -> None:
     chain = windows_machine.toolchain()
-    core = units.core_spec(CONFIG, tree(), LAYOUT, chain, "p")
-    shard = units.shard_spec(CONFIG, tree(), LAYOUT, chain, "p", factories.SM89)
+    core = store.core_spec(CONFIG, tree(), LAYOUT, chain, "p")
+    shard = store.shard_spec(CONFIG, tree(), LAYOUT, chain, "p", factories.SM89)
     assert core.expected == (
         "ggml-base.dll",
         "ggml-cpu-alderlake.dll",
@@ -168,7 +168,7 @@ def test_the_units_are_dlls_with_the_names_that_ggml_and_the_bindings_look_for()
 
 
 def test_a_key_holds_the_windows_sdk_and_the_linker_and_nothing_of_linux() -> None:
-    inputs = dict(units.core_spec(CONFIG, tree(), LAYOUT, windows_machine.toolchain(), "p").key.inputs)
+    inputs = dict(store.core_spec(CONFIG, tree(), LAYOUT, windows_machine.toolchain(), "p").key.inputs)
     assert inputs["windows sdk"] == inputs["ucrt"] == "10.0.26100.0"
     assert inputs["host compiler version"] == "19.44.35219"
     assert inputs["binutils"] == "Microsoft Incremental Linker 14.44.35219.0"
@@ -178,7 +178,7 @@ def test_a_key_holds_the_windows_sdk_and_the_linker_and_nothing_of_linux() -> No
 def test_the_whole_environment_of_the_compilers() -> None:
     chain = windows_machine.toolchain()
     toolkit = WINDOWS.toolkit_variables(chain.cuda.root)
-    environment = hermetic.windows_environment(
+    environment = sandbox.windows_environment(
         chain.host, toolkit, LAYOUT, {**USER_ENVIRONMENT, "NUMBER_OF_PROCESSORS": "16"}
     )
     own = {name: value for name, value in environment.items() if name not in dict(chain.host.environment)}
@@ -207,7 +207,7 @@ def test_the_whole_environment_of_the_compilers() -> None:
 
 
 def test_the_object_caches_server_listens_on_a_port_of_its_own() -> None:
-    assert compiler_cache._server(LAYOUT, "win-amd64") == {"SCCACHE_SERVER_PORT": "42260"}
+    assert object_cache._server(LAYOUT, "win-amd64") == {"SCCACHE_SERVER_PORT": "42260"}
 
 
 def test_no_path_below_the_canonical_root_comes_near_the_260_characters_of_windows() -> None:

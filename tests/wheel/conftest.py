@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import pipeline, trials, wheelfile
-from build_config.console import Console
+from build_config import pipeline
 from build_config.errors import PipelineError
-from build_config.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
+from build_config.formats import wheelfile
+from build_config.system.console import Console
+from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
+from build_config.tasks import trials
 
 if TYPE_CHECKING:
     from build_config.model import Wheel
-    from build_config.validation import Simulation
+    from build_config.steps.validation import Simulation
 
 
 @pytest.fixture(name="layout", scope="session")

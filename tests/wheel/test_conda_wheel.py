@@ -17,20 +17,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from build_config.testbed import simulated_device
 from rattler import install
 
-from build_config import clean_environment, conda, index, jsonio, synthetic_model, wheelfile
+from build_config.formats import wheelfile
 from build_config.reports import BuildRecord
-from build_config.validation import probe
-from tests import conda_forge
+from build_config.steps.validation import probe
+from build_config.steps.wheelhouse import publication
+from build_config.system import jsonio
+from build_config.tasks import conda
+from build_config.testbed import clean_environment, simulated_device, synthetic_model
+from tests.support import conda_forge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from build_config.layout import Layout
     from build_config.model import Wheel
-    from build_config.validation import Simulation
+    from build_config.steps.validation import Simulation
+    from build_config.system.layout import Layout
 
 pytestmark = pytest.mark.wheel
 
@@ -58,7 +61,7 @@ class Environment:
 
 @pytest.fixture(name="record", scope="module")
 def _record(wheel: Wheel) -> BuildRecord:
-    return jsonio.read(index.record_path(wheel.path), BuildRecord)
+    return jsonio.read(publication.record_path(wheel.path), BuildRecord)
 
 
 @pytest.fixture(name="package", scope="module")

@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING
 
 import gguf
 import pytest
-from build_config.testbed import simulated_device
-from build_config.testbed.simulated_device import SimulatedMachine
 
-from build_config import clean_environment, synthetic_model, trials
-from build_config.validation import numerics, on_device, scenarios
+from build_config.steps.validation import compare_with_cpu, numerics, scenarios
+from build_config.tasks import trials
+from build_config.testbed import clean_environment, simulated_device, synthetic_model
+from build_config.testbed.simulated_device import SimulatedMachine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from build_config.testbed.simulated_device import SimulatedLibraries
-
-    from build_config.layout import Layout
     from build_config.model import Wheel
     from build_config.reports import DeviceCheck
-    from build_config.validation import Simulation
+    from build_config.steps.validation import Simulation
+    from build_config.system.layout import Layout
+    from build_config.testbed.simulated_device import SimulatedLibraries
 
 pytestmark = pytest.mark.wheel
 
@@ -60,7 +59,7 @@ def failed(checks: tuple[DeviceCheck, ...]) -> dict[str, str]:
 
 
 def test_the_cpu_agrees_with_itself(python: Path, tmp_path: Path) -> None:
-    result = on_device.run(python, tmp_path, device="CPU", kinds=("F16", "Q4_K"))
+    result = compare_with_cpu.run(python, tmp_path, device="CPU", kinds=("F16", "Q4_K"))
     assert failed(result.checks) == {}
     assert result.passed
     measured = {check.name: check.measured for check in result.checks}
@@ -76,52 +75,52 @@ def test_the_cpu_agrees_with_itself(python: Path, tmp_path: Path) -> None:
 
 
 def test_another_model_on_the_device_is_caught(python: Path, tmp_path: Path) -> None:
-    plan = on_device.make_plan(tmp_path, device="CPU", kinds=("Q4_K",))
+    plan = compare_with_cpu.make_plan(tmp_path, device="CPU", kinds=("Q4_K",))
     other = synthetic_model.write(tmp_path / "other.gguf", synthetic_model.SMALL, kind="Q4_K", seed=1)
     checks = tuple(
         dataclasses.replace(check, model=other) for check in plan.checks if check.name.startswith("logits Q4_K")
     )
     plan = dataclasses.replace(plan, checks=checks)
-    results = numerics.judge(plan, on_device.measure(python, tmp_path, plan))
+    results = numerics.judge(plan, compare_with_cpu.measure(python, tmp_path, plan))
     assert len(failed(results)) == 2
     assert [check.measured for check in results] == [pytest.approx(2, abs=0.5)] * 2  # unrelated
 
 
 @pytest.mark.parametrize(("tensor", "factor"), [("blk.1.attn_q.weight", 1.5), ("blk.3.ffn_down.weight", 1.1)])
 def test_one_tensor_that_is_off_is_caught(python: Path, tmp_path: Path, tensor: str, factor: float) -> None:
-    plan = on_device.make_plan(tmp_path, device="CPU", kinds=("F32",))
+    plan = compare_with_cpu.make_plan(tmp_path, device="CPU", kinds=("F32",))
     (check,) = [check for check in plan.checks if check.name == "logits F32"]
     scaled = tmp_path / "scaled.gguf"
     shutil.copyfile(check.model, scaled)
     (found,) = [one for one in gguf.GGUFReader(scaled, "r+").tensors if one.name == tensor]
     found.data[:] *= factor
     plan = dataclasses.replace(plan, checks=(check, dataclasses.replace(check, name="off", model=scaled)))
-    results = numerics.judge(plan, on_device.measure(python, tmp_path, plan))
+    results = numerics.judge(plan, compare_with_cpu.measure(python, tmp_path, plan))
     assert list(failed(results)) == ["off"]
 
 
 def test_a_model_that_cannot_be_loaded_fails_its_own_check(python: Path, tmp_path: Path) -> None:
-    plan = on_device.make_plan(tmp_path, device="CPU", kinds=("F16",))
+    plan = compare_with_cpu.make_plan(tmp_path, device="CPU", kinds=("F16",))
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(plan.checks[0].model.read_bytes()[:1000])
     checks = [check for check in plan.checks if check.name in {"logits of the tiny model", "logits F16"}]
     plan = dataclasses.replace(plan, checks=(dataclasses.replace(checks[0], model=broken), checks[1]))
-    results = numerics.judge(plan, on_device.measure(python, tmp_path, plan))
+    results = numerics.judge(plan, compare_with_cpu.measure(python, tmp_path, plan))
     assert list(failed(results)) == ["logits of the tiny model"]
     assert "broken.gguf was not loaded" in failed(results)["logits of the tiny model"]
 
 
 def test_without_a_card_nothing_passes(python: Path, tmp_path: Path) -> None:
-    result = on_device.run(python, tmp_path, device="CUDA7", kinds=("F16",))
+    result = compare_with_cpu.run(python, tmp_path, device="CUDA7", kinds=("F16",))
     assert len(failed(result.checks)) == len(result.checks) > 0
     assert {reason for reason in failed(result.checks).values() if "ggml has no device CUDA7" not in reason} == set()
 
 
 def test_a_child_that_hangs_is_stopped_and_what_it_had_counts(python: Path, tmp_path: Path) -> None:
-    first, *_ = on_device.make_plan(tmp_path, device="CPU", kinds=()).checks
+    first, *_ = compare_with_cpu.make_plan(tmp_path, device="CPU", kinds=()).checks
     endless = dataclasses.replace(first, name="endless", check="memory", cycles=1_000_000)
     plan = numerics.Plan(device="CPU", checks=(first, endless, dataclasses.replace(first, name="later")))
-    results = numerics.judge(plan, on_device.measure(python, tmp_path, plan, timeout=8.0))
+    results = numerics.judge(plan, compare_with_cpu.measure(python, tmp_path, plan, timeout=8.0))
     assert [check.reason for check in results] == [
         None,
         "the process was stopped after 8 s during this check and said: nothing",
@@ -135,7 +134,7 @@ def _simulated(
 ) -> dict[str, DeviceCheck]:
     """What comes of all checks where kernels do nothing."""
     folder = tmp_path_factory.mktemp("simulated")
-    result = on_device.run(python, folder, kinds=("F16", "Q4_K"), changes=doubles.environment(machine))
+    result = compare_with_cpu.run(python, folder, kinds=("F16", "Q4_K"), changes=doubles.environment(machine))
     assert not result.passed
     return {check.name: check for check in result.checks}
 
@@ -158,7 +157,7 @@ def test_a_kernel_that_fails_is_reported_with_the_check(
     python: Path, doubles: SimulatedLibraries, machine: SimulatedMachine, tmp_path: Path
 ) -> None:
     broken = dataclasses.replace(machine, fault="launch-failure")
-    result = on_device.run(python, tmp_path, kinds=("F16",), changes=doubles.environment(broken))
+    result = compare_with_cpu.run(python, tmp_path, kinds=("F16",), changes=doubles.environment(broken))
     first, *others = result.checks
     assert "during this check" in (first.reason or "")
     assert {check.passed for check in result.checks} == {False}

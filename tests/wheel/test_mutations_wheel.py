@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import machine, wheelfile
-from build_config.console import Console
+from build_config.formats import wheelfile
 from build_config.reports import ValidationReport, Verdict
-from build_config.validation import Simulation, validate
+from build_config.steps.validation import Simulation, validate
+from build_config.system import machine
+from build_config.system.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from build_config.layout import Layout
     from build_config.model import Wheel
+    from build_config.system.layout import Layout
 
 pytestmark = pytest.mark.wheel
 

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import bomfile, evidence, index, intoto, lock, provision, trials, verification, wheelfile
-from build_config.console import Console
-from build_config.dsse import PRIVATE_NAME, PUBLIC_NAME, make_keys, read_public_key
+from build_config import inputs
 from build_config.errors import VerificationError
-from build_config.sbom import ingredients
+from build_config.formats import cyclonedx, wheelfile
+from build_config.steps.locks import refresh
+from build_config.steps.wheel.sbom import ingredients
+from build_config.steps.wheelhouse import publication, statement, verification
+from build_config.steps.wheelhouse.signature import PRIVATE_NAME, PUBLIC_NAME, make_keys, read_public_key
+from build_config.system.console import Console
+from build_config.tasks import trials
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from build_config.layout import Layout
     from build_config.model import Wheel
+    from build_config.system.layout import Layout
 
 pytestmark = pytest.mark.wheel
 
@@ -34,7 +38,7 @@ LLAMA_CPPS_OWN = frozenset({"vendor/hash/hash.h", "vendor/hash/hash.cpp"})
 def _signed(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the wheel and of what lies beside it, signed with a key of its own."""
     folder = tmp_path_factory.mktemp("signed")
-    for path in (wheel.path, index.record_path(wheel.path), intoto.statement_path(wheel.path)):
+    for path in (wheel.path, publication.record_path(wheel.path), statement.statement_path(wheel.path)):
         shutil.copyfile(path, folder / path.name)
     make_keys(folder)
     copy = folder / wheel.path.name
@@ -44,7 +48,7 @@ def _signed(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFacto
 
 def findings(path: Path, layout: Layout) -> set[str]:
     key = read_public_key(path.with_name(PUBLIC_NAME))
-    result = verification.verify(path, evidence.beside(path, layout, provision.PLATFORM, public_key=key))
+    result = verification.verify(path, inputs.beside(path, layout, inputs.PLATFORM, public_key=key))
     assert result.passed == (not [each for each in result.findings if each.severity == "error"])
     return {finding.code for finding in result.findings}
 
@@ -58,8 +62,8 @@ def test_the_wheel_is_accepted(signed: Path, layout: Layout) -> None:
     [
         ("", "wheel-not-recorded"),
         (".record.json", "record-changed"),
-        (intoto.STATEMENT_SUFFIX, "statement-differs"),
-        (intoto.ENVELOPE_SUFFIX, "envelope-refused"),
+        (statement.STATEMENT_SUFFIX, "statement-differs"),
+        (statement.ENVELOPE_SUFFIX, "envelope-refused"),
     ],
 )
 def test_one_changed_byte_is_refused(signed: Path, layout: Layout, suffix: str, expected: str) -> None:
@@ -80,7 +84,7 @@ def test_one_changed_byte_is_refused(signed: Path, layout: Layout, suffix: str, 
 
 
 def test_every_byte_of_the_signature_counts(signed: Path, layout: Layout) -> None:
-    path = intoto.envelope_path(signed)
+    path = statement.envelope_path(signed)
     sound = path.read_text(encoding="utf-8")
     signature = json.loads(sound)["signatures"][0]["sig"]
     try:
@@ -95,7 +99,7 @@ def test_every_byte_of_the_signature_counts(signed: Path, layout: Layout) -> Non
 
 
 def test_the_lock_of_another_checkout_is_refused(signed: Path, layout: Layout) -> None:
-    against = evidence.beside(signed, layout, provision.PLATFORM, public_key=None)
+    against = inputs.beside(signed, layout, inputs.PLATFORM, public_key=None)
     other = tuple({**dict(against.locks), "llama-cpp-python.toml": "0" * 64}.items())
     result = verification.verify(signed, dataclasses.replace(against, locks=other))
     assert [finding.code for finding in result.findings] == ["lock-differs"]
@@ -107,13 +111,13 @@ def test_the_lock_of_another_checkout_is_refused(signed: Path, layout: Layout) -
 
 def test_the_sbom_names_what_the_wheel_holds(wheel: Wheel, layout: Layout) -> None:
     contents = wheelfile.read_contents(wheel.path)
-    text = contents[f"{wheelfile.dist_info(contents)}/{bomfile.MEMBER}"].decode()
-    assert bomfile.problems(text) == ()
+    text = contents[f"{wheelfile.dist_info(contents)}/{cyclonedx.MEMBER}"].decode()
+    assert cyclonedx.problems(text) == ()
     document = json.loads(text)
     libraries = {name for name in contents if ".so" in name}
-    assert libraries <= bomfile.file_digests(document).keys()
+    assert libraries <= cyclonedx.file_digests(document).keys()
     found = {each["name"]: each for each in document["components"] if not each["bom-ref"].startswith("required:")}
-    assert found["llama-cpp-python"]["hashes"][0]["content"] == lock.read_source_lock(layout).file.sha256
+    assert found["llama-cpp-python"]["hashes"][0]["content"] == refresh.read_source_lock(layout).file.sha256
     assert re.fullmatch(r"pkg:github/ggml-org/llama\.cpp@[0-9a-f]{40}", found["llama.cpp"]["purl"])
     assert found["libgomp"]["licenses"] == [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
 
@@ -121,7 +125,7 @@ def test_the_sbom_names_what_the_wheel_holds(wheel: Wheel, layout: Layout) -> No
 def test_the_versions_in_the_sbom_are_those_in_the_libraries(wheel: Wheel) -> None:
     """Said by the code itself, where it says one: so the files that were read are those that were compiled."""
     contents = wheelfile.read_contents(wheel.path)
-    document = json.loads(contents[f"{wheelfile.dist_info(contents)}/{bomfile.MEMBER}"])
+    document = json.loads(contents[f"{wheelfile.dist_info(contents)}/{cyclonedx.MEMBER}"])
     versions = {each["name"]: each.get("version", "") for each in document["components"]}
     assert versions["ggml"].encode() in contents["llama_cpp/lib/libggml-base.so"]
     assert versions["gcc"].encode() in contents["llama_cpp/lib/libllama.so"]

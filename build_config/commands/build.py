@@ -1,0 +1,172 @@
+"""Commands that make something: wheels, units, second builds, vendored sources, locks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from build_config import inputs, pipeline
+from build_config.commands.app import Launcher, WorkRoot, app, layout_of
+from build_config.steps.locks import refresh
+from build_config.steps.units import transfer
+from build_config.system import machine, workroot
+from build_config.system.console import Console, duration, megabytes
+from build_config.system.layout import CANONICAL_WORK_ROOT
+from build_config.tasks import reproduce as reproduce_step
+
+
+@app.command()
+def build(  # noqa: PLR0913, PLR0917  # one parameter an option
+    arch: Annotated[
+        str, typer.Option(help="89 | 86,89 | native (the cards here) | portable (all cards) | auto")
+    ] = "auto",
+    cuda: Annotated[
+        str, typer.Option(help="13.0 (fetched, locked) | 11.8, 12.4, ... | system (installed here)")
+    ] = "13.0",
+    llama_cpp: Annotated[
+        Path | None, typer.Option(help="A llama.cpp checkout of your own to build instead of the locked one.")
+    ] = None,
+    launcher: Annotated[Launcher, typer.Option(help="Object cache in front of the compilers.")] = Launcher.AUTO,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Compilers at once; default: cores, as memory allows.")
+    ] = None,
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless a real card ran it.")] = False,  # noqa: FBT002  # typer's form
+    sign_key: Annotated[
+        Path | None, typer.Option(help="An Ed25519 key in PEM: sign the statement about the wheel with it.")
+    ] = None,
+    copy_to: Annotated[
+        Path | None, typer.Option(help="A folder that gets a copy of the wheel, too.", file_okay=False)
+    ] = None,
+    units: Annotated[
+        Path | None, typer.Option(help="A folder with units that other machines built (units --export).", exists=True)
+    ] = None,
+    require_units: Annotated[bool, typer.Option("--require-units", help="Compile nothing; fail without them.")] = False,  # noqa: FBT002  # typer's form
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Build, inspect, validate and publish a CUDA wheel."""
+    console = Console()
+    layout = layout_of(work_root)
+    request = pipeline.BuildRequest(
+        arch=arch,
+        cuda=cuda,
+        llama_cpp=llama_cpp,
+        launcher=launcher.value,
+        jobs=jobs,
+        require_gpu=require_gpu,
+        sign_key=sign_key,
+        units=units,
+        require_units=require_units,
+    )
+    published = pipeline.build(request, layout, console)
+    if copy_to is not None:
+        copy_to.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(published.path, copy_to)
+    record = published.record
+    seconds = sum(timing.seconds for timing in console.timings)
+    console.summary(
+        "Done",
+        (
+            ("wheel", published.path.name),
+            ("size", megabytes(record.size)),
+            ("SHA-256", record.sha256),
+            ("architectures", ", ".join(str(arch) for shard in record.shards for arch in shard.archs)),
+            ("verdict", str(record.validation.verdict)),
+            ("time", duration(seconds)),
+            ("record", f"{published.path.name}.record.json"),
+        ),
+    )
+    console.raw(
+        f'Install it:\n  python -m pip install --find-links "{layout.wheelhouse}" llama-cpp-python=={record.version}'
+    )
+
+
+@app.command(name="units")
+def build_units(
+    arch: Annotated[str, typer.Option(help="As for build.")] = "auto",
+    cuda: Annotated[str, typer.Option(help="As for build.")] = "13.0",
+    only: Annotated[list[str] | None, typer.Option(help="core, sm89, ...; default: all of the build.")] = None,
+    launcher: Annotated[Launcher, typer.Option(help="Object cache in front of the compilers.")] = Launcher.AUTO,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Compilers at once.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="A folder that gets a copy of each unit, for build --units.", file_okay=False)
+    ] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Build units into the store, and no wheel."""
+    console = Console()
+    layout = layout_of(work_root)
+    here = machine.describe()
+    request = pipeline.BuildRequest(arch=arch, cuda=cuda, launcher=launcher.value, jobs=jobs)
+    pipeline.check_request(request, here, layout)
+    with workroot.claim(layout, purpose=f"units --arch {arch}", console=console):
+        compiled = pipeline.compile_units(request, here, layout, console, only=tuple(only or ()))
+        if export is not None:
+            transfer.give(compiled.units, export)
+    for unit in compiled.units:
+        for file in unit.files:
+            console.note(f"{file.sha256}  {file.name}")
+
+
+@app.command()
+def reproduce(
+    arch: Annotated[str, typer.Option(help="As for build.")] = "auto",
+    cuda: Annotated[str, typer.Option(help="As for build.")] = "13.0",
+    units: Annotated[
+        list[str] | None, typer.Option(help="core, sm89, ...: these units only, instead of the whole wheel.")
+    ] = None,
+    launcher: Annotated[
+        list[Launcher] | None, typer.Option(help="Launchers of the second builds; each must give the same bytes.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="The record of a wheel that somebody published: build that one.", exists=True)
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Who builds the second time; needs root.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Compilers at once in the first build.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Build again where everything differs that must not matter, and compare the bytes."""
+    request = reproduce_step.ReproduceRequest(
+        build=pipeline.BuildRequest(arch=arch, cuda=cuda, jobs=jobs),
+        units=tuple(units or ()),
+        launchers=tuple(each.value for each in launcher or (Launcher.NONE,)),
+        record=record,
+        user=user,
+    )
+    console = Console()
+    for result in reproduce_step.reproduce(request, layout_of(work_root), console):
+        console.summary(
+            "Reproduced, bit for bit",
+            (
+                ("what", result.subject),
+                ("launcher", result.launcher),
+                *((one.name, one.first) for one in result.compared),
+                ("varied", str(len(result.varied))),
+                ("time", duration(result.seconds)),
+            ),
+        )
+
+
+@app.command()
+def vendor(work_root: WorkRoot = CANONICAL_WORK_ROOT) -> None:
+    """Fetch the locked sources and put them below vendor/."""
+    console = Console()
+    layout = layout_of(work_root)
+    with workroot.claim(layout, purpose="vendor", console=console):
+        inputs.vendor(layout, console)
+    console.note("vendor/llama.cpp and vendor/llama-cpp-python are the locked sources")
+
+
+@app.command(name="lock")
+def relock(
+    upgrade: Annotated[list[str] | None, typer.Option(help="A package to move to its newest release.")] = None,
+) -> None:
+    """Make the locks again, and say what changed."""
+    console = Console()
+    changes = refresh.refresh(layout_of(CANONICAL_WORK_ROOT), upgrade=tuple(upgrade or ()), console=console)
+    for change in changes:
+        console.note(str(change))
+    if not changes:
+        console.note("the locks are as they were")

@@ -1,0 +1,51 @@
+"""Commands that a CI service's jobs are made of: the plan, and what its last job does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from build_config.commands.app import WorkRoot, app, layout_of
+from build_config.system import jsonio
+from build_config.system.console import Console
+from build_config.system.layout import CANONICAL_WORK_ROOT
+from build_config.tasks import ci_matrix, trials
+
+LIST = "ci/matrix.toml"
+
+
+@app.command(name="matrix")
+def show_matrix(
+    arch: Annotated[str, typer.Option(help="One wheel of these cards instead of the list; empty: the list.")] = "",
+    cuda: Annotated[str, typer.Option(help="Only this release of CUDA; empty: all of the list.")] = "",
+    platform: Annotated[str, typer.Option(help="Only this platform; empty: all of the list.")] = "",
+    cards: Annotated[str, typer.Option(help="Machines with a card, as CAPABILITY=LABEL: 8.9=rtx4090 12.0=b.")] = "",
+    gitlab: Annotated[bool, typer.Option("--gitlab", help="As a child pipeline of GitLab.")] = False,  # noqa: FBT002  # typer's form
+    github_output: Annotated[
+        Path | None, typer.Option(help="Also append it to this file, as outputs of a step of GitHub's.")
+    ] = None,
+) -> None:
+    """Print the jobs that ci/matrix.toml stands for, as JSON."""
+    listed = ci_matrix.read(layout_of(CANONICAL_WORK_ROOT).checkout / LIST)
+    made = ci_matrix.plan(
+        ci_matrix.select(listed, arch=arch, cuda=cuda, platform=platform), ci_matrix.read_card_runners(cards)
+    )
+    if github_output is not None:
+        with github_output.open("a", encoding="utf-8") as file:
+            file.write(ci_matrix.github_output(made))
+    Console().raw(jsonio.dumps(ci_matrix.gitlab_pipeline(made) if gitlab else made))
+
+
+@app.command()
+def publish(
+    folders: Annotated[list[Path], typer.Argument(help="Where the wheels and the files beside them are.", exists=True)],
+    public_key: Annotated[Path | None, typer.Option(help="Whose signatures there must be.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Put wheels that were built elsewhere into the wheelhouse, all of them, if each is what its record says."""
+    console = Console()
+    layout = layout_of(work_root)
+    published = trials.publish(tuple(folders), layout, console, public_key=public_key)
+    console.summary("Done", tuple(("published", wheel.name) for wheel in published))

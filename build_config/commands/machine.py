@@ -1,0 +1,90 @@
+"""Commands about this machine: what it can build, which wheel is for it, whether its card is used."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from build_config.commands.app import WorkRoot, app, layout_of
+from build_config.errors import SettingsError
+from build_config.system import jsonio
+from build_config.system.console import Console
+from build_config.system.layout import CANONICAL_WORK_ROOT
+from build_config.tasks import check_gpu_file
+from build_config.tasks import doctor as doctor_step
+from build_config.tasks import recommend as choosing
+from build_config.testbed import synthetic_model
+from check_gpu import collect, diagnosis, report
+
+
+@app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002  # typer's form
+    recommend: Annotated[bool, typer.Option("--recommend", help="Which finished wheel is for this machine?")] = False,  # noqa: FBT002
+    index: Annotated[
+        str | None, typer.Option(help="Where to look for wheels: a folder, page or address; default: the wheelhouse.")
+    ] = None,
+    cards: Annotated[bool, typer.Option("--cards", help="Print the table of docs/choosing.md.")] = False,  # noqa: FBT002  # typer's form
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Say what this machine can build, and what is missing; or which wheel is for it."""
+    console = Console()
+    if cards:
+        console.raw(choosing.table())
+        return
+    if recommend or index is not None:
+        answer = doctor_step.recommend(layout_of(work_root), index)
+        console.raw(jsonio.dumps(answer) if json else choosing.text(answer))
+        if answer.chosen is None:
+            raise typer.Exit(1)
+        return
+    rows = doctor_step.examine(layout_of(work_root))
+    if json:
+        console.raw(jsonio.dumps(rows))
+    else:
+        console.table("", tuple((row.subject, row.state, row.text, row.remedy or "") for row in rows))
+    if not doctor_step.overall(rows):
+        raise typer.Exit(1)
+
+
+@app.command(name="check_gpu")
+def check_gpu(
+    python: Annotated[
+        str | None, typer.Option(help="The interpreter whose llama-cpp-python to check, or its path.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="A GGUF file to load; default: a tiny one.", exists=True)] = None,
+    log: Annotated[Path | None, typer.Option(help="Judge this log of llama.cpp instead.", exists=True)] = None,
+    n_gpu_layers: Annotated[int, typer.Option(help="As for Llama().")] = -1,
+    n_ctx: Annotated[int, typer.Option(min=1, help="As for Llama().")] = 512,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for loading the model.")] = 300.0,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002  # typer's form
+    make_file: Annotated[
+        Path | None, typer.Option(help="Check nothing; write the checker as one file, to run anywhere.")
+    ] = None,
+) -> None:
+    """Say whether an installed llama-cpp-python uses the card; status 1 where there is something to mend."""
+    console = Console()
+    if make_file is not None:
+        console.note(f"{check_gpu_file.make(make_file)} runs with Python 3.8 or later and needs nothing else")
+        return
+    if python is None and log is None:
+        raise SettingsError("There is nothing to check", remedy="--python PATH, or --log FILE")
+    request = collect.Request(
+        python=python or sys.executable,
+        model=model,
+        log=log,
+        n_gpu_layers=n_gpu_layers,
+        n_ctx=n_ctx,
+        timeout=timeout,
+    )
+    facts = collect.gather(request, synthetic_model.write)
+    answer = diagnosis.diagnose(facts)
+    if json:
+        console.raw(jsonio.dumps(report.document(facts, answer)))
+    else:
+        console.raw(report.text(facts, answer))
+    if not answer.well:
+        raise typer.Exit(1)

@@ -1,0 +1,151 @@
+"""Commands that take a finished wheel: try it, hold it against its record, sign it, measure it, pack it for conda."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from build_config.commands.app import WorkRoot, app, layout_of
+from build_config.steps.wheelhouse import signature
+from build_config.system.console import Console, megabytes
+from build_config.system.layout import CANONICAL_WORK_ROOT
+from build_config.tasks import trials
+from build_config.testbed.simulated_device import DEFAULT_MEMORY, FAULTS
+
+bench = typer.Typer(no_args_is_help=True, help="Measure what a wheel gives.")
+app.add_typer(bench, name="bench")
+
+
+class Shape(StrEnum):
+    """Choices of ``--synthetic``."""
+
+    TINY = "tiny"
+    SMALL = "small"
+    ONE_B = "1b"
+
+
+@app.command()
+def validate(
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option(help="A compute capability (8.9), or every: also try a simulated device. Never counts as a card."),
+    ] = None,
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless a real card ran it.")] = False,  # noqa: FBT002  # typer's form
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Install a wheel into a clean environment, use it in every situation, and say where its layers are."""
+    trials.validate(wheel, layout_of(work_root), Console(), simulate=simulate, require_gpu=require_gpu)
+
+
+@app.command()
+def verify(
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="Whose signature there must be. Without it no signature is checked.")
+    ] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Hold a wheel against its record, its statement, its signature and the locks of this checkout."""
+    trials.verify(wheel, layout_of(work_root), Console(), public_key=public_key)
+
+
+@app.command()
+def sign(
+    sign_key: Annotated[Path, typer.Option(help="An Ed25519 key in PEM that nobody else can read.")],
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Sign the statement about a published wheel."""
+    trials.sign(wheel, sign_key, layout_of(work_root), Console())
+
+
+@app.command(name="conda")
+def conda_package(
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    public_key: Annotated[Path | None, typer.Option(help="Whose signature there must be.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Make a conda package of a published wheel, in the channel wheelhouse/conda."""
+    console = Console()
+    layout = layout_of(work_root)
+    package, path = trials.make_conda_package(wheel, layout, console, public_key=public_key)
+    rows = (("needs", ", ".join(package.depends)), ("if there", ", ".join(package.constrains)))
+    console.summary("Done", (("package", path.name), ("size", megabytes(path.stat().st_size)), *rows))
+    channel = layout.conda_channel.as_uri()
+    console.raw(
+        f"Install it:\n  conda install -c {channel} -c conda-forge {package.name}={package.version}={package.build}"
+    )
+
+
+@app.command()
+def keygen(folder: Annotated[Path, typer.Argument(help="Where the two files go.")]) -> None:
+    """Make an Ed25519 key pair to sign statements with."""
+    private, public = signature.make_keys(folder)
+    Console().note(f"{private} is for you alone; give away {public}")
+
+
+@app.command(name="upstream_tests")
+def upstream_tests(
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Run llama-cpp-python's own tests with a wheel, but for those that download a model."""
+    trials.run_upstream_tests(wheel, layout_of(work_root), Console())
+
+
+@bench.command(name="device")
+def bench_device(  # noqa: PLR0913, PLR0917  # one parameter an option
+    model: Annotated[
+        Path | None, typer.Option(help="A GGUF file; default: a random model.", exists=True, dir_okay=False)
+    ] = None,
+    synthetic: Annotated[
+        Shape, typer.Option(help="The random model: its speed is that of a trained one of this size.")
+    ] = Shape.ONE_B,
+    kind: Annotated[str, typer.Option(help="The type of the random model's weights.")] = "Q4_K_M",
+    wheel: Annotated[
+        Path | None, typer.Option(help="Default: the newest of the wheelhouse.", exists=True, dir_okay=False)
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another build to compare with: a wheel, or the Python that has it installed.", exists=True),
+    ] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 256,
+    tokens: Annotated[int, typer.Option(min=2, help="Length of the answer.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Processes for each figure; the median counts.")] = 3,
+    simulate: Annotated[
+        str | None, typer.Option(help="A compute capability (8.9): a simulated device. Its speed means nothing.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; default: bench in the work root.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Answer the same prompt on the CPU and on the card, and compare: times, speed, memory, load."""
+    request = trials.DeviceBenchRequest(
+        wheel=wheel,
+        model=model,
+        synthetic=synthetic.value,
+        kind=kind,
+        against=against,
+        prompt_tokens=prompt_tokens,
+        tokens=tokens,
+        rounds=rounds,
+        simulate=simulate,
+        out=out,
+    )
+    trials.bench_devices(request, layout_of(work_root), Console())
+
+
+@app.command()
+def simulate(
+    capabilities: Annotated[str, typer.Argument(help="One compute capability a device: 8.9, or 8.9,7.5.")],
+    command: Annotated[list[str], typer.Argument(help="What to run there, behind two dashes.")],
+    fault: Annotated[str | None, typer.Option(help=f"One of: {', '.join(FAULTS)}; out-of-memory:BYTES.")] = None,
+    memory: Annotated[int, typer.Option(min=1, help="Bytes of each device.")] = DEFAULT_MEMORY,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Run a command on a simulated device, which is never a card: its kernels do nothing."""
+    devices = trials.simulated_machine(capabilities, fault, memory)
+    raise typer.Exit(trials.simulate(devices, tuple(command), layout_of(work_root), Console()))

@@ -1,0 +1,1 @@
+"""Readers and writers of file formats: wheels, archives, libraries, SBOMs."""

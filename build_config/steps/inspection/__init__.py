@@ -1,0 +1,99 @@
+"""What the finished wheel is: findings from reading it. Nothing of the wheel is executed.
+
+Every check runs, whatever the others found. A check that cannot run is an error, never a pass.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_config.reports import InspectionReport
+from build_config.steps.inspection import archive, device_code, dlls, instructions, libraries, sbom
+from build_config.steps.inspection.contents import NotRunError, Subject, error, read_libraries, read_members
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from build_config.model import LibraryPolicy, Program, Wheel, WheelDeclaration
+    from build_config.reports import Finding
+
+OF_THE_ARCHIVE: dict[str, Callable[[Subject], Iterable[Finding]]] = {
+    "record": archive.check_record,
+    "metadata": archive.check_metadata,
+    "tags": archive.check_tags,
+    "licences": archive.check_licences,
+    "sbom": sbom.check_sbom,
+    "unwanted-files": archive.check_unwanted,
+    "size": archive.check_size,
+    "build-paths": archive.check_build_paths,
+}
+CHECKS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
+    **OF_THE_ARCHIVE,
+    "libraries-present": libraries.check_present,
+    "single-copies": libraries.check_copies,
+    "bundled": libraries.check_bundled,
+    "needed-libraries": libraries.check_needed,
+    "search-paths": libraries.check_search_paths,
+    "symbol-versions": libraries.check_symbol_versions,
+    "stripped": libraries.check_stripped,
+    "device-code": device_code.check_device_code,
+    "instructions": instructions.check_instructions,
+}
+CHECKS_OF_WINDOWS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
+    **OF_THE_ARCHIVE,
+    "windows-tag": dlls.check_tag,
+    "libraries-present": dlls.check_present,
+    "single-copies": dlls.check_copies,
+    "bundled": dlls.check_bundled,
+    "needed-libraries": dlls.check_needed,
+    "backend-exports": dlls.check_backends,
+    "reproducible": dlls.check_reproducible,
+    "device-code": device_code.check_device_code,
+}
+"""Which instructions a DLL holds is not read yet: binutils' objdump is not there to do it."""
+
+
+def inspect(
+    wheel: Wheel,
+    declaration: WheelDeclaration,
+    *,
+    policy: LibraryPolicy,
+    cuobjdump: Program | None,
+    objdump: str = "objdump",
+    workdir: Path,
+) -> InspectionReport:
+    """Hold a wheel against what it claims to be; all findings, and the names of the checks that ran.
+
+    ``workdir`` is created where needed and holds extracted libraries while this runs. ``inspect`` raises for nothing
+    that is in the wheel.
+    """
+    contents, findings = read_members(wheel.path)
+    windows = any(tag.endswith("-win_amd64") for tag in wheel.tags)
+    elf_files, unreadable = read_libraries(contents)
+    findings += unreadable
+    dll_files, unreadable = dlls.read_dlls(contents) if windows else ({}, [])
+    findings += unreadable
+    ran = ["archive"]
+    workdir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=workdir) as folder:
+        subject = Subject(
+            wheel=wheel,
+            declaration=declaration,
+            policy=policy,
+            contents=contents,
+            libraries=elf_files,
+            cuobjdump=cuobjdump,
+            objdump=objdump,
+            folder=Path(folder),
+            dlls=dll_files,
+        )
+        for name, check in (CHECKS_OF_WINDOWS if windows else CHECKS).items():
+            try:
+                findings.extend(check(subject))  # keeps what a check found before it gave up
+            except NotRunError as reason:
+                findings.append(error(f"{name}-not-run", f"the check did not run: {reason}"))
+            else:
+                ran.append(name)
+    return InspectionReport(wheel_sha256=wheel.sha256, checks=tuple(ran), findings=tuple(findings))

@@ -1,0 +1,118 @@
+"""What the checks look at: a wheel's members in memory, its libraries read, and the claims it is held against."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from build_config.formats import elf, pe, wheelfile
+from build_config.model import LibraryPolicy, Program, Wheel, WheelDeclaration
+from build_config.reports import Finding, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIBRARY_FOLDER = "llama_cpp/lib"
+"""Where the wheel's own libraries are. auditwheel puts those that come along into a folder ``<distribution>.libs``."""
+
+
+class NotRunError(Exception):
+    """A check could not do its work; the message says why. That is a finding, never a pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """One wheel under inspection.
+
+    ``contents`` maps member names to bytes, ``libraries`` the names of ELF members to what was read of them, ``dlls``
+    those of DLLs: a wheel has either.
+    ``folder`` is an empty folder in which a check may put files for another program to read.
+    """
+
+    wheel: Wheel
+    declaration: WheelDeclaration
+    policy: LibraryPolicy
+    contents: Mapping[str, bytes]
+    libraries: Mapping[str, elf.Library]
+    cuobjdump: Program | None
+    objdump: str
+    folder: Path
+    dlls: Mapping[str, pe.Library] = field(default_factory=dict)
+
+    def own_libraries(self) -> Iterator[tuple[str, elf.Library]]:
+        """The libraries built by us, not those that auditwheel brought along."""
+        return ((name, library) for name, library in self.libraries.items() if not is_vendored(name))
+
+    def extracted(self, name: str) -> Path:
+        """A member as a file of the same base name, written on first use."""
+        path = self.folder / name.replace("/", "_") / PurePosixPath(name).name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.contents[name])
+        return path
+
+
+def is_vendored(name: str) -> bool:
+    """Whether a member is a library that auditwheel brought along."""
+    return name.split("/", 1)[0].endswith(".libs")
+
+
+def error(code: str, message: str) -> Finding:
+    """A finding that keeps the wheel from being published."""
+    return Finding(code=code, severity=Severity.ERROR, message=message)
+
+
+def warning(code: str, message: str) -> Finding:
+    """A finding that someone should look at."""
+    return Finding(code=code, severity=Severity.WARNING, message=message)
+
+
+def read_members(path: Path) -> tuple[dict[str, bytes], list[Finding]]:
+    """The members of an archive that can be trusted to be what they seem, and findings about all others."""
+    contents: dict[str, bytes] = {}
+    findings = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                problem = _member_problem(info, contents)
+                if problem is not None:
+                    findings.append(problem)
+                elif not info.is_dir():
+                    try:
+                        contents[info.filename] = archive.read(info)
+                    except wheelfile.DAMAGE as reason:
+                        findings.append(error("archive-damaged", f"{info.filename} cannot be read: {reason}"))
+    except wheelfile.DAMAGE as reason:
+        findings.append(error("archive-damaged", f"{path.name} is not a sound archive: {reason}"))
+    return contents, findings
+
+
+def read_libraries(contents: Mapping[str, bytes]) -> tuple[dict[str, elf.Library], list[Finding]]:
+    """The facts of every ELF file, and a finding for each that cannot be read or is named like one and is none."""
+    libraries: dict[str, elf.Library] = {}
+    findings = []
+    for name, data in sorted(contents.items()):
+        if not data.startswith(elf.MAGIC):
+            if ".so" in PurePosixPath(name).suffixes:
+                findings.append(error("library-unreadable", f"{name} is not an ELF file"))
+            continue
+        try:
+            libraries[name] = elf.read(data)
+        except elf.UnreadableError as reason:
+            findings.append(error("library-unreadable", f"{name} cannot be read as an x86-64 library: {reason}"))
+    return libraries, findings
+
+
+def _member_problem(info: zipfile.ZipInfo, seen: Mapping[str, bytes]) -> Finding | None:
+    path = PurePosixPath(info.filename)
+    if path.is_absolute() or ".." in path.parts or "\\" in info.filename:
+        return error("archive-unsafe-member", f"{info.filename} would be installed outside the environment")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return error("archive-unsafe-member", f"{info.filename} is a symbolic link, which installers do not keep")
+    if info.filename in seen:
+        return error("archive-duplicate-member", f"{info.filename} is in the archive twice")
+    return None

@@ -1,0 +1,80 @@
+"""The device code in each shard, as NVIDIA's cuobjdump lists it."""
+
+from __future__ import annotations
+
+import collections
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from build_config.errors import CommandError
+from build_config.steps.inspection.contents import NotRunError, error
+from build_config.system import platforms, processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from build_config.model import CudaArch, Program
+    from build_config.reports import Finding
+    from build_config.steps.inspection.contents import Subject
+
+SECONDS_ALLOWED = 300.0
+NOTHING_INSIDE = "does not contain device code"
+_ENTRY = re.compile(r"(?:ELF|PTX) file +\d+: .*\.sm_(?P<arch>\d+[af]?)\.(?P<kind>cubin|ptx)")
+
+
+def parse_listing(lines: Iterable[str]) -> collections.Counter[str]:
+    """How often each architecture is listed: ``sm_89`` for a cubin, ``compute_90`` for PTX."""
+    entries = (match for line in lines if (match := _ENTRY.fullmatch(line.strip())))
+    return collections.Counter(f"{'sm' if m['kind'] == 'cubin' else 'compute'}_{m['arch']}" for m in entries)
+
+
+def check_device_code(subject: Subject) -> Iterator[Finding]:
+    """Each declared shard holds device code for exactly the declared architectures, as often for one as for another."""
+    if subject.cuobjdump is None:
+        raise NotRunError("cuobjdump is not there to list the device code; the locked toolkit brings it along")
+    platform = platforms.of("win-amd64" if subject.dlls else "linux-x86_64")
+    archs = {platform.library(f"ggml-cuda-{shard.name}"): shard.archs for shard in subject.declaration.shards}
+    failures = []
+    for name in (*subject.libraries, *subject.dlls):
+        declared = archs.get(PurePosixPath(name).name)
+        if declared is None:
+            continue
+        try:
+            found = list_device_code(subject.cuobjdump, subject.extracted(name))
+        except NotRunError as failure:
+            failures.append(str(failure))
+        else:
+            yield from judge(name, declared, found)
+    if failures:
+        raise NotRunError("; ".join(failures))
+
+
+def judge(name: str, archs: tuple[CudaArch, ...], found: collections.Counter[str]) -> Iterator[Finding]:
+    """Hold what was found in a shard against what was declared."""
+    declared = {arch.name for arch in archs}
+    for arch in sorted(declared - found.keys()):
+        yield error("device-code-missing", f"{name} is declared for {arch} and holds no code for it")
+    for arch in sorted(found.keys() - declared):
+        yield error("device-code-undeclared", f"{name} holds code for {arch}, which is not declared")
+    counts = {arch: found[arch] for arch in sorted(declared & found.keys())}
+    if len({*counts.values()}) > 1:
+        listed = ", ".join(f"{arch}: {count}" for arch, count in counts.items())
+        yield error("device-code-uneven", f"{name} was not compiled for the same architectures throughout ({listed})")
+
+
+def list_device_code(cuobjdump: Program, library: Path) -> collections.Counter[str]:
+    """What ``--list-elf`` and ``--list-ptx`` say. Raises ``NotRunError`` when cuobjdump fails."""
+    found: collections.Counter[str] = collections.Counter()
+    for option in ("--list-elf", "--list-ptx"):
+        lines: list[str] = []
+        command = processes.Command(argv=(str(cuobjdump.path), option, str(library)))
+        try:
+            done = processes.run(command, check=False, timeout=SECONDS_ALLOWED, on_line=lines.append)
+        except CommandError as reason:
+            raise NotRunError(reason.message) from reason
+        if done.returncode != 0 and NOTHING_INSIDE not in done.output:
+            raise NotRunError(f"cuobjdump {option} failed on {library.name}: {done.output.strip()}")
+        found += parse_listing(lines)
+    return found

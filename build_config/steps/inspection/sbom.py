@@ -1,0 +1,65 @@
+"""Checks of the list of components inside the wheel: it is there, it is valid, and it is about this wheel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from packaging.version import InvalidVersion, Version
+
+from build_config.errors import PackagingError
+from build_config.formats import cyclonedx, wheelfile
+from build_config.steps.inspection.contents import NotRunError, error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from build_config.reports import Finding
+    from build_config.steps.inspection.contents import Subject
+
+
+def check_sbom(subject: Subject) -> Iterator[Finding]:
+    """The wheel holds a valid SBOM of its own version and shards, in which every library stands with its digest."""
+    try:
+        name = f"{wheelfile.dist_info(subject.contents)}/{cyclonedx.MEMBER}"
+    except PackagingError as reason:
+        raise NotRunError(reason.message) from reason
+    data = subject.contents.get(name)
+    if data is None:
+        yield error("sbom-missing", f"{name} is missing: nothing says what is in the wheel")
+        return
+    text = data.decode("utf-8", errors="replace")
+    problems = cyclonedx.problems(text)
+    for problem in problems:
+        yield error("sbom-invalid", f"{name} is not valid CycloneDX: {problem}")
+    if not problems:
+        yield from _compare(subject, name, json.loads(text))
+
+
+def _compare(subject: Subject, name: str, document: dict[str, Any]) -> Iterator[Finding]:
+    declaration = subject.declaration
+    wheel = document.get("metadata", {}).get("component", {})
+    if not _is_version(wheel.get("version", ""), declaration.version):
+        yield error("sbom-version", f"{name} is about version {wheel.get('version')}, not {declaration.version}")
+    listed = sorted(each.get("value", "") for each in wheel.get("properties", []) if each["name"] == cyclonedx.SHARD)
+    declared = sorted(f"{shard.name}: {shard.cmake_architectures}" for shard in declaration.shards)
+    if listed != declared:
+        yield error("sbom-shards", f"{name} lists {'; '.join(listed) or 'no shard'}, not {'; '.join(declared)}")
+    digests = cyclonedx.file_digests(document)
+    for library in sorted((*subject.libraries, *subject.dlls)):
+        if library not in digests:
+            yield error("sbom-library-missing", f"{name} does not list {library}")
+    for member, digest in sorted(digests.items()):
+        held = subject.contents.get(member)
+        if held is None:
+            yield error("sbom-library-absent", f"{name} lists {member}, which is not in the wheel")
+        elif hashlib.sha256(held).hexdigest() != digest:
+            yield error("sbom-digest", f"{name} has another digest of {member} than the file")
+
+
+def _is_version(text: str, version: Version) -> bool:
+    try:
+        return Version(text) == version
+    except InvalidVersion:
+        return False

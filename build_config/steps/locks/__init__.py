@@ -1,0 +1,1 @@
+"""The locks: read, refreshed, and the locked files downloaded."""

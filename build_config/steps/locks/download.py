@@ -1,0 +1,261 @@
+"""Fetches locked files: progress, resumption, and a digest that is checked before anything else touches the file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeVar
+
+import requests
+from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, ProjectPage, PyPISimple
+
+from build_config.errors import DigestMismatchError, DiskFullError, NetworkError, StepResultError
+from build_config.system import jsonio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from build_config.model import LockedFile
+    from build_config.system.console import Console
+
+T = TypeVar("T")
+
+ATTEMPTS = 4
+PAUSE = 1.0
+"""Seconds before the second attempt; doubled for each further one."""
+TIMEOUT = 60.0
+"""Seconds without a byte before a connection counts as lost."""
+CHUNK = 1 << 16
+"""Bytes written at a time; of a connection that breaks, less than that is lost."""
+PASSING_STATUS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+"""Refusals that may pass; those of a broken server (5xx) may, too."""
+PASSING_ERRORS = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    ConnectionError,
+    TimeoutError,
+)
+VERIFIED = "verified.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """That a file had this digest when it looked like this: spares hashing half a gigabyte on every run.
+
+    No program can set a file's change time back, so a file that was touched in any way is hashed again.
+    """
+
+    sha256: str
+    size: int
+    inode: int
+    modified_ns: int
+    changed_ns: int
+
+
+def index_url() -> str:
+    """The package index: pip's ``PIP_INDEX_URL``, or the usual one."""
+    return os.environ.get("PIP_INDEX_URL") or PYPI_SIMPLE_ENDPOINT
+
+
+def project_page(index: PyPISimple, project: str) -> ProjectPage:
+    """What an index has of a project. Raises ``NetworkError``."""
+
+    def ask() -> ProjectPage:
+        return index.get_project_page(project, timeout=TIMEOUT)
+
+    try:
+        return _persistently(ask)
+    except (OSError, NoSuchProjectError, ValueError) as error:  # a page that is no index page is a ValueError
+        message = f"the package index cannot be asked for {project}: {_reason(error)}"
+        raise NetworkError(message, remedy="connect to the network, check PIP_INDEX_URL, and run again") from error
+
+
+def fetch(files: tuple[LockedFile, ...], folder: Path, console: Console) -> tuple[Path, ...]:
+    """Every file is in ``folder`` afterwards, under its own name, with the locked digest and size.
+
+    A partial download is kept and resumed. Raises ``DigestMismatchError`` (the file is moved to ``rejected/`` below the
+    folder), ``NetworkError``, or ``DiskFullError``.
+    """
+    with _disk_full_is_said(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        known = _read_verified(folder)
+        seen = dict(known)
+        missing = []
+        for file in files:
+            path = folder / file.filename
+            if not path.is_file():
+                missing.append(file)
+            elif known.get(file.filename) != _look(path, file.sha256):
+                _verify(path, path, file)
+                seen[file.filename] = _look(path, file.sha256)
+        if seen != known:
+            jsonio.write(folder / VERIFIED, seen)
+        for file in _download_all(missing, folder, console):
+            seen[file.filename] = _look(folder / file.filename, file.sha256)
+            jsonio.write(folder / VERIFIED, seen)
+    return tuple(folder / file.filename for file in files)
+
+
+def _download_all(files: list[LockedFile], folder: Path, console: Console) -> Iterator[LockedFile]:
+    """Download and verify one file after the other, under one bar; yields each that is in its place."""
+    if not files:
+        return
+    total = sum(file.size for file in files)
+    done = 0
+    console.note(f"fetching {len(files)} {'file' if len(files) == 1 else 'files'}, {total / 1e6:.0f} MB")
+    with PyPISimple(index_url()) as index, console.progress("fetching", total) as bar:
+        for file in files:
+
+            def report(received: int, file: LockedFile = file, before: int = done) -> None:
+                bar.update(before + received, note=f"{file.name} {file.version}")
+
+            part = folder / f"{file.filename}.part"
+            try:
+                _download(file, part, index, report)
+            except (OSError, NetworkError) as error:
+                if _is_disk_full(error):
+                    raise
+                raise NetworkError(
+                    f"{file.filename} is not in {folder} and cannot be fetched: {_reason(error)}",
+                    remedy=f"connect to the network and run again, or put the file into {folder} by hand",
+                ) from error
+            _verify(part, folder / file.filename, file)
+            part.replace(folder / file.filename)
+            yield file
+            done += file.size
+
+
+def _download(file: LockedFile, part: Path, index: PyPISimple, report: Callable[[int], None]) -> None:
+    """Bring ``part`` to its full length, going on from where an earlier call stopped."""
+    if part.is_file() and part.stat().st_size == file.size:
+        return
+    pages = project_page(index, file.name).packages
+    urls = [package.url for package in pages if package.filename == file.filename]
+    if not urls:
+        raise NetworkError(f"the package index does not have it (any more); it has {len(pages)} others of {file.name}")
+    _persistently(lambda: _receive(urls[0], file, part, index.s, report))
+
+
+def _receive(url: str, file: LockedFile, part: Path, session: requests.Session, report: Callable[[int], None]) -> None:
+    """Append what is missing to the partial file; start again where the server does not resume."""
+    have = part.stat().st_size if part.is_file() else 0
+    if have > file.size:
+        have = 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()
+            raise ConnectionError("the server holds fewer bytes than were fetched before")
+        answer.raise_for_status()
+        resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        received = have if resumed else 0
+        with part.open("ab" if resumed else "wb") as target:
+            for chunk in answer.iter_content(CHUNK):
+                target.write(chunk)
+                received += len(chunk)
+                report(received)
+                if received > file.size:
+                    return  # it cannot be the locked file; the digest check says so
+        if received < file.size and "Content-Length" not in answer.headers:
+            raise ConnectionError(f"the connection ended after {received} of {file.size} bytes")
+
+
+# ------------------------------------------------------------------------------------------------------ verifying
+
+
+def _verify(path: Path, name: Path, file: LockedFile) -> None:
+    """Move a file aside and raise ``DigestMismatchError`` unless it is the locked one.
+
+    ``path`` is where it is, ``name`` where it belongs.
+    """
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    size = path.stat().st_size
+    if (digest, size) == (file.sha256, file.size):
+        return
+    aside = name.parent / "rejected" / name.name
+    aside.parent.mkdir(exist_ok=True)
+    path.replace(aside)
+    raise DigestMismatchError(
+        f"{file.filename} is not the locked file: SHA-256 {digest}, {size} bytes; "
+        f"locked is {file.sha256}, {file.size} bytes. Nothing was unpacked; the file is now {aside}",
+        remedy="run again to fetch it anew; if it comes back like this, the index serves another file than was locked, "
+        "and only `nox -s lock` would take it",
+    )
+
+
+def _look(path: Path, sha256: str) -> Verified:
+    status = path.stat()
+    return Verified(
+        sha256=sha256,
+        size=status.st_size,
+        inode=status.st_ino,
+        modified_ns=status.st_mtime_ns,
+        changed_ns=status.st_ctime_ns,
+    )
+
+
+def _read_verified(folder: Path) -> dict[str, Verified]:
+    """What earlier runs of this user verified; what somebody else wrote counts for nothing."""
+    path = folder / VERIFIED
+    try:
+        if path.stat().st_uid != folder.stat().st_uid:
+            return {}
+        return jsonio.read(path, dict[str, Verified])
+    except (OSError, StepResultError):
+        return {}
+
+
+# ------------------------------------------------------------------------------------------------------- failing
+
+
+def _persistently(attempt: Callable[[], T]) -> T:
+    """Try again, a few times and with growing pauses, while what failed may pass."""
+    for pause in (PAUSE * 2**number for number in range(ATTEMPTS - 1)):
+        try:
+            return attempt()
+        except OSError as error:
+            if not _may_pass(error):
+                raise
+        time.sleep(pause)
+    return attempt()
+
+
+def _may_pass(error: OSError) -> bool:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        status = error.response.status_code
+        return status in PASSING_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return isinstance(error, PASSING_ERRORS)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in a line, for requests wraps what happened three times; without a password in it."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    line = str(error).partition("\n")[0] or type(error).__name__
+    return re.sub(r"//[^/@\s]*@", "//", line)
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextlib.contextmanager
+def _disk_full_is_said(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not _is_disk_full(error):
+            raise
+        raise DiskFullError(
+            f"the disk is full: downloads could not be written to {folder}",
+            remedy="free some space, then run the same command again: what was fetched is kept",
+        ) from error

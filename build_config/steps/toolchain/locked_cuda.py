@@ -1,0 +1,241 @@
+"""The locked CUDA toolkit: NVIDIA's wheels unpacked and made into a toolkit root.
+
+The wheels hold everything that compiles, but they are meant for use through Python. Four things are mended: programs
+are not executable, ``lib64`` is missing, libraries have no unversioned names to link against, and no wheel carries the
+stub of the driver's library. On Windows one thing is: cuBLAS has no import library.
+"""
+
+from __future__ import annotations
+
+import calendar
+import errno
+import functools
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from build_config.errors import (
+    CommandError,
+    DiskFullError,
+    LockError,
+    StepResultError,
+    ToolkitMissingError,
+)
+from build_config.model import CudaToolkit, Program
+from build_config.steps.toolchain.installed_cuda import nvcc_version
+from build_config.steps.toolchain.windows import import_libraries
+from build_config.system import jsonio, platforms, processes
+
+if TYPE_CHECKING:
+    from build_config.model import ToolkitLock
+    from build_config.system.layout import Layout
+
+STAMP = "toolkit.json"
+PROGRAM_FOLDERS = ("bin", "nvvm/bin")
+
+DRIVER_SYMBOLS = (
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuGetErrorString",
+    "cuMemAddressFree",
+    "cuMemAddressReserve",
+    "cuMemCreate",
+    "cuMemGetAllocationGranularity",
+    "cuMemMap",
+    "cuMemRelease",
+    "cuMemSetAccess",
+    "cuMemUnmap",
+)
+"""What ggml-cuda takes from the driver's library."""
+
+CUDA_ERROR_STUB_LIBRARY = 34
+ANY_TIME = 1_577_836_800
+"""2020-01-01: older than any build that links the stub, so that a toolkit made anew relinks nothing."""
+
+_SHARED_LIBRARY = re.compile(r"(?P<name>lib.+\.so)\.[0-9.]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What a finished root holds: ``files`` are names and sizes in bytes of everything in it."""
+
+    identity: str
+    version: str
+    files: tuple[tuple[str, int], ...]
+
+
+def provide(lock: ToolkitLock, wheels: tuple[Path, ...], layout: Layout, *, cc: str) -> CudaToolkit:
+    """The toolkit root for ``lock``, made of its ``wheels`` (verified by whoever fetched them) or reused.
+
+    ``cc`` is the C compiler for the driver stub (on Windows ``lib.exe`` lies beside it). The root appears complete or
+    not at all. It is reused as long as every file in it has its size: systems clean their folders of temporary files
+    by age, file by file.
+
+    Raises ``LockError`` when the wheels are not those of the lock or not of the known shape, ``DiskFullError``, and
+    ``ToolkitMissingError`` when the unpacked nvcc does not run here.
+    """
+    if sorted(wheel.name for wheel in wheels) != sorted(file.filename for file in lock.files):
+        message = f"these are not the wheels of the lock for CUDA {lock.cuda}: {', '.join(w.name for w in wheels)}"
+        raise LockError(message)
+    identity = lock_digest(lock)
+    root = layout.toolkits / f"cuda-{lock.cuda}-{identity[:12]}"
+    stamp = _complete(root, identity) or _make(lock, wheels, root, cc, identity)
+    found_via = f"locked wheels, CUDA {lock.cuda}"
+    nvcc = Program(path=root / "bin" / _nvcc(lock), version=stamp.version, found_via=found_via)
+    return CudaToolkit(root=root, nvcc=nvcc, version=stamp.version, identity=identity, locked=True)
+
+
+def lock_digest(lock: ToolkitLock) -> str:
+    """A digest over the names and digests of the locked files, whatever their order."""
+    lines = sorted(f"{file.sha256}  {file.filename}\n" for file in lock.files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def unpack(wheel: Path, root: Path, *, major: str) -> None:
+    """Unpack what a wheel has under ``nvidia/cu<major>/`` to ``root``, and its licences to ``licenses/`` there.
+
+    Raises ``LockError`` for a member that is a link, leads elsewhere, or is already there from another wheel.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.infolist():
+                target = _place(member, wheel, major)
+                if target is not None:
+                    _extract(archive, member, root / target)
+    except (zipfile.BadZipFile, FileExistsError) as error:
+        message = f"{wheel.name} cannot be unpacked: {error}"
+        raise LockError(message) from error
+
+
+def repair(root: Path) -> None:
+    """Make unpacked wheels a toolkit root, but for the driver stub: execute bits, ``lib64``, unversioned names."""
+    for folder in PROGRAM_FOLDERS:
+        for program in (root / folder).glob("*"):
+            if program.is_file():
+                program.chmod(0o755)
+    (root / "lib64").symlink_to("lib")
+    for library in sorted((root / "lib").iterdir()):
+        match = _SHARED_LIBRARY.fullmatch(library.name)
+        if match:
+            (root / "lib" / match["name"]).symlink_to(library.name)
+
+
+def stub_source() -> str:
+    """C source of the driver stub. Like NVIDIA's it only says that it is one, should anybody call it."""
+    return "".join(f"int {name}(void) {{ return {CUDA_ERROR_STUB_LIBRARY}; }}\n" for name in DRIVER_SYMBOLS)
+
+
+# --------------------------------------------------------------------------------------------------------- making
+
+
+def _complete(root: Path, identity: str) -> Stamp | None:
+    try:
+        stamp = jsonio.read(root / STAMP, Stamp)
+    except StepResultError:
+        return None
+    if stamp.identity != identity:
+        return None
+    try:
+        intact = all((root / name).lstat().st_size == size for name, size in stamp.files)
+    except OSError:
+        return None
+    return stamp if intact else None
+
+
+def _make(lock: ToolkitLock, wheels: tuple[Path, ...], root: Path, cc: str, identity: str) -> Stamp:
+    partial = root.with_name(f".{root.name}.partial")
+    try:
+        for leftover in (partial, root):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        partial.mkdir(parents=True)
+        for wheel in wheels:
+            unpack(wheel, partial, major=lock.cuda.split(".")[0])
+        if lock.platform == "win-amd64":
+            librarian = functools.partial(import_libraries.arguments, Path(cc).with_name("lib.exe"))
+            import_libraries.make(partial, lock.cuda.split(".")[0], librarian)
+        else:
+            repair(partial)
+            _compile_stub(partial, cc)
+        version = _version(partial / "bin" / _nvcc(lock))
+        stamp = Stamp(identity=identity, version=version, files=_listing(partial))
+        jsonio.write(partial / STAMP, stamp)
+        partial.rename(root)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        message = f"The disk filled up while CUDA {lock.cuda} was unpacked to {root}"
+        raise DiskFullError(message, remedy="free some space, then run the same command again") from error
+    return stamp
+
+
+def _place(member: zipfile.ZipInfo, wheel: Path, major: str) -> PurePosixPath | None:
+    """Where a member belongs below the root; ``None`` for one that is not wanted."""
+    name = PurePosixPath(member.filename)
+    if name.is_absolute() or ".." in name.parts or "\\" in member.filename:
+        message = f"{wheel.name} cannot be unpacked: {member.filename} leads out of it"
+        raise LockError(message)
+    if stat.S_ISLNK(member.external_attr >> 16):
+        message = f"{wheel.name} cannot be unpacked: {member.filename} is a symbolic link"
+        raise LockError(message)
+    if member.is_dir():
+        return None
+    match name.parts:
+        case ("nvidia", folder, *rest) if folder == f"cu{major}" and rest:
+            return PurePosixPath(*rest)
+        case (info, "licenses", *rest) if info.endswith(".dist-info") and rest:
+            return PurePosixPath("licenses", info.removesuffix(".dist-info"), *rest)
+    return None
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    """Write one file with the time that the wheel gives it: Ninja would rebuild everything for newer headers."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as packed, target.open("xb") as file:
+        shutil.copyfileobj(packed, file, 1 << 20)
+    seconds = calendar.timegm((*member.date_time, 0, 0, 0))
+    os.utime(target, (seconds, seconds))
+    target.chmod(0o644)
+
+
+def _compile_stub(root: Path, cc: str) -> None:
+    """The driver's library to link against, with the name that the real one has at run time. Same input, same bytes."""
+    stubs = root / "lib" / "stubs"
+    stubs.mkdir()
+    flags = ("-shared", "-fPIC", "-nostdlib", "-O1", "-w", "-Wl,-soname,libcuda.so.1", "-Wl,--build-id=none", "-Wl,-s")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "libcuda.c"
+        source.write_text(stub_source(), encoding="utf-8")
+        argv = (cc, *flags, "-o", str(stubs / "libcuda.so"), source.name)
+        processes.run(processes.Command(argv=argv, cwd=source.parent), timeout=60.0)
+    os.utime(stubs / "libcuda.so", (ANY_TIME, ANY_TIME))
+
+
+def _nvcc(lock: ToolkitLock) -> str:
+    return platforms.of(lock.platform).program("nvcc")
+
+
+def _version(nvcc: Path) -> str:
+    remedy = f"see to it that programs may run from {nvcc.parents[2]} (mount option noexec, x86-64 machine)"
+    try:
+        output = processes.capture(str(nvcc), "--version").output
+    except CommandError as error:
+        raise ToolkitMissingError(error.message, remedy=remedy) from error
+    version = nvcc_version(output)
+    if version is None:
+        message = f"{nvcc} does not tell its version: {output[-200:]}"
+        raise ToolkitMissingError(message, remedy=remedy)
+    return version
+
+
+def _listing(root: Path) -> tuple[tuple[str, int], ...]:
+    """Names and sizes of all files and links, sorted."""
+    files = (path for path in root.rglob("*") if path.is_symlink() or path.is_file())
+    return tuple(sorted((str(path.relative_to(root)), path.lstat().st_size) for path in files))

@@ -1,0 +1,1 @@
+"""What a toolchain on Windows needs besides: Visual C++, an installed CUDA toolkit, import libraries."""

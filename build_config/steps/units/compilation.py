@@ -1,0 +1,298 @@
+"""Configures and builds the units that the store does not have: one progress bar over all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+import time
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_config.errors import BuildError, ConfigureError, InterruptedRunError, StepResultError
+from build_config.model import BuildUnit, CacheStatistics
+from build_config.steps.units import cmake, object_cache, progress, sandbox, store, system_headers
+from build_config.system import jsonio, platforms, processes
+
+if TYPE_CHECKING:
+    from build_config.model import SystemHeaders, Toolchain
+    from build_config.steps.units.store import UnitSpec
+    from build_config.system.console import Console, ProgressBar
+    from build_config.system.layout import Layout
+
+CACHE_QUESTION_INTERVAL = 15.0
+"""Seconds between questions to the object cache."""
+NINJA_INTERRUPTED = "ninja: build stopped: interrupted by user."
+STRANGERS_NAMED = 3
+SECONDS = "seconds.json"
+"""Where the seconds of earlier steps are kept, below the state folder."""
+_FAILED = re.compile(r"^FAILED: (?:\[code=\d+\] )?(?P<output>\S+)")
+_ERROR = re.compile(r"(?:\berror\b|\bundefined reference\b|ld returned|catastrophic error)", re.IGNORECASE)
+
+
+def build_units(
+    specs: tuple[UnitSpec, ...], toolchain: Toolchain, layout: Layout, console: Console, *, jobs: int
+) -> tuple[BuildUnit, ...]:
+    """Every unit, from the store where it is there, built otherwise.
+
+    Raises ``ConfigureError``, ``BuildError`` (the first error of the first failing file), ``DiskFullError``, or
+    ``InterruptedRunError``; objects that were finished stay, and the next run goes on from them.
+    """
+    found = {spec.name: store.find(spec, layout) for spec in specs}
+    missing = [spec for spec in specs if found[spec.name] is None]
+    for spec in specs:
+        if found[spec.name] is not None:
+            console.note(f"unit {spec.name}: unchanged, taken from the store ({spec.key.digest[:12]})")
+    if missing:
+        isolation = sandbox.isolation()
+        console.note(f"network of the compilers: {isolation.description}")
+        environment = _environment(toolchain, layout)
+        with object_cache.session(toolchain.launcher, layout, environment) as cache:
+            builder = _Builder(toolchain, layout, console, cache, isolation, jobs)
+            found |= {unit.name: unit for unit in builder.build(missing)}
+    built = tuple(unit for spec in specs if (unit := found[spec.name]) is not None)
+    for unit in built:
+        if unit.headers is not None and unit.headers.strangers:
+            named = ", ".join(map(str, unit.headers.strangers[:STRANGERS_NAMED]))
+            console.warn(
+                f"into unit {unit.name} went headers that are neither locked nor the compiler's nor the C library's,"
+                f" {len(unit.headers.strangers)} in all ({named}): where they are absent, the same inputs may give"
+                " other bytes"
+            )
+    return built
+
+
+def _environment(toolchain: Toolchain, layout: Layout) -> dict[str, str]:
+    """The whole environment of the compilers, and the folders that it names."""
+    if toolchain.platform == "win-amd64":
+        for folder in ("tmp", "home"):
+            (layout.work_root / folder).mkdir(parents=True, exist_ok=True)
+        toolkit = platforms.of(toolchain.platform).toolkit_variables(toolchain.cuda.root)
+        return sandbox.windows_environment(toolchain.host, toolkit, layout, os.environ)
+    path = sandbox.tool_folder(toolchain.host, layout, os.environ, cuda=toolchain.cuda.programs)
+    return sandbox.environment(path, layout)
+
+
+def gather(build: Path, names: tuple[str, ...], folders: tuple[str, ...]) -> None:
+    """Copy a unit's libraries to the first folder from the others, where CMake has put them there."""
+    target = build / folders[0]
+    for name in names:
+        for folder in folders[1:]:
+            if (build / folder / name).is_file():
+                target.mkdir(exist_ok=True)
+                shutil.copyfile(build / folder / name, target / name)
+
+
+def first_error(output: str) -> str:
+    """The first failing file and its first error, from what Ninja printed; else the last lines."""
+    lines = output.splitlines()
+    for index, line in enumerate(lines):
+        failed = _FAILED.match(line)
+        if failed is None:
+            continue
+        for candidate in lines[index + 1 :]:
+            # The line after FAILED is the command itself, which may hold the word "error" in an option.
+            if _ERROR.search(candidate) and " -c " not in candidate and " -o " not in candidate:
+                return f"{failed['output']}:\n  {candidate.strip()}"
+        return "\n  ".join([f"{failed['output']}:", *lines[index + 1 :][-10:]])
+    return "\n".join(lines[-10:])
+
+
+def cmake_error(output: str) -> str:
+    """CMake's first error with the indented text below it; else the last lines."""
+    lines = output.splitlines()
+    for index, line in enumerate(lines):
+        if line.startswith("CMake Error"):
+            block = itertools.takewhile(lambda text: text.startswith(" ") or not text, lines[index + 1 :])
+            return "\n".join(f"  {text.strip()}" for text in (line, *block) if text.strip())
+    return "\n".join(lines[-10:])
+
+
+class _Builder:
+    """One run over the units that are missing."""
+
+    def __init__(
+        self,
+        toolchain: Toolchain,
+        layout: Layout,
+        console: Console,
+        cache: object_cache.CacheSession,
+        isolation: sandbox.Isolation,
+        jobs: int,
+    ) -> None:
+        self._toolchain = toolchain
+        self._layout = layout
+        self._console = console
+        self._cache = cache
+        self._jobs = jobs
+        self._asked = 0.0
+        self._hits = ""
+        self._environment = dict(cache.environment)
+        self._isolation = isolation
+
+    def build(self, specs: list[UnitSpec]) -> list[BuildUnit]:
+        """Configure all, then build one after the other under one bar."""
+        pending: dict[str, tuple[str, ...]] = {}
+        for spec in specs:
+            processes.stop_strays(self._folder(spec))
+            self._configure(spec)
+            pending[spec.name] = self._pending(spec)
+        steps = tuple(step for spec in specs for step in pending[spec.name])
+        estimate = progress.Estimate(steps, _read_weights(self._layout), self._jobs)
+        names = ", ".join(f"{spec.name} ({len(pending[spec.name])} steps)" for spec in specs)
+        self._console.note(f"building {names}, {self._jobs} at once; logs in {self._layout.logs}")
+        built = []
+        launcher = self._toolchain.launcher
+        with self._console.progress("building", estimate.total) as bar:
+            for spec in specs:
+                start = time.monotonic()
+                before = self._cache.statistics()
+                self._ninja(spec, estimate, bar)
+                _keep_weights(self._layout, self._folder(spec) / ".ninja_log")
+                gather(self._folder(spec), spec.expected, platforms.of(self._toolchain.platform).output_folders)
+                built.append(
+                    store.keep(
+                        spec,
+                        self._folder(spec) / "unit",
+                        self._layout,
+                        network=self._isolation.description,
+                        compiled=len(pending[spec.name]),
+                        seconds=time.monotonic() - start,
+                        cache=_difference(self._cache.statistics(), before),
+                        headers=self._headers(spec),
+                        launcher="none" if launcher is None else launcher.described,
+                    )
+                )
+        return built
+
+    def _folder(self, spec: UnitSpec) -> Path:
+        return self._layout.build / spec.name
+
+    def _log(self, spec: UnitSpec, what: str) -> Path:
+        return self._layout.logs / f"{what}-{spec.name}.log"
+
+    def _configure(self, spec: UnitSpec) -> None:
+        """Run CMake. The cache of an earlier configuration is forgotten when anything that enters it has changed."""
+        folder = self._folder(spec)
+        stamp = folder / "configured.json"
+        entries = spec.entries | cmake.launcher_entries(self._toolchain, cuda=spec.shard is not None)
+        digest = hashlib.sha256(json.dumps([entries, spec.key.inputs]).encode()).hexdigest()
+        same = stamp.is_file() and stamp.read_text(encoding="utf-8") == digest
+        stamp.unlink(missing_ok=True)
+        argv = cmake.configure_arguments(
+            self._toolchain, self._layout.staged / "wheel_project", folder, entries, fresh=not same
+        )
+        log = self._log(spec, "configure")
+        log.unlink(missing_ok=True)
+        done = processes.run(
+            processes.Command(argv=(*self._isolation.prefix, *argv), environment=self._environment, log=log),
+            check=False,
+        )
+        if done.returncode != 0:
+            _raise_if_disk_full(done)
+            raise ConfigureError(f"CMake could not configure unit {spec.name}:\n{cmake_error(done.output)}", log=log)
+        stamp.write_text(digest, encoding="utf-8")
+
+    def _pending(self, spec: UnitSpec) -> tuple[str, ...]:
+        argv = cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs, dry_run=True)
+        done = processes.run(processes.Command(argv=argv, environment=self._environment))
+        parsed = (progress.parse_line(line) for line in done.output.splitlines())
+        return tuple(line.output for line in parsed if line is not None)
+
+    def _ninja(self, spec: UnitSpec, estimate: progress.Estimate, bar: ProgressBar) -> None:
+        log = self._log(spec, "build")
+        log.unlink(missing_ok=True)
+        current = ""
+
+        def show() -> None:
+            hits = self._cache_note()
+            bar.update(estimate.finished, eta=estimate.eta(time.monotonic()), note=f"{spec.name}: {current}{hits}")
+
+        def line(text: str) -> None:
+            finished = progress.parse_line(text)
+            if finished is not None:
+                estimate.finish(finished.output)
+                show()
+
+        def tick(pid: int) -> None:
+            nonlocal current
+            sources = (progress.source_of(arguments) for arguments in processes.running_arguments(pid))
+            current = ", ".join(dict.fromkeys(source for source in sources if source)) or current
+            show()
+
+        ninja = cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs)
+        command = processes.Command(
+            argv=(*self._isolation.prefix, *ninja),
+            environment=self._environment,
+            log=log,
+        )
+        done = processes.run(command, check=False, on_line=line, on_tick=tick)
+        if done.returncode != 0 and NINJA_INTERRUPTED in done.output:  # it saw the signal, and we did not
+            raise InterruptedRunError(f"Stopped in unit {spec.name}. What was finished is kept.", log=log)
+        if done.returncode != 0:
+            _raise_if_disk_full(done)
+            raise BuildError(
+                f"unit {spec.name} does not compile. The first error is in {first_error(done.output)}",
+                remedy="correct what the error names and run the same command again: finished files are kept",
+                log=log,
+            )
+
+    def _headers(self, spec: UnitSpec) -> SystemHeaders:
+        folder, cuda = self._folder(spec), self._toolchain.cuda
+        argv = cmake.headers_arguments(self._toolchain, folder)
+        listing: list[str] = []  # a hundred thousand lines: more than the runner keeps
+        processes.run(processes.Command(argv=argv, environment=self._environment), on_line=listing.append)
+        visual_studio = (Path(part) for part in self._environment.get("INCLUDE", "").split(";") if part)
+        return system_headers.describe(
+            system_headers.parse(listing, folder),
+            self._layout,
+            inputs=(cuda.root,),
+            expected=(cuda.include, *visual_studio),
+        )
+
+    def _cache_note(self) -> str:
+        """Cache hits, asked for at most every few seconds: the question is a process of its own."""
+        now = time.monotonic()
+        if now - self._asked >= CACHE_QUESTION_INTERVAL:
+            self._asked = now
+            hits = self._cache.statistics().hits
+            self._hits = f"; {hits} cache hits" if hits else ""
+        return self._hits
+
+
+def _raise_if_disk_full(done: processes.Completed) -> None:
+    if processes.says_disk_full(done.output):
+        processes.raise_for(done)
+
+
+def _difference(after: CacheStatistics, before: CacheStatistics) -> CacheStatistics:
+    return CacheStatistics(
+        hits=after.hits - before.hits,
+        misses=after.misses - before.misses,
+        not_cacheable=after.not_cacheable - before.not_cacheable,
+    )
+
+
+def _read_weights(layout: Layout) -> dict[str, float]:
+    """Expected seconds of each step: those shipped, overruled by those measured on this machine."""
+    shipped = tomllib.loads((layout.data / "weights.toml").read_text(encoding="utf-8"))["seconds"]
+    return {name: float(value) for name, value in shipped.items()} | _measured_weights(layout)
+
+
+def _keep_weights(layout: Layout, ninja_log: Path) -> None:
+    """Remember how long each step took here. The longest time is kept: a cache hit says nothing about compiling."""
+    known = _measured_weights(layout)
+    for output, seconds in progress.parse_ninja_log(ninja_log.read_text(encoding="utf-8")).items():
+        known[output] = max(known.get(output, 0.0), round(seconds, 2))
+    jsonio.write(layout.state / SECONDS, known)
+
+
+def _measured_weights(layout: Layout) -> dict[str, float]:
+    try:
+        return jsonio.read(layout.state / SECONDS, dict[str, float])
+    except StepResultError:
+        return {}

@@ -1,0 +1,142 @@
+"""The compiler launcher: its environment, its server, what it did."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from build_config.model import CacheStatistics, Program
+from build_config.system import platforms, processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from build_config.model import PlatformName
+    from build_config.system.layout import Layout
+
+CACHE_SIZE = "20G"
+PORT = "42260"
+"""Not sccache's own 4226, where a server of another project may listen."""
+SERVER_TIMEOUT = 30.0
+"""Seconds for the cache's own quick commands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSession:
+    """A launcher that is ready to be used. ``environment`` is the whole one of every compiler call."""
+
+    launcher: Program | None
+    environment: Mapping[str, str]
+
+    def statistics(self) -> CacheStatistics:
+        """Counts since the session began; zeros without a launcher, or where the launcher does not answer."""
+        if self.launcher is None:
+            return CacheStatistics()
+        if _is_sccache(self.launcher):
+            answer = self._call("--show-stats", "--stats-format", "json")
+            return parse_sccache(answer.output) if answer.returncode == 0 else CacheStatistics()
+        answer = self._call("--print-stats")
+        return parse_ccache(answer.output) if answer.returncode == 0 else CacheStatistics()
+
+    def _call(self, *arguments: str) -> processes.Completed:
+        if self.launcher is None:  # pragma: no cover - callers checked
+            raise AssertionError
+        return processes.capture(
+            str(self.launcher.path), *arguments, environment=self.environment, timeout=SERVER_TIMEOUT
+        )
+
+
+@contextlib.contextmanager
+def session(launcher: Program | None, layout: Layout, environment: Mapping[str, str]) -> Iterator[CacheSession]:
+    """Make the launcher ready for compilers in ``environment``, and leave no server behind.
+
+    The server runs from our own copy of the launcher and its socket is a file in the work root, so that it never meets
+    another project's server. One that a killed run left behind is stopped first, with the compilers that it runs.
+    """
+    ready = CacheSession(launcher=launcher, environment={**environment, **_variables(launcher, layout)})
+    if launcher is None:
+        yield ready
+        return
+    layout.object_cache.mkdir(parents=True, exist_ok=True)
+    if not _is_sccache(launcher):
+        ready._call("--zero-stats")  # noqa: SLF001  # the module's own class
+        yield ready
+        return
+    processes.stop_program(launcher.path)
+    _socket(layout).unlink(missing_ok=True)
+    started = ready._call("--start-server")  # noqa: SLF001
+    if started.returncode != 0:
+        processes.raise_for(started)
+    try:
+        yield ready
+    except BaseException:
+        # The server runs the compilers, and would let them finish what nobody waits for any more.
+        processes.stop_program(launcher.path)
+        raise
+    ready._call("--stop-server")  # noqa: SLF001
+
+
+def parse_sccache(text: str) -> CacheStatistics:
+    """Read ``sccache --show-stats --stats-format json``. Raises ``ValueError`` when that is not what it is."""
+    stats: dict[str, Any] = json.loads(text)["stats"]
+
+    def total(name: str) -> int:
+        counts = stats.get(name, {}).get("counts", {})
+        return sum(int(value) for value in counts.values())
+
+    return CacheStatistics(
+        hits=total("cache_hits"),
+        misses=total("cache_misses"),
+        not_cacheable=int(stats.get("requests_not_cacheable", 0)),
+    )
+
+
+def parse_ccache(text: str) -> CacheStatistics:
+    """Read ``ccache --print-stats``: a name, a tab, a number on each line."""
+    counts = {}
+    for line in text.splitlines():
+        name, _, value = line.partition("\t")
+        if value.strip().isdigit():
+            counts[name] = int(value)
+    return CacheStatistics(
+        hits=counts.get("direct_cache_hit", 0) + counts.get("preprocessed_cache_hit", 0),
+        misses=counts.get("cache_miss", 0),
+        not_cacheable=counts.get("unsupported_compiler_option", 0) + counts.get("unsupported_source_language", 0),
+    )
+
+
+def _is_sccache(launcher: Program) -> bool:
+    return launcher.path.stem == "sccache"
+
+
+def _socket(layout: Layout) -> Path:
+    return layout.work_root / "sccache.sock"
+
+
+def _server(layout: Layout, platform: PlatformName) -> dict[str, str]:
+    """Where the server listens: a file in the work root; on Windows, which has no such sockets, a port of our own."""
+    return {"SCCACHE_SERVER_PORT": PORT} if platform == "win-amd64" else {"SCCACHE_SERVER_UDS": str(_socket(layout))}
+
+
+def _variables(launcher: Program | None, layout: Layout) -> dict[str, str]:
+    if launcher is None:
+        return {}
+    if _is_sccache(launcher):
+        return {
+            "SCCACHE_DIR": str(layout.object_cache / "sccache"),
+            "SCCACHE_CACHE_SIZE": CACHE_SIZE,
+            **_server(layout, platforms.HERE.name),
+            "SCCACHE_IDLE_TIMEOUT": "600",
+            # A server of a fixed configuration: nothing of the user's own sccache file enters the build.
+            "SCCACHE_CONF": str(layout.object_cache / "sccache.toml"),
+        }
+    return {
+        "CCACHE_DIR": str(layout.object_cache / "ccache"),
+        "CCACHE_MAXSIZE": CACHE_SIZE,
+        # The text of a file does not depend on when it is compiled (ggml uses no __TIME__ in its results).
+        "CCACHE_SLOPPINESS": "time_macros",
+    }

@@ -1,0 +1,141 @@
+"""What compilers and linkers get to see: an environment made of nothing, a PATH of the toolchain alone, no network.
+
+Whatever else is on a machine cannot find its way into a wheel that it cannot see.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_config.errors import CommandError, ConfigureError
+from build_config.system import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from build_config.model import HostCompiler
+    from build_config.system.layout import Layout
+
+BINUTILS = ("ar", "as", "ld", "nm", "objcopy", "objdump", "ranlib", "readelf", "strip")
+SHELL = ("sh",)
+"""Ninja's rules and GCC's and nvcc's drivers are written for it."""
+WINDOWS_KEPT = ("SystemRoot", "SystemDrive", "ComSpec", "ProgramData", "NUMBER_OF_PROCESSORS")
+"""What programs of Windows look for in every environment."""
+ATTEMPTS = (
+    ("unshare", "--net", "--"),
+    ("unshare", "--user", "--map-current-user", "--net", "--"),
+)
+"""Ways into a network namespace of one's own: as root, and as anybody where the kernel lets users have namespaces."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """How build commands are started. ``prefix`` goes in front of them; ``description`` is for the record."""
+
+    prefix: tuple[str, ...]
+    description: str
+
+    @property
+    def without_network(self) -> bool:
+        """Whether the kernel keeps build commands from any network, the machine's own loopback among it."""
+        return bool(self.prefix)
+
+
+NOT_ISOLATED = Isolation(prefix=(), description="not isolated: this system gives no network namespace")
+
+
+def isolation() -> Isolation:
+    """The first way that works here. It is tried for real: kernels, containers and policies differ."""
+    unshare = shutil.which("unshare", path="/usr/bin:/bin:/usr/sbin:/sbin")
+    if unshare is None:
+        return NOT_ISOLATED
+    for attempt in ATTEMPTS:
+        prefix = (unshare, *attempt[1:])
+        try:
+            tried = processes.capture(*prefix, "true", timeout=10)
+        except CommandError:
+            continue
+        if tried.returncode == 0:
+            kind = "a user's own" if "--user" in attempt else "its own"
+            return Isolation(prefix=prefix, description=f"none: {kind} network namespace")
+    return NOT_ISOLATED
+
+
+def tool_folder(host: HostCompiler, layout: Layout, environ: Mapping[str, str], *, cuda: tuple[Path, ...] = ()) -> Path:
+    """A folder with links to the programs that a build needs by name, and to nothing else: the whole PATH.
+
+    The compilers themselves are called by their paths, but for those of an installed toolkit that nvcc looks for on
+    PATH (``cuda``). Raises ``ConfigureError`` when one of the binutils is missing.
+    """
+    target = layout.tools / "path"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        fresh = Path(scratch) / "path"
+        fresh.mkdir()
+        for name in (*BINUTILS, *SHELL):
+            (fresh / name).symlink_to(_find(name, host, environ))
+        for program in cuda:
+            (fresh / program.name).symlink_to(program)
+        if _links(target) != _links(fresh):
+            shutil.rmtree(target, ignore_errors=True)
+            fresh.rename(target)
+    return target
+
+
+def environment(path: Path, layout: Layout) -> dict[str, str]:
+    """The whole environment of the compilers: nothing of the user's own gets in. Its folders are created."""
+    folders = {"HOME": layout.work_root / "home", "TMPDIR": layout.work_root / "tmp"}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "PATH": str(path),
+        **{name: str(folder) for name, folder in folders.items()},
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
+
+
+def windows_environment(
+    host: HostCompiler, toolkit: Mapping[str, str], layout: Layout, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """The same for Windows: the host compiler's own variables, the toolkit's, and what Windows itself needs.
+
+    ``PATH`` came with the host compiler: its programs, the Windows SDK, the folders of Windows. Nothing is created.
+    """
+    known = {name.casefold(): value for name, value in environ.items()}
+    system = {name: known[name.casefold()] for name in WINDOWS_KEPT if name.casefold() in known}
+    temporary = str(layout.work_root / "tmp")
+    return {
+        **system,
+        "PATHEXT": ".COM;.EXE;.BAT;.CMD",
+        "PROCESSOR_ARCHITECTURE": "AMD64",
+        "TEMP": temporary,
+        "TMP": temporary,
+        "USERPROFILE": str(layout.work_root / "home"),
+        "VSLANG": "1033",
+        **dict(host.environment),
+        **toolkit,
+    }
+
+
+def _find(name: str, host: HostCompiler, environ: Mapping[str, str]) -> Path:
+    """The program that GCC itself would take, else the one on PATH."""
+    answer = processes.capture(str(host.cxx.path), f"-print-prog-name={name}").output.strip()
+    found = shutil.which(answer or name, path=environ.get("PATH", "/usr/bin:/bin"))
+    if found is None:
+        raise ConfigureError(
+            f"the build needs the program {name}, and it is not there",
+            remedy="install binutils: sudo apt install binutils (Debian, Ubuntu), sudo dnf install binutils (Fedora)",
+        )
+    return Path(found)
+
+
+def _links(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        return {}
+    return {link.name: str(link.readlink()) for link in folder.iterdir() if link.is_symlink()}

@@ -1,0 +1,60 @@
+"""``variants.toml`` as frozen values. An unknown key is an error."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from build_config.errors import SettingsError, StepResultError
+from build_config.system import jsonio
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreSettings:
+    """The core unit: which CPU variants, the major version of GCC that a variant needs, and CMake cache entries."""
+
+    cpu_variants: tuple[str, ...]
+    oldest_gcc: dict[str, int]
+    defines: dict[str, str]
+
+    def too_new_for(self, gcc: str) -> tuple[str, ...]:
+        """Variants that a GCC cannot compile, ``gcc`` being its version (``12.2.0``)."""
+        major = int(gcc.partition(".")[0])
+        return tuple(name for name in self.cpu_variants if major < self.oldest_gcc.get(name, 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSettings:
+    """CMake cache entries."""
+
+    defines: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WheelSettings:
+    """Limits of the finished wheel; sizes in bytes."""
+
+    max_size_one_arch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything in ``variants.toml``."""
+
+    core: CoreSettings
+    cuda: UnitSettings
+    common: UnitSettings
+    wheel: WheelSettings
+
+
+def read(path: Path) -> Settings:
+    """Read the settings. Raises ``SettingsError`` for a missing file, bad TOML, or a missing or unknown key."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return jsonio.from_data(data, Settings)
+    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
+        raise SettingsError(f"{path.name}: {error}") from error

@@ -1,0 +1,77 @@
+"""What a unit was compiled with that no lock brought: headers of the compiler, the C library and the kernel.
+
+They belong to the machine. Another version of one of them can change the bytes of a wheel; so can a header that some
+package has put where compilers look. The first kind is written down by its digest, the second by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_config.model import SystemHeaders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from build_config.system.layout import Layout
+
+OBJECTS = (".o", ".obj")
+_COMPILERS = re.compile(r"/gcc/[^/]+/[0-9.]+/include(?:-fixed)?/|/include/(?:[\w-]+/)?c\+\+/[0-9.]+/")
+_KERNELS = "/usr/lib/linux/uapi/"  # where Debian 13 keeps some that are linked to from /usr/include
+_LIBRARYS = re.compile(r"^(?:.*/sysroot)?/usr/include/(?:[\w-]+-linux-gnu\w*/)?(?P<name>[^/]+)")
+
+
+def parse(lines: Iterable[str], build: Path) -> tuple[Path, ...]:
+    """The files that ``ninja -t deps`` lists for object files, each once.
+
+    It names those below ``build`` relative to it. For a library it lists, with some linkers, what was linked.
+    """
+    listed, compiled = set(), False
+    for line in lines:
+        if line.startswith("    "):
+            if compiled:
+                listed.add(line.strip())
+        else:
+            compiled = line.partition(": #deps ")[0].endswith(OBJECTS)
+    return tuple(sorted({Path(os.path.normpath(build / path)) for path in listed}))
+
+
+def describe(
+    headers: Iterable[Path], layout: Layout, *, inputs: tuple[Path, ...], expected: tuple[Path, ...]
+) -> SystemHeaders:
+    """Those that lie outside of the work root and of ``inputs``, which are known by their own digests.
+
+    A stranger is one of them that is neither below ``expected`` nor the compiler's, the C library's or the kernel's.
+    One that cannot be read any more is in the digest as that: by then the unit is finished.
+    """
+    known = frozenset(tomllib.loads((layout.data / "system_headers.toml").read_text(encoding="utf-8"))["known"])
+    outside = sorted(path for path in headers if not _below(path, (layout.work_root, *inputs)))
+    total = hashlib.sha256()
+    for path in outside:
+        total.update(f"{path.as_posix()}\0{_digest(path)}\n".encode())
+    strangers = (path for path in outside if not _below(path, expected) and not _systems(path, known))
+    return SystemHeaders(number=len(outside), sha256=total.hexdigest(), strangers=tuple(strangers))
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def _below(path: Path, folders: tuple[Path, ...]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _systems(path: Path, known: frozenset[str]) -> bool:
+    text = path.as_posix()
+    library = _LIBRARYS.match(text)
+    if text.startswith(_KERNELS) or _COMPILERS.search(text) is not None:
+        return True
+    return library is not None and library["name"] in known

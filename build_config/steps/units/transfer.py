@@ -1,0 +1,123 @@
+"""Units that go from one machine to another: put into a folder where they were built, taken into the store elsewhere.
+
+A unit is taken by its key, which covers everything that went into it, and each of its files by the digest that was
+written down where it was built. Who can change that folder can still change both, so it has to come from somebody whose
+builds one would use anyway: from the jobs of the same workflow.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from build_config.errors import BuildError, HandoverError, StepResultError
+from build_config.model import CacheStatistics
+from build_config.steps.units import store
+from build_config.steps.units.store import DESCRIPTION, StoredUnit
+from build_config.system import jsonio
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from build_config.model import BuildUnit, UnitKey
+    from build_config.steps.units.store import UnitSpec
+    from build_config.system.console import Console
+    from build_config.system.layout import Layout
+
+LIBRARIES = "lib"
+AGAIN = "copy the folder again; if that does not help, let the unit be built again"
+SAME = (
+    "build all units from one commit, with the same compilers and on the same system as this:"
+    " nox -s units -- --arch ARCH --only UNIT --export FOLDER"
+)
+
+
+def give(built: tuple[BuildUnit, ...], folder: Path) -> None:
+    """Put finished units into ``folder``, each in a folder of its own name; one of that name is replaced.
+
+    Raises ``HandoverError`` where a file does not arrive as it was.
+    """
+    for unit in built:
+        partial = folder / f".{unit.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / LIBRARIES).mkdir(parents=True)
+        for file in unit.files:
+            copied = partial / LIBRARIES / file.name
+            shutil.copyfile(unit.folder / file.name, copied)
+            if store.describe(copied) != file:
+                raise HandoverError(f"{file.name} of unit {unit.name} changed while it was copied", remedy=AGAIN)
+        jsonio.write(partial / DESCRIPTION, store.stored(unit))
+        shutil.rmtree(folder / unit.name, ignore_errors=True)
+        partial.rename(folder / unit.name)
+
+
+def take(specs: tuple[UnitSpec, ...], folder: Path | None, layout: Layout, console: Console, *, required: bool) -> None:
+    """Take the units that the store lacks from ``folder`` into it; one of another key is left where it is.
+
+    Raises ``HandoverError`` for a damaged unit, and with ``required`` for each that is neither there nor in the store.
+    """
+    lacking = []
+    for spec in specs:
+        if store.find(spec, layout) is not None:
+            continue
+        offered = None if folder is None else _read(folder / spec.name)
+        if folder is None or offered is None:
+            where = "no folder with units was named" if folder is None else f"there is no folder {folder / spec.name}"
+            lacking.append(f"unit {spec.name} ({spec.key.digest[:12]}) is not in the store, and {where}")
+        elif offered.key == spec.key:
+            _keep(spec, offered, folder / spec.name / LIBRARIES, layout)
+            console.note(f"unit {spec.name}: taken from {folder / spec.name} ({spec.key.digest[:12]})")
+        else:
+            lacking.append(
+                f"unit {spec.name} ({spec.key.digest[:12]}) is wanted, {offered.key.digest[:12]} is there;"
+                f" {_differences(spec.key, offered.key)}"
+            )
+    if lacking and required:
+        raise HandoverError("\n".join(lacking), remedy=SAME)
+    for line in lacking:
+        console.note(line)
+
+
+def _read(folder: Path) -> StoredUnit | None:
+    if not folder.exists():
+        return None
+    try:
+        return jsonio.read(folder / DESCRIPTION, StoredUnit)
+    except StepResultError as error:
+        raise HandoverError(f"the unit in {folder} has no valid description: {error.message}", remedy=AGAIN) from error
+
+
+def _keep(spec: UnitSpec, offered: StoredUnit, libraries: Path, layout: Layout) -> None:
+    """Into the store with it, if it is what it says it is."""
+    names = tuple(file.name for file in offered.files)
+    if (offered.name, offered.shard, names) != (spec.name, spec.shard, spec.expected):
+        raise HandoverError(
+            f"the unit in {libraries.parent} has the key of {spec.name}, but declares other contents", remedy=AGAIN
+        )
+    for file in offered.files:
+        path = libraries / file.name
+        if path.is_symlink() or libraries.is_symlink() or not path.is_file():
+            raise HandoverError(f"{path} is not a file", remedy=AGAIN)
+    try:
+        store.keep(
+            spec,
+            libraries,
+            layout,
+            network=offered.network,
+            compiled=0,
+            seconds=0.0,
+            cache=CacheStatistics(),
+            headers=offered.headers,
+            launcher=offered.launcher,
+            declared=offered.files,
+        )
+    except (BuildError, StepResultError) as error:
+        raise HandoverError(error.message, remedy=AGAIN) from error
+
+
+def _differences(wanted: UnitKey, there: UnitKey) -> str:
+    """The inputs of two keys that are not the same, with both values."""
+    ours, theirs = dict(wanted.inputs), dict(there.inputs)
+    names = [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]
+    listed = (f"{name} is {ours.get(name, '(none)')} here, {theirs.get(name, '(none)')} there" for name in names)
+    return "; ".join(listed) if names else "the digest does not follow from the inputs that it names"

@@ -1,0 +1,256 @@
+"""Installs the finished wheel as a user would, runs it in many situations, and says where its layers were.
+
+The answer is a verdict with its evidence, never a hope: no placement line in the log is a failure like a wrong one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_config.errors import CommandError, StepResultError, ValidationError
+from build_config.reports import DeviceCheck, ScenarioResult, Severity, ValidationReport, Verdict
+from build_config.steps.validation import compare_with_cpu, probe, scenarios
+from build_config.steps.validation.judge import ProbeResult, error, judge
+from build_config.steps.validation.planted_libraries import PlantedLibraries
+from build_config.system import jsonio, redaction
+from build_config.system.processes import Command, run
+from build_config.testbed import clean_environment, simulated_device, synthetic_model
+from build_config.testbed.simulated_device import SimulatedLibraries
+from check_gpu import placement
+
+if TYPE_CHECKING:
+    from build_config.model import Machine, Wheel
+    from build_config.steps.validation.scenarios import BuildFacts, Scenario
+    from build_config.system.console import Console
+    from build_config.system.layout import Layout
+    from build_config.system.processes import Completed
+
+PROBE_TIMEOUT = 120.0
+"""Seconds for the probe. It takes one or two; a card that wakes up and loads cuBLAS for the first time takes longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What a simulated device is made of: CUDA's headers (``include``) and a C compiler.
+
+    ``capability`` is that of the device; ``None`` gives every shard of the wheel one of its own.
+    """
+
+    include: Path
+    cc: str
+    capability: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Where the wheel is tried: an interpreter that has it installed, an empty folder, and what was compiled there."""
+
+    python: Path
+    folder: Path
+    model: Path
+    log: Path | None = None
+    simulated: SimulatedLibraries | None = None
+    planted: PlantedLibraries | None = None
+
+
+def validate(
+    wheel: Wheel,
+    *,
+    wheels_folder: Path,
+    downloads: Path,
+    layout: Layout,
+    machine: Machine,
+    simulation: Simulation | None,
+    require_gpu: bool,
+    console: Console,
+) -> ValidationReport:
+    """Install ``wheel`` from ``wheels_folder`` into a clean environment, use it in every situation, and judge.
+
+    The wheel's requirements come from the lock ``validation.txt`` or that of an earlier CUDA, by digest, from
+    ``downloads`` first. A wheel that does not install or run gives a report with the verdict ``failed``.
+
+    Raises ``ValidationError`` when the environment could not be made or the probe could not be started, and
+    ``ToolkitMissingError`` when the simulated device lacks CUDA's headers.
+    """
+    start = time.monotonic()
+    log = layout.logs / "validation.log"
+    log.unlink(missing_ok=True)
+    facts = scenarios.read_facts(wheel)
+    tried = plan(machine, facts, simulation)
+    results: tuple[ScenarioResult, ...] = ()
+    checks: tuple[DeviceCheck, ...] = ()
+    with clean_environment.outside(layout.checkout) as folder:
+        console.note("Making a clean environment with the wheel's requirements")
+        python = clean_environment.make(folder, clean_environment.requirements(wheel, layout.locks), downloads, log)
+        console.note(f"Installing {wheel.path.name}")
+        installed = clean_environment.install(wheel, wheels_folder, python, log)
+        if not any(finding.severity is Severity.ERROR for finding in installed):
+            bench = _bench(python, folder, log, facts, simulation)
+            results = _try_all(bench, tried, console)
+            if results[0].on_card and results[0].passed:
+                checks = _check_cards(bench, results[0], console)
+    decisive = _decisive(results, simulation)
+    findings = [*installed, *(error("wrong-on-card", f"{one.name}: {one.reason}") for one in checks if not one.passed)]
+    verdict = judge_all(results, decisive) if not findings else Verdict.FAILED
+    if require_gpu and verdict is not Verdict.GPU_VERIFIED:
+        why = "see the other findings" if machine.gpus else "this machine has no card that the driver lists"
+        findings.append(error("gpu-required", f"A GPU was required and the wheel was not seen to use one: {why}"))
+        verdict = Verdict.FAILED
+    return ValidationReport(
+        wheel_sha256=wheel.sha256,
+        verdict=verdict,
+        machine=machine,
+        scenarios=results,
+        decisive=decisive.name if decisive is not None else None,
+        device_checks=checks,
+        findings=tuple(findings),
+        seconds=round(time.monotonic() - start, 3),
+    )
+
+
+def plan(machine: Machine, facts: BuildFacts | None, simulation: Simulation | None) -> tuple[Scenario, ...]:
+    """The situations for a wheel on a machine. Where a device is simulated on request, it is what is tried first."""
+    here = scenarios.on_this_machine(machine, facts)
+    if simulation is None or facts is None:
+        return here
+    return (*here, *scenarios.on_simulated_devices(facts, simulation.capability))
+
+
+def judge_all(results: tuple[ScenarioResult, ...], decisive: ScenarioResult | None) -> Verdict:
+    """One wrong run makes the whole ``failed``. Otherwise the decisive one says what was seen.
+
+    ``gpu-verified`` takes layers on a real card; a simulated device gives ``simulated-device-verified`` at best.
+    """
+    if decisive is None or not all(result.passed for result in results):
+        return Verdict.FAILED
+    if not decisive.on_card:
+        return Verdict.CPU_FALLBACK_VERIFIED
+    return Verdict.SIMULATED_DEVICE_VERIFIED if decisive.simulated else Verdict.GPU_VERIFIED
+
+
+def run_probe(bench: Bench, scenario: Scenario, *, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
+    """Run the probe in a process of its own. Its exceptions, its crash and its timeout are in the result.
+
+    Raises ``ValidationError`` when it could not be started.
+    """
+    output, report = bench.folder / "result.json", bench.folder / "simulated-use.json"
+    for old in (output, report):
+        old.unlink(missing_ok=True)
+    planted = bench.planted if scenario.planted else None
+    command = Command(
+        argv=(
+            *(str(bench.python), "-I", str(Path(probe.__file__).resolve())),
+            *(str(bench.model), str(output), str(scenario.gpu_layers)),
+        ),
+        cwd=planted.folder if planted is not None else bench.folder,
+        changes=_environment(bench, scenario, report),
+        log=bench.log,
+    )
+    try:
+        completed = run(command, check=False, timeout=timeout)
+    except CommandError as problem:
+        if isinstance(problem.__cause__, TimeoutError):
+            return ProbeResult(error=f"no answer within {timeout:.0f} s")
+        raise ValidationError(f"The probe could not be started: {problem.message}", log=bench.log) from problem
+    return dataclasses.replace(
+        _read_result(output, completed),
+        planted=planted.loaded() if planted is not None else (),
+        use=simulated_device.read_report(report) if scenario.simulated is not None else None,
+    )
+
+
+def _read_result(output: Path, completed: Completed) -> ProbeResult:
+    if not output.exists():
+        said = completed.last_words or "nothing"
+        return ProbeResult(error=f"it {completed.ending} and no result; it said: {said}")
+    try:
+        return jsonio.read(output, ProbeResult)
+    except StepResultError as problem:
+        return ProbeResult(error=f"unreadable result: {problem.message}")
+
+
+def _environment(bench: Bench, scenario: Scenario, report: Path) -> dict[str, str | None]:
+    """No debugger when ggml gives up; on a simulated device nothing that the user has set for a real one."""
+    changes: dict[str, str | None] = {"GGML_NO_BACKTRACE": "1"}
+    if scenario.simulated is not None and bench.simulated is not None:
+        changes["CUDA_VISIBLE_DEVICES"] = None
+        changes |= bench.simulated.environment(scenario.simulated, report=report)
+    return {**changes, **scenario.changes}
+
+
+def _bench(python: Path, folder: Path, log: Path, facts: BuildFacts | None, simulation: Simulation | None) -> Bench:
+    doubles = planted = None
+    cc = simulation.cc if simulation is not None else "cc"
+    if simulation is not None and facts is not None:
+        target = folder / "simulated-device"
+        doubles = simulated_device.build(target, include=simulation.include, major=facts.major, cc=cc, log=log)
+    planted = PlantedLibraries.compile(folder / "planted", cc=cc, log=log)
+    return Bench(
+        python=python,
+        folder=folder,
+        model=synthetic_model.write(folder / "tiny.gguf"),
+        log=log,
+        simulated=doubles,
+        planted=planted,
+    )
+
+
+def _try_all(bench: Bench, tried: tuple[Scenario, ...], console: Console) -> tuple[ScenarioResult, ...]:
+    results = []
+    with console.progress("using the wheel", len(tried)) as bar:
+        for number, scenario in enumerate(tried):
+            bar.update(number, note=scenario.name)
+            if not (scenario.planted and bench.planted is None):
+                results.append(_try(bench, scenario))
+    return tuple(results)
+
+
+def _try(bench: Bench, scenario: Scenario) -> ScenarioResult:
+    start = time.monotonic()
+    result = run_probe(bench, scenario)
+    found = placement.parse(result.log)
+    status = result.cuda_status or {}
+    return ScenarioResult(
+        name=scenario.name,
+        shows=scenario.shows,
+        simulated=scenario.simulated.capabilities if scenario.simulated is not None else (),
+        shard=status.get("shard"),
+        cpu_variant=status.get("cpu_variant"),
+        placements=found.layers,
+        offloaded=found.offloaded,
+        buffers=found.buffers,
+        launches=result.use.counts["launches"] if result.use is not None else None,
+        tokens=result.tokens,
+        text=result.text,
+        said=redaction.without_paths((result.said or "").replace(f"{bench.folder}/", "")) or None,
+        findings=judge(result, scenario.expected),
+        seconds=round(time.monotonic() - start, 3),
+    )
+
+
+def _check_cards(bench: Bench, result: ScenarioResult, console: Console) -> tuple[DeviceCheck, ...]:
+    """Hold what each real card computes against the CPU. That a layer is on a card does not make it right."""
+    found: list[DeviceCheck] = []
+    for device in sorted({layer.weights for layer in result.placements if layer.weights}):
+        console.note(f"Holding what {device} computes against the CPU (one or two minutes)")
+        folder = bench.folder / device
+        folder.mkdir()
+        checks = compare_with_cpu.run(bench.python, folder, device=device, log=bench.log).checks
+        found += (dataclasses.replace(check, name=f"{device}, {check.name}") for check in checks)
+    return tuple(found)
+
+
+def _decisive(results: tuple[ScenarioResult, ...], simulation: Simulation | None) -> ScenarioResult | None:
+    """The run that the verdict speaks of: on a real card, else on a simulated device, else on the CPU.
+
+    Where a simulated device was asked for by its capability, it is that one, whatever card there is.
+    """
+    here = [result for result in results if not result.simulated][:1]
+    there = [result for result in results if result.simulated][:1]
+    asked_for = simulation is not None and simulation.capability is not None
+    order = [*there, *here] if asked_for or not any(result.on_card for result in here) else [*here, *there]
+    return order[0] if order else None

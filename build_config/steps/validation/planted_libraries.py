@@ -1,0 +1,64 @@
+"""Libraries in the current directory that must not be loaded: each leaves a mark when it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from build_config.errors import CommandError
+from build_config.system.processes import Command, run
+
+NAMES = ("libggml-cuda-evil.so", "libggml-cpu-evil.so", "libggml-cuda.so")
+"""What ggml looks for by itself: variants by their score, and the bare name whatever its score."""
+
+_SOURCE = """
+#include <stdio.h>
+__attribute__((constructor)) static void loaded(void) {
+    FILE * file = fopen(MARK, "w");
+    if (file != NULL) {
+        fclose(file);
+    }
+}
+int ggml_backend_score(void) {
+    return 1000000;
+}
+void * ggml_backend_init(void) {
+    return NULL;
+}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlantedLibraries:
+    """A folder with them, to be the current directory of a process."""
+
+    folder: Path
+
+    @classmethod
+    def compile(cls, folder: Path, *, cc: str, log: Path | None = None) -> Self | None:
+        """Put them into ``folder``; ``None`` where there is no C compiler."""
+        folder.mkdir()
+        planted = cls(folder=folder)
+        for name in NAMES:
+            source = folder / f"{name}.c"
+            source.write_text(_SOURCE, encoding="utf-8")
+            mark = f'-DMARK="{planted._mark(name)}"'
+            command = Command(
+                argv=(cc, "-shared", "-fPIC", "-Wall", "-Werror", mark, str(source), "-o", str(folder / name)), log=log
+            )
+            try:
+                run(command, timeout=60)
+            except CommandError:
+                return None
+        return planted
+
+    def loaded(self) -> tuple[str, ...]:
+        """Those that were loaded since this was last asked."""
+        found = tuple(name for name in NAMES if self._mark(name).exists())
+        for name in found:
+            self._mark(name).unlink()
+        return found
+
+    def _mark(self, name: str) -> Path:
+        return self.folder / f"{name}.loaded"

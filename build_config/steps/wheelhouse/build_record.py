@@ -1,0 +1,218 @@
+"""What went into a wheel and what was seen of it, as one record without a path of the machine that made it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from build_config.system import jsonio, platforms, redaction
+from build_config.model import NO_RANDOM_SEED
+from build_config.reports import BuildRecord, Material
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from build_config.model import BuildUnit, LockedFile, SourceTree, Toolchain, Wheel
+    from build_config.reports import InspectionReport, StepTiming, ValidationReport
+
+VERSION = "0.1.0"
+"""That of this pipeline; the wheels have upstream's."""
+UNKNOWN = "unknown"
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_MAX_SYMBOLIC_REFS = 5
+
+
+def make_record(  # noqa: PLR0913  # one keyword for each thing that a record tells
+    *,
+    wheel: Wheel,
+    tree: SourceTree,
+    toolchain: Toolchain,
+    units: tuple[BuildUnit, ...],
+    locks: tuple[tuple[str, str], ...],
+    steps: tuple[StepTiming, ...],
+    inspection: InspectionReport,
+    validation: ValidationReport,
+    pipeline: str,
+    request: tuple[tuple[str, str], ...],
+    materials: tuple[Material, ...],
+    started: datetime,
+    created: datetime,
+) -> BuildRecord:
+    """The record of one wheel: the same arguments give the same record.
+
+    ``locks`` are names and digests of the lock files. Times must know their time zone; they are recorded in UTC.
+    Every absolute path, wherever it stands in the arguments, is replaced by ``<path>``; only the canonical work root,
+    which is the same on every machine, may stay.
+
+    Raises ``ValueError`` for a time without a zone.
+    """
+    if created.tzinfo is None:
+        message = "created must have a time zone"
+        raise ValueError(message)
+    record = BuildRecord(
+        wheel=wheel.path.name,
+        version=str(wheel.version),
+        sha256=wheel.sha256,
+        size=wheel.size,
+        started=_moment(started),
+        created=_moment(created),
+        pipeline=pipeline,
+        request=request,
+        materials=materials,
+        sources_locked=tree.locked,
+        llama_cpp_commit=tree.commit,
+        locks=tuple(sorted(locks)),
+        toolchain=(*_toolchain(toolchain, units), ("network of the compilers", _networks(units)), *_headers(units)),
+        units=tuple(unit.key for unit in units),
+        shards=tuple(unit.shard for unit in units if unit.shard is not None),
+        steps=steps,
+        inspection=inspection,
+        validation=validation,
+    )
+    return jsonio.from_data(redaction.without_paths(jsonio.to_data(record)), BuildRecord)
+
+
+def materials(
+    *,
+    source: LockedFile,
+    toolkit: tuple[LockedFile, ...],
+    tree: SourceTree,
+    toolchain: Toolchain,
+    tools: tuple[tuple[str, str, tuple[str, ...]], ...],
+) -> tuple[Material, ...]:
+    """What a wheel is made of and with. ``toolkit`` is empty for an installed one.
+
+    ``tools`` are Python packages: name, version, and the digests of the files that their lock allows; which of those
+    was installed depends on the machine.
+    """
+    llama_cpp = Material(
+        name="llama.cpp",
+        uri="git+https://github.com/ggml-org/llama.cpp" if tree.locked else None,
+        digests=(("gitCommit", tree.commit),) if _COMMIT.fullmatch(tree.commit) else (),
+        annotations=(("tree-sha256", (tree.llama_cpp_digest,)), ("locked", ("yes" if tree.locked else "no",))),
+    )
+    installed = Material(
+        name=f"CUDA toolkit {toolchain.cuda.version}",
+        uri=None,
+        digests=(),
+        annotations=(
+            ("identity", (toolchain.cuda.identity,)),
+            ("locked", ("no",)),
+            ("source", ("an installed toolkit: its files are in no lock",)),
+        ),
+    )
+    compiler = Material(
+        name=f"{platforms.of(toolchain.platform).compiler} {toolchain.host.cxx.version}",
+        uri=None,
+        digests=(),
+        annotations=(("identity", (toolchain.host.identity,)),),
+    )
+    return (
+        _locked(source),
+        llama_cpp,
+        *(_locked(file) for file in toolkit),
+        *(() if toolkit else (installed,)),
+        compiler,
+        *(
+            Material(
+                name=f"{name} {version}",
+                uri=f"pkg:pypi/{name}@{version}",
+                digests=(),
+                annotations=(("one-of-sha256", tuple(sorted(hashes))),),
+            )
+            for name, version, hashes in tools
+        ),
+    )
+
+
+def pipeline_version(checkout: Path) -> str:
+    """The version of this pipeline and the commit that is checked out: ``0.1.0 (commit 1f0c...)``.
+
+    The commit is read from git's files, git is not run, so it cannot tell whether the working tree was changed. One
+    that cannot be read is called ``unknown``.
+    """
+    return f"{VERSION} (commit {_commit(checkout)})"
+
+
+# ------------------------------------------------------------------------------------------------------- details
+
+
+def _locked(file: LockedFile) -> Material:
+    return Material(name=file.filename, uri=f"pkg:pypi/{file.name}@{file.version}", digests=(("sha256", file.sha256),))
+
+
+def _moment(time: datetime) -> str:
+    if time.tzinfo is None:
+        message = "a time in a record must have a time zone"
+        raise ValueError(message)
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _toolchain(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> tuple[tuple[str, str], ...]:
+    cuda, host = toolchain.cuda, toolchain.host
+    pairs = [
+        ("cuda", cuda.version),
+        ("cuda.identity", cuda.identity),
+        ("cuda.locked", "yes" if cuda.locked else "no"),
+        ("cuda.found-via", cuda.nvcc.found_via),
+        *([] if cuda.has_random_seed else [("reproducibility", NO_RANDOM_SEED)]),
+        ("cc", host.cc.described),
+        ("cxx", host.cxx.described),
+        ("host.identity", host.identity),
+        ("cmake", toolchain.cmake.described),
+        ("ninja", toolchain.ninja.described),
+        ("launcher", _launchers(toolchain, units)),
+        ("cuobjdump", "none" if toolchain.cuobjdump is None else toolchain.cuobjdump.described),
+    ]
+    return tuple(pairs)
+
+
+def _launchers(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> str:
+    """Those that the units were compiled through, whenever that was."""
+    here = "none" if toolchain.launcher is None else toolchain.launcher.described
+    return "; ".join(dict.fromkeys(unit.launcher or here for unit in units)) or here
+
+
+def _networks(units: tuple[BuildUnit, ...]) -> str:
+    return "; ".join(dict.fromkeys(unit.network for unit in units))
+
+
+def _headers(units: tuple[BuildUnit, ...]) -> Iterator[tuple[str, str]]:
+    """Without the folders of the strangers: what is published names none of this machine."""
+    for unit in units:
+        if unit.headers is not None:
+            yield f"system headers of {unit.name}", f"{unit.headers.number}, sha256 {unit.headers.sha256}"
+            if unit.headers.strangers:
+                names = sorted({"/".join(path.parts[-2:]) for path in unit.headers.strangers})
+                yield f"headers of others in {unit.name}", ", ".join(names)
+
+
+def _commit(checkout: Path) -> str:
+    """The commit that ``HEAD`` names, read as git's own documents lay the files out."""
+    try:
+        git = checkout / ".git"
+        if git.is_file():  # a worktree or a submodule: the file says where the real one is
+            git = checkout / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+        common = git / "commondir"
+        shared = git / common.read_text(encoding="utf-8").strip() if common.is_file() else git
+        value = (git / "HEAD").read_text(encoding="utf-8").strip()
+        for _ in range(_MAX_SYMBOLIC_REFS):
+            if not value.startswith("ref:"):
+                break
+            value = _ref(value.removeprefix("ref:").strip(), git, shared)
+    except (OSError, UnicodeDecodeError):
+        return UNKNOWN
+    return value if _COMMIT.fullmatch(value) else UNKNOWN
+
+
+def _ref(name: str, git: Path, shared: Path) -> str:
+    for root in (git, shared):
+        if (root / name).is_file():
+            return (root / name).read_text(encoding="utf-8").strip()
+    packed = shared / "packed-refs"
+    lines = packed.read_text(encoding="utf-8").splitlines() if packed.is_file() else []
+    found = (line.split()[0] for line in lines if line.endswith(f" {name}"))
+    return next(found, UNKNOWN)

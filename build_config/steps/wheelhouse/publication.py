@@ -1,0 +1,196 @@
+"""The wheelhouse: finished wheels, their records, and a page that pip reads with ``--find-links``.
+
+Only a wheel that passed gets in, and at every moment, also after a Ctrl-C or a power cut in the middle, each wheel in
+the folder is whole, stands beside its own record, and has its own digest on the page or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from build_config.steps.wheelhouse import signature, statement
+from build_config.system import jsonio
+from build_config.errors import InspectionError, StepResultError, ValidationError
+from build_config.reports import BuildRecord, Verdict
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from build_config.model import Wheel
+    from build_config.reports import Finding, InspectionReport, ValidationReport
+
+PAGE = "index.html"
+_PART = ".part"
+
+
+def publish(
+    wheel: Wheel,
+    record: BuildRecord,
+    inspection: InspectionReport,
+    validation: ValidationReport,
+    folder: Path,
+    *,
+    key: Ed25519PrivateKey | None = None,
+) -> Path:
+    """Put a wheel, its record, the statement about it and a fresh page into ``folder``; returns where the wheel is now.
+
+    A wheel of the same name is replaced, every other one stays listed. With a ``key`` the statement is signed, too;
+    without one there is no signed statement afterwards, for an older one would be about another record.
+
+    Raises ``InspectionError`` or ``ValidationError`` with all findings when a report is not about these bytes or did
+    not pass, and ``StepResultError`` when the record or the wheel file is not the one that the reports speak of.
+    """
+    _check_inspection(wheel, inspection)
+    _check_validation(wheel, validation)
+    name = wheel.path.name
+    if (record.wheel, record.sha256, record.inspection, record.validation) != (
+        name,
+        wheel.sha256,
+        inspection,
+        validation,
+    ):
+        message = (
+            f"The record is not about {name} with SHA-256 {wheel.sha256} and its two reports; nothing was published."
+        )
+        raise StepResultError(message, remedy="run the build again: nox -s build_cuda_wheel")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f".*{_PART}"):  # of a run that was killed
+        leftover.unlink()
+    final = folder / name
+    if final.exists() and _digest(final) != wheel.sha256:
+        # Other bytes are about to get this name: withdraw the old ones first, so that neither the page nor the record
+        # ever vouches for a file that it does not describe.
+        _write_page(folder, without=name)
+        final.unlink()
+    part = _verified_copy(wheel, folder)
+    try:
+        jsonio.write(record_path(final), record)
+        attest(final, record, key)
+        part.replace(final)
+    finally:
+        part.unlink(missing_ok=True)
+    _write_page(folder)
+    return final
+
+
+def attest(wheel: Path, record: BuildRecord, key: Ed25519PrivateKey | None) -> None:
+    """Write the statement that follows from the record beside the wheel, and an envelope around it, signed by ``key``.
+
+    Without a key an envelope of an earlier wheel is removed.
+    """
+    text = statement.statement(record, record_path(wheel).read_bytes())
+    envelope = statement.envelope_path(wheel)
+    envelope.unlink(missing_ok=True)
+    jsonio.write_text(statement.statement_path(wheel), text)
+    if key is not None:
+        jsonio.write_text(envelope, signature.seal(text.encode(), statement.PAYLOAD_TYPE, key))
+
+
+def record_path(wheel: Path) -> Path:
+    """Where the record of a published wheel is."""
+    return wheel.with_name(f"{wheel.name}.record.json")
+
+
+# ------------------------------------------------------------------------------------------------------- checks
+
+
+def _check_inspection(wheel: Wheel, report: InspectionReport) -> None:
+    if report.wheel_sha256 != wheel.sha256:
+        message = f"The inspection report is about another file than {wheel.path.name} (SHA-256 {wheel.sha256})."
+        raise InspectionError(message, remedy="run the build again: nox -s build_cuda_wheel")
+    if not report.passed:
+        message = f"{wheel.path.name} is not what was declared and was not published:\n{_listed(report.findings)}"
+        raise InspectionError(message)
+
+
+def _check_validation(wheel: Wheel, report: ValidationReport) -> None:
+    if report.wheel_sha256 != wheel.sha256:
+        message = f"The validation report is about another file than {wheel.path.name} (SHA-256 {wheel.sha256})."
+        raise ValidationError(message, remedy="run nox -s validate")
+    if report.verdict is Verdict.FAILED:
+        message = f"{wheel.path.name} does not run as it must and was not published:\n{_listed(report.all_findings())}"
+        raise ValidationError(message)
+
+
+def _listed(findings: tuple[Finding, ...]) -> str:
+    return "\n".join(f"  {f.severity}: {f.message} [{f.code}]" for f in findings) or "  (the report names no finding)"
+
+
+# -------------------------------------------------------------------------------------------------------- files
+
+
+def _verified_copy(wheel: Wheel, folder: Path) -> Path:
+    """Copy the wheel under a name that pip overlooks, onto the disk, and hold the copied bytes against the digest."""
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{wheel.path.name}.", suffix=_PART)
+    part = Path(temporary)
+    try:
+        with os.fdopen(handle, "wb") as target, wheel.path.open("rb") as source:
+            while block := source.read(1 << 20):
+                target.write(block)
+            target.flush()
+            os.fsync(target.fileno())
+        part.chmod(0o644)
+        digest = _digest(part)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    if digest != wheel.sha256:
+        part.unlink()
+        message = f"{wheel.path.name} has SHA-256 {digest}, but {wheel.sha256} was inspected and validated."
+        raise StepResultError(message, remedy="run the build again: nox -s build_cuda_wheel")
+    return part
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------------- page
+
+
+def _write_page(folder: Path, *, without: str | None = None) -> None:
+    wheels = sorted(path for path in folder.glob("*.whl") if path.name != without)
+    jsonio.write_text(folder / PAGE, _page("\n".join(_row(path) for path in wheels)))
+
+
+def _row(wheel: Path) -> str:
+    """One line of the table. The digest is that of the file as it is, never one that was only written down."""
+    digest = _digest(wheel)
+    link = f"{quote(wheel.name)}#sha256={digest}"
+    return (
+        f'<tr><td><a href="{html.escape(link)}">{html.escape(wheel.name)}</a></td>'
+        f"<td>{wheel.stat().st_size / 1e6:.1f} MB</td><td><code>{digest}</code></td>"
+        f"<td>{html.escape(_verdict(wheel, digest))}</td></tr>"
+    )
+
+
+def _verdict(wheel: Path, digest: str) -> str:
+    try:
+        record = jsonio.read(record_path(wheel), BuildRecord)
+    except StepResultError:
+        return "no readable record"
+    return record.validation.verdict if record.sha256 == digest else "no record of these bytes"
+
+
+def _page(rows: str) -> str:
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>llama-cpp-python with CUDA</title></head>
+<body>
+<h1>llama-cpp-python with CUDA</h1>
+<p>Install with <code>pip install --find-links &lt;this folder&gt; llama-cpp-python</code>.</p>
+<table>
+<tr><th>Wheel</th><th>Size</th><th>SHA-256</th><th>Verdict</th></tr>
+{rows}
+</table>
+</body>
+</html>
+"""

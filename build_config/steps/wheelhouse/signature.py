@@ -1,0 +1,151 @@
+"""Signed envelopes (DSSE) with Ed25519 keys; securesystemslib and cryptography do the cryptography.
+
+https://github.com/secure-systems-lab/dsse
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import Error
+from securesystemslib.signer import CryptoSigner, SSlibKey
+
+from build_config.system import jsonio
+from build_config.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PRIVATE_NAME = "llama-cuda-wheels.key.pem"
+PUBLIC_NAME = "llama-cuda-wheels.pub.pem"
+READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_HOW_TO_MAKE = "python -m build_config keygen FOLDER makes a key pair"
+
+
+class UnsignedError(Exception):
+    """An envelope that this key did not sign, or that is none; the message says why."""
+
+
+def make_keys(folder: Path) -> tuple[Path, Path]:
+    """Make a key pair: the private key, readable by its owner alone, and the public one.
+
+    Raises ``SettingsError`` rather than replace a key.
+    """
+    key = Ed25519PrivateKey.generate()
+    private, public = folder / PRIVATE_NAME, folder / PUBLIC_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    private_text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public_text = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for path, text, mode in ((private, private_text, 0o600), (public, public_text, 0o644)):
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        except FileExistsError as error:
+            raise SettingsError(
+                f"{path} exists; a key is never replaced", remedy="name another folder, or move the key away"
+            ) from error
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+    return private, public
+
+
+def read_private_key(path: Path) -> Ed25519PrivateKey:
+    """Read a key to sign with. Raises ``SettingsError`` when others may read it, too, or it is none."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode  # of the file that is read, not of one that takes its place
+            data = file.read()
+    except OSError as error:
+        raise SettingsError(f"the key {path} cannot be read: {error.strerror}", remedy=_HOW_TO_MAKE) from error
+    if os.name == "posix" and mode & READABLE_BY_OTHERS:
+        raise SettingsError(
+            f"others than its owner have access to the key {path} (mode {stat.S_IMODE(mode):04o}): it was not used",
+            remedy=f"chmod 600 {path}, and make a new key if somebody may have read it",
+        )
+    try:
+        key = load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"{path} is no private key in PEM without a password", remedy=_HOW_TO_MAKE) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SettingsError(f"{path} is a private key, but no Ed25519 key", remedy=_HOW_TO_MAKE)
+    return key
+
+
+def read_public_key(path: Path) -> Ed25519PublicKey:
+    """Read a key to check signatures with. Raises ``SettingsError``."""
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"the key {path} cannot be read: {error.strerror}") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"{path} is no public key in PEM", remedy=f"pass the file {PUBLIC_NAME}") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise SettingsError(f"{path} is a public key, but no Ed25519 key")
+    return key
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """SHA-256 of the public key in DER: what ``openssl pkey -pubin -outform DER | sha256sum`` prints."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+def seal(payload: bytes, payload_type: str, key: Ed25519PrivateKey) -> str:
+    """An envelope around the payload, as JSON. The same payload and key give the same text."""
+    envelope = Envelope(payload, payload_type, {})
+    envelope.sign(CryptoSigner(key, _public(key.public_key())))
+    return jsonio.dumps(envelope.to_dict())
+
+
+def unsealed(text: str, payload_type: str) -> bytes:
+    """The payload of an envelope; NO signature is checked.
+
+    Raises ``UnsignedError`` when it is none, of another type, or not written in the one form that ``seal`` writes:
+    then every byte of the file has a meaning.
+    """
+    return _envelope(text, payload_type).payload
+
+
+def opened(text: str, payload_type: str, key: Ed25519PublicKey) -> bytes:
+    """The payload of an envelope that this key signed. Raises ``UnsignedError``."""
+    envelope = _envelope(text, payload_type)
+    try:
+        envelope.verify([_public(key)], threshold=1)
+    except Error as error:
+        signers = ", ".join(envelope.signatures) or "nobody"
+        message = f"it has no valid signature of the key {key_id(key)}; it names {signers}"
+        raise UnsignedError(message) from error
+    return envelope.payload
+
+
+def _envelope(text: str, payload_type: str) -> Envelope:
+    try:
+        envelope = Envelope.from_dict(json.loads(text))
+        again = jsonio.dumps(envelope.to_dict())
+    except (Error, ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"it is not a DSSE envelope: {error}"
+        raise UnsignedError(message) from error
+    if again != text:
+        message = "it is not written as this project writes envelopes"
+        raise UnsignedError(message)
+    if envelope.payload_type != payload_type:
+        message = f"its payload is {envelope.payload_type}, not {payload_type}"
+        raise UnsignedError(message)
+    return envelope
+
+
+def _public(key: Ed25519PublicKey) -> SSlibKey:
+    return SSlibKey.from_crypto(key, keyid=key_id(key))

@@ -1,0 +1,89 @@
+"""The in-toto statement about a wheel, as a function of its record: SLSA provenance v1.
+
+Everything that the statement says stands in the record, and the record's digest stands in the statement. So whoever has
+both can write the statement again and compare bytes, and a signature of the statement covers the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from build_config.system import jsonio
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from build_config.reports import BuildRecord, Material
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+BUILD_TYPE = "urn:llama-cuda-wheels:build:v1"
+"""What the parameters mean: docs/provenance.md."""
+BUILDER_ID = "urn:llama-cuda-wheels:builder:own-machine"
+"""Whoever ran the main job, on a machine of their own: docs/provenance.md."""
+STATEMENT_SUFFIX = ".intoto.json"
+ENVELOPE_SUFFIX = ".intoto.dsse.json"
+_INVOCATIONS = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llama-cuda-wheels:invocation")
+
+
+def statement_path(wheel: Path) -> Path:
+    """Where the statement about a published wheel is."""
+    return wheel.with_name(wheel.name + STATEMENT_SUFFIX)
+
+
+def envelope_path(wheel: Path) -> Path:
+    """Where the signed statement about a published wheel is, if there is one."""
+    return wheel.with_name(wheel.name + ENVELOPE_SUFFIX)
+
+
+def statement(record: BuildRecord, record_file: bytes) -> str:
+    """The statement; the same record gives the same text. ``record_file`` are the bytes of the published record."""
+    digest = hashlib.sha256(record_file).hexdigest()
+    provenance: dict[str, Any] = {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": dict(record.request),
+            "internalParameters": {
+                "units": {key.digest: dict(key.inputs) for key in record.units},
+                "shards": {shard.name: shard.cmake_architectures for shard in record.shards},
+                "toolchain": dict(record.toolchain),
+            },
+            "resolvedDependencies": [
+                *(_descriptor(material) for material in record.materials),
+                *({"name": name, "digest": {"sha256": sha256}} for name, sha256 in record.locks),
+            ],
+        },
+        "runDetails": {
+            "builder": {"id": BUILDER_ID, "version": {"llama-cuda-wheels": record.pipeline}},
+            "metadata": {
+                "invocationId": uuid.uuid5(_INVOCATIONS, digest).urn,
+                "startedOn": record.started,
+                "finishedOn": record.created,
+            },
+            "byproducts": [
+                {"name": f"{record.wheel}.record.json", "digest": {"sha256": digest}, "mediaType": "application/json"}
+            ],
+        },
+    }
+    return jsonio.dumps(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": record.wheel, "digest": {"sha256": record.sha256}}],
+            "predicateType": PREDICATE_TYPE,
+            "predicate": provenance,
+        }
+    )
+
+
+def _descriptor(material: Material) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": material.name}
+    if material.uri:
+        described["uri"] = material.uri
+    if material.digests:
+        described["digest"] = dict(material.digests)
+    if material.annotations:
+        described["annotations"] = {name: list(values) for name, values in material.annotations}
+    return described

@@ -1,0 +1,216 @@
+"""Does a wheel have the provenance that lies beside it? Reads files, runs nothing, and finds everything at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from build_config.steps.wheelhouse import signature
+from build_config.steps.wheelhouse import statement as intoto
+from build_config.system import jsonio
+from build_config.formats import wheelfile
+from build_config.errors import PackagingError, StepResultError
+from build_config.model import LockedFile
+from build_config.reports import BuildRecord, Finding, Severity, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OTHER_VERSION = "the record may be of another version of this project: check out the commit that it names"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a wheel is held against: the files beside it, and what this checkout locks.
+
+    ``unrelated_locks`` are the lock files from which no wheel is made. ``public_key`` is ``None`` if no signature is to
+    be checked.
+    """
+
+    record: Path
+    statement: Path
+    envelope: Path
+    locks: tuple[tuple[str, str], ...]
+    unrelated_locks: frozenset[str]
+    locked_files: tuple[LockedFile, ...]
+    public_key: Ed25519PublicKey | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What came of it. ``signed_by`` is the identifier of the key whose signature was checked."""
+
+    wheel: str
+    sha256: str
+    findings: tuple[Finding, ...]
+    signed_by: str | None
+
+    @property
+    def passed(self) -> bool:
+        """Nothing speaks against the wheel."""
+        return all(finding.severity is not Severity.ERROR for finding in self.findings)
+
+
+def verify(path: Path, evidence: Evidence) -> Verification:
+    """Hold a wheel against its record, the record against the locks, all of it against the statement and its signature.
+
+    Raises ``PackagingError`` where the wheel cannot be read or has no wheel's name.
+    """
+    wheel = wheelfile.read(path)
+    findings = list(_wheel_findings(path))
+    record_file, record, unreadable = _read_record(evidence.record)
+    findings += unreadable
+    if record is not None:
+        stated = (record.wheel, record.sha256, record.size, record.version)
+        if stated != (path.name, wheel.sha256, wheel.size, str(wheel.version)):
+            findings.append(
+                _error(
+                    "wheel-not-recorded",
+                    f"{path.name} has SHA-256 {wheel.sha256} and {wheel.size} bytes; the record is about {record.wheel}"
+                    f" with SHA-256 {record.sha256} and {record.size} bytes",
+                )
+            )
+        findings += _report_findings(record)
+        findings += _lock_findings(record, evidence)
+        findings += _toolkit_findings(record)
+    statement_file, missing = _read(evidence.statement, "statement")
+    findings += missing
+    if statement_file is not None:
+        findings += _statement_findings(record, record_file, statement_file, wheel.sha256)
+    findings += _envelope_findings(evidence, statement_file)
+    signed = evidence.public_key is not None and not any(finding.code.startswith("envelope-") for finding in findings)
+    return Verification(
+        wheel=path.name,
+        sha256=wheel.sha256,
+        findings=tuple(findings),
+        signed_by=signature.key_id(evidence.public_key) if signed and evidence.public_key is not None else None,
+    )
+
+
+def _wheel_findings(path: Path) -> Iterator[Finding]:
+    try:
+        problems = wheelfile.record_problems(wheelfile.read_contents(path))
+    except PackagingError as reason:
+        problems = (reason.message,)
+    for problem in problems:
+        yield _error("wheel-damaged", problem)
+
+
+def _read_record(path: Path) -> tuple[bytes, BuildRecord | None, list[Finding]]:
+    data, missing = _read(path, "record")
+    if data is None:
+        return b"", None, missing
+    try:
+        return data, jsonio.read(path, BuildRecord), []
+    except StepResultError as reason:
+        return data, None, [_error("record-unreadable", reason.message)]
+
+
+def _report_findings(record: BuildRecord) -> Iterator[Finding]:
+    for name, sha256, good in (
+        ("inspection", record.inspection.wheel_sha256, record.inspection.passed),
+        ("validation", record.validation.wheel_sha256, record.validation.verdict is not Verdict.FAILED),
+    ):
+        if sha256 != record.sha256:
+            yield _error("report-of-another-wheel", f"the record's {name} is about a wheel with SHA-256 {sha256}")
+        if not good:
+            yield _error("report-failed", f"the record's {name} did not pass")
+    built = {shard.name for shard in record.shards}
+    if len(record.units) != len(built) + 1:
+        yield _error("units-incomplete", f"the record has {len(record.units)} units for {len(built)} shards and a core")
+
+
+def _lock_findings(record: BuildRecord, evidence: Evidence) -> Iterator[Finding]:
+    recorded, here = dict(record.locks), dict(evidence.locks)
+    for name in sorted(recorded.keys() | here.keys()):
+        if recorded.get(name) == here.get(name):
+            continue
+        about = (
+            f"the lock {name} has SHA-256 {here.get(name, '(none)')} here, {recorded.get(name, '(none)')} in the record"
+        )
+        if name in evidence.unrelated_locks:
+            yield Finding(code="lock-differs", severity=Severity.NOTE, message=f"{about}; no wheel is made from it")
+        else:
+            yield _error("lock-differs", f"{about}; {OTHER_VERSION}")
+    locked = {file.sha256 for file in evidence.locked_files}
+    for material in record.materials:
+        sha256 = dict(material.digests).get("sha256")
+        if sha256 is not None and sha256 not in locked:
+            yield _error("material-not-locked", f"{material.name} with SHA-256 {sha256} is in no lock; {OTHER_VERSION}")
+
+
+def _toolkit_findings(record: BuildRecord) -> Iterator[Finding]:
+    """Say of an installed toolkit what a lock would have said for it, and cannot."""
+    toolchain = dict(record.toolchain)
+    if toolchain.get("cuda.locked") == "no":
+        weaker = f"; {toolchain['reproducibility']}" if "reproducibility" in toolchain else ""
+        yield Finding(
+            code="toolkit-installed",
+            severity=Severity.WARNING,
+            message=f"CUDA {toolchain.get('cuda')} was an installed toolkit: no lock says what its files were{weaker}",
+        )
+
+
+def _statement_findings(
+    record: BuildRecord | None, record_file: bytes, statement_file: bytes, wheel_sha256: str
+) -> Iterator[Finding]:
+    if record is not None:
+        if statement_file == intoto.statement(record, record_file).encode():
+            return
+        yield _error(
+            "statement-differs", "the statement is not the one that follows from the record: one of them was changed"
+        )
+    try:
+        data = json.loads(statement_file)
+        subject = data["subject"][0]["digest"]["sha256"]
+        recorded = data["predicate"]["runDetails"]["byproducts"][0]["digest"]["sha256"]
+    except (ValueError, KeyError, IndexError, TypeError) as reason:
+        yield _error("statement-unreadable", f"the statement cannot be read: {reason}")
+        return
+    if subject != wheel_sha256:
+        yield _error("statement-of-another-wheel", f"the statement is about a wheel with SHA-256 {subject}")
+    digest = hashlib.sha256(record_file).hexdigest()
+    if record_file and recorded != digest:
+        yield _error(
+            "record-changed", f"the record has SHA-256 {digest}; the statement was made of one with {recorded}"
+        )
+
+
+def _envelope_findings(evidence: Evidence, statement_file: bytes | None) -> Iterator[Finding]:
+    if not evidence.envelope.exists():
+        if evidence.public_key is not None:
+            yield _error("envelope-missing", f"{evidence.envelope.name} is not there: nobody signed this wheel")
+        return
+    data, problems = _read(evidence.envelope, "envelope")
+    yield from problems
+    if data is None:
+        return
+    try:
+        text = data.decode()
+        if evidence.public_key is None:
+            payload = signature.unsealed(text, intoto.PAYLOAD_TYPE)
+        else:
+            payload = signature.opened(text, intoto.PAYLOAD_TYPE, evidence.public_key)
+    except (signature.UnsignedError, UnicodeDecodeError) as reason:
+        yield _error("envelope-refused", f"{evidence.envelope.name}: {reason}")
+        return
+    if payload != statement_file:
+        yield _error(
+            "envelope-of-another-statement", f"{evidence.envelope.name} holds another statement than the one beside it"
+        )
+
+
+def _read(path: Path, what: str) -> tuple[bytes | None, list[Finding]]:
+    try:
+        return path.read_bytes(), []
+    except OSError as error:
+        return None, [_error(f"{what}-missing", f"{path.name} cannot be read: {error.strerror}")]
+
+
+def _error(code: str, message: str) -> Finding:
+    return Finding(code=code, severity=Severity.ERROR, message=message)

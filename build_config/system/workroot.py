@@ -1,0 +1,272 @@
+"""The canonical work root: safe to use, one build at a time, enough space.
+
+The root has one well-known path in a folder that everybody may write to, so somebody else may have put something there
+first. What is compiled in it ends up in wheels; hence the checks before it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import stat
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+
+from build_config.errors import CommandError, DiskFullError, InterruptedRunError, StepResultError, WorkRootError
+from build_config.system import jsonio, platforms, processes
+from build_config.system.platforms import access
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from build_config.system.console import Console
+    from build_config.system.layout import Layout
+
+COLD_BUILD_BYTES = 6_000_000_000
+"""Disk space of a first build: toolkit, sources, build trees, object cache, wheels."""
+
+REPORT_INTERVAL = 30.0
+"""Seconds between two lines about whom we wait for."""
+
+POLL_INTERVAL = 0.2
+ROOT_USER = 0
+ICACLS_SECONDS = 60.0
+USERS_MAPPED = Path("/proc/self/uid_map")
+USER_OVERFLOW = Path("/proc/sys/kernel/overflowuid")
+WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who has the work root. ``since`` is local time in ISO format."""
+
+    pid: int
+    user: str
+    checkout: str
+    purpose: str
+    since: str
+
+    def __str__(self) -> str:
+        """One line for whoever waits."""
+        return f"{self.purpose} (process {self.pid} of {self.user}, since {self.since}, in {self.checkout})"
+
+
+@contextlib.contextmanager
+def claim(layout: Layout, *, purpose: str, console: Console) -> Iterator[None]:
+    """Have the work root to oneself for the length of the block; it is created when missing.
+
+    Waits while another build has it, and says for whom. The kernel drops the lock with the process that holds it, so
+    a killed build never blocks the next one.
+
+    Raises ``WorkRootError`` when the root is not safe to use and ``InterruptedRunError`` on Ctrl-C while waiting.
+    """
+    check(layout.work_root)
+    _create(layout.work_root)
+    check(layout.work_root)
+    # Where there is no flock, filelock would fall back to a file that outlives a killed build.
+    lock = filelock.FileLock(layout.lock_file, fallback_to_soft=False)
+    _acquire(lock, layout, console)
+    try:
+        jsonio.write(_holder_file(layout), _myself(layout, purpose))
+        yield
+    finally:
+        _holder_file(layout).unlink(missing_ok=True)
+        lock.release()
+
+
+def check(root: Path) -> None:
+    """Raise ``WorkRootError`` unless ``root`` and every folder above it can be changed by this user and root only.
+
+    What does not exist yet is not an objection. A sticky folder that everybody may write to (``/var/tmp``) is fine
+    above the root: nobody can rename or remove what belongs to another.
+    """
+    if platforms.HERE.name == "win-amd64":
+        _check_windows(root)
+        return
+    for folder in reversed(root.parents):
+        _check_folder(folder, owners={os.getuid(), _root_user()}, is_root=False)
+    _check_folder(root, owners={os.getuid()}, is_root=True)
+
+
+def restriction(root: Path, sid: str) -> tuple[str, ...]:
+    """The call that leaves a folder of Windows to this user, the administrators and the system."""
+    grants = (f"*{who}:(OI)(CI)F" for who in (sid, "S-1-5-18", "S-1-5-32-544"))
+    return ("icacls", str(root), "/inheritance:r", "/grant:r", *grants)
+
+
+def judge_windows(root: Path, descriptor: str, sid: str) -> None:
+    """Raise ``WorkRootError`` when a folder of Windows can be changed by anybody else than ``restriction`` leaves."""
+    others = access.strangers(descriptor, sid)
+    if others:
+        command = " ".join(restriction(root, sid))
+        message = f"{root} can be written to by others ({', '.join(sorted(others))} in {descriptor})"
+        raise WorkRootError(message, remedy=f"{command}, once you know that what is in it is yours")
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes for this user on the file system that holds ``path``, or will hold it."""
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    return shutil.disk_usage(existing).free
+
+
+def require_space(layout: Layout, needed: int) -> None:
+    """Raise ``DiskFullError`` when fewer than ``needed`` bytes are free, before anything is started."""
+    free = free_bytes(layout.work_root)
+    if free < needed:
+        message = f"{free / 1e9:.1f} GB are free at {layout.work_root}, the build needs {needed / 1e9:.1f} GB"
+        raise DiskFullError(message, remedy="free some space on that file system, then run the same command again")
+
+
+# -------------------------------------------------------------------------------------------------------- safety
+
+
+def _create(root: Path) -> None:
+    try:
+        root.mkdir()
+        root.chmod(0o755)  # whatever the umask: other users may look, nobody else may write
+        if platforms.HERE.name == "win-amd64":  # where a new folder is everybody's, as C:\\ gives it on
+            processes.run(processes.Command(argv=restriction(root, _sid())), timeout=ICACLS_SECONDS)
+    except FileExistsError:
+        return
+    except OSError as error:
+        message = f"the work root {root} cannot be created: {error.strerror}"
+        raise WorkRootError(message, remedy=f"make {root.parent} a folder that you can write to") from error
+
+
+def _root_user() -> int:
+    """Who owns the system's own folders: root, or nobody where a user namespace does not show root."""
+    try:
+        mapped = USERS_MAPPED.read_text(encoding="utf-8").split()
+        overflow = int(USER_OVERFLOW.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ROOT_USER
+    starts = [int(number) for number in mapped[::3]]
+    return ROOT_USER if ROOT_USER in starts or not starts else overflow
+
+
+def _check_folder(folder: Path, *, owners: set[int], is_root: bool) -> None:
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        message = f"{folder} cannot be examined: {error.strerror}"
+        raise WorkRootError(message, remedy="see to it that you can enter every folder above it") from error
+    if stat.S_ISLNK(found.st_mode):
+        message = f"{folder} is a symbolic link (to {folder.readlink()}), and the same wheel needs the same real path"
+        remedy = f"remove the link: rm {folder}" if is_root else f"make {folder} a folder, or a bind mount"
+        raise WorkRootError(message, remedy=remedy)
+    if not stat.S_ISDIR(found.st_mode):
+        message = f"{folder} is not a folder"
+        raise WorkRootError(message, remedy=f"move it away: mv {folder} {folder}.old")
+    if found.st_uid not in owners:
+        message = f"{folder} belongs to {_owner(folder, found.st_uid)}, you are {_user()}"
+        remedy = f"build as that user, or have it removed: sudo rm -r {folder}" if is_root else f"sudo chown 0 {folder}"
+        raise WorkRootError(message, remedy=remedy)
+    sticky = bool(found.st_mode & stat.S_ISVTX)
+    if found.st_mode & WRITABLE_BY_OTHERS and (is_root or not sticky):
+        message = f"{folder} can be written to by others (mode {stat.S_IMODE(found.st_mode):o})"
+        remedy = f"chmod go-w {folder}, once you know that what is in it is yours" if is_root else f"chmod +t {folder}"
+        raise WorkRootError(message, remedy=remedy)
+
+
+def _check_windows(root: Path) -> None:
+    r"""The same question on Windows: no junction, and an access list that names nobody else.
+
+    Folders above are not examined: anybody can put something into ``C:\\``, and nobody can rename what is there.
+    """
+    try:
+        found = root.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise WorkRootError(f"{root} cannot be examined: {error.strerror}", remedy=f"make {root} yours") from error
+    if getattr(found, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT:
+        message = f"{root} is a link or a junction, and the same wheel needs the same real path"
+        raise WorkRootError(message, remedy=f"remove the link: rmdir {root}")
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "access"
+        try:
+            processes.run(processes.Command(argv=("icacls", str(root), "/save", str(saved))), timeout=ICACLS_SECONDS)
+        except CommandError as error:
+            raise WorkRootError(f"who may change {root} cannot be told: {error.message}") from error
+        judge_windows(root, access.parse_saved(saved.read_bytes()), _sid())
+
+
+def _sid() -> str:
+    """This user, as Windows' access lists name it."""
+    sid = access.parse_whoami(processes.capture("whoami", "/user", "/fo", "csv", "/nh").output)
+    if sid is None:
+        raise WorkRootError("whoami does not tell who you are", remedy="run the build as an ordinary user")
+    return sid
+
+
+def _owner(folder: Path, uid: int) -> str:
+    try:
+        return f"{folder.owner()} (user id {uid})"
+    except KeyError:
+        return f"user id {uid}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container with a user id that has no name
+        return f"user id {os.getuid()}"
+
+
+# ----------------------------------------------------------------------------------------------------------- lock
+
+
+def _acquire(lock: filelock.BaseFileLock, layout: Layout, console: Console) -> None:
+    waits_for = None
+    announced = 0.0
+    try:
+        while True:
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout:
+                pass
+            except OSError as error:
+                message = f"the work root {layout.work_root} cannot be locked: {error.strerror}"
+                raise WorkRootError(message, remedy="see to it that it is on a local, writable disk") from error
+            else:
+                return
+            holder = _holder(layout)
+            if holder != waits_for or time.monotonic() - announced >= REPORT_INTERVAL or not announced:
+                waits_for, announced = holder, time.monotonic()
+                console.note(f"Waiting for another build to end: {holder or 'it has not said which'}. Ctrl-C stops.")
+            time.sleep(POLL_INTERVAL)
+    except KeyboardInterrupt as interrupt:
+        message = f"Stopped while waiting for another build: {waits_for or 'unknown'}"
+        raise InterruptedRunError(message) from interrupt
+
+
+def _holder(layout: Layout) -> Holder | None:
+    """Who has the lock; ``None`` in the moment between taking it and saying so."""
+    try:
+        return jsonio.read(_holder_file(layout), Holder)
+    except StepResultError:
+        return None
+
+
+def _myself(layout: Layout, purpose: str) -> Holder:
+    return Holder(
+        pid=os.getpid(),
+        user=_user(),
+        checkout=str(layout.checkout),
+        purpose=purpose,
+        since=datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+    )
+
+
+def _holder_file(layout: Layout) -> Path:
+    return layout.lock_file.with_name(f"{layout.lock_file.name}.holder")

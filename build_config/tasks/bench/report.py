@@ -1,0 +1,184 @@
+"""Results as rows of a table and as Markdown. Pure: nothing is read, nothing is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from build_config.tasks.bench.results import BUSY, Build, CardKind, Device, Sample, is_disturbed, median
+
+if TYPE_CHECKING:
+    from build_config.tasks.bench.results import DeviceReport, Measurement, Ratio
+
+REPORTED = (
+    "For comparison, as users report it and not measured here: an answer that takes about 4,000 ms on the CPU takes "
+    "200 to 500 ms on an RTX 4060."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One row of the table. ``higher_is_better`` is ``None`` where the devices do not race."""
+
+    title: str
+    unit: str
+    value: Callable[[Sample], float | None]
+    digits: int = 0
+    higher_is_better: bool | None = None
+
+
+FIRST_TOKEN = Metric(
+    title="time to first token", unit="ms", value=lambda one: one.first_token_ms, higher_is_better=False
+)
+PROMPT_SPEED = Metric(
+    title="prompt", unit="tokens/s", value=lambda one: one.prompt_speed, digits=1, higher_is_better=True
+)
+SPEED = Metric(title="generation", unit="tokens/s", value=lambda one: one.speed, digits=1, higher_is_better=True)
+TOTAL = Metric(title="whole response", unit="ms", value=lambda one: one.total_ms, higher_is_better=False)
+METRICS = (
+    FIRST_TOKEN,
+    PROMPT_SPEED,
+    SPEED,
+    TOTAL,
+    Metric(title="opening the model", unit="ms", value=lambda one: one.load_ms),
+    Metric(title="CPU load", unit="cores", value=lambda one: one.cores_busy, digits=2),
+    Metric(title="peak memory of the process", unit="MB", value=lambda one: _millions(one.process_bytes)),
+    Metric(title="buffers on the card", unit="MB", value=lambda one: _millions(one.device_bytes)),
+    Metric(title="peak memory of the card", unit="MB", value=lambda one: _millions(one.device_peak_bytes)),
+)
+
+
+def header(report: DeviceReport) -> tuple[str, ...]:
+    """Names of the columns."""
+    return ("", *(column(report, one) for one in report.measurements), *(("card : CPU",) if _is_raced(report) else ()))
+
+
+def column(report: DeviceReport, measurement: Measurement) -> str:
+    """What a measurement is called: the device, and whose build where there are two."""
+    device = "CPU" if measurement.device is Device.CPU else report.card.title
+    if report.against is None:
+        return device
+    return f"{device}, {'ours' if measurement.build is Build.OURS else 'the other'}"
+
+
+def rows(report: DeviceReport) -> tuple[tuple[str, ...], ...]:
+    """A row for each metric: medians, with the least and the greatest of the rounds."""
+    lines = []
+    for metric in METRICS:
+        cells = [_cell(metric, one) for one in report.measurements]
+        if any(cells):
+            race = (_times_faster(metric, report),) if _is_raced(report) else ()
+            lines.append((f"{metric.title}, {metric.unit}", *(cell or "-" for cell in cells), *race))
+    return tuple(lines)
+
+
+def remarks(report: DeviceReport) -> tuple[str, ...]:
+    """Sentences to read with the table: what is not what it seems, what failed, how the builds compare."""
+    failed = [f"{column(report, one)}: FAILED: {one.failure}" for one in report.failures]
+    notice = (report.notice,) if report.notice else ()
+    return (*notice, *failed, *_disturbed(report), *map(ratio_line, report.ratios), REPORTED)
+
+
+def _disturbed(report: DeviceReport) -> Iterator[str]:
+    for one in report.measurements:
+        if one.repeated:
+            yield f"{column(report, one)}: measured {one.repeated} times again, as {BUSY}"
+        busy = median(sample.cores_busy for sample in one.samples)
+        if is_disturbed(busy, one.device, report.threads):
+            yield f"{column(report, one)}: {report.threads} threads got {busy:.2f} cores, as {BUSY}: alone it is faster"
+
+
+def ratio_line(ratio: Ratio) -> str:
+    """One comparison with its verdict."""
+    if ratio.unjudged:
+        verdict = f"not judged: {ratio.unjudged}"
+    else:
+        verdict = f"{'passed' if ratio.passed else 'FAILED'}, the limit is {ratio.limit:.2f}"
+    return (
+        f"{ratio.device}: {ratio.value:.3f} of the other build's tokens per second "
+        f"({ratio.ours:.1f} to {ratio.other:.1f}): {verdict}"
+    )
+
+
+def conditions(report: DeviceReport) -> tuple[tuple[str, str], ...]:
+    """Under which the figures were taken."""
+    rounds = f"{report.rounds} rounds" if report.rounds > 1 else "1 round"
+    pairs = [
+        ("processor", f"{report.machine.cpu}, {report.machine.cores} cores, {report.threads} threads used"),
+        ("card", report.card.title or "none"),
+        ("wheel", report.wheel),
+    ]
+    if report.against is not None:
+        pairs.append(("held against", report.against))
+    pairs += [
+        ("model", f"{report.model}, {report.model_bytes / 1e6:,.0f} MB"),
+        ("prompt and answer", f"{report.prompt_tokens} and {report.tokens} tokens, {rounds}"),
+        ("measured", report.created),
+    ]
+    return tuple(pairs)
+
+
+def markdown(report: DeviceReport) -> str:
+    """The whole report as a page."""
+    title = "CPU and card" if report.card.kind is not CardKind.NONE else "CPU"
+    if report.card.kind is CardKind.SIMULATED:
+        title += " (SIMULATED)"
+    names = header(report)
+    lines = [
+        f"# The same prompt: {title}",
+        "",
+        *(f"- {name}: {value}" for name, value in conditions(report)),
+        "",
+        _line(names),
+        _line(("---", *("---:" for _ in names[1:]))),
+        *map(_line, rows(report)),
+        "",
+        "Medians of the rounds, in brackets the least and the greatest; each round is a process of its own.",
+        "",
+        *(f"- {remark}" for remark in remarks(report)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(metric: Metric, measurement: Measurement) -> str:
+    """Empty where there is no figure."""
+    if measurement.failure is not None:
+        return "FAILED"
+    values = [value for one in measurement.samples if (value := metric.value(one)) is not None]
+    middle = median(values)
+    if middle is None or (measurement.device is Device.CPU and not any(values)):
+        return ""
+    text = f"{middle:,.{metric.digits}f}"
+    if len(values) > 1:
+        text += f" ({min(values):,.{metric.digits}f}-{max(values):,.{metric.digits}f})"
+    return text
+
+
+def _is_raced(report: DeviceReport) -> bool:
+    """Whether how much faster the card is can be said: a real one, and both were measured."""
+    return report.card.kind is CardKind.REAL and {Device.CPU, Device.CARD} <= {
+        one.device for one in report.measurements if one.build is Build.OURS and one.failure is None
+    }
+
+
+def _times_faster(metric: Metric, report: DeviceReport) -> str:
+    if metric.higher_is_better is None:
+        return ""
+    middles = {
+        one.device: median(metric.value(sample) for sample in one.samples)
+        for one in report.measurements
+        if one.build is Build.OURS
+    }
+    cpu, card = middles[Device.CPU], middles[Device.CARD]
+    if not cpu or not card:
+        return ""
+    return f"{card / cpu if metric.higher_is_better else cpu / card:.1f} x"
+
+
+def _millions(size: int | None) -> float | None:
+    return None if size is None else size / 1e6

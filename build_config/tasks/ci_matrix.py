@@ -1,0 +1,238 @@
+"""``ci/matrix.toml`` as a plan: which units are to be built, which wheels are made of them, which cards try these.
+
+A unit that several wheels need is built once for each platform and release of CUDA. The plan is data; the jobs that a
+service makes of it call the same commands as anybody.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from build_config import archs
+from build_config.errors import SettingsError, StepResultError
+from build_config.model import ArchSelection, PlatformName
+from build_config.system import jsonio, platforms
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT_PLATFORM: PlatformName = "linux-x86_64"
+DEFAULT_CUDA = "13.0"
+CORE = "core"
+GITLAB_JOBS = "ci/gitlab-jobs.yml"
+"""What the generated jobs extend."""
+_RELEASE = re.compile(r"[1-9][0-9]*\.[0-9]+")
+_CARD = re.compile(r"(?P<capability>[1-9][0-9]?\.[0-9])=(?P<label>[A-Za-z0-9._-]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """Where a platform's jobs run: the label of GitHub's machine, the image of GitLab's container."""
+
+    runner: str
+    image: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WheelEntry:
+    """One wheel: ``cuda`` is ``major.minor``, ``arch`` what ``--arch`` takes."""
+
+    platform: PlatformName
+    cuda: str
+    arch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """The whole file."""
+
+    platforms: dict[PlatformName, Host]
+    wheels: tuple[WheelEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardRunner:
+    """A machine with a card: its compute capability (``8.9``), and the label by which jobs find the machine."""
+
+    capability: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitJob:
+    """``nox -s units -- --arch ARCH --cuda CUDA --only UNIT``, with the work root to keep caches of."""
+
+    id: str
+    platform: PlatformName
+    cuda: str
+    arch: str
+    unit: str
+    runner: str
+    image: str
+    work_root: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WheelJob:
+    """``nox -s build_cuda_wheel -- --arch ARCH --cuda CUDA``; ``units`` are the ids of the jobs that it waits for."""
+
+    id: str
+    platform: PlatformName
+    cuda: str
+    arch: str
+    units: tuple[str, ...]
+    runner: str
+    image: str
+    work_root: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardJob:
+    """A wheel, by the id of its job, to be tried on a card that it has code for."""
+
+    id: str
+    wheel: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All jobs of one run."""
+
+    units: tuple[UnitJob, ...]
+    wheels: tuple[WheelJob, ...]
+    cards: tuple[CardJob, ...]
+
+
+def read(path: Path) -> Matrix:
+    """Read the list. Raises ``SettingsError`` for a missing file, bad TOML, or a missing or unknown key."""
+    try:
+        matrix = jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), Matrix)
+    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
+        raise SettingsError(f"{path.name}: {error}") from error
+    if not matrix.wheels:
+        raise SettingsError(f"{path.name}: there is no wheel in it")
+    return matrix
+
+
+def select(matrix: Matrix, *, arch: str = "", cuda: str = "", platform: str = "") -> Matrix:
+    """The part of the list that was asked for; with ``arch`` one wheel of these cards instead, listed or not.
+
+    An empty text asks for nothing in particular. Raises ``SettingsError`` where nothing is left, or for a platform that
+    the list has no machine for.
+    """
+    if platform and platform not in matrix.platforms:
+        known = ", ".join(matrix.platforms)
+        raise SettingsError(f"the matrix has no machine for {platform}", remedy=f"pass --platform {known}")
+    if arch:
+        chosen = next(known for known in matrix.platforms if known == (platform or DEFAULT_PLATFORM))
+        wheel = WheelEntry(platform=chosen, cuda=cuda or DEFAULT_CUDA, arch=arch)
+        return Matrix(platforms=matrix.platforms, wheels=(wheel,))
+    wheels = tuple(
+        wheel
+        for wheel in matrix.wheels
+        if (not cuda or wheel.cuda == cuda) and (not platform or wheel.platform == platform)
+    )
+    if not wheels:
+        raise SettingsError(f"the matrix has no wheel of CUDA {cuda} for this", remedy="add one, or pass --arch, too")
+    return Matrix(platforms=matrix.platforms, wheels=wheels)
+
+
+def read_card_runners(text: str) -> tuple[CardRunner, ...]:
+    """``8.9=label 12.0=label``: the machines with cards. Raises ``SettingsError`` for anything else."""
+    found = []
+    for entry in text.split():
+        match = _CARD.fullmatch(entry)
+        if match is None:
+            raise SettingsError(f"{entry!r} is no card's machine", remedy="pass CAPABILITY=LABEL, such as 8.9=rtx4090")
+        found.append(CardRunner(capability=match["capability"], label=match["label"]))
+    return tuple(found)
+
+
+def plan(matrix: Matrix, cards: tuple[CardRunner, ...] = ()) -> Plan:
+    """The jobs that make the wheels of the list, and try each on every one of ``cards`` that it has code for.
+
+    Raises ``SettingsError`` for an entry that depends on the machine at hand, is listed twice or has no platform, and
+    ``ArchitectureError`` for cards that its toolkit cannot compile for.
+    """
+    units: dict[str, UnitJob] = {}
+    wheels: dict[str, WheelJob] = {}
+    trials: list[CardJob] = []
+    for entry in matrix.wheels:
+        selection = _resolve(entry)
+        where = _where(entry, matrix)
+        prefix = f"{entry.platform}-cuda{entry.cuda}"
+        names = (CORE, *(shard.name for shard in selection.shards))
+        for name in names:
+            job = UnitJob(id=f"{prefix}-{name}", cuda=entry.cuda, arch=entry.arch, unit=name, **where)
+            units.setdefault(job.id, job)
+        kind = "portable" if selection.portable else "-".join(names[1:])
+        wheel = WheelJob(
+            id=f"{prefix}-{kind}",
+            cuda=entry.cuda,
+            arch=entry.arch,
+            units=tuple(f"{prefix}-{name}" for name in names),
+            **where,
+        )
+        if wheel.id in wheels:
+            raise SettingsError(f"the matrix lists the wheel {wheel.id} twice", remedy="remove one of the two entries")
+        wheels[wheel.id] = wheel
+        trials += [
+            CardJob(id=f"{wheel.id}-on-{card.label}", wheel=wheel.id, label=card.label)
+            for card in cards
+            if any(archs.covers(shard.archs, card.capability) for shard in selection.shards)
+        ]
+    return Plan(units=tuple(units.values()), wheels=tuple(wheels.values()), cards=tuple(trials))
+
+
+def github_output(made: Plan) -> str:
+    """The plan as outputs of a step: three lines ``NAME=JSON``."""
+    data = jsonio.to_data(made)
+    return "".join(f"{name}={json.dumps(data[name], separators=(',', ':'))}\n" for name in ("units", "wheels", "cards"))
+
+
+def gitlab_pipeline(made: Plan) -> dict[str, Any]:
+    """The plan as GitLab's child pipeline: names, variables and order; what a job does stands in ``GITLAB_JOBS``."""
+    jobs: dict[str, Any] = {"include": [{"local": GITLAB_JOBS}]}
+    for unit in made.units:
+        variables = {"ARCH": unit.arch, "CUDA": unit.cuda, "UNIT": unit.unit, "JOB": unit.id}
+        jobs[f"unit {unit.id}"] = {"extends": ".unit", "image": unit.image, "variables": variables}
+    for wheel in made.wheels:
+        jobs[f"wheel {wheel.id}"] = {
+            "extends": ".wheel",
+            "image": wheel.image,
+            "variables": {"ARCH": wheel.arch, "CUDA": wheel.cuda},
+            "needs": [f"unit {unit}" for unit in wheel.units],
+        }
+    for card in made.cards:
+        jobs[f"card {card.id}"] = {"extends": ".card", "tags": [card.label], "needs": [f"wheel {card.wheel}"]}
+    needed = [f"wheel {wheel.id}" for wheel in made.wheels]
+    waits = [{"job": f"card {card.id}", "artifacts": False} for card in made.cards]
+    jobs["publish"] = {"extends": ".publish", "image": made.wheels[0].image, "needs": [*needed, *waits]}
+    return jobs
+
+
+def _resolve(entry: WheelEntry) -> ArchSelection:
+    if not _RELEASE.fullmatch(entry.cuda):
+        raise SettingsError(f"{entry.cuda!r} is not a release of CUDA", remedy="name it as 13.0")
+    if entry.arch.strip().lower() in {"auto", "native"}:
+        message = f"--arch {entry.arch} depends on the machine, and the jobs run on several"
+        raise SettingsError(message, remedy="name the architectures, such as 86,89")
+    return archs.resolve(entry.arch, cuda_release=entry.cuda, gpus=())
+
+
+def _where(entry: WheelEntry, matrix: Matrix) -> dict[str, Any]:
+    host = matrix.platforms.get(entry.platform)
+    if host is None:
+        message = f"the matrix has a wheel for {entry.platform} and no machine to build it on"
+        raise SettingsError(message, remedy=f"add [platforms.{entry.platform}]")
+    return {
+        "platform": entry.platform,
+        "runner": host.runner,
+        "image": host.image,
+        "work_root": str(platforms.of(entry.platform).work_root),
+    }

@@ -1,0 +1,14 @@
+"""A conda package out of a finished wheel, and a channel that holds such packages.
+
+Every file of the wheel is in the package as it is, but for three that say how it is installed: METADATA without the
+requirements that conda fulfils in another way, INSTALLER, and RECORD, which lists both. Nothing is compiled or linked
+anew, so the libraries are those that were inspected and validated.
+"""
+
+from __future__ import annotations
+
+from build_config.tasks.conda.channel import publish
+from build_config.tasks.conda.description import CondaPackage, Names, describe, read_names
+from build_config.tasks.conda.packing import pack
+
+__all__ = ["CondaPackage", "Names", "describe", "pack", "publish", "read_names"]

@@ -1,0 +1,237 @@
+"""What the conda package of a wheel is called, needs and refuses: a pure function of the wheel and its record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from packaging.metadata import parse_email
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from build_config.errors import PackagingError, SettingsError, StepResultError
+from build_config.formats import wheelfile
+from build_config.system import jsonio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from packaging.specifiers import Specifier
+
+    from build_config.model import CudaArch, Wheel
+    from build_config.reports import BuildRecord
+
+SUBDIR = "linux-64"
+"""conda's name of the one platform that there are wheels for."""
+OLDEST_CUDA = 12
+"""The first major release of CUDA that conda-forge has as packages of single libraries."""
+_TAG = re.compile(r"py3-none-manylinux_(\d+)_(\d+)_x86_64")
+_EXACT = {">=", "<=", ">", "!=", "==", "~="}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """``data/conda.toml``, which explains the fields."""
+
+    pythons: tuple[str, ...]
+    licence: str
+    homepage: str
+    compiler_libraries: tuple[str, ...]
+    packages: dict[str, str]
+    cuda_packages: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CondaPackage:
+    """A conda package, described. ``depends`` and ``constrains`` are conda's match specifications.
+
+    A package in ``constrains`` need not be there, but if it is, it has to match. ``dropped`` are the distributions that
+    pip need not ask for.
+    """
+
+    name: str
+    version: str
+    build: str
+    depends: tuple[str, ...]
+    constrains: tuple[str, ...]
+    dropped: tuple[str, ...]
+    summary: str
+    licence: str
+    homepage: str
+    subdir: str = SUBDIR
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called in a channel."""
+        return f"{self.name}-{self.version}-{self.build}.conda"
+
+
+def read_names(path: Path) -> Names:
+    """Read the table. Raises ``SettingsError`` when it is missing or malformed."""
+    try:
+        return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), Names)
+    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
+        raise SettingsError(f"{path.name}: {error}") from error
+
+
+def describe(wheel: Wheel, contents: Mapping[str, bytes], record: BuildRecord, names: Names) -> CondaPackage:
+    """Describe the package of a wheel; ``contents`` are its members, ``record`` is the record beside it.
+
+    Raises ``PackagingError`` where a wheel is of another platform, or has something that the package could not express:
+    a requirement that the table does not name, programs, or a marker that holds for some Pythons only.
+    """
+    folder = wheelfile.dist_info(contents)
+    if any(
+        name.split("/", maxsplit=1)[0].endswith(".data") or name == f"{folder}/entry_points.txt" for name in contents
+    ):
+        raise PackagingError(f"{wheel.path.name} has programs or data files, which conda would have to be told of")
+    metadata, _ = parse_email(contents[f"{folder}/METADATA"])
+    requirements = [Requirement(text) for text in metadata.get("requires_dist", [])]
+    facts = contents.get("llama_cpp/_cuda_build.json")
+    if facts is None:
+        raise PackagingError(f"{wheel.path.name} is no wheel of this project: it does not say which CUDA it is for")
+    cuda = str(json.loads(facts)["cuda"])
+    cuda_major = int(cuda.split(".", maxsplit=1)[0])
+    if cuda_major < OLDEST_CUDA:
+        raise PackagingError(
+            f"conda-forge has no packages of CUDA {cuda}'s libraries",
+            remedy=f"build with CUDA {OLDEST_CUDA} or later, or install the wheel itself with pip",
+        )
+    depends = [
+        f"python {_python_range(metadata.get('requires_python', ''), names)}",
+        *_depends(requirements, names),
+        f"cuda-version >={cuda},<{cuda_major + 1}.0a0",
+        *(f"{library} >={_gcc_major(record)}" for library in names.compiler_libraries),
+        f"__glibc >={_glibc(wheel)},<3.0.a0",
+    ]
+    constrains = (
+        f"__cuda >={cuda_major}",
+        f"__cuda_arch {capabilities(arch for s in record.shards for arch in s.archs)}",
+    )
+    unhashed = (wheel.sha256, *depends, *constrains)
+    digest = hashlib.sha256("\n".join(unhashed).encode()).hexdigest()[:7]
+    tag, *shards = (wheel.version.local or "").split(".")
+    return CondaPackage(
+        name=str(canonicalize_name(metadata.get("name", ""))),
+        version=wheel.version.public,
+        build="_".join((tag.replace("cu", "cuda"), *(shards or ["portable"]), f"h{digest}", "0")),
+        depends=tuple(depends),
+        constrains=constrains,
+        dropped=tuple(sorted(names.cuda_packages)),
+        summary=metadata.get("summary", ""),
+        licence=names.licence,
+        homepage=names.homepage,
+    )
+
+
+def without_requirements(metadata: bytes, dropped: Iterable[str]) -> bytes:
+    """METADATA without its lines that require the distributions named; every other byte stays."""
+    unwanted = set(dropped)
+    head, separator, body = metadata.partition(b"\n\n")
+
+    def wanted(line: bytes) -> bool:
+        key, _, value = line.decode().partition(":")
+        return key.lower() != "requires-dist" or canonicalize_name(Requirement(value.strip()).name) not in unwanted
+
+    return b"\n".join(line for line in head.split(b"\n") if wanted(line)) + separator + body
+
+
+def capabilities(archs: Iterable[CudaArch]) -> str:
+    """The compute capabilities that run code for one of ``archs``, as conda writes ranges of versions.
+
+    ``>=8.9,<9.0`` for ``89-real``, ``>=9.0`` for ``90-virtual``; the parts of a union are joined by ``|``.
+    """
+    merged: list[tuple[int, int | None]] = []
+    for low, high in sorted((_range(arch) for arch in archs), key=lambda pair: pair[0]):
+        last = merged[-1] if merged else None
+        if last is None or (last[1] is not None and low > last[1]):
+            merged.append((low, high))
+        else:
+            merged[-1] = (last[0], None if last[1] is None or high is None else max(last[1], high))
+    return "|".join(f">={_dotted(low)}" + (f",<{_dotted(high)}" if high is not None else "") for low, high in merged)
+
+
+def _range(arch: CudaArch) -> tuple[int, int | None]:
+    """From the first capability to the first that is too new; see ``archs.covers`` for the rules."""
+    if arch.suffix == "a":
+        return arch.number, arch.number + 1
+    if arch.kind == "virtual" and not arch.suffix:
+        return arch.number, None
+    return arch.number, (arch.number // 10 + 1) * 10
+
+
+def _dotted(number: int) -> str:
+    return f"{number // 10}.{number % 10}"
+
+
+def _python_range(requires: str, names: Names) -> str:
+    """From the oldest Python of conda-forge that the wheel allows; all later ones have to be allowed as well."""
+    allowed = [version for version in names.pythons if version in SpecifierSet(requires)]
+    if not allowed or allowed != list(names.pythons[-len(allowed) :]):
+        raise PackagingError(f"the wheel's Requires-Python is {requires!r}: that is not one range up to the newest")
+    return f">={allowed[0]}"
+
+
+def _depends(requirements: Iterable[Requirement], names: Names) -> Iterable[str]:
+    known = {**names.packages, **names.cuda_packages}
+    for requirement in requirements:
+        if not _holds(requirement, names):
+            continue
+        name = str(canonicalize_name(requirement.name))
+        if name not in known or requirement.extras or requirement.url:
+            raise PackagingError(
+                f"the wheel requires {requirement}, and it is not known what conda-forge calls that",
+                remedy="look it up at https://anaconda.org/conda-forge and add a line to build_config/data/conda.toml",
+            )
+        ranges = sorted((_condas(each) for each in requirement.specifier), reverse=True)
+        yield " ".join((known[name], ",".join(ranges))).strip()
+
+
+def _holds(requirement: Requirement, names: Names) -> bool:
+    """Whether an install without extras needs it on Linux; the same for every Python."""
+    if requirement.marker is None:
+        return True
+    environment = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "extra": ""}
+    answers = {
+        requirement.marker.evaluate({**environment, "python_version": version, "python_full_version": f"{version}.0"})
+        for version in names.pythons
+    }
+    if len(answers) != 1:
+        raise PackagingError(f"the wheel requires {requirement} with some Pythons only, and the package is for all")
+    return answers.pop()
+
+
+def _condas(specifier: Specifier) -> str:
+    """One clause as conda reads it. ``<14`` leaves out 14's pre-releases, which conda has to be told."""
+    operator, version = specifier.operator, specifier.version
+    if "*" in version or "+" in version or operator not in {*_EXACT, "<"}:
+        raise PackagingError(f"the wheel requires a version {specifier}, which is not translated for conda yet")
+    if operator != "<" or Version(version).is_prerelease:
+        return f"{operator}{version}"
+    return f"<{version}.0a0" if "." not in version else f"<{version}a0"
+
+
+def _gcc_major(record: BuildRecord) -> str:
+    """Of the compiler in the record: ``12`` for ``g++ 12.2.0 (…)``."""
+    match = re.match(r"\S+ (\d+)\.", dict(record.toolchain).get("cxx", ""))
+    if match is None:
+        raise PackagingError("the record does not say which GCC compiled the wheel")
+    return match[1]
+
+
+def _glibc(wheel: Wheel) -> str:
+    """The oldest that the wheel's tags allow; a wheel for several has the oldest."""
+    found = [match for tag in wheel.tags if (match := _TAG.fullmatch(tag))]
+    if len(found) != len(wheel.tags):
+        raise PackagingError(
+            f"{wheel.path.name} is not for every Python 3 on x86-64 with glibc: no conda package can be made of it"
+        )
+    major, minor = min((int(match[1]), int(match[2])) for match in found)
+    return f"{major}.{minor}"

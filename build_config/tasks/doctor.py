@@ -1,0 +1,353 @@
+"""What this machine can build and what it lacks, with the package to install.
+
+Facts are gathered first; what they mean is decided by pure functions, so that any machine can be judged in a test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+
+from build_config import archs
+from build_config.errors import ArchitectureError, PipelineError, ToolkitMissingError
+from build_config.model import CudaToolkit, HostCompiler, PlatformName, Program
+from build_config.steps.toolchain import gcc, installed_cuda, programs
+from build_config.steps.toolchain.windows import msvc
+from build_config.system import machine, platforms, workroot
+from build_config.tasks import recommend as choosing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from build_config.system.layout import Layout
+
+State = Literal["ok", "missing", "warning"]
+
+LOCKED_CUDA = "13.0"
+MSC_VER = range(1920, 1950)
+"""What the locked toolkit's crt/host_config.h accepts on Windows (a test holds it against the locked wheel)."""
+OLDEST_PYTHON = (3, 11)
+
+COMMAND = "nox -s build_cuda_wheel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorRow:
+    """One line of the answer. ``missing`` keeps a build from starting; ``warning`` does not."""
+
+    subject: str
+    state: State
+    text: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledToolkit:
+    """A CUDA toolkit of this machine, and the compiler that goes with it. ``problem``: what it lacks besides."""
+
+    toolkit: CudaToolkit
+    compiler: HostCompiler | PipelineError
+    problem: PipelineError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was seen of the machine. Sizes are in bytes; a problem stands in place of what could not be had."""
+
+    python: tuple[int, int]
+    compiler: HostCompiler | PipelineError
+    newest_gcc: int
+    git: str | None
+    work_root: Path
+    work_root_problem: PipelineError | None
+    free: int
+    memory: int
+    cores: int
+    glibc: str
+    nvidia: machine.NvidiaState
+    ccache: Program | None
+    sccache: Program | None
+    installed: tuple[InstalledToolkit, ...] = ()
+    platform: PlatformName = "linux-x86_64"
+
+
+def examine(layout: Layout) -> tuple[DoctorRow, ...]:
+    """Look at this machine; the last row says in one sentence what it can build. Nothing is created or fetched."""
+    return judge(gather(layout))
+
+
+def recommend(layout: Layout, where: str | None) -> choosing.Recommendation:
+    """Which wheel of an index (a folder, a page, an address; default: the wheelhouse) is for this machine.
+
+    Raises ``SettingsError`` for a place that is not there, ``NetworkError`` for one that does not answer.
+    """
+    index, candidates = choosing.read(where or str(layout.wheelhouse))
+    answer = choosing.recommend(machine.describe(), sys.version_info[:2], candidates, index)
+    problem = machine.nvidia().problem
+    if problem is None:
+        return answer
+    warning = f"The NVIDIA driver does not answer as it should ({problem}): what is said of cards may not hold."
+    return dataclasses.replace(answer, advice=(warning, *answer.advice))
+
+
+def overall(rows: tuple[DoctorRow, ...]) -> bool:
+    """Whether a build can start: nothing is missing."""
+    return all(row.state != "missing" for row in rows)
+
+
+def gather(layout: Layout) -> Facts:
+    """See what is there. Never raises because something is not."""
+    newest_gcc = _newest_gcc(layout)
+    return Facts(
+        python=sys.version_info[:2],
+        compiler=_compiler(newest_gcc),
+        newest_gcc=newest_gcc,
+        git=shutil.which("git"),
+        work_root=layout.work_root,
+        work_root_problem=_work_root_problem(layout),
+        free=workroot.free_bytes(layout.work_root),
+        memory=psutil.virtual_memory().total,
+        cores=len(psutil.Process().cpu_affinity()),
+        glibc=machine.glibc_version(),
+        nvidia=machine.nvidia(),
+        ccache=programs.find_ccache(os.environ),
+        sccache=programs.find_sccache(),
+        installed=tuple(_installed()),
+        platform=platforms.HERE.name,
+    )
+
+
+def judge(facts: Facts) -> tuple[DoctorRow, ...]:
+    """Turn facts into rows."""
+    rows = (
+        _python(facts),
+        _cxx(facts),
+        *_toolkits(facts),
+        _git(facts),
+        _disk(facts),
+        _memory(facts),
+        *(() if facts.platform == "win-amd64" else (_glibc(facts),)),
+        _work_root(facts),
+        *_cards(facts),
+        _driver(facts),
+        _launcher(facts),
+        DoctorRow(
+            subject="Network",
+            state="ok",
+            text="not tested; the first build fetches about 620 MB from the Python package index, later ones nothing",
+        ),
+    )
+    return (*rows, _closing(facts, rows))
+
+
+# ------------------------------------------------------------------------------------------------------- gathering
+
+
+def _newest_gcc(layout: Layout) -> int:
+    for root in sorted(layout.toolkits.glob(f"cuda-{LOCKED_CUDA}-*")):
+        try:
+            return gcc.supported_major(root)
+        except ToolkitMissingError:
+            continue
+    return archs.toolkit_series(LOCKED_CUDA).gcc
+
+
+def _compiler(newest_gcc: int) -> HostCompiler | PipelineError:
+    try:
+        if platforms.HERE.name == "win-amd64":
+            return msvc.find(MSC_VER, os.environ)
+        return gcc.choose(newest_gcc, os.environ)
+    except PipelineError as error:
+        return error
+
+
+def _installed() -> Iterator[InstalledToolkit]:
+    for toolkit in installed_cuda.find_all(os.environ, archs.known_releases()):
+        try:
+            compiler: HostCompiler | PipelineError = gcc.find(toolkit.root, os.environ)
+        except PipelineError as error:
+            compiler = error
+        problem: PipelineError | None = None
+        try:
+            archs.toolkit_series(toolkit.release)
+        except PipelineError as error:
+            problem = error
+        if problem is None and not installed_cuda.has_cublas(toolkit):
+            remedy = f"install {installed_cuda.cublas_package(toolkit)}"
+            problem = ToolkitMissingError("it has no cuBLAS to compile against", remedy=remedy)
+        yield InstalledToolkit(toolkit=toolkit, compiler=compiler, problem=problem)
+
+
+def _work_root_problem(layout: Layout) -> PipelineError | None:
+    try:
+        workroot.check(layout.work_root)
+    except PipelineError as error:
+        return error
+    return None
+
+
+# --------------------------------------------------------------------------------------------------------- judging
+
+
+def _python(facts: Facts) -> DoctorRow:
+    text = ".".join(map(str, facts.python))
+    if facts.python >= OLDEST_PYTHON:
+        return DoctorRow(subject="Python", state="ok", text=text)
+    remedy = "install Python 3.11 or later (uv python install 3.11 needs no administrator)"
+    return DoctorRow(subject="Python", state="missing", text=f"{text} is too old", remedy=remedy)
+
+
+def _cxx(facts: Facts) -> DoctorRow:
+    subject = "C++ compiler"
+    if isinstance(facts.compiler, PipelineError):
+        error = facts.compiler
+        return DoctorRow(subject=subject, state="missing", text=error.message, remedy=error.remedy)
+    cxx = facts.compiler.cxx
+    newest = f"GCC {facts.newest_gcc}"
+    if facts.platform == "win-amd64":
+        newest = f"_MSC_VER {MSC_VER[-1]}"
+    compiler = platforms.of(facts.platform).compiler
+    text = f"{cxx.path}, {compiler} {cxx.version}; CUDA {LOCKED_CUDA} supports up to {newest}"
+    return DoctorRow(subject=subject, state="ok", text=text)
+
+
+def _toolkits(facts: Facts) -> Iterator[DoctorRow]:
+    """Installed toolkits. None is needed, so whatever is wrong with one keeps no build from starting."""
+    for one in facts.installed:
+        subject = f"CUDA {one.toolkit.release}"
+        text = f"installed: {one.toolkit.version} at {one.toolkit.root}"
+        for problem in (one.problem, one.compiler):
+            if isinstance(problem, PipelineError):
+                text = f"{text}; {problem.message}"
+                yield DoctorRow(subject=subject, state="warning", text=text, remedy=problem.remedy)
+                break
+        else:
+            if isinstance(one.compiler, HostCompiler):
+                text += f", with {one.compiler.cxx.path.name} {one.compiler.cxx.version}"
+            series = archs.toolkit_series(one.toolkit.release)
+            numbers = [number for number in series.architectures if series.builds_for(number)]
+            use = "" if one.toolkit.release == LOCKED_CUDA else one.toolkit.release
+            text += f": --cuda {use or 'system'} builds for {numbers[0]} to {numbers[-1]}"
+            yield DoctorRow(subject=subject, state="ok", text=text)
+
+
+def _git(facts: Facts) -> DoctorRow:
+    if facts.git:
+        return DoctorRow(subject="git", state="ok", text=facts.git)
+    text = "not found; needed to fetch this project, not to build"
+    remedy = "sudo apt install git (Debian, Ubuntu), sudo dnf install git (Fedora, RHEL)"
+    return DoctorRow(subject="git", state="warning", text=text, remedy=remedy)
+
+
+def _disk(facts: Facts) -> DoctorRow:
+    needed = workroot.COLD_BUILD_BYTES
+    text = f"{_gigabytes(facts.free)} free at {facts.work_root}; a first build needs {_gigabytes(needed)}"
+    if facts.free >= needed:
+        return DoctorRow(subject="Disk", state="ok", text=text)
+    remedy = f"free {_gigabytes(needed - facts.free)} on that file system"
+    return DoctorRow(subject="Disk", state="missing", text=text, remedy=remedy)
+
+
+def _memory(facts: Facts) -> DoctorRow:
+    jobs = min(facts.cores, facts.memory // machine.MEMORY_PER_JOB)
+    per_job = _gigabytes(machine.MEMORY_PER_JOB)
+    text = f"{_gigabytes(facts.memory)} for {facts.cores} cores; a compile job takes up to {per_job}"
+    if jobs >= facts.cores:
+        return DoctorRow(subject="Memory", state="ok", text=text)
+    text += f", so {max(jobs, 1)} of them run at a time"
+    remedy = None if jobs else "add memory or swap, or build elsewhere: the largest files may not compile here"
+    return DoctorRow(subject="Memory", state="warning", text=text, remedy=remedy)
+
+
+def _glibc(facts: Facts) -> DoctorRow:
+    subject = "C library"
+    if not facts.glibc:
+        text = "not glibc; NVIDIA's compiler and libraries need it"
+        remedy = "build on a system with glibc (Debian, Ubuntu, Fedora), for example in a container"
+        return DoctorRow(subject=subject, state="missing", text=text, remedy=remedy)
+    tag = f"manylinux_{facts.glibc.replace('.', '_')}_x86_64"
+    text = f"glibc {facts.glibc}: wheels run on systems with this version or later (at the newest {tag})"
+    return DoctorRow(subject=subject, state="ok", text=text)
+
+
+def _work_root(facts: Facts) -> DoctorRow:
+    problem = facts.work_root_problem
+    if problem is not None:
+        return DoctorRow(subject="Work root", state="missing", text=problem.message, remedy=problem.remedy)
+    return DoctorRow(subject="Work root", state="ok", text=f"{facts.work_root} is safe to use")
+
+
+def _cards(facts: Facts) -> Iterator[DoctorRow]:
+    series = archs.toolkit_series(LOCKED_CUDA)
+    for gpu in facts.nvidia.gpus:
+        memory = f", {_gigabytes(gpu.memory)}" if gpu.memory else ""
+        text = f"{gpu.name}, compute capability {gpu.capability}{memory}"
+        if series.builds_for(archs.from_capability(gpu.capability).number):
+            yield DoctorRow(subject="NVIDIA card", state="ok", text=text)
+            continue
+        try:
+            archs.resolve(gpu.capability, cuda_release=LOCKED_CUDA, gpus=())
+        except ArchitectureError as error:
+            text += f"; CUDA {LOCKED_CUDA} cannot compile for it"
+            yield DoctorRow(subject="NVIDIA card", state="warning", text=text, remedy=error.remedy)
+    if not facts.nvidia.gpus:
+        text = "none found: wheels can be built here, but be seen to run on the CPU only"
+        yield DoctorRow(subject="NVIDIA card", state="warning", text=text)
+
+
+def _driver(facts: Facts) -> DoctorRow:
+    subject = "NVIDIA driver"
+    needed = archs.oldest_driver(LOCKED_CUDA)
+    need = f"wheels of CUDA {LOCKED_CUDA} need {needed} or later"
+    driver = facts.nvidia.driver
+    if driver is None:
+        if facts.nvidia.problem:
+            remedy = "restart the machine; if that does not help, install the driver again"
+            return DoctorRow(subject=subject, state="warning", text=facts.nvidia.problem, remedy=remedy)
+        return DoctorRow(subject=subject, state="warning", text=f"none; not needed to build. To run, {need}")
+    text = f"{driver.version}, runs CUDA {driver.cuda} at the newest; {need}"
+    if facts.nvidia.problem:
+        text += f"; {facts.nvidia.problem}"
+    if int(driver.version.split(".")[0]) >= int(needed):
+        return DoctorRow(subject=subject, state="warning" if facts.nvidia.problem else "ok", text=text)
+    remedy = f"update the driver to {needed} or later, or install CUDA {driver.cuda} and pass --cuda {driver.cuda}"
+    return DoctorRow(subject=subject, state="warning", text=text, remedy=remedy)
+
+
+def _launcher(facts: Facts) -> DoctorRow:
+    subject = "Compiler cache"
+    if facts.ccache is not None and programs.usable(facts.ccache):
+        return DoctorRow(subject=subject, state="ok", text=f"ccache {facts.ccache.version} ({facts.ccache.path})")
+    old = f"; ccache {facts.ccache.version} is there but too old" if facts.ccache is not None else ""
+    if facts.sccache is not None:
+        return DoctorRow(subject=subject, state="ok", text=f"sccache {facts.sccache.version} (locked){old}")
+    text = f"none: a build that is repeated compiles everything again{old}"
+    remedy = f"nox -s doctor installs the locked sccache; or install ccache {programs.CCACHE_MINIMUM} or later"
+    return DoctorRow(subject=subject, state="warning", text=text, remedy=remedy)
+
+
+def _closing(facts: Facts, rows: tuple[DoctorRow, ...]) -> DoctorRow:
+    subject = "This machine"
+    missing = [row.subject for row in rows if row.state == "missing"]
+    if missing:
+        return DoctorRow(subject=subject, state="missing", text=f"cannot build yet: see {', '.join(missing)}")
+    supported = archs.toolkit_series(LOCKED_CUDA).architectures
+    own = {archs.from_capability(gpu.capability).number for gpu in facts.nvidia.gpus} & set(supported)
+    choices = f"--arch with any of {', '.join(map(str, supported))}, or portable for all of them"
+    if own:
+        cards = ",".join(map(str, sorted(own)))
+        text = f"can build for its own cards ({COMMAND}, which is --arch {cards} here) and for others: {choices}"
+    else:
+        text = f"can build for cards in other machines: {COMMAND} -- {choices}"
+    return DoctorRow(subject=subject, state="ok", text=text)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -1,0 +1,269 @@
+"""``nox -s reproduce``: builds again in a world where everything differs that must not matter, and compares."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_config import inputs, pipeline
+from build_config.errors import ReproductionError
+from build_config.model import NO_RANDOM_SEED, BuildUnit, Program
+from build_config.pipeline import BuildRequest, LauncherChoice
+from build_config.reports import BuildRecord, Compared, ReproductionReport
+from build_config.steps.locks import refresh
+from build_config.steps.toolchain import gcc
+from build_config.steps.toolchain.programs import file_digest, find_cuobjdump
+from build_config.system import jsonio, machine, redaction, workroot
+from build_config.tasks.reproduce import difference, second_build
+
+if TYPE_CHECKING:
+    from build_config.system.console import Console
+    from build_config.system.layout import Layout
+    from build_config.tasks.reproduce.second_build import SecondWorld
+
+LOG = "reproduce.log"
+STORED = "that of an earlier build, which filled the store"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReproduceRequest:
+    """What to build a second time.
+
+    ``units`` limits it to these units; the second build is made with each of ``launchers``, by ``user``. ``record`` is
+    that of a wheel that somebody published: it then says what to build, and its digest is what has to come out.
+    """
+
+    build: BuildRequest = field(default_factory=BuildRequest)
+    units: tuple[str, ...] = ()
+    launchers: tuple[LauncherChoice, ...] = ("none",)
+    record: Path | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _First:
+    """What a second build is held against: names and digests, and the files where they are at hand."""
+
+    subject: str
+    digests: tuple[tuple[str, str], ...]
+    host_compiler: str
+    launcher: str
+    wheel: Path | None = None
+    units: tuple[BuildUnit, ...] = ()
+    cuobjdump: Program | None = None
+
+
+def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tuple[ReproductionReport, ...]:
+    """Build again, with each launcher, and compare. A statement is written beside the wheel or its record.
+
+    Raises ``ReproductionError`` when the bytes differ, saying where and why, and where the result would prove nothing:
+    another host compiler, other locks.
+    """
+    _require_seed(request, layout)
+    if request.record is not None:
+        request, first = _recorded(request, request.record, layout)
+    elif request.units:
+        first = _first_units(request, layout, console)
+    else:
+        first = _first_wheel(request, layout, console)
+    reports = []
+    for launcher in request.launchers:
+        with console.step("reproduce", f"Building {first.subject} again, launcher {launcher}"):
+            report = _again(request, first, launcher, layout, console)
+        _show(report, console)
+        _keep(report, request, layout)
+        reports.append(report)
+    different = [report for report in reports if not report.equal]
+    if different:
+        why = "\n  ".join(line for report in different for line in report.why)
+        message = f"{first.subject}: a second build gave other bytes\n  {why}"
+        raise ReproductionError(message, log=layout.logs / LOG)
+    return tuple(reports)
+
+
+def _require_seed(request: ReproduceRequest, layout: Layout) -> None:
+    """Raise ``ReproductionError`` before anything is built where the bytes cannot be the same."""
+    if request.record is not None or set(request.units) == {"core"} or inputs.is_locked(request.build.cuda, layout):
+        return
+    toolkit = inputs.installed_toolkit(request.build.cuda, layout)
+    if not toolkit.has_random_seed:
+        raise ReproductionError(
+            f"CUDA {toolkit.version}: {NO_RANDOM_SEED}", remedy="--units core compares what has no device code"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------- first builds
+
+
+def _first_wheel(request: ReproduceRequest, layout: Layout, console: Console) -> _First:
+    published = pipeline.build(request.build, layout, console)
+    toolchain = dict(published.record.toolchain)
+    return _First(
+        subject=published.path.name,
+        digests=((published.path.name, published.record.sha256),),
+        host_compiler=toolchain["host.identity"],
+        launcher=toolchain["launcher"],
+        wheel=published.path,
+        cuobjdump=_cuobjdump(layout),
+    )
+
+
+def _first_units(request: ReproduceRequest, layout: Layout, console: Console) -> _First:
+    here = machine.describe()
+    pipeline.check_request(request.build, here, layout)
+    with workroot.claim(layout, purpose=f"reproduce {', '.join(request.units)}", console=console):
+        compiled = pipeline.compile_units(request.build, here, layout, console, only=request.units)
+    return _First(
+        subject=f"unit {', '.join(request.units)}",
+        digests=tuple((file.name, file.sha256) for unit in compiled.units for file in unit.files),
+        host_compiler=compiled.toolchain.host.identity,
+        launcher="; ".join(dict.fromkeys(unit.launcher or STORED for unit in compiled.units)),
+        units=compiled.units,
+        cuobjdump=compiled.toolchain.cuobjdump,
+    )
+
+
+def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[ReproduceRequest, _First]:
+    """The request that a record stands for. Raises ``ReproductionError`` where this machine cannot answer it."""
+    record = jsonio.read(file, BuildRecord)
+    toolchain = dict(record.toolchain)
+    here = dict(refresh.lock_digests(layout))
+    differing = [name for name, digest in record.locks if here.get(name) != digest]
+    if differing:
+        raise ReproductionError(
+            f"{file.name} was made with other locks than those of this checkout: {', '.join(differing)}",
+            remedy=f"check out the version of the record: {record.pipeline}",
+        )
+    if not record.sources_locked or toolchain["cuda.locked"] != "yes":
+        raise ReproductionError(
+            f"{file.name} is of a build whose sources or toolkit are not the locked ones",
+            remedy="an installed toolkit has no lock by which another machine could fetch it: docs/toolkits.md",
+        )
+    host = gcc.find(None, os.environ)
+    if host.identity != toolchain["host.identity"]:
+        raise ReproductionError(
+            f"the result would not be comparable: {file.name} was built with {toolchain['cxx']}, and this is "
+            f"{host.cxx.path.name} {host.cxx.version}, or the same version from another distribution",
+            remedy="build where that compiler is; CXX names one of several",
+        )
+    arch = ",".join(str(arch) for shard in record.shards for arch in shard.archs)
+    beside = file.with_name(record.wheel)
+    first = _First(
+        subject=record.wheel,
+        digests=((record.wheel, record.sha256),),
+        host_compiler=host.identity,
+        launcher=toolchain["launcher"],
+        wheel=beside if beside.is_file() else None,
+        cuobjdump=_cuobjdump(layout),
+    )
+    release = ".".join(toolchain["cuda"].split(".")[:2])
+    build = BuildRequest(arch=arch, cuda=release, jobs=request.build.jobs)
+    return dataclasses.replace(request, build=build, units=()), first
+
+
+# --------------------------------------------------------------------------------------------------- second builds
+
+
+def _again(
+    request: ReproduceRequest, first: _First, launcher: LauncherChoice, layout: Layout, console: Console
+) -> ReproductionReport:
+    start = time.monotonic()
+    jobs = request.build.jobs or pipeline.default_jobs()
+    world = second_build.second_world(
+        layout, jobs=(jobs, jobs + 1), launchers=(first.launcher, launcher), user=request.user
+    )
+    # Claimed for the second build too: what it is held against lies in the work root, and must stay as it is.
+    with workroot.claim(layout, purpose=f"reproduce {first.subject}", console=console), world as second:
+        only = tuple(part for unit in request.units for part in ("--only", unit))
+        step = ("units", *only) if request.units else ("build",)
+        what = ("--arch", request.build.arch, "--cuda", request.build.cuda)
+        how = ("--launcher", launcher, "--jobs", str(jobs + 1))
+        second_build.run(second, (*step, *what, *how), layout, console, log=layout.logs / LOG)
+        seconds = time.monotonic() - start
+        found = _found(second, first)
+        compared = tuple(
+            Compared(name=name, first=digest, second=file_digest(found[name]) if name in found else None)
+            for name, digest in first.digests
+        )
+        equal = all(one.equal for one in compared)
+        why = () if equal else _explained(first, second, found, layout)
+        varied = second.varied
+    return ReproductionReport(
+        subject=first.subject,
+        launcher=launcher,
+        compared=compared,
+        varied=varied,
+        host_compiler=first.host_compiler,
+        machine=machine.describe(),
+        why=why,
+        created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        seconds=round(seconds, 1),
+    )
+
+
+def _found(world: SecondWorld, first: _First) -> dict[str, Path]:
+    """The files of the second build, by name."""
+    if not first.units:
+        return {wheel.name: wheel for wheel in world.wheelhouse.glob("*.whl")}
+    return {file.name: file for unit in first.units for file in _second_folder(world, unit).glob("*.so")}
+
+
+def _second_folder(world: SecondWorld, unit: BuildUnit) -> Path:
+    """Where the second build's store has the unit of that key: with another key it has none."""
+    return world.work_root / unit.folder.relative_to(unit.folder.parents[3])
+
+
+def _explained(first: _First, world: SecondWorld, found: dict[str, Path], layout: Layout) -> tuple[str, ...]:
+    folder = layout.work_root / "differences"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not found:
+        return ("the second build has no file of that name: its inputs were other ones",)
+    if first.units:
+        differences = tuple(
+            one
+            for unit in first.units
+            for one in difference.compare_folders(
+                unit.folder, _second_folder(world, unit), cuobjdump=first.cuobjdump, folder=folder
+            )
+        )
+        return difference.explain(differences)
+    if first.wheel is None:
+        return ("the wheel itself is not beside its record, so it cannot be said where they differ",)
+    (second,) = found.values()
+    return difference.explain(difference.compare_wheels(first.wheel, second, cuobjdump=first.cuobjdump, folder=folder))
+
+
+def _cuobjdump(layout: Layout) -> Program | None:
+    roots = sorted(layout.toolkits.glob("cuda-*"))
+    return find_cuobjdump(roots[-1]) if roots else None
+
+
+# --------------------------------------------------------------------------------------------------------- results
+
+
+def _show(report: ReproductionReport, console: Console) -> None:
+    console.table(
+        "", tuple((one.what, one.first, one.second) for one in report.varied), header=("varied", "first", "second")
+    )
+    for one in report.compared:
+        console.note(f"{'equal' if one.equal else 'DIFFERENT'}: {one.name}")
+        console.note(f"  {one.first}")
+        if not one.equal:
+            console.note(f"  {one.second or 'not there'}")
+    for line in report.why:
+        console.warn(line)
+
+
+def _keep(report: ReproductionReport, request: ReproduceRequest, layout: Layout) -> None:
+    """The statement beside the wheel or record, without a path of this machine; that of units in the state folder."""
+    beside = request.record.parent if request.record is not None else layout.wheelhouse
+    if request.units:
+        beside = layout.state / "reproduction"
+    subject = report.subject.replace(" ", "-").replace(",", "")
+    name = f"{subject}.{report.launcher if request.units else 'rebuild'}.json"
+    jsonio.write(beside / name, redaction.without_paths(jsonio.to_data(report)))

@@ -1,0 +1,101 @@
+"""How far right results are from exact arithmetic, and wrong ones: what the bounds of validation/numerics.py rest on.
+
+    python -m measurements.logit_errors PYTHON
+
+PYTHON is an interpreter whose environment has the wheel. Everything is computed on the CPU, by the device checks' own
+child process. Prints one line a type of weights: the error of the logits against the same weights as float32, the same
+with flash attention, then what the device checks themselves measure with the CPU in the card's place; then one line a
+tensor of the float32 model that was multiplied, a column a factor.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from build_config.steps.validation import compare_with_cpu
+from build_config.steps.validation.numerics import CPU, Plan, Request
+from build_config.testbed import synthetic_model
+from build_config.testbed.synthetic_model import SMALL
+
+CHANGED = (
+    "blk.0.ffn_up.weight",
+    "blk.1.attn_q.weight",
+    "blk.1.attn_v.weight",
+    "blk.3.ffn_down.weight",
+    "output.weight",
+)
+FACTORS = (1.01, 1.1, 1.5, 0.0)
+
+
+def request(name: str, model: Path, reference: Path, *, flash: bool = False) -> Request:
+    """The logits of ``model`` against those of ``reference``, both on the CPU."""
+    return Request(
+        name=name,
+        check="logits",
+        model=model,
+        reference=reference,
+        kind="F32",
+        layers=SMALL.layers + 1,
+        tokens=compare_with_cpu.PROMPT,
+        flash=flash,
+    )
+
+
+def exact(model: Path) -> Path:
+    """The same weights as float32."""
+    target = synthetic_model.write(model.with_suffix(".exact.gguf"), SMALL)
+    weights = {tensor.name: tensor for tensor in gguf.GGUFReader(model).tensors}
+    for tensor in gguf.GGUFReader(target, "r+").tensors:
+        source = weights[tensor.name]
+        values = gguf.quants.dequantize(source.data, source.tensor_type)
+        tensor.data[:] = np.asarray(values, dtype=np.float32).reshape(tensor.data.shape)
+    return target
+
+
+def scaled(model: Path, name: str, factor: float) -> Path:
+    """A copy with one tensor multiplied."""
+    target = model.with_name(f"{name}-{factor}.gguf")
+    shutil.copyfile(model, target)
+    for tensor in gguf.GGUFReader(target, "r+").tensors:
+        if tensor.name == name:
+            tensor.data[:] *= np.float32(factor)
+    return target
+
+
+def main(python: str) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        requests = list(compare_with_cpu.make_plan(folder, device=CPU).checks)
+        models = {one.kind: one.model for one in requests if one.check == "batches"}
+        for kind, model in models.items():
+            reference = exact(model)
+            requests += [
+                request(f"exact {kind}", model, reference),
+                request(f"exact {kind}, flash attention", model, reference, flash=True),
+            ]
+        changes = [(name, factor) for name in CHANGED for factor in FACTORS]
+        plain = models["F32"]
+        requests += [request(f"{name} {factor}", scaled(plain, name, factor), plain) for name, factor in changes]
+        other = synthetic_model.write(folder / "other.gguf", SMALL, seed=1)
+        requests.append(request("another model", other, plain))
+        plan = Plan(device=CPU, checks=tuple(requests))
+        checks = compare_with_cpu.measure(Path(python), folder, plan).checks
+        for kind in models:
+            columns = ("exact {}", "exact {}, flash attention", "logits {}", "logits {}, flash attention", "batches {}")
+            errors = [checks[column.format(kind)]["nmse"] for column in columns]
+            print(f"| {kind} | {' | '.join(f'{error:.1e}' for error in errors)} |")  # noqa: T201
+        for name in CHANGED:
+            errors = [checks[f"{name} {factor}"]["nmse"] for factor in FACTORS]
+            print(f"| {name} | {' | '.join(f'{error:.1e}' for error in errors)} |")  # noqa: T201
+        print(f"| another model | {checks['another model']['nmse']:.1e} |")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,127 @@
+"""The second world from inside: one unit, built again and again, held against the stored one; and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from build_config import pipeline
+from build_config.errors import PipelineError
+from build_config.reports import BuildRecord
+from build_config.steps.units import compilation, settings, store
+from build_config.system import jsonio, machine
+from build_config.tasks.reproduce import difference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from build_config.model import BuildUnit
+    from build_config.steps.units.store import UnitSpec
+    from build_config.system.console import Console
+    from build_config.system.layout import Layout
+    from build_config.tasks.reproduce.difference import Difference
+
+CUDA = "13.0"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What came of one input. ``named`` is what had to be said of it, ``said`` what was."""
+
+    what: str
+    caught: bool
+    named: tuple[str, ...]
+    said: tuple[str, ...]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """It was caught, and everything that it had to be called by was said."""
+        return self.caught and all(any(name in line for line in self.said) for name in self.named)
+
+
+class Bench:
+    """The second world from inside: one unit, built again and again, and held against the stored one."""
+
+    def __init__(self, arch: str, given: Path, layout: Layout, console: Console) -> None:
+        self.layout, self.console, self.results = layout, console, []  # type: tuple[Layout, Console, list[Shown]]
+        self.given, self.request = given, pipeline.BuildRequest(arch=arch, cuda=CUDA, launcher="sccache")
+        self.name = f"sm{arch}"
+        compiled = pipeline.compile_units(self.request, machine.describe(), layout, console, only=(self.name,))
+        self.tree, self.chain = compiled.tree, compiled.toolchain
+        (self.first,) = compiled.units
+        (self.shard,) = compiled.selection.shards
+        self.spec = self.spec_for(pipeline.stage_wheel_project(layout)[0])
+        recorded = jsonio.read(published(self).with_name(f"{published(self).name}.record.json"), BuildRecord)
+        folders = (given / "store" / self.name / key.digest[:32] / "lib" for key in recorded.units)
+        self.reference = next(folder for folder in folders if folder.is_dir())
+
+    def spec_for(self, project_digest: str) -> UnitSpec:
+        """The unit with that digest of our CMake project."""
+        config = settings.read(self.layout.data / "variants.toml")
+        return store.shard_spec(config, self.tree, self.layout, self.chain, project_digest, self.shard)
+
+    def build(self) -> BuildUnit:
+        """The unit from what is staged now, whatever its key says; the one built before is gone."""
+        shutil.rmtree(self.layout.store, ignore_errors=True)
+        (unit,) = compilation.build_units(
+            (self.spec,), self.chain, self.layout, self.console, jobs=pipeline.default_jobs()
+        )
+        self.console.note(f"{unit.compiled} steps, {unit.cache.hits} cache hits, {unit.cache.misses} misses")
+        return unit
+
+    def differences(self, unit: BuildUnit, reference: Path | None = None) -> tuple[Difference, ...]:
+        """What tells a unit from the stored one, or from that in ``reference``."""
+        return difference.compare_folders(
+            reference or self.reference,
+            unit.folder,
+            cuobjdump=self.chain.cuobjdump,
+            folder=self.layout.work_root / "differences",
+        )
+
+    def expect_equal(self, what: str, unit: BuildUnit, started: float, reference: Path | None = None) -> None:
+        """The unit is the stored one, or that in ``reference``, bit for bit."""
+        said = difference.explain(self.differences(unit, reference)) or tuple(
+            f"equal: {file.sha256}" for file in unit.files
+        )
+        self.show(what, said, started, named=("equal: ",), caught=True)
+
+    def expect_different(
+        self, what: str, found: tuple[Difference, ...], started: float, named: tuple[str, ...]
+    ) -> None:
+        """Something differs, and the explanation names it."""
+        self.show(what, difference.explain(found), started, named=named, caught=bool(found))
+
+    def expect_refused(self, what: str, step: Callable[[], object], named: tuple[str, ...]) -> None:
+        """A step of the pipeline refuses what it was given."""
+        started = time.monotonic()
+        said = ("nobody objected",)
+        caught = False
+        try:
+            step()
+        except PipelineError as error:
+            said, caught = (f"{type(error).__name__}: {error.message}",), True
+        self.show(what, said, started, named=named, caught=caught)
+
+    def show(self, what: str, said: tuple[str, ...], started: float, *, named: tuple[str, ...], caught: bool) -> None:
+        """Print a result and keep it."""
+        shown = Shown(what=what, caught=caught, named=named, said=said, seconds=round(time.monotonic() - started, 1))
+        self.results.append(shown)
+        self.console.note(f"{'as it should be' if shown.passed else 'NOT AS IT SHOULD BE'}: {what}")
+        for line in said:
+            self.console.note(f"  {line}")
+
+
+def changed_inputs(bench: Bench, other: UnitSpec) -> tuple[str, ...]:
+    """Which inputs make another key of it; none when the key is the same."""
+    before, after = dict(bench.spec.key.inputs), dict(other.key.inputs)
+    return tuple(f"another key, by {name}" for name in sorted(after) if after[name] != before.get(name))
+
+
+def published(bench: Bench) -> Path:
+    """The copy of the published wheel."""
+    (wheel,) = (bench.given / "wheelhouse").glob(f"*.{bench.name}-*.whl")
+    return wheel

@@ -1,0 +1,69 @@
+"""What CI services call, as they call it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config.errors import SettingsError
+from build_config.system.layout import PACKAGE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+
+def call(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(list(map(str, command)), cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
+
+
+def matrix(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return call(sys.executable, "-m", "build_config", "matrix", *arguments)
+
+
+def test_the_plan_is_printed_for_programs_and_written_for_github(tmp_path: Path) -> None:
+    (tmp_path / "output").write_text("before=1\n", encoding="utf-8")
+    done = matrix("--arch", "86,89", "--cuda", "", "--cards", "", "--github-output", tmp_path / "output")
+    assert done.returncode == 0
+    lines = (tmp_path / "output").read_text(encoding="utf-8").splitlines()
+    outputs = dict(line.split("=", 1) for line in lines)
+    assert outputs.pop("before") == "1"
+    assert {name: json.loads(value) for name, value in outputs.items()} == json.loads(done.stdout)
+    assert [unit["unit"] for unit in json.loads(done.stdout)["units"]] == ["core", "sm86", "sm89"]
+
+
+def test_a_plan_that_cannot_be_is_refused_and_nothing_written(tmp_path: Path) -> None:
+    done = matrix("--arch", "native", "--github-output", tmp_path / "output")
+    assert done.returncode == SettingsError.exit_code
+    assert "depends on the machine" in done.stdout
+    assert not (tmp_path / "output").exists()
+
+
+def test_folders_of_the_work_root_are_carried_over_as_they_were(tmp_path: Path) -> None:
+    root, kept = tmp_path / "root", tmp_path / "kept"
+    (root / "cache" / "a").mkdir(parents=True)
+    (root / "cache" / "a" / "object").write_text("1", encoding="utf-8")
+    (root / "store").mkdir()
+    assert call("ci/keep.sh", "save", kept, root, "cache", "downloads").returncode == 0
+    assert [path.name for path in kept.iterdir()] == ["cache"]
+    (kept / "cache" / "a" / "object").write_text("2", encoding="utf-8")
+    (root / "cache" / "old").touch()
+    assert call("ci/keep.sh", "restore", kept, root, "cache", "downloads").returncode == 0
+    assert [path.name for path in (root / "cache").rglob("*")] == ["a", "object"]
+    assert (root / "cache" / "a" / "object").read_text(encoding="utf-8") == "2"
+    fresh = tmp_path / "fresh"
+    assert call("ci/keep.sh", "restore", kept, fresh, "cache").returncode == 0
+    assert not fresh.stat().st_mode & 0o022, "the work root would be refused"
+    assert call("ci/keep.sh", "move", kept, root).returncode == 2
+
+
+@pytest.mark.parametrize("script", ["ci/keep.sh", "ci/upload_release.sh"])
+def test_a_script_without_what_it_needs_says_how_it_is_called(script: str) -> None:
+    done = call(script)
+    assert done.returncode != 0
+    assert f"usage: {script}" in done.stderr

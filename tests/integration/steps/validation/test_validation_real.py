@@ -1,0 +1,283 @@
+"""Real environments, real pip, the real probe; in the wheel a double of ``llama_cpp`` that only writes log lines.
+
+Nothing here says anything about a real wheel. That is what validation itself is for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config.errors import ValidationError
+from build_config.model import Machine
+from build_config.reports import Verdict
+from build_config.steps.validation import PROBE_TIMEOUT, Bench, probe, run_probe, validate
+from build_config.steps.validation.judge import Expected, ProbeResult
+from build_config.steps.validation.scenarios import Scenario
+from build_config.system.console import Console
+from build_config.system.layout import PACKAGE, Layout
+from build_config.testbed import synthetic_model
+from tests.support import wheels
+
+if TYPE_CHECKING:
+    from build_config.model import Wheel
+
+pytestmark = pytest.mark.integration
+
+MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
+PLATFORM = "linux_x86_64"
+PLAIN = Scenario(name="plain", shows="something", expected=Expected(cuda=False))
+
+DOUBLE = """
+import ctypes, importlib.util, pathlib
+from dataclasses import dataclass
+
+assert importlib.util.find_spec("build_config") is None, "the checkout can be imported"
+__version__ = "0.3.36"
+ctypes.CDLL(str(pathlib.Path(__file__).parent / "lib" / "libggml-base.so"))
+_sink = []
+
+@dataclass(frozen=True)
+class CudaStatus:
+    loaded: bool = False
+    reason: str = "a double has no CUDA"
+    cpu_variant: str = "double"
+
+cuda_status = CudaStatus
+llama_log_callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+def llama_log_set(callback, data):
+    _sink.append(callback)
+
+class Llama:
+    def __init__(self, model, n_gpu_layers, n_ctx, seed, verbose):
+        assert pathlib.Path(model).read_bytes()[:4] == b"GGUF"
+        print("noise on standard output")
+        for layer in range(3):
+            self._say(f"load_tensors: layer {layer:3} assigned to device CPU, is_swa = 0\\n")
+        for layer in range(2):
+            self._say(f"llama_kv_cache: layer {layer:3}: ")
+            self._say("dev = CPU\\n")
+        self._say("load_tensors:   CPU_Mapped model buffer size =     0.55 MiB\\n")
+        self._say("llama_kv_cache:        CPU KV buffer size =     0.12 MiB\\n")
+    def _say(self, text):
+        _sink[-1](1, text.encode(), None)
+    def tokenize(self, text):
+        return [1, 2]
+    def generate(self, tokens, temp):
+        while True:
+            yield 2
+    def detokenize(self, tokens):
+        return b"\\xff" * len(tokens)
+    def close(self):
+        self._say("closed\\n")
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout(Layout):
+    """With locks of the test's own."""
+
+    @property
+    def locks(self) -> Path:
+        return self.work_root / "locks"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is needed to build the double")
+    path = tmp_path_factory.mktemp("library") / "libggml-base.so"
+    subprocess.run(["gcc", "-shared", "-xc", "-", "-o", str(path)], input="int nothing;", text=True, check=True)
+    return path
+
+
+def _wheel(folder: Path, library: Path, *, requires: str = "") -> Wheel:
+    folder.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: {wheels.VERSION}\n{requires}"
+    tag = f"Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: false\nTag: py3-none-{PLATFORM}\n"
+    members = {
+        "llama_cpp/__init__.py": DOUBLE.encode(),
+        "llama_cpp/lib/libggml-base.so": library.read_bytes(),
+        f"{wheels.DIST_INFO}/METADATA": metadata.encode(),
+        f"{wheels.DIST_INFO}/WHEEL": tag.encode(),
+    }
+    return wheels.write(folder, members, wheels.wheel_name(PLATFORM))
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> _Layout:
+    layout = _Layout(checkout=PACKAGE.parent, work_root=tmp_path / "work")
+    layout.locks.mkdir(parents=True)
+    layout.downloads.mkdir()
+    (layout.locks / "validation.txt").write_text("# nothing\n", encoding="utf-8")
+    return layout
+
+
+def test_a_sound_wheel_is_installed_run_and_verified_on_the_cpu(
+    tmp_path: Path, layout: _Layout, library: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wheel = _wheel(tmp_path / "wheels", library)
+    report = validate(
+        wheel,
+        wheels_folder=wheel.path.parent,
+        downloads=layout.downloads,
+        layout=layout,
+        machine=MACHINE,
+        simulation=None,
+        require_gpu=False,
+        console=Console(terminal=False),
+    )
+    assert report.all_findings() == ()
+    assert report.verdict is Verdict.CPU_FALLBACK_VERIFIED
+    assert {scenario.name for scenario in report.scenarios} == {"as it is", "planted library", "hidden cards"}
+    assert report.decisive == "as it is"
+    first = report.scenarios[0]
+    assert [(layer.weights, layer.kv_cache) for layer in first.placements] == [
+        ("CPU", "CPU"),
+        ("CPU", "CPU"),
+        ("CPU", None),
+    ]
+    assert first.tokens == 8
+    assert first.cpu_variant == "double"
+    assert first.said == "a double has no CUDA"
+    assert report.wheel_sha256 == wheel.sha256
+    assert "noise" not in capfd.readouterr().out
+    assert "noise on standard output" in (layout.logs / "validation.log").read_text()
+
+
+@pytest.mark.parametrize("fault", ["a requirement that the lock lacks", "other bytes under the name"])
+def test_a_wheel_that_does_not_install_has_failed(tmp_path: Path, layout: _Layout, library: Path, fault: str) -> None:
+    requires = "Requires-Dist: llama-cuda-wheels-no-such-package\n" if fault.startswith("a requirement") else ""
+    wheel = _wheel(tmp_path / "wheels", library, requires=requires)
+    if not requires:
+        wheel = dataclasses.replace(wheel, sha256="0" * 64)
+    report = validate(
+        wheel,
+        wheels_folder=wheel.path.parent,
+        downloads=layout.downloads,
+        layout=layout,
+        machine=MACHINE,
+        simulation=None,
+        require_gpu=False,
+        console=Console(terminal=False),
+    )
+    assert report.verdict is Verdict.FAILED
+    assert [finding.code for finding in report.findings] == ["install-failed"]
+    assert report.scenarios == ()
+    assert ("no-such-package" if requires else "DO NOT MATCH") in report.findings[0].message
+
+
+def test_a_download_that_is_not_the_locked_one_is_refused(tmp_path: Path, layout: _Layout, library: Path) -> None:
+    wheel = _wheel(tmp_path / "wheels", library)
+    shutil.copy(wheel.path, layout.downloads)
+    lock = f"llama-cpp-python=={wheel.version} --hash=sha256:{'0' * 64}\n"
+    (layout.locks / "validation.txt").write_text(lock, encoding="utf-8")
+    with pytest.raises(ValidationError, match="could not be made") as caught:
+        validate(
+            wheel,
+            wheels_folder=wheel.path.parent,
+            downloads=layout.downloads,
+            layout=layout,
+            machine=MACHINE,
+            simulation=None,
+            require_gpu=False,
+            console=Console(terminal=False),
+        )
+    assert caught.value.log == layout.logs / "validation.log"
+
+
+def test_an_environment_inside_the_checkout_proves_nothing(
+    tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = _wheel(tmp_path / "wheels", library)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ValidationError, match="inside the checkout"):
+        validate(
+            wheel,
+            wheels_folder=wheel.path.parent,
+            downloads=tmp_path,
+            layout=_Layout(checkout=tmp_path, work_root=tmp_path / "work"),
+            machine=MACHINE,
+            simulation=None,
+            require_gpu=False,
+            console=Console(terminal=False),
+        )
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment without pip, in which ``llama_cpp`` is whatever the test writes."""
+
+    folder: Path
+
+    def probe(self, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
+        bench = Bench(python=self.python, folder=self.folder, model=synthetic_model.write(self.folder / "tiny.gguf"))
+        return run_probe(bench, PLAIN, timeout=timeout)
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "venv" / "bin" / "python"
+
+    def install(self, source: str) -> None:
+        site = next((self.folder / "venv" / "lib").glob("python*")) / "site-packages"
+        (site / "llama_cpp.py").write_text(source, encoding="utf-8")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=sys.platform != "win32")
+    return Environment(tmp_path)
+
+
+def test_a_crash_is_reported_with_its_signal_and_last_words(environment: Environment) -> None:
+    environment.install("import os, signal; print('last words', flush=True); os.kill(os.getpid(), signal.SIGILL)")
+    result = environment.probe()
+    assert result.error is not None
+    assert "signal 4 (Illegal instruction)" in result.error
+    assert "last words" in result.error
+
+
+def test_a_silent_exit_is_reported(environment: Environment) -> None:
+    environment.install("import os; os._exit(0)")
+    result = environment.probe()
+    assert result.error is not None
+    assert "status 0 and no result" in result.error
+
+
+def test_an_exception_is_reported_whole(environment: Environment) -> None:
+    environment.install("raise OSError('libllama.so: cannot open shared object file')")
+    result = environment.probe()
+    assert result.error is not None
+    assert "libllama.so: cannot open shared object file" in result.error
+    assert "Traceback" in result.error
+
+
+def test_a_probe_that_hangs_is_stopped(environment: Environment) -> None:
+    environment.install("import time; time.sleep(60)")
+    assert environment.probe(timeout=1).error == "no answer within 1 s"
+
+
+def test_a_missing_interpreter_is_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="could not be started"):
+        run_probe(Bench(python=tmp_path / "no" / "python", folder=tmp_path, model=tmp_path / "no.gguf"), PLAIN)
+
+
+def test_the_probe_runs_isolated_from_the_callers_python_path(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+    environment.install("import build_config")
+    result = environment.probe()
+    assert result.error is not None
+    assert "No module named 'build_config'" in result.error
+    assert Path(probe.__file__).is_relative_to(PACKAGE)

@@ -1,0 +1,299 @@
+"""The miniature twice: equal bits; and everything that would spoil a wheel is caught and named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config.errors import DigestMismatchError, ReproductionError
+from build_config.steps.locks import download, refresh
+from build_config.system.layout import PACKAGE, Layout
+from build_config.tasks.reproduce import difference, second_build
+from build_config.tasks.reproduce.difference import DifferenceKind
+from tests.support import wheels
+from tests.support.workshop import QUIET, Workshop, workshop
+
+if TYPE_CHECKING:
+    from build_config.model import BuildUnit, CudaToolkit, ToolkitLock
+    from build_config.tasks.reproduce.difference import Difference
+
+pytestmark = pytest.mark.integration
+
+FIRST_CU = "ggml/src/ggml-cuda/first.cu"
+LOCAL_CU = "ggml/src/ggml-cuda/local.cu"
+LOCAL = """
+namespace {
+struct tag {};
+template <class T> __global__ void scale(float * x) { x[threadIdx.x] *= 2.0f; }
+template __global__ void scale<tag>(float *);
+}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Twice:
+    """A finished shard, and the same work root made ready to build it again."""
+
+    shop: Workshop
+    first: Path
+
+    def again(self, *, launcher: str = "none", entries: dict[str, str] | None = None) -> Path:
+        """Build the shard once more from nothing; returns the folder of its library."""
+        shop = workshop(self.shop.layout.work_root, self.shop.chain.cuda, launcher)
+        spec = shop.specs()[1]
+        spec = dataclasses.replace(spec, entries=spec.entries | (entries or {}))
+        (unit,) = shop.build(spec)
+        assert not unit.from_store
+        return kept(unit, self.first.with_name("second"))
+
+    def compare(self, second: Path) -> tuple[Difference, ...]:
+        folder = self.first.with_name("differences")
+        folder.mkdir(exist_ok=True)
+        return difference.compare_folders(self.first, second, cuobjdump=self.shop.chain.cuobjdump, folder=folder)
+
+
+def kept(unit: BuildUnit, target: Path) -> Path:
+    """Take a unit out of the store and throw its build tree away."""
+    shutil.copytree(unit.folder, target)
+    root = unit.folder.parents[3]
+    for name in ("build", "store"):
+        shutil.rmtree(root / name)
+    return target
+
+
+@pytest.fixture(name="twice")
+def _twice(tmp_path: Path, toolkit: CudaToolkit) -> Twice:
+    shop = workshop(tmp_path / "w", toolkit)
+    (unit,) = shop.build(shop.specs()[1])
+    return Twice(shop, kept(unit, tmp_path / "first"))
+
+
+def told(differences: tuple[Difference, ...]) -> str:
+    return "\n".join(difference.explain(differences))
+
+
+def test_a_second_build_in_another_environment_gives_the_same_bytes(
+    twice: Twice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (
+        ("SOURCE_DATE_EPOCH", "1"),
+        ("TZ", "Asia/Kathmandu"),
+        ("LC_ALL", "tr_TR.UTF-8"),
+        ("HOME", "/x"),
+    ):
+        monkeypatch.setenv(name, value)
+    old = os.umask(0o077)
+    try:
+        assert twice.compare(twice.again()) == ()
+    finally:
+        os.umask(old)
+
+
+def test_a_changed_flag_is_caught_and_named(twice: Twice) -> None:
+    changed = twice.again(entries={"CMAKE_CUDA_FLAGS": "-O1 -Xptxas=-O1"})
+    differences = twice.compare(changed)
+    assert any("first_op" in text or "apply" in text for text in told(differences).splitlines())
+
+
+def test_a_changed_byte_of_the_sources_is_caught_and_named(twice: Twice) -> None:
+    source = twice.shop.tree.llama_cpp / FIRST_CU
+    text = source.read_text(encoding="utf-8")
+    source.write_text(text.replace("2.0f", "3.0f"), encoding="utf-8")
+    (twice.shop.tree.llama_cpp / "edited").touch()  # keeps the workshop from staging it again
+    assert "apply" in told(twice.compare(twice.again()))
+
+
+def test_a_file_without_its_seed_is_caught_and_named(twice: Twice) -> None:
+    """nvcc names what is local by a number of its process, in files that define nothing for others."""
+    (twice.shop.tree.llama_cpp / LOCAL_CU).write_text(LOCAL, encoding="utf-8")
+    (twice.shop.tree.llama_cpp / "edited").touch()  # keeps the workshop from staging the miniature again
+    shutil.rmtree(twice.first)
+    twice.again().rename(twice.first)
+    differences = twice.compare(twice.again(entries={"LCW_RANDOM_SEED": "OFF"}))
+    assert {one.kind for one in differences} == {DifferenceKind.RANDOM_SEED, DifferenceKind.CONSEQUENCE}
+    assert "local.cu" in told(differences)
+
+
+def test_a_header_of_an_installed_toolkit_does_not_get_in(twice: Twice, tmp_path: Path) -> None:
+    """CUB takes NVIDIA's profiling headers where it finds them: Debian's nvidia-cuda-dev has one in /usr/include."""
+    (twice.shop.tree.llama_cpp / LOCAL_CU).write_text(f"#include <cub/detail/nvtx.cuh>\n{LOCAL}", encoding="utf-8")
+    (twice.shop.tree.llama_cpp / "edited").touch()
+    shutil.rmtree(twice.first)
+    twice.again().rename(twice.first)
+    header = tmp_path / "installed" / "nvtx3" / "nvToolsExt.h"
+    header.parent.mkdir(parents=True)
+    header.write_text("#error this is no part of the locked toolkit\n", encoding="utf-8")
+    flags = twice.shop.specs()[1].entries["CMAKE_CUDA_FLAGS"]
+    installed = {"CMAKE_CUDA_FLAGS": f"{flags} -isystem {header.parents[1]}"}
+    assert twice.compare(twice.again(entries=installed)) == ()
+
+
+def test_another_wheel_of_the_toolkit_is_refused_by_its_name(
+    reduced_lock: ToolkitLock, toolkit_wheels: tuple[Path, ...], tmp_path: Path
+) -> None:
+    small = min(reduced_lock.files, key=lambda file: file.size)
+    wheel = next(path for path in toolkit_wheels if path.name == small.filename)
+    swapped = bytearray(wheel.read_bytes())
+    swapped[len(swapped) // 2] ^= 1
+    (tmp_path / wheel.name).write_bytes(swapped)
+    with pytest.raises(DigestMismatchError, match=small.filename):
+        download._verify(tmp_path / wheel.name, tmp_path / wheel.name, small)
+
+
+def test_a_time_stamp_in_the_wheel_is_caught_and_named(tmp_path: Path) -> None:
+    wheel = wheels.write(tmp_path, wheels.contents({}))
+    stamped = tmp_path / "second" / wheel.path.name
+    stamped.parent.mkdir()
+    with zipfile.ZipFile(wheel.path) as source, zipfile.ZipFile(stamped, "w") as target:
+        for info in source.infolist():
+            data = source.read(info)
+            if info.filename == "llama_cpp/__init__.py":
+                info.date_time = (2026, 11, 25, 12, 0, 0)
+            target.writestr(info, data)
+    (found,) = difference.compare_wheels(wheel.path, stamped, cuobjdump=None, folder=tmp_path)
+    assert found.kind is DifferenceKind.TIME
+    assert found.member == "llama_cpp/__init__.py"
+    assert "2026" in found.detail
+
+
+def test_a_poisoned_object_in_the_cache_is_caught_and_named(twice: Twice) -> None:
+    """Somebody put other code under the cache's name for this source: the build is as fast as ever, and wrong."""
+    cache = twice.shop.layout.object_cache
+    source = twice.shop.tree.llama_cpp / FIRST_CU
+    shutil.rmtree(twice.again(launcher="sccache"))
+    honest = cached(cache)
+    text = source.read_text(encoding="utf-8")
+    source.write_text(text.replace("2.0f", "3.0f"), encoding="utf-8")
+    (twice.shop.tree.llama_cpp / "edited").touch()
+    shutil.rmtree(cache)
+    shutil.rmtree(twice.again(launcher="sccache"))
+    other = cached(cache)
+    changed = sorted(honest.keys() - other.keys(), key=lambda name: len(honest[name]))
+    instead = sorted(other.keys() - honest.keys(), key=lambda name: len(other[name]))
+    assert len(changed) == len(instead) > 0
+    for name, data in honest.items():
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_bytes(data)
+    for name, poison in zip(changed, instead, strict=True):
+        (cache / name).write_bytes(other[poison])
+
+    source.write_text(text, encoding="utf-8")
+    poisoned = twice.again(launcher="sccache")
+    assert "apply" in told(twice.compare(poisoned))
+    shutil.rmtree(poisoned)
+    assert twice.compare(twice.again()) == (), "without the cache nothing is wrong with the sources"
+
+
+def cached(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ----------------------------------------------------------------------------------------------- the second world
+
+LOOK_AROUND = """
+import json, os, socket, time
+from pathlib import Path
+root = Path({root!r})
+mask = os.umask(0)
+print("SEEN " + json.dumps({{
+    "user": os.getuid(), "host name": socket.gethostname(), "umask": mask, "folder": os.getcwd(),
+    "environment": dict(os.environ), "time zone": time.tzname, "root": sorted(path.name for path in root.iterdir()),
+    "sources": os.statvfs(root / "src").f_type if hasattr(os.statvfs(root / "src"), "f_type") else None,
+    "mounts": [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()],
+}}))
+(root / "made").write_text("here")
+"""
+
+
+@pytest.fixture(name="layout")
+def _layout(tmp_path: Path) -> Layout:
+    checkout = tmp_path / "checkout"
+    (checkout / ".git").mkdir(parents=True)
+    (checkout / "build_config").mkdir()
+    (checkout / "build_config" / "__main__.py").write_text(LOOK_AROUND.format(root=str(tmp_path / "root")))
+    (checkout / "build_config" / "compiler_cache.py").touch()
+    layout = Layout(checkout=checkout, work_root=tmp_path / "root")
+    layout.downloads.mkdir(parents=True)
+    (layout.downloads / "file").write_text("fetched", encoding="utf-8")
+    (layout.work_root / "store").mkdir()
+    return layout
+
+
+def test_the_second_world_differs_in_what_it_says(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CMAKE_ARGS", "-DEVIL=ON")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://example.invalid/simple")
+    try:
+        world = second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none"))
+        with world as second:
+            second_build.run(second, (), layout, QUIET, log=layout.logs / "log")
+            assert (second.work_root / "made").read_text() == "here"
+            assert (second.checkout / "build_config" / "compiler_cache.py").exists()
+            assert not (second.checkout / ".git").exists()
+            varied = {one.what: (one.first, one.second) for one in second.varied}
+            folder = second.folder
+    except ReproductionError as error:
+        if "namespace" in str(error):
+            pytest.skip(str(error))
+        raise
+    line = next(line for line in (layout.logs / "log").read_text().splitlines() if line.startswith("SEEN "))
+    seen = json.loads(line.partition("SEEN ")[2])
+    assert seen["folder"] == varied["checkout"][1] != str(layout.checkout)
+    assert seen["host name"] == varied["host name"][1] != varied["host name"][0]
+    assert f"{seen['umask']:03o}" == varied["umask"][1]
+    assert seen["environment"]["HOME"] == varied["HOME"][1]
+    assert seen["environment"]["SOURCE_DATE_EPOCH"] == varied["SOURCE_DATE_EPOCH"][1]
+    assert "CMAKE_ARGS" not in seen["environment"]
+    assert seen["environment"]["PIP_INDEX_URL"] == "https://example.invalid/simple"
+    assert seen["root"] == ["downloads", "src"], "the first build's store is out of sight"
+    assert [str(layout.staged), "tmpfs"] in seen["mounts"]
+    assert not (layout.work_root / "made").exists(), "nothing of it reached the first work root"
+    assert not folder.exists()
+    assert (layout.work_root / "store").is_dir()
+
+
+def test_a_machine_that_has_fetched_nothing_can_build_a_second_time(layout: Layout) -> None:
+    shutil.rmtree(layout.downloads)
+    try:
+        with second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+            assert list(second.work_root.iterdir()) == []
+    except ReproductionError as error:
+        pytest.skip(str(error))
+
+
+def test_another_module_of_the_checkout_can_run_in_the_second_world(layout: Layout) -> None:
+    (layout.checkout / "other.py").write_text("from pathlib import Path; Path('was here').touch()", encoding="utf-8")
+    try:
+        with second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+            second_build.run(second, (), layout, QUIET, log=layout.logs / "log", module="other")
+            assert (second.checkout / "was here").exists()
+    except ReproductionError as error:
+        if "namespace" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+def test_a_second_build_that_fails_says_how(layout: Layout) -> None:
+    (layout.checkout / "build_config" / "__main__.py").write_text("raise SystemExit('no C++ compiler')")
+    try:
+        with second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+            second_build.run(second, (), layout, QUIET, log=layout.logs / "log")
+    except ReproductionError as error:
+        if "namespace" in str(error):
+            pytest.skip(str(error))
+        said = str(error)
+    else:
+        said = "nothing"
+    assert "ended with status 1: no C++ compiler" in said
+
+
+def test_the_locks_of_this_checkout_are_those_that_a_record_names() -> None:
+    digests = dict(refresh.lock_digests(Layout(checkout=PACKAGE.parent, work_root=Path("/none"))))
+    assert digests
+    assert all(len(digest) == 64 for digest in digests.values())

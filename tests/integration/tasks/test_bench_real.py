@@ -1,0 +1,361 @@
+"""Real environments and processes; in the wheel a double of ``llama_cpp`` that sleeps and writes log lines.
+
+Nothing here says anything about the speed of a real wheel. That is what the benchmark itself is for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import sys
+import venv
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from build_config.errors import MeasurementError
+from build_config.model import GpuDevice, Machine
+from build_config.system import jsonio, machine
+from build_config.system.console import Console
+from build_config.system.layout import PACKAGE, Layout
+from build_config.tasks import trials
+from build_config.tasks.bench import TRIES, DevicePlan, Simulation, Subject, chart, measure_devices, results
+from build_config.tasks.bench.results import Build, Card, CardKind, Device, DeviceReport, Measurement, Sample, compare
+from build_config.testbed.synthetic_model import TINY
+from tests.support import wheels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from build_config.model import Wheel
+
+pytestmark = pytest.mark.integration
+
+MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
+PLATFORM = "linux_x86_64"
+PROMPT_SECONDS, TOKEN_SECONDS = 0.1, 0.02
+
+DOUBLE = f"""
+import ctypes, importlib.util, os, pathlib, time
+
+assert importlib.util.find_spec("build_config") is None, "the checkout can be imported"
+__version__ = "0.3.36"
+_sink = []
+llama_log_callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+def llama_log_set(callback, data):
+    _sink.append(callback)
+
+class Llama:
+    def __init__(self, model, n_gpu_layers, n_ctx, n_threads, n_threads_batch, seed, verbose):
+        assert pathlib.Path(model).read_bytes()[:4] == b"GGUF" and n_threads == n_threads_batch >= 1
+        print("noise on standard output")
+        self.room, self.answers = n_ctx, 0
+        self.ballast = bytearray(b"x" * 50_000_000)
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == "-1"
+        assert hidden == (n_gpu_layers == 0)
+        device = "CPU" if hidden else "CUDA0"
+        for layer in range(3):
+            where = os.environ.get("DOUBLE_OUTPUT", device) if layer == 2 and not hidden else device
+            self._say(f"load_tensors: layer {{layer:3}} assigned to device {{where}}, is_swa = 0\\n")
+        for layer in range(2):
+            self._say(f"llama_kv_cache: layer {{layer:3}}: ")
+            self._say(f"dev = {{device}}\\n")
+        if not hidden:
+            self._say("load_tensors: offloaded 3/3 layers to GPU\\n")
+            self._say("load_tensors:        CUDA0 model buffer size =   100.00 MiB\\n")
+            if os.environ.get("DOUBLE_CRASH"):
+                print("last words", flush=True)
+                os.abort()
+    def _say(self, text):
+        _sink[-1](1, text.encode(), None)
+    def tokenize(self, text):
+        return [1, *text[:10]]
+    def reset(self):
+        self.answers += 1
+    def generate(self, tokens, temp):
+        assert len(tokens) == 16 and tokens[0] == 1 and 1 not in tokens[1:] and temp == 0
+        time.sleep({PROMPT_SECONDS} if self.answers else 5 * {PROMPT_SECONDS})
+        while True:
+            yield 2
+            time.sleep({TOKEN_SECONDS})
+    def close(self):
+        self._say("closed\\n")
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout(Layout):
+    """With locks of the test's own."""
+
+    @property
+    def locks(self) -> Path:
+        return self.work_root / "locks"
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The double sleeps, as if other programs had all the cores: it would be measured again and again."""
+    monkeypatch.setattr(results, "UNDISTURBED", 0.0)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> _Layout:
+    layout = _Layout(checkout=PACKAGE.parent, work_root=tmp_path / "work")
+    layout.locks.mkdir(parents=True)
+    layout.downloads.mkdir()
+    (layout.locks / "validation.txt").write_text("# nothing\n", encoding="utf-8")
+    return layout
+
+
+def make_wheel(folder: Path, source: str = DOUBLE, *, requires: str = "") -> Wheel:
+    folder.mkdir()
+    members = {
+        "llama_cpp/__init__.py": source.encode(),
+        f"{wheels.DIST_INFO}/METADATA": (
+            f"Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: {wheels.VERSION}\n{requires}"
+        ).encode(),
+        f"{wheels.DIST_INFO}/WHEEL": (
+            f"Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: false\nTag: py3-none-{PLATFORM}\n"
+        ).encode(),
+    }
+    return wheels.write(folder, members, wheels.wheel_name(PLATFORM))
+
+
+def installed(folder: Path, source: str = DOUBLE) -> Subject:
+    """An environment without pip, in which ``llama_cpp`` is the double: made much faster than with a wheel."""
+    venv.create(folder, with_pip=False, symlinks=sys.platform != "win32")
+    site = next((folder / "lib").glob("python*")) / "site-packages"
+    (site / "llama_cpp.py").write_text(source, encoding="utf-8")
+    return Subject(python=folder / "bin" / "python")
+
+
+def measure(layout: _Layout, ours: Subject, **changes: Any) -> DeviceReport:
+    plan = DevicePlan(ours=ours, machine=MACHINE, shape=TINY, kind="F32", prompt_tokens=16, tokens=6, rounds=1)
+    return measure_devices(
+        dataclasses.replace(plan, **changes),
+        created=datetime(2026, 11, 25, tzinfo=UTC),
+        layout=layout,
+        console=Console(terminal=False),
+    )
+
+
+def simulation(**changes: str | None) -> Simulation:
+    return Simulation(capability="8.9", changes={"CUDA_VISIBLE_DEVICES": None, **changes})
+
+
+def test_without_a_card_the_cpu_is_measured(tmp_path: Path, layout: _Layout, capfd: pytest.CaptureFixture[str]) -> None:
+    wheel = make_wheel(tmp_path / "wheels")
+    report = measure(layout, Subject(wheel=wheel), rounds=2)
+
+    (cpu,) = report.measurements
+    assert (cpu.build, cpu.device, cpu.version, cpu.failure) == (Build.OURS, Device.CPU, "0.3.36", None)
+    assert len(cpu.samples) == 2
+    for sample in cpu.samples:
+        assert 1000 * PROMPT_SECONDS <= sample.first_token_ms < 4000 * PROMPT_SECONDS, "the first answer does not count"
+        assert sample.first_token_ms + 5000 * TOKEN_SECONDS <= sample.total_ms
+        assert 0.3 / TOKEN_SECONDS < sample.speed <= 1 / TOKEN_SECONDS
+        assert sample.cores_busy < 0.5, "it sleeps"
+        assert sample.process_bytes is not None
+        assert 50e6 < sample.process_bytes < 120e6, "its own, without that of the process that started it"
+        assert sample.device_bytes == 0
+    assert report.card.kind is CardKind.NONE
+    assert report.notice == "no card: there is no NVIDIA driver; only the CPU was measured"
+    assert (report.wheel, report.wheel_sha256) == (wheel.path.name, wheel.sha256)
+    assert report.created == "2026-11-25 00:00 UTC"
+    assert str(tmp_path) not in jsonio.dumps(report)
+    assert "noise" not in capfd.readouterr().out
+    assert "noise on standard output" in (layout.logs / "bench.log").read_text()
+
+
+def test_a_simulated_device_is_measured_and_called_so(tmp_path: Path, layout: _Layout) -> None:
+    report = measure(layout, installed(tmp_path / "ours"), simulation=simulation())
+
+    assert [one.device for one in report.measurements] == [Device.CPU, Device.CARD]
+    assert report.failures == ()
+    assert report.measurements[1].samples[0].device_bytes == 100 << 20
+    assert report.card == Card(kind=CardKind.SIMULATED, name="device of compute capability 8.9")
+
+
+def test_a_card_is_hidden_from_the_cpu_and_shown_to_the_other(tmp_path: Path, layout: _Layout) -> None:
+    card = GpuDevice(index=0, name="NVIDIA H200", capability="9.0", memory=1 << 37)
+    report = measure(layout, installed(tmp_path / "ours"), machine=dataclasses.replace(MACHINE, gpus=(card,)))
+
+    assert report.failures == ()
+    assert report.card == Card(kind=CardKind.REAL, name="NVIDIA H200")
+
+
+def test_a_layer_on_the_cpu_is_no_measurement_of_a_card(tmp_path: Path, layout: _Layout) -> None:
+    report = measure(layout, installed(tmp_path / "ours"), simulation=simulation(DOUBLE_OUTPUT="CPU"), rounds=2)
+
+    (failed,) = report.failures
+    assert failed.device is Device.CARD
+    assert failed.failure == "layer 2 was on CPU, not on CUDA0"
+    assert failed.samples == ()
+    assert len(report.measurements[0].samples) == 2, "the CPU was measured all the same"
+
+
+def test_a_crash_is_reported_with_its_last_words(tmp_path: Path, layout: _Layout) -> None:
+    report = measure(layout, installed(tmp_path / "ours"), simulation=simulation(DOUBLE_CRASH="1"))
+
+    (failed,) = report.failures
+    assert "was ended by signal 6" in (failed.failure or "")
+    assert "last words" in (failed.failure or "")
+
+
+def test_two_builds_take_turns_and_are_compared(tmp_path: Path, layout: _Layout) -> None:
+    twice_as_slow = DOUBLE.replace(f"time.sleep({TOKEN_SECONDS})", f"time.sleep({2 * TOKEN_SECONDS})")
+    other = installed(tmp_path / "other", twice_as_slow)
+    report = measure(layout, installed(tmp_path / "ours"), against=other)
+
+    (ratio,) = report.ratios
+    assert ratio.device is Device.CPU
+    assert 1.5 < ratio.value < 2.5
+    assert ratio.passed
+    assert report.against == "llama-cpp-python 0.3.36, installed elsewhere"
+
+
+def test_what_other_programs_spoilt_is_measured_again_and_not_judged(
+    tmp_path: Path, layout: _Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "UNDISTURBED", 0.9)
+    ours = installed(tmp_path / "ours")
+    report = measure(layout, ours, against=ours, simulation=simulation())
+
+    assert [one.repeated for one in report.measurements] == [TRIES - 1, TRIES - 1, 0, 0]
+    assert [len(one.samples) for one in report.measurements] == [1, 1, 1, 1]
+    assert [ratio.unjudged for ratio in report.ratios] == [results.BUSY, results.SIMULATED]
+
+
+def test_a_build_that_needs_a_driver_gets_one_for_the_cpu_too(tmp_path: Path, layout: _Layout) -> None:
+    needs = "import os\nif not os.environ.get('DOUBLE_DRIVER'): raise OSError('libcuda.so.1: cannot open')\n"
+    simulated = dataclasses.replace(simulation(DOUBLE_DRIVER="1"), no_device={"DOUBLE_DRIVER": "1"})
+    other = installed(tmp_path / "other", needs + DOUBLE)
+    report = measure(layout, installed(tmp_path / "ours"), against=other, simulation=simulated)
+
+    assert report.failures == ()
+    assert [ratio.device for ratio in report.ratios] == list(Device)
+
+
+def test_a_build_that_cannot_be_imported_is_a_failure_of_its_own(tmp_path: Path, layout: _Layout) -> None:
+    other = installed(tmp_path / "other", "raise OSError('libcuda.so.1: cannot open')")
+    report = measure(layout, installed(tmp_path / "ours"), against=other)
+
+    (failed,) = report.failures
+    assert failed.build is Build.OTHER
+    assert failed.failure == "OSError: libcuda.so.1: cannot open"
+    assert "Traceback" in (layout.logs / "bench.log").read_text()
+    assert report.ratios == ()
+
+
+def test_a_wheel_that_does_not_install_is_not_measured(tmp_path: Path, layout: _Layout) -> None:
+    wheel = make_wheel(tmp_path / "wheels", requires="Requires-Dist: llama-cuda-wheels-no-such-package\n")
+
+    with pytest.raises(MeasurementError, match="no-such-package"):
+        measure(layout, Subject(wheel=wheel))
+
+
+@pytest.fixture
+def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "runtime_files", lambda _wheel, _layout: ())
+    monkeypatch.setattr(machine, "describe", lambda: MACHINE)
+
+
+@pytest.mark.usefixtures("without_downloads")
+def test_the_report_is_written_and_a_slow_wheel_fails(
+    tmp_path: Path, layout: _Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = make_wheel(tmp_path / "wheels", DOUBLE.replace(f"time.sleep({TOKEN_SECONDS})", "time.sleep(0.06)"))
+    request = trials.DeviceBenchRequest(
+        wheel=slow.path,
+        synthetic="tiny",
+        kind="F32",
+        against=make_wheel(tmp_path / "other").path,
+        prompt_tokens=16,
+        tokens=6,
+        rounds=1,
+        out=tmp_path / "out",
+    )
+    with pytest.raises(MeasurementError, match=r"cpu: 0\.\d+ of the other build's .* FAILED, the limit is 0\.95"):
+        trials.bench_devices(request, layout, Console(terminal=False))
+
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"device.json", "device.md", "device.png"}
+    report = jsonio.read(tmp_path / "out" / "device.json", DeviceReport)
+    assert report.wheel_sha256 == slow.sha256
+    shown = capsys.readouterr().out
+    assert "time to first token, ms" in shown
+    assert "no card:" in shown
+
+
+# ----------------------------------------------------------------------------------------------------------- chart
+
+SLOW = Sample(
+    load_ms=500,
+    first_token_ms=2000,
+    total_ms=4000,
+    prompt_speed=128,
+    speed=31.5,
+    cores_busy=1.96,
+    process_bytes=900_000_000,
+    device_bytes=0,
+)
+FAST = dataclasses.replace(SLOW, first_token_ms=50, total_ms=400, prompt_speed=5120, speed=180)
+CARDS = {
+    "none": Card(kind=CardKind.NONE),
+    "real": Card(kind=CardKind.REAL, name="NVIDIA GeForce RTX 4060"),
+    "simulated": Card(kind=CardKind.SIMULATED, name="device of compute capability 8.9"),
+}
+
+
+def drawn(tmp_path: Path, card: str, *, failure: str | None = None, other: bool = False, prompt: int = 256) -> bytes:
+    builds = [Build.OURS, Build.OTHER] if other else [Build.OURS]
+    devices = [Device.CPU] if card == "none" else list(Device)
+    measurements = tuple(
+        Measurement(
+            build=build,
+            device=device,
+            version="0.3.36",
+            samples=() if failure else (SLOW if device is Device.CPU else FAST,) * 3,
+            failure=failure,
+        )
+        for device in devices
+        for build in builds
+    )
+    report = DeviceReport(
+        created="2026-11-25 12:00 UTC",
+        machine=MACHINE,
+        card=CARDS[card],
+        notice=CARDS[card].notice,
+        wheel="llama_cpp_python.whl",
+        wheel_sha256="0" * 64,
+        against="stock.whl" if other else None,
+        model="random model '1b', 1.10 billion weights, Q4_K_M",
+        model_bytes=668_000_000,
+        prompt_tokens=prompt,
+        tokens=64,
+        rounds=3,
+        threads=2,
+        measurements=measurements,
+        ratios=compare(measurements, CARDS[card], 2),
+    )
+    return chart.draw(report, tmp_path / "new" / "chart.png").read_bytes()
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_the_chart_is_drawn_and_is_the_same_each_time(tmp_path: Path, card: str) -> None:
+    image = drawn(tmp_path, card)
+    width, height = struct.unpack(">II", image[16:24])
+
+    assert image.startswith(b"\x89PNG")
+    assert width == 1500
+    assert height >= 500
+    assert drawn(tmp_path, card) == image
+    assert drawn(tmp_path, card, prompt=100) != image
+    with_other = drawn(tmp_path, card, other=True)
+    assert struct.unpack(">II", with_other[16:24])[1] > height, "more bars need more room"
+
+
+def test_a_chart_of_nothing_but_failures_is_drawn(tmp_path: Path) -> None:
+    assert drawn(tmp_path, "none", failure="it crashed") != drawn(tmp_path, "none")

@@ -1,0 +1,223 @@
+"""Packing with the real rattler-build, solving with the real rattler, against a channel in conda-forge's place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from rattler.exceptions import SolverError
+from rattler.package_streaming import extract
+
+from build_config.errors import VerificationError
+from build_config.formats import wheelfile
+from build_config.steps.wheelhouse import signature
+from build_config.system.console import Console
+from build_config.system.layout import Layout
+from build_config.tasks import conda, trials
+from build_config.tasks.conda import packing
+from tests.support import attested, conda_forge, conda_wheels, wheels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from build_config.model import Wheel
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(name="wheel", scope="module")
+def _wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    return conda_wheels.write(tmp_path_factory.mktemp("wheels"))
+
+
+@pytest.fixture(name="package", scope="module")
+def _package(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> conda.CondaPackage:
+    return conda_wheels.describe(wheel, tmp_path_factory.mktemp("record"))
+
+
+@pytest.fixture(name="ours", scope="module")
+def _ours(package: conda.CondaPackage, wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    channel = tmp_path_factory.mktemp("ours")
+    conda.publish(package, wheel, channel)
+    return channel
+
+
+@pytest.fixture(name="forge", scope="module")
+def _forge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return conda_forge.make(tmp_path_factory.mktemp("forge"))
+
+
+# ------------------------------------------------------------------------------------------------------- the package
+
+
+def test_the_same_wheel_gives_the_same_bytes(
+    package: conda.CondaPackage, wheel: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = conda.pack(package, wheel, tmp_path / "first")
+    time.sleep(1.1)  # a second later, elsewhere, under another umask and time zone
+    elsewhere = tmp_path / "a longer path" / wheel.path.name
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(wheel.path.read_bytes())
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    monkeypatch.setenv("TMPDIR", str(elsewhere.parent))
+    before = os.umask(0o077)
+    try:
+        second = conda.pack(package, wheelfile.read(elsewhere), tmp_path / "second")
+    finally:
+        os.umask(before)
+    assert hashlib.sha256(second.read_bytes()).hexdigest() == hashlib.sha256(first.read_bytes()).hexdigest()
+
+
+def test_another_wheel_gives_other_bytes_under_another_name(
+    package: conda.CondaPackage, wheel: Wheel, tmp_path: Path
+) -> None:
+    contents = {**conda_wheels.members(), "llama_cpp/lib/libllama.so": b"another"}
+    other = conda_wheels.write(tmp_path, contents)
+    described = conda_wheels.describe(other, tmp_path / "record")
+    assert described.file_name != package.file_name
+    made = conda.pack(described, other, tmp_path), conda.pack(package, wheel, tmp_path)
+    assert made[0].read_bytes() != made[1].read_bytes()
+
+
+def test_a_package_holds_the_wheels_files_for_any_python_their_digests_and_licences(
+    ours: Path, package: conda.CondaPackage, wheel: Wheel, tmp_path: Path
+) -> None:
+    extract(ours / "linux-64" / package.file_name, tmp_path / "x")
+    (tmp_path / "scratch").mkdir()
+    expected = packing.as_installed(package, wheel, tmp_path / "scratch")
+    site = tmp_path / "x" / "site-packages"
+    found = {path.relative_to(site).as_posix(): path.read_bytes() for path in site.rglob("*") if path.is_file()}
+    assert found == expected
+    info = tmp_path / "x" / "info"
+    paths = json.loads((info / "paths.json").read_text())["paths"]
+    assert {entry["_path"]: entry["sha256"] for entry in paths} == {
+        f"site-packages/{name}": hashlib.sha256(data).hexdigest() for name, data in expected.items()
+    }
+    licences = {path.name for path in (info / "licenses").rglob("*") if path.is_file()}
+    assert {"LICENSE.md", "NOTICE.txt", "cub.txt", "llama.cpp.txt", "xxhash.txt"} < licences
+    index = json.loads((info / "index.json").read_text())
+    assert (index["subdir"], index["noarch"]) == ("linux-64", "python")
+    assert index["timestamp"] == packing.TIMESTAMP.timestamp() * 1000
+    assert json.loads((info / "recipe" / "wheel.json").read_text())["sha256"] == wheel.sha256
+
+
+def publish_another(folder: Path, channel: Path, shard: str, code: bytes) -> str:
+    contents = {**conda_wheels.members(), "llama_cpp/lib/libllama.so": code}
+    name = wheels.wheel_name(conda_wheels.PLATFORM).replace("sm89", shard)
+    other = conda_wheels.write(folder, contents, name)
+    return conda.publish(conda_wheels.describe(other, folder / "record"), other, channel).name
+
+
+def test_a_channel_lists_every_package_with_its_digest_and_nothing_else_lies_in_it(
+    package: conda.CondaPackage, wheel: Wheel, tmp_path: Path
+) -> None:
+    channel = tmp_path / "channel"
+    conda.publish(package, wheel, channel)
+    others = {publish_another(tmp_path / shard, channel, shard, b"code") for shard in ("sm75", "sm75.sm89")}
+    conda.publish(package, wheel, channel)
+    listed = json.loads((channel / "linux-64" / "repodata.json").read_text())["packages.conda"]
+    assert set(listed) == {package.file_name, *others}
+    files = {path.relative_to(channel).as_posix(): path for path in channel.rglob("*.*")}
+    assert set(files) == {"linux-64/repodata.json", "noarch/repodata.json", *(f"linux-64/{name}" for name in listed)}
+    for name, entry in listed.items():
+        assert entry["sha256"] == hashlib.sha256(files[f"linux-64/{name}"].read_bytes()).hexdigest()
+    assert listed[package.file_name]["depends"] == list(package.depends)
+
+
+def test_a_later_wheel_of_the_same_kind_takes_the_place_of_the_earlier_one(
+    package: conda.CondaPackage, wheel: Wheel, tmp_path: Path
+) -> None:
+    conda.publish(package, wheel, tmp_path / "channel")
+    later = publish_another(tmp_path / "later", tmp_path / "channel", "sm89", b"another")
+    assert later != package.file_name
+    listed = json.loads((tmp_path / "channel" / "linux-64" / "repodata.json").read_text())["packages.conda"]
+    assert set(listed) == {later} == {path.name for path in (tmp_path / "channel" / "linux-64").glob("*.conda")}
+
+
+@pytest.mark.parametrize("spoilt", ["wheel", "record", "statement"])
+def test_no_package_is_made_of_a_wheel_that_does_not_verify(tmp_path: Path, spoilt: str) -> None:
+    house = attested.publish(tmp_path)
+    path = house.files()[spoilt]
+    path.write_bytes(path.read_bytes().replace(b"c", b"d", 1))
+    layout = Layout(checkout=tmp_path, work_root=tmp_path / "none")
+    with pytest.raises(VerificationError, match="was refused"):
+        trials.make_conda_package(house.wheel, layout, Console(terminal=False))
+    assert not layout.conda_channel.exists()
+
+
+def test_a_key_that_did_not_sign_makes_no_package(tmp_path: Path) -> None:
+    house = attested.publish(tmp_path)
+    _, public = signature.make_keys(tmp_path / "another")
+    layout = Layout(checkout=tmp_path, work_root=tmp_path / "none")
+    with pytest.raises(VerificationError, match="envelope"):
+        trials.make_conda_package(house.wheel, layout, Console(terminal=False), public_key=public)
+    assert not layout.conda_channel.exists()
+
+
+# ------------------------------------------------------------------------------------------------------- the solver
+
+
+def solved(ours: Path, forge: Path, *specs: str, **virtual: str) -> dict[str, str]:
+    records = conda_forge.solved([ours, forge], *specs, on=conda_forge.machine(**virtual))
+    return {name: str(record.version) for name, record in records.items()}
+
+
+@pytest.mark.parametrize(
+    "virtual", [{"cuda": "13.0"}, {}, {"cuda": "13.2", "cuda_arch": "8.9"}], ids=["card", "no-card", "arch"]
+)
+def test_it_is_installed_with_cuda_13_where_the_driver_runs_it_and_where_there_is_none(
+    ours: Path, forge: Path, virtual: dict[str, str]
+) -> None:
+    found = solved(ours, forge, "llama-cpp-python", **virtual)
+    assert found["llama-cpp-python"] == "0.3.36"
+    assert {"numpy", "jinja2", "diskcache", "typing-extensions", "cuda-pathfinder", "libstdcxx"} < set(found)
+    assert {found[name].split(".")[0] for name in ("cuda-cudart", "libcublas", "cuda-version")} == {"13"}
+
+
+@pytest.mark.parametrize(
+    ("virtual", "said"),
+    [
+        ({"cuda": "12.4"}, "__cuda >=13"),
+        ({"glibc": "2.31"}, "__glibc >=2.35"),
+        ({"cuda": "13.0", "cuda_arch": "7.5"}, "__cuda_arch >=8.9,<9.0"),
+        ({"cuda": "13.0", "cuda_arch": "12.0"}, "__cuda_arch >=8.9,<9.0"),
+    ],
+    ids=["old-driver", "old-glibc", "older-card", "newer-card"],
+)
+def test_it_is_refused_where_it_could_not_run_or_not_use_the_card_and_the_reason_is_given(
+    ours: Path, forge: Path, virtual: dict[str, str], said: str
+) -> None:
+    with pytest.raises(SolverError, match=said):
+        solved(ours, forge, "llama-cpp-python", **virtual)
+
+
+def test_an_environment_of_cuda_12_does_not_get_it(ours: Path, forge: Path) -> None:
+    with pytest.raises(SolverError, match="cuda-version"):
+        solved(ours, forge, "llama-cpp-python", "cuda-version=12.9", cuda="13.0")
+
+
+def test_an_environment_may_hold_the_minor_release_of_another_package(ours: Path, forge: Path) -> None:
+    found = solved(ours, forge, "llama-cpp-python", "cuda-version=13.0", cuda="13.0")
+    assert (found["cuda-cudart"], found["libcublas"]) == ("13.0.96", "13.1.0.3")
+
+
+def test_a_python_that_conda_forge_has_left_behind_does_not_get_it(ours: Path, forge: Path) -> None:
+    with pytest.raises(SolverError, match="python"):
+        solved(ours, forge, "llama-cpp-python", "python=3.8")
+
+
+def test_of_several_packages_the_solver_takes_the_one_for_the_card(forge: Path, tmp_path: Path) -> None:
+    wheel = conda_wheels.write(tmp_path)
+    for number, arch in enumerate(("75-real", "89-real", "120a-real")):
+        name = wheel.path.name.replace("sm89", f"sm{arch.split('-')[0]}")
+        other = conda_wheels.write(tmp_path / str(number), name=name)
+        conda.publish(conda_wheels.describe(other, tmp_path / f"r{number}", arch), other, tmp_path / "channel")
+    for capability, shard in (("7.5", "sm75"), ("8.9", "sm89"), ("12.0", "sm120a")):
+        on = conda_forge.machine(cuda="13.0", cuda_arch=capability)
+        records = conda_forge.solved([tmp_path / "channel", forge], "llama-cpp-python", on=on)
+        assert f"_{shard}_" in str(records["llama-cpp-python"].build)

@@ -1,0 +1,127 @@
+"""Reading what wheels there are, from real folders, pages and servers; and the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config.errors import NetworkError, SettingsError
+from build_config.steps.locks import download
+from build_config.system.layout import PACKAGE
+from build_config.tasks import recommend
+from tests.support import attested, local_index, wheels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.local_index import LocalIndex
+
+pytestmark = pytest.mark.integration
+
+NAME = "llama_cpp_python-0.3.36+cu130.sm89-py3-none-manylinux_2_35_x86_64.whl"
+PAGE = f"""<!DOCTYPE html><html><body>
+<a href="{NAME.replace("+", "%2B")}#sha256={"0" * 64}" data-requires-python="&gt;=3.8">{NAME}</a>
+<a href="llama_cpp_python-0.3.36.tar.gz">sources</a> <a href="numpy-2.0-py3-none-any.whl">another</a>
+<a href="{NAME.replace("+", "%2B").replace("89", "75")}" data-yanked="broken">withdrawn</a>
+</body></html>"""
+
+
+@pytest.fixture(name="server")
+def _server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalIndex]:
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with local_index.serve() as index:
+        yield index
+
+
+def test_a_folder_is_read_with_the_records_that_are_about_its_wheels(tmp_path: Path) -> None:
+    house = attested.publish(tmp_path)
+    index, (found,) = recommend.read(str(house.wheel.parent))
+    assert (index.kind, index.location) == ("find-links", str(house.wheel.parent))
+    assert (found.file_name, found.verdict) == (house.wheel.name, "cpu-fallback-verified")
+    assert found.shards == house.record.shards
+
+
+def test_a_record_about_other_bytes_is_not_believed(tmp_path: Path) -> None:
+    house = attested.publish(tmp_path)
+    house.wheel.write_bytes(house.wheel.read_bytes() + b"more")
+    _, (found,) = recommend.read(str(house.wheel.parent))
+    assert found.verdict is None
+
+
+def test_a_wheel_without_a_record_is_read_by_its_name(tmp_path: Path) -> None:
+    wheels.write(tmp_path, wheels.contents({}), NAME)
+    _, (found,) = recommend.read(str(tmp_path))
+    assert (found.cuda, found.verdict, [shard.name for shard in found.shards]) == ("13.0", None, ["sm89"])
+
+
+def test_a_page_of_links_is_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(PAGE)
+    index, found = recommend.read(str(tmp_path / "index.html"))
+    assert index.kind == "find-links"
+    assert [(each.file_name, each.requires_python, each.yanked) for each in found] == [
+        (NAME, ">=3.8", False),
+        (NAME.replace("89", "75"), "", True),
+    ]
+
+
+def test_a_package_index_is_asked_for_the_project(server: LocalIndex) -> None:
+    server.files[NAME] = b"a wheel that nobody fetches"
+    index, (found,) = recommend.read(server.url)
+    assert (index.option, found.file_name) == (f'--extra-index-url "{server.url}"', NAME)
+    assert server.ranges == [], "a file was fetched"
+
+
+def test_an_address_that_is_no_package_index_is_a_page_of_links(server: LocalIndex) -> None:
+    server.files["page.html"] = PAGE.encode()
+    url = server.url.replace("simple/", "files/page.html")
+    index, found = recommend.read(url)
+    assert index.option == f'--find-links "{url}"'
+    assert [each.file_name for each in found] == [NAME, NAME.replace("89", "75")]
+
+
+def test_an_address_with_nothing_behind_it_and_one_that_nobody_answers_are_named(server: LocalIndex) -> None:
+    for url in (server.url.replace("simple", "files/none"), "http://127.0.0.1:1/"):
+        with pytest.raises(NetworkError, match="--index http://127") as failure:
+            recommend.read(url)
+        assert "check the address" in str(failure.value.remedy)
+
+
+def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="nowhere"):
+        recommend.read(str(tmp_path / "nowhere"))
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "build_config", "doctor", *options]
+    return subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
+
+
+def test_the_command_names_the_wheel_and_the_line_for_pip_which_pip_takes(tmp_path: Path) -> None:
+    house = attested.publish(tmp_path)
+    done = run("--recommend", "--index", str(house.wheel.parent), "--json")
+    answer = json.loads(done.stdout)
+    if not answer["machine"][-1].startswith("no NVIDIA card"):
+        pytest.skip("what is recommended on a card depends on the card")
+    assert done.returncode == 0, done.stderr
+    assert answer["chosen"]["candidate"]["file_name"] == house.wheel.name
+    pip = answer["pip"].replace('"', "").split()[1:]
+    target = ["--no-deps", "--no-index", "--target", str(tmp_path / "site")]
+    installed = subprocess.run([sys.executable, *pip, *target], capture_output=True, text=True, check=False)
+    assert installed.returncode == 0, installed.stderr
+    assert (tmp_path / "site" / "llama_cpp").is_dir()
+
+
+def test_the_command_ends_with_1_where_there_is_nothing_to_take(tmp_path: Path) -> None:
+    done = run("--recommend", "--index", str(tmp_path))
+    assert done.returncode == 1
+    assert "There is no wheel there." in done.stdout
+
+
+def test_the_command_prints_the_table_of_the_page() -> None:
+    assert run("--cards").stdout.strip() in (PACKAGE.parent / "docs" / "choosing.md").read_text(encoding="utf-8")

@@ -1,0 +1,79 @@
+"""A small published wheel with its record, its statement and, with a key, its signature."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from build_config import inputs
+from build_config.model import UnitKey
+from build_config.reports import BuildRecord
+from build_config.steps.locks import refresh
+from build_config.steps.wheelhouse import publication, statement, verification
+from build_config.system.layout import PACKAGE, Layout
+from tests.support import factories, publishable, wheels
+
+if TYPE_CHECKING:
+    from build_config.model import PlatformName, Wheel
+
+LAYOUT = Layout(checkout=PACKAGE.parent, work_root=PACKAGE / "none")
+PLATFORM: PlatformName = "linux-x86_64"
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+
+
+@dataclass(frozen=True)
+class House:
+    """A folder with one published and signed wheel."""
+
+    wheel: Path
+    record: BuildRecord
+
+    def verify(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> verification.Verification:
+        public = None if key is None else key.public_key()
+        against = inputs.beside(self.wheel, LAYOUT, PLATFORM, public_key=public)
+        return verification.verify(self.wheel, dataclasses.replace(against, **changes))
+
+    def codes(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> set[str]:
+        return {finding.code for finding in self.verify(key, **changes).findings}
+
+    def files(self) -> dict[str, Path]:
+        return {
+            "wheel": self.wheel,
+            "record": publication.record_path(self.wheel),
+            "statement": statement.statement_path(self.wheel),
+            "envelope": statement.envelope_path(self.wheel),
+        }
+
+
+def _record(wheel: Wheel, scratch: Path) -> BuildRecord:
+    _, blank, inspection, validation = publishable.make(scratch)
+    return dataclasses.replace(
+        blank,
+        wheel=wheel.path.name,
+        version=str(wheel.version),
+        sha256=wheel.sha256,
+        size=wheel.size,
+        locks=refresh.lock_digests(LAYOUT),
+        request=inputs.parameters(
+            LAYOUT, arch="89", cuda="13.0", launcher="auto", own_llama_cpp=False, require_gpu=False
+        ),
+        materials=inputs.materials(
+            factories.source_tree(), factories.toolchain(), refresh.read_toolkit_lock(LAYOUT, "13.0", PLATFORM), LAYOUT
+        ),
+        units=(UnitKey(digest="c" * 64, inputs=(("flag", "x"),)), UnitKey(digest="d" * 64, inputs=())),
+        shards=(factories.SM89,),
+        inspection=dataclasses.replace(inspection, wheel_sha256=wheel.sha256),
+        validation=dataclasses.replace(validation, wheel_sha256=wheel.sha256),
+    )
+
+
+def publish(folder: Path, key: Ed25519PrivateKey | None = KEY) -> House:
+    (folder / "store").mkdir(parents=True)
+    wheel = wheels.write(folder / "store", wheels.contents({"libllama.so": b"code" * 100}))
+    record = _record(wheel, folder / "scratch")
+    published = publication.publish(wheel, record, record.inspection, record.validation, folder / "wheelhouse", key=key)
+    return House(wheel=published, record=record)

@@ -1,0 +1,88 @@
+"""Wheels made by hand: the members of a sound one, to be spoilt by tests one at a time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zipfile
+from typing import TYPE_CHECKING
+
+from packaging.version import Version
+
+from build_config.formats import cyclonedx, wheelfile
+from build_config.model import LibraryPolicy, Shard, WheelDeclaration
+from build_config.steps.wheel import repair
+from build_config.steps.wheel.sbom import document as sbom_document
+from build_config.steps.wheel.sbom import ingredients
+from build_config.system.layout import PACKAGE, Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from build_config.model import PlatformName, Wheel
+
+VERSION = Version("0.3.36+cu130.sm89")
+DIST_INFO = f"llama_cpp_python-{VERSION}.dist-info"
+CHECKOUT = "/home/builder/checkout"
+
+
+def wheel_name(platform: str = "manylinux_2_17_x86_64") -> str:
+    return f"llama_cpp_python-{VERSION}-py3-none-{platform}.whl"
+
+
+def policy(platform: PlatformName = "linux-x86_64") -> LibraryPolicy:
+    return repair.load_policy(Layout(checkout=PACKAGE.parent, work_root=PACKAGE / "none"), platform)
+
+
+def declaration(*shards: Shard, max_size: int | None = 35_000_000) -> WheelDeclaration:
+    return WheelDeclaration(version=VERSION, shards=shards, cuda="13.0", forbidden_paths=(CHECKOUT,), max_size=max_size)
+
+
+def contents(libraries: Mapping[str, bytes], platform: str = "manylinux_2_17_x86_64") -> dict[str, bytes]:
+    """A sound wheel's members, without RECORD. ``libraries`` are put into ``llama_cpp/lib``."""
+    licences = {name: f"The licence of {name}.\n".encode() for name in policy().licences}
+    metadata = [
+        "Metadata-Version: 2.2",
+        "Name: llama-cpp-python",
+        f"Version: {VERSION}",
+        *(f"License-File: {name}" for name in licences),
+        "Requires-Dist: numpy>=1.20.0",
+        "Requires-Dist: nvidia-cuda-runtime>=13.0,<14",
+        "Requires-Dist: nvidia-cublas>=13.0,<14",
+        'Requires-Dist: uvicorn>=0.22.0; extra == "server"',
+    ]
+    wheel = ["Wheel-Version: 1.0", "Generator: by hand", "Root-Is-Purelib: false", f"Tag: py3-none-{platform}"]
+    return {
+        "llama_cpp/__init__.py": b"from .llama_cpp import *\n",
+        **{f"llama_cpp/lib/{name}": data for name, data in libraries.items()},
+        f"{DIST_INFO}/METADATA": "\n".join([*metadata, "", ""]).encode(),
+        f"{DIST_INFO}/WHEEL": "\n".join([*wheel, ""]).encode(),
+        **{f"{DIST_INFO}/licenses/{name}": text for name, text in licences.items()},
+    }
+
+
+def listed(members: Mapping[str, bytes], *shards: Shard) -> dict[str, bytes]:
+    """The members and an SBOM that fits them."""
+    known = ingredients.Ingredients(version=str(VERSION), cuda="13.0.88", shards=shards, parts=(), vendored=())
+    document = sbom_document.describe(known, members, wheel_name())
+    return {**members, f"{DIST_INFO}/{cyclonedx.MEMBER}": document.encode()}
+
+
+def record(members: Mapping[str, bytes]) -> bytes:
+    """RECORD, written without the code under test."""
+    lines = []
+    for name, data in members.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+        lines.append(f"{name},sha256={digest},{len(data)}")
+    return "\n".join([*lines, f"{DIST_INFO}/RECORD,,", ""]).encode()
+
+
+def write(folder: Path, members: Mapping[str, bytes], name: str = "") -> Wheel:
+    """Write the members, and a RECORD where they bring none."""
+    path = folder / (name or wheel_name())
+    record_name = f"{DIST_INFO}/RECORD"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, data in {record_name: record(members), **members}.items():
+            archive.writestr(member, data)
+    return wheelfile.read(path)

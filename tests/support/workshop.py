@@ -1,0 +1,57 @@
+"""The miniature of llama.cpp, staged in a work root of a test's own, and built by the real pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_config.model import SourceTree, Toolchain
+from build_config.steps import sources, toolchain
+from build_config.steps.units import compilation, settings, store
+from build_config.system.console import Console
+from build_config.system.layout import PACKAGE, Layout
+from tests.support import factories
+
+if TYPE_CHECKING:
+    from build_config.model import BuildUnit, CudaToolkit
+    from build_config.steps.units.store import UnitSpec
+
+MINIATURE = Path(__file__).parents[1] / "integration" / "miniature"
+QUIET = Console(terminal=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """A work root with the miniature staged in it."""
+
+    layout: Layout
+    chain: Toolchain
+    tree: SourceTree
+
+    def specs(self, *, variants: tuple[str, ...] = ("x64", "haswell")) -> tuple[UnitSpec, UnitSpec]:
+        shipped = settings.read(PACKAGE / "data" / "variants.toml")
+        config = dataclasses.replace(shipped, core=dataclasses.replace(shipped.core, cpu_variants=variants))
+        project = sources.mirror(PACKAGE / "wheel_project", self.layout.staged / "wheel_project")
+        digest = sources.mirror(MINIATURE, self.tree.llama_cpp) if not self.edited() else "edited"
+        tree = dataclasses.replace(self.tree, llama_cpp_digest=digest)
+        return (
+            store.core_spec(config, tree, self.layout, self.chain, project),
+            store.shard_spec(config, tree, self.layout, self.chain, project, factories.SM89),
+        )
+
+    def edited(self) -> bool:
+        return (self.tree.llama_cpp / "edited").exists()
+
+    def build(self, *specs: UnitSpec, jobs: int = 2) -> tuple[BuildUnit, ...]:
+        return compilation.build_units(specs or self.specs(), self.chain, self.layout, QUIET, jobs=jobs)
+
+
+def workshop(root: Path, toolkit: CudaToolkit, launcher: str = "none") -> Workshop:
+    layout = Layout(checkout=PACKAGE.parent, work_root=root)
+    root.mkdir(exist_ok=True)
+    chain = toolchain.assemble(
+        toolkit, environ=os.environ, launcher="sccache" if launcher == "sccache" else "none", layout=layout
+    )
+    return Workshop(layout=layout, chain=chain, tree=factories.source_tree(layout.staged))

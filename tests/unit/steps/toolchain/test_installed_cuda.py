@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from build_config.errors import ToolkitMissingError
+from build_config.steps.toolchain import installed_cuda
+
+pytestmark = pytest.mark.unit
+
+DRY_RUN = """\
+#$ _NVVM_BRANCH_=nvvm
+#$ _HERE_=/usr/local/cuda-13.0/bin
+#$ TOP=/usr/local/cuda-13.0/bin/..
+#$ CICC_PATH=/usr/local/cuda-13.0/bin/../nvvm/bin
+#$ LD_LIBRARY_PATH=/usr/local/cuda-13.0/bin/../lib:
+#$ PATH=/usr/local/cuda-13.0/bin/../nvvm/bin:/usr/local/cuda-13.0/bin:/usr/bin
+#$ gcc -E "/dev/null"
+"""
+
+
+def test_the_installation_is_read_from_a_dry_run() -> None:
+    found = installed_cuda.parse_dry_run(DRY_RUN)
+    assert found is not None
+    assert found.here == Path("/usr/local/cuda-13.0/bin")
+    assert found.top == Path("/usr/local/cuda-13.0/bin/..")
+    assert found.search_path == "/usr/local/cuda-13.0/bin/../nvvm/bin:/usr/local/cuda-13.0/bin:/usr/bin"
+
+
+def test_a_profile_without_top_still_gives_a_root() -> None:
+    found = installed_cuda.parse_dry_run("#$ _HERE_=/usr/lib/nvidia-cuda-toolkit/bin\n")
+    assert found is not None
+    assert found.top == Path("/usr/lib/nvidia-cuda-toolkit")
+    assert installed_cuda.parse_dry_run("nvcc fatal: no compiler\n") is None
+
+
+DEBIAN_DRY_RUN = """\
+#$ _NVVM_BRANCH_=nvvm
+#$ _SPACE_=
+#$ _CUDART_=cudart
+#$ _HERE_=/usr/lib/nvidia-cuda-toolkit/bin
+#$ _THERE_=/usr/lib/nvidia-cuda-toolkit/bin
+#$ _TARGET_SIZE_=
+#$ _TARGET_DIR_=
+#$ _TARGET_SIZE_=64
+#$ NVVMIR_LIBRARY_DIR=/usr/lib/nvidia-cuda-toolkit/libdevice
+#$ PATH=/usr/lib/nvidia-cuda-toolkit/bin:/usr/local/bin:/usr/bin:/bin
+#$ LIBRARIES=  -L/usr/lib/x86_64-linux-gnu/stubs -L/usr/lib/x86_64-linux-gnu
+#$ gcc -D__CUDA_ARCH__=520 -D__CUDA_ARCH_LIST__=520 -E -x c++  "/dev/null"
+"""
+"""What nvcc 11.8.89 of Debian 12 (nvidia-cuda-toolkit) prints. 12.4.131 of Debian 13 differs in no line read."""
+
+
+def test_debians_scattered_toolkit_has_no_top_and_calls_its_programs_by_name() -> None:
+    found = installed_cuda.parse_dry_run(DEBIAN_DRY_RUN)
+    assert found is not None
+    assert found.here == Path("/usr/lib/nvidia-cuda-toolkit/bin")
+    assert found.top == Path("/usr/lib/nvidia-cuda-toolkit")
+    assert found.search_path.split(":")[1] == "/usr/local/bin", "where another toolkit's ptxas may be"
+
+
+def headers(folder: Path, version: int) -> Path:
+    for name in installed_cuda.HEADERS:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"#define CUDART_VERSION  {version}\n", encoding="utf-8")
+    return folder
+
+
+def test_headers_are_below_the_root_or_where_the_distribution_puts_them(tmp_path: Path) -> None:
+    scattered = headers(tmp_path / "usr" / "include", 12040)
+    assert installed_cuda.header_folder(tmp_path / "toolkit", "12.4", scattered) == scattered
+    own = headers(tmp_path / "toolkit" / "targets" / "x86_64-linux" / "include", 12040)
+    assert installed_cuda.header_folder(tmp_path / "toolkit", "12.4", scattered) == own
+
+
+def test_headers_of_another_release_are_not_taken(tmp_path: Path) -> None:
+    """A toolkit without its headers beside a distribution's with them."""
+    scattered = headers(tmp_path / "usr" / "include", 11080)
+    assert installed_cuda.header_folder(tmp_path / "toolkit", "11.8", scattered) == scattered
+    assert installed_cuda.header_folder(tmp_path / "toolkit", "13.0", scattered) is None
+    (scattered / "crt" / "host_config.h").unlink()
+    assert installed_cuda.header_folder(tmp_path / "toolkit", "11.8", scattered) is None
+
+
+def test_the_version_is_the_compilers_full_one() -> None:
+    assert (
+        installed_cuda.nvcc_version("Cuda compilation tools, release 13.0, V13.0.88\nBuild cuda_13.0.r13.0\n")
+        == "13.0.88"
+    )
+    assert installed_cuda.nvcc_version("12.4") is None
+
+
+def test_a_failure_lists_everything_that_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installed_cuda, "WELL_KNOWN", (("/usr/local/cuda", tmp_path / "cuda" / "bin" / "nvcc"),))
+    with pytest.raises(ToolkitMissingError) as caught:
+        installed_cuda.find({"PATH": str(tmp_path), "CUDA_PATH": str(tmp_path / "a"), "CUDA_HOME": str(tmp_path / "b")})
+    for line in ("CUDA_PATH=", "CUDA_HOME=", "nvcc on PATH: there is no", "/usr/local/cuda: there is no"):
+        assert line in caught.value.message
+    assert caught.value.exit_code == 20
+    assert "leave out --cuda" in str(caught.value.remedy)
+    with pytest.raises(ToolkitMissingError, match=r"CUDA 12\.4 was not found") as named:
+        installed_cuda.find({"PATH": str(tmp_path)}, "12.4")
+    assert "/usr/local/cuda-12.4: there is no" in named.value.message
+    assert "install CUDA 12.4" in str(named.value.remedy)

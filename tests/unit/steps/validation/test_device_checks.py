@@ -1,0 +1,200 @@
+"""The judgement of what was measured on a device, and the arithmetic of the child; the child is in ..._real.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from build_config.steps.validation import compare_with_cpu, device_checks, numerics
+from build_config.steps.validation.numerics import Measured, Plan, Request
+from build_config.testbed import synthetic_model
+
+if TYPE_CHECKING:
+    from build_config.reports import DeviceCheck
+
+pytestmark = pytest.mark.unit
+
+LAYERS = 3
+
+
+def log(weights: str = "CUDA0", cache: str = "CUDA0", *, output: str = "CUDA0", layers: int = LAYERS) -> list[str]:
+    """What llama.cpp says of a model with ``layers`` layers, the output among them."""
+    last = layers - 1
+    return [
+        *(f"load_tensors: layer {number:3} assigned to device {weights}, is_swa = 0" for number in range(last)),
+        f"load_tensors: layer {last:3} assigned to device {output}, is_swa = 0",
+        *(f"llama_kv_cache: layer {number:3}: dev = {cache}" for number in range(last)),
+    ]
+
+
+ON_CPU = log("CPU", "CPU", output="CPU")
+LOGITS = Request(
+    name="logits",
+    check="logits",
+    model=Path("a.gguf"),
+    reference=Path("a.gguf"),
+    kind="Q4_K",
+    layers=LAYERS,
+    tokens=64,
+)
+BATCHES = dataclasses.replace(LOGITS, name="batches", check="batches", kind="F16")
+GENERATION = dataclasses.replace(LOGITS, name="generation", check="generation", tokens=4)
+MEMORY = dataclasses.replace(LOGITS, name="memory", check="memory", cycles=2)
+PLAN = Plan(device="CUDA0", checks=(LOGITS, BATCHES, GENERATION, MEMORY))
+MIB = 1 << 20
+SOUND: dict[str, dict[str, Any]] = {
+    "logits": {"nmse": 2e-3, "scale": 1.0, "log": log(), "reference_log": ON_CPU},
+    "batches": {"nmse": 5e-4, "scale": 1.0, "log": log()},
+    "generation": {"first": [1, 2, 3, 4], "second": [1, 2, 3, 4], "other": [4, 2, 3, 1], "text": "", "log": log()},
+    "memory": {"free": [900 * MIB, 900 * MIB, 898 * MIB], "loaded": 860 * MIB, "model": 38 * MIB},
+}
+
+
+def judged(checks: dict[str, dict[str, Any]] = SOUND, **measured: Any) -> dict[str, DeviceCheck]:
+    return {check.name: check for check in numerics.judge(PLAN, Measured(checks=checks, **measured))}
+
+
+def changed(name: str, **values: Any) -> DeviceCheck:
+    """The judgement on one check when some of its values are others, while all others pass."""
+    results = judged(SOUND | {name: SOUND[name] | values})
+    assert all(check.passed for check in results.values() if check.name != name)
+    return results[name]
+
+
+def test_sound_values_pass_with_their_measure_and_bound() -> None:
+    assert [(one.measured, one.unit, one.bound, one.passed, one.reason) for one in judged().values()] == [
+        (2e-3, "NMSE", 5e-3, True, None),
+        (5e-4, "NMSE", 1e-3, True, None),
+        (0, "tokens", 0, True, None),
+        (2 * MIB, "bytes", 8 * MIB, True, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("logits", {"nmse": 5.1e-3}, "0.0051 NMSE are more than the allowed 0.005"),
+        ("logits", {"nmse": None}, "not finite"),
+        ("logits", {"scale": 0.0}, "nothing to compare with"),
+        ("logits", {"scale": 11.0}, "nothing to compare with"),
+        ("logits", {"scale": None}, "nothing to compare with"),
+        ("logits", {"log": ON_CPU}, "layer 0 was on CPU, not on CUDA0"),
+        ("logits", {"log": log(output="CPU")}, "layer 2 was on CPU, not on CUDA0"),
+        ("logits", {"log": log(cache="CPU")}, "the KV cache of layer 1 was on CPU, not on CUDA0"),
+        ("logits", {"log": log(layers=2)}, "layer 2 was on no known device"),
+        ("logits", {"log": []}, "layer 0 was on no known device"),
+        ("logits", {"reference_log": log()}, "layer 0 was on CUDA0, not on CPU"),
+        ("logits", {"reference_log": []}, "layer 0 was on no known device, not on CPU"),
+        ("batches", {"nmse": 1.1e-3}, "0.0011 NMSE are more than the allowed 0.001"),
+        ("batches", {"nmse": None}, "not finite"),
+        ("batches", {"log": ON_CPU}, "layer 0 was on CPU, not on CUDA0"),
+        ("generation", {"second": [1, 2, 3, 5]}, "1 tokens are more than the allowed 0"),
+        ("generation", {"second": [1, 2]}, "2 tokens are more than the allowed 0; 2 tokens were generated, not 4"),
+        ("generation", {"first": [], "second": []}, "0 tokens were generated, not 4"),
+        ("generation", {"other": [1, 2, 3, 4]}, "another seed gave the same text"),
+        ("generation", {"log": ON_CPU}, "layer 0 was on CPU, not on CUDA0"),
+        ("memory", {"free": [900 * MIB, 900 * MIB, 891 * MIB]}, "are more than the allowed"),
+        ("memory", {"free": [900 * MIB, 891 * MIB, 900 * MIB]}, "are more than the allowed"),
+        ("memory", {"free": [900 * MIB, 900 * MIB]}, "1 cycles were measured, not 2"),
+        ("memory", {"loaded": 900 * MIB}, "took 0 bytes of the device while it was loaded"),
+        ("memory", {"loaded": 890 * MIB}, f"took {10 * MIB} bytes of the device"),
+    ],
+)
+def test_each_wrong_value_is_caught(name: str, values: dict[str, Any], reason: str) -> None:
+    check = changed(name, **values)
+    assert not check.passed
+    assert check.reason is not None
+    assert reason in check.reason
+
+
+def test_more_memory_than_before_is_no_loss() -> None:
+    assert changed("memory", free=[900 * MIB, 950 * MIB, 950 * MIB]).passed
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound"), [("F32", 1e-4), ("F16", 1e-3), ("BF16", 1e-3), ("Q8_0", 5e-3), ("IQ1_S", 5e-3)]
+)
+def test_bounds_follow_the_type_of_the_weights(kind: str, bound: float) -> None:
+    assert numerics.bound(kind) == bound
+
+
+def test_a_check_that_could_not_be_carried_out_has_failed() -> None:
+    check = judged(SOUND | {"batches": {"error": "Traceback\n  somewhere\nRuntimeError: no memory"}})["batches"]
+    assert (check.passed, check.measured) == (False, None)
+    assert check.reason == "not carried out: RuntimeError: no memory"
+
+
+def test_after_a_crash_the_check_that_ran_is_named_and_the_rest_has_failed() -> None:
+    ending = "was ended by signal 6 (Aborted)"
+    results = judged({"logits": SOUND["logits"]}, running="batches", ending=ending, said="CUDA error")
+    assert {name: check.reason for name, check in results.items()} == {
+        "logits": None,
+        "batches": "the process was ended by signal 6 (Aborted) during this check and said: CUDA error",
+        "generation": "not carried out: the process was ended by signal 6 (Aborted) during batches",
+        "memory": "not carried out: the process was ended by signal 6 (Aborted) during batches",
+    }
+
+
+def test_an_import_that_failed_fails_every_check() -> None:
+    results = judged({}, error="Traceback\nLookupError: ggml has no device CUDA0, it has CPU")
+    assert {check.reason for check in results.values()} == {
+        "not carried out: LookupError: ggml has no device CUDA0, it has CPU"
+    }
+
+
+def test_checks_pass_together_or_not_at_all() -> None:
+    good = tuple(judged().values())
+    bad = dataclasses.replace(good[0], passed=False, reason="a reason")
+    together = numerics.DeviceChecks(device="CUDA0", description="a card", checks=good, seconds=1.0)
+    assert together.passed
+    assert not dataclasses.replace(together, checks=(*good[1:], bad)).passed
+    assert not dataclasses.replace(together, checks=()).passed
+
+
+def test_the_plan_has_every_type_with_and_without_flash_attention(tmp_path: Path) -> None:
+    plan = compare_with_cpu.make_plan(tmp_path, device="CUDA0")
+    names = {request.name for request in plan.checks}
+    assert len(names) == len(plan.checks), "results are kept by name"
+    assert {"logits of the tiny model", "generation", "memory"} <= names
+    for kind in synthetic_model.KINDS:
+        assert {f"logits {kind}", f"logits {kind}, flash attention", f"batches {kind}"} <= names
+    assert all(request.model.is_file() for request in plan.checks)
+    assert [request.flash for request in plan.checks if request.name.endswith("Q4_K, flash attention")] == [True]
+
+
+def test_the_memory_of_the_cpu_is_not_looked_at(tmp_path: Path) -> None:
+    plan = compare_with_cpu.make_plan(tmp_path, device="CPU", kinds=("F32",))
+    assert "memory" not in {request.check for request in plan.checks}
+
+
+def test_the_error_is_that_of_upstreams_tests() -> None:
+    reference = np.array([[3.0, 4.0]], dtype=np.float32)
+    assert device_checks.nmse(reference, reference) == 0
+    assert device_checks.nmse(np.zeros_like(reference), reference) == 1
+    assert device_checks.nmse(reference * np.float32(1.5), reference) == pytest.approx(0.25)
+    assert device_checks.nmse(-reference, reference) == 4
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_what_is_no_number_has_no_error(wrong: float) -> None:
+    reference = np.array([[3.0, 4.0]], dtype=np.float32)
+    assert device_checks.nmse(np.array([[3.0, wrong]], dtype=np.float32), reference) is None
+    assert device_checks.nmse(reference, np.zeros_like(reference)) is None
+    assert device_checks.scale(np.array([3.0, wrong], dtype=np.float32)) is None
+
+
+def test_the_size_of_logits_is_their_root_mean_square() -> None:
+    assert device_checks.scale(np.array([[1.0, 7.0], [5.0, 5.0]], dtype=np.float32)) == 5
+
+
+def test_a_prompt_is_text_and_always_the_same() -> None:
+    prompt = device_checks._prompt(512, 1024, 1)
+    assert prompt == device_checks._prompt(512, 1024, 1)
+    assert prompt != device_checks._prompt(512, 1024, 2)
+    assert min(prompt) >= 3
+    assert max(prompt) < 1024

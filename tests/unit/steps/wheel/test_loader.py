@@ -1,0 +1,155 @@
+"""The loader's own judgement; what it does with libraries is in the integration tests."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from build_config import archs
+from build_config.model import CudaArch
+from build_config.system.layout import PACKAGE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+pytestmark = pytest.mark.unit
+
+SOURCES = PACKAGE / "wheel_project" / "python"
+
+
+@pytest.fixture(scope="module")
+def loader() -> ModuleType:
+    """Imported outside a wheel: nothing is there that it could load, and that must not raise."""
+    logging.disable()
+    module = importlib.import_module("build_config.wheel_project.python._cuda_loader")
+    logging.disable(logging.NOTSET)
+    return module
+
+
+def _build(loader: ModuleType, *shards: tuple[str, ...]) -> Any:
+    return loader._Build(
+        cuda="13.0",
+        shards=tuple(loader._Shard(f"s{i}", f"libggml-cuda-s{i}.so", archs) for i, archs in enumerate(shards)),
+        oldest_driver="580",
+        libraries=("libcudart.so.13", "libcublas.so.13"),
+        build_command="nox -s build_cuda_wheel -- --arch {arch}",
+    )
+
+
+def _driver(loader: ModuleType, *capabilities: str, cuda: str = "13.0") -> Any:
+    devices = tuple(loader.Device(i, f"Card {c}", c, 8 << 30) for i, c in enumerate(capabilities))
+    return loader._Driver(cuda, devices)
+
+
+def test_an_import_that_finds_nothing_does_not_raise_and_keeps_the_reason(loader: ModuleType) -> None:
+    status = loader.cuda_status()
+    assert not status.loaded
+    assert "install the wheel again" in status.reason
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES.glob("*.py")), ids=lambda source: source.stem)
+def test_the_source_is_python_3_8(source: Path) -> None:
+    """Upstream supports it, and the pipeline's own Python would not notice."""
+    ast.parse(source.read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize(
+    ("arch", "runs_on", "not_on"),
+    [
+        ("89-real", ("8.9",), ("8.6", "9.0", "7.5")),
+        ("86-real", ("8.6", "8.9"), ("8.0", "9.0")),
+        ("90a-real", ("9.0",), ("8.9", "10.0")),
+        ("100f-real", ("10.0", "10.3"), ("9.0", "12.0")),
+        ("90-virtual", ("9.0", "10.0", "12.0"), ("8.9",)),
+        ("90a-virtual", ("9.0",), ("10.0", "12.0")),
+        ("120-real", ("12.0", "12.1"), ("10.0", "9.0")),
+    ],
+)
+def test_which_code_runs_on_which_card(
+    loader: ModuleType, arch: str, runs_on: tuple[str, ...], not_on: tuple[str, ...]
+) -> None:
+    assert all(loader._runs_on(arch, capability) for capability in runs_on)
+    assert not any(loader._runs_on(arch, capability) for capability in not_on)
+
+
+@pytest.mark.parametrize(
+    "text", ["75-real", "80-virtual", "86-real", "89-real", "90a-real", "100f-real", "120a-virtual"]
+)
+def test_the_loader_and_the_pipeline_agree_on_what_covers_a_card(loader: ModuleType, text: str) -> None:
+    for capability in ("7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1"):
+        covered = archs.covers([CudaArch.parse(text)], capability) is not None
+        assert loader._runs_on(text, capability) == covered, capability
+
+
+def test_an_uncovered_card_is_named_with_the_command_that_covers_it(loader: ModuleType) -> None:
+    reason = loader._why_not(_build(loader, ("89-real",)), _driver(loader, "7.5"), (), ())
+    assert "Card 7.5 (compute capability 7.5)" in reason
+    assert "89-real" in reason
+    assert "`nox -s build_cuda_wheel -- --arch 75`" in reason
+    assert "CUDA_VISIBLE_DEVICES" not in reason
+
+
+def test_of_two_cards_only_the_uncovered_one_is_blamed_and_the_command_covers_both(loader: ModuleType) -> None:
+    reason = loader._why_not(_build(loader, ("89-real",)), _driver(loader, "8.9", "7.5"), (), ())
+    assert "Card 7.5" in reason
+    assert "Card 8.9" not in reason
+    assert "--arch 75,89`" in reason
+    assert "CUDA_VISIBLE_DEVICES" in reason
+
+
+def test_two_shards_that_cover_one_card_each_do_not_cover_the_pair(loader: ModuleType) -> None:
+    """ggml loads a single CUDA module, and it takes every visible card."""
+    reason = loader._why_not(_build(loader, ("89-real",), ("90-real",)), _driver(loader, "8.9", "9.0"), (), ())
+    assert "Card 8.9" in reason
+    assert "Card 9.0" in reason
+    assert "--arch 89,90`" in reason
+
+
+def test_a_driver_of_the_same_major_version_is_not_blamed(loader: ModuleType) -> None:
+    build = _build(loader, ("89-real",))
+    too_old = loader._why_not(build, _driver(loader, "7.5", cuda="12.8"), (), ())
+    assert "CUDA 12.8 at most" in too_old
+    assert "driver 580 or later" in too_old
+    later_toolkit = loader._Build("13.2", build.shards, build.oldest_driver, build.libraries, build.build_command)
+    assert "driver" not in loader._why_not(later_toolkit, _driver(loader, "7.5", cuda="13.0"), (), ())
+
+
+def test_only_the_missing_library_is_named(loader: ModuleType) -> None:
+    libraries = (
+        loader.Library("libcudart.so.13", "/somewhere/libcudart.so.13", None),
+        loader.Library("libcublas.so.13", None, "libcublas.so.13: no such file"),
+    )
+    reason = loader._why_not(_build(loader, ("89-real",)), _driver(loader, "8.9"), libraries, ())
+    assert "missing, libcublas.so.13: no such file:" in reason
+    assert "libcudart.so.13" not in reason
+    assert "pip install 'nvidia-cublas==13.*' 'nvidia-cuda-runtime==13.*'" in reason
+
+
+@pytest.mark.parametrize(
+    ("cuda", "packages"),
+    [("11.8", "'nvidia-cublas-cu11==11.*' 'nvidia-cuda-runtime-cu11==11.*'"), ("12.4", "'nvidia-cublas-cu12==12.*'")],
+)
+def test_before_cuda_13_the_missing_packages_have_other_names(loader: ModuleType, cuda: str, packages: str) -> None:
+    build = _build(loader, ("61-real",))
+    earlier = loader._Build(cuda, build.shards, build.oldest_driver, build.libraries, build.build_command)
+    missing = (loader.Library("libcublas.so.x", None, "libcublas.so.x: no such file"),)
+    assert f"pip install {packages}" in loader._why_not(earlier, _driver(loader, "6.1"), missing, ())
+
+
+@pytest.mark.parametrize(
+    ("file", "variant"),
+    [
+        ("/p/llama_cpp/lib/libggml-cuda-sm89.so", "sm89"),
+        ("/p/llama_cpp/lib/libggml-cpu-zen4.so", "zen4"),
+        ("ggml-cpu-haswell.dll", "haswell"),
+        ("/p/libsomething.so", None),
+        (None, None),
+    ],
+)
+def test_the_variant_is_read_from_the_file_name(loader: ModuleType, file: str | None, variant: str | None) -> None:
+    assert loader._Backend("any", 1, file).variant == variant

@@ -1,0 +1,258 @@
+"""The build record: complete, a pure function of its inputs, and without a path of the machine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from build_config.model import BuildUnit, LockedFile, Program, SystemHeaders, UnitKey
+from build_config.reports import BuildRecord, Finding, Material, Severity, StepTiming
+from build_config.steps.wheelhouse import build_record
+from build_config.system import jsonio
+from build_config.system.layout import CANONICAL_WORK_ROOT
+from tests.support import factories
+from tests.support.publishable import make
+
+pytestmark = pytest.mark.unit
+
+COMMIT = "1f0c2d3e" * 5
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+HEADERS = SystemHeaders(
+    number=461,
+    sha256="e" * 64,
+    strangers=(Path("/usr/include/nvtx3/nvToolsExt.h"), Path("/opt/x/include/nvtx3/nvtx3.hpp")),
+)
+
+
+def unit(name: str, *inputs: tuple[str, str]) -> BuildUnit:
+    return BuildUnit(
+        name=name,
+        key=UnitKey(digest=name[0] * 64, inputs=inputs),
+        folder=Path("/store") / name,
+        files=(),
+        shard=None if name == "core" else factories.SM89,
+        network="none",
+        from_store=True,
+        compiled=0,
+        seconds=0.5,
+        headers=None if name == "core" else HEADERS,
+        launcher=None if name == "core" else "sccache 0.16.0 (a test)",
+    )
+
+
+def record(
+    tmp_path: Path, *, found_via: str = "a test", message: str = "", unit_input: str = "x", cuda: str = "13.0.88"
+) -> BuildRecord:
+    wheel, _, inspection, validation = make(tmp_path)
+    chain = factories.toolchain(cuda=cuda)
+    nvcc = Program(path=Path("/opt/cuda/bin/nvcc"), version="13.0.88", found_via=found_via)
+    return build_record.make_record(
+        wheel=wheel,
+        tree=factories.source_tree(),
+        toolchain=replace(chain, cuda=replace(chain.cuda, nvcc=nvcc)),
+        units=(unit("core"), unit("sm89", ("flag", unit_input))),
+        locks=(("sources.toml", "5" * 64), ("cuda-13.0.toml", "c" * 64)),
+        steps=(StepTiming(step="build", seconds=12.5),),
+        inspection=replace(
+            inspection, findings=(Finding(code="x", severity=Severity.NOTE, message=message),) if message else ()
+        ),
+        validation=validation,
+        pipeline="0.1.0 (commit unknown)",
+        request=(("arch", "89"),),
+        materials=(),
+        started=MOMENT - timedelta(minutes=1),
+        created=MOMENT,
+    )
+
+
+def test_record_tells_what_went_in_and_what_came_out(tmp_path: Path) -> None:
+    wheel, _, inspection, validation = make(tmp_path)
+
+    made = record(tmp_path)
+
+    assert (made.wheel, made.sha256, made.size, made.version) == (
+        wheel.path.name,
+        wheel.sha256,
+        wheel.size,
+        "0.3.36+cu130.sm89",
+    )
+    assert (made.started, made.created) == ("2026-01-02T03:03:05Z", "2026-01-02T03:04:05Z")
+    assert made.request == (("arch", "89"),)
+    assert made.sources_locked is True
+    assert made.llama_cpp_commit == "0123456789abcdef"
+    assert made.locks == (("cuda-13.0.toml", "c" * 64), ("sources.toml", "5" * 64))
+    assert [key.digest for key in made.units] == ["c" * 64, "s" * 64]
+    assert made.shards == (factories.SM89,)
+    assert (made.inspection, made.validation) == (inspection, validation)
+    toolchain = dict(made.toolchain)
+    assert toolchain["cuda"] == "13.0.88"
+    assert toolchain["cxx"] == "g++ 12.2.0 (a test)"
+    assert toolchain["launcher"] == "none; sccache 0.16.0 (a test)"
+    assert "system headers of core" not in toolchain
+    assert toolchain["system headers of sm89"] == f"461, sha256 {'e' * 64}"
+    assert toolchain["headers of others in sm89"] == "nvtx3/nvToolsExt.h, nvtx3/nvtx3.hpp"
+
+
+def test_a_build_without_a_seed_says_that_it_cannot_be_reproduced(tmp_path: Path) -> None:
+    assert "reproducibility" not in dict(record(tmp_path).toolchain)
+    assert "NOT reproducible byte for byte" in dict(record(tmp_path, cuda="12.4.131").toolchain)["reproducibility"]
+
+
+def test_same_arguments_give_the_same_text(tmp_path: Path) -> None:
+    assert jsonio.dumps(record(tmp_path)) == jsonio.dumps(record(tmp_path))
+
+
+def test_time_is_recorded_in_utc_and_must_have_a_zone(tmp_path: Path) -> None:
+    wheel, _, inspection, validation = make(tmp_path)
+    for created, expected in (
+        (MOMENT.astimezone(timezone(timedelta(hours=9))), "2026-01-02T03:04:05Z"),
+        (MOMENT.replace(tzinfo=None), None),
+    ):
+        call = {
+            "wheel": wheel,
+            "tree": factories.source_tree(),
+            "toolchain": factories.toolchain(),
+            "units": (),
+            "locks": (),
+            "steps": (),
+            "inspection": inspection,
+            "validation": validation,
+            "pipeline": "",
+            "request": (),
+            "materials": (),
+            "started": MOMENT,
+            "created": created,
+        }
+        if expected is None:
+            with pytest.raises(ValueError, match="time zone"):
+                build_record.make_record(**call)  # type: ignore[arg-type]  # a mapping has one type of value
+        else:
+            assert build_record.make_record(**call).created == expected  # type: ignore[arg-type]  # likewise
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nvcc on PATH (/usr/local/cuda-13.0/bin/nvcc)", "nvcc on PATH (<path>)"),
+        ("CUDA_PATH=/home/alice/cuda", "CUDA_PATH=<path>"),
+        ("-I/home/alice/include -L/opt/lib", "-I<path> -L<path>"),
+        ("file:///home/alice/x.whl", "file://<path>"),
+        ("'/root'", "'<path>'"),
+        (r"C:\Users\alice\cuda\bin", "<path>"),
+        ("/srv/one:/srv/two", "<path>:<path>"),
+        (
+            f"-ffile-prefix-map={CANONICAL_WORK_ROOT}/src=/home/alice",
+            f"-ffile-prefix-map={CANONICAL_WORK_ROOT}/src=<path>",
+        ),
+        ("https://pypi.org/simple/x", "https://pypi.org/simple/x"),
+        ("3/3 layers, weights / KV cache, nvidia/cu13/bin", "3/3 layers, weights / KV cache, nvidia/cu13/bin"),
+        (f"{CANONICAL_WORK_ROOT}/src/llama.cpp", f"{CANONICAL_WORK_ROOT}/src/llama.cpp"),
+        (f"{CANONICAL_WORK_ROOT}-of-mine/src", "<path>"),
+    ],
+)
+def test_paths_of_the_machine_are_left_out(tmp_path: Path, text: str, expected: str) -> None:
+    made = record(tmp_path, found_via=text, message=text, unit_input=text)
+
+    assert dict(made.toolchain)["cuda.found-via"] == expected
+    assert made.inspection.findings[0].message == expected
+    assert made.units[1].inputs == (("flag", expected),)
+
+
+def test_no_typed_path_gets_into_the_record(tmp_path: Path) -> None:
+    text = jsonio.dumps(record(tmp_path))
+
+    assert str(tmp_path) not in text
+    assert not re.search(r'"/|[ =]/', text)
+
+
+# ------------------------------------------------------------------------------------------------------- materials
+
+
+def named(*, locked: bool = True, toolkit: bool = True) -> dict[str, Material]:
+    file = LockedFile(name="x", version="1", filename="x-1.tar.gz", sha256="f" * 64, size=1)
+    commit = COMMIT if locked else "unknown"
+    found = build_record.materials(
+        source=file,
+        toolkit=(replace(file, name="nvcc", filename="nvcc-1.whl"),) if toolkit else (),
+        tree=replace(factories.source_tree(), locked=locked, commit=commit),
+        toolchain=factories.toolchain(),
+        tools=(("ninja", "1.13", ("b" * 64, "a" * 64)),),
+    )
+    return {material.name: material for material in found}
+
+
+def test_materials_have_the_digests_of_the_locks() -> None:
+    found = named()
+    assert found["x-1.tar.gz"].digests == (("sha256", "f" * 64),)
+    assert found["nvcc-1.whl"].uri == "pkg:pypi/nvcc@1"
+    assert found["llama.cpp"].digests == (("gitCommit", COMMIT),)
+    assert found["ninja 1.13"].annotations == (("one-of-sha256", ("a" * 64, "b" * 64)),)
+    assert found["GCC 12.2.0"].annotations == (("identity", (factories.toolchain().host.identity,)),)
+
+
+def test_what_is_not_locked_is_said_to_be_so() -> None:
+    found = named(locked=False, toolkit=False)
+    assert (found["llama.cpp"].uri, found["llama.cpp"].digests) == (None, ())
+    assert dict(found["llama.cpp"].annotations)["locked"] == ("no",)
+    toolkit = dict(found["CUDA toolkit 13.0.88"].annotations)
+    assert toolkit["locked"] == ("no",)
+    assert "an installed toolkit" in toolkit["source"][0]
+
+
+# ------------------------------------------------------------------------------------------------ pipeline version
+
+
+def checkout(tmp_path: Path, head: str) -> Path:
+    (tmp_path / ".git" / "refs" / "heads").mkdir(parents=True)
+    (tmp_path / ".git" / "HEAD").write_text(f"{head}\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_commit_of_a_branch(tmp_path: Path) -> None:
+    root = checkout(tmp_path, "ref: refs/heads/main")
+    (root / ".git" / "refs" / "heads" / "main").write_text(f"{COMMIT}\n", encoding="utf-8")
+
+    assert build_record.pipeline_version(root) == f"{build_record.VERSION} (commit {COMMIT})"
+
+
+def test_commit_of_a_detached_head(tmp_path: Path) -> None:
+    assert build_record.pipeline_version(checkout(tmp_path, COMMIT)) == f"{build_record.VERSION} (commit {COMMIT})"
+
+
+def test_commit_in_packed_refs(tmp_path: Path) -> None:
+    root = checkout(tmp_path, "ref: refs/heads/main")
+    packed = f"# pack-refs with: peeled\n{'0' * 40} refs/remotes/origin/refs/heads/main2\n{COMMIT} refs/heads/main\n"
+    (root / ".git" / "packed-refs").write_text(packed, encoding="utf-8")
+
+    assert build_record.pipeline_version(root).endswith(f"(commit {COMMIT})")
+
+
+def test_commit_of_a_worktree(tmp_path: Path) -> None:
+    main = tmp_path / "main"
+    main.mkdir()
+    checkout(main, "ref: refs/heads/main")
+    (main / ".git" / "refs" / "heads" / "topic").write_text(COMMIT, encoding="utf-8")
+    private = main / ".git" / "worktrees" / "topic"
+    private.mkdir(parents=True)
+    (private / "HEAD").write_text("ref: refs/heads/topic\n", encoding="utf-8")
+    (private / "commondir").write_text("../..\n", encoding="utf-8")
+    worktree = tmp_path / "topic"
+    worktree.mkdir()
+    (worktree / ".git").write_text(f"gitdir: {private}\n", encoding="utf-8")
+
+    assert build_record.pipeline_version(worktree) == f"{build_record.VERSION} (commit {COMMIT})"
+
+
+@pytest.mark.parametrize("head", ["ref: refs/heads/unborn", "ref: refs/heads/main", "nonsense", ""])
+def test_what_cannot_be_read_is_unknown(tmp_path: Path, head: str) -> None:
+    root = checkout(tmp_path, head)
+    (root / ".git" / "refs" / "heads" / "main").write_text("ref: refs/heads/main", encoding="utf-8")  # a circle
+
+    assert build_record.pipeline_version(root) == f"{build_record.VERSION} (commit unknown)"
+    assert build_record.pipeline_version(tmp_path / "no-checkout") == f"{build_record.VERSION} (commit unknown)"

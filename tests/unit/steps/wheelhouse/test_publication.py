@@ -1,0 +1,218 @@
+"""The wheelhouse: what gets in, what the page says, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config.errors import InspectionError, PipelineError, StepResultError, ValidationError
+from build_config.reports import BuildRecord, Finding, InspectionReport, Severity, ValidationReport, Verdict
+from build_config.steps.wheelhouse import publication
+from build_config.system import jsonio
+from tests.support.publishable import Links, make
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.unit
+
+ERROR = Finding(code="rpath-outside", severity=Severity.ERROR, message="RPATH <elsewhere> leaves the wheel")
+
+
+def assert_consistent(folder: Path) -> None:
+    """Whole wheels, each beside its own record; the page vouches for no file that it does not describe."""
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.whl")}
+    for name, digest in digests.items():
+        assert jsonio.read(publication.record_path(folder / name), BuildRecord).sha256 == digest
+    page = folder / publication.PAGE
+    listed = Links(page).found if page.exists() else {}
+    assert listed.items() <= digests.items()
+
+
+def test_publishes_wheel_record_and_page(tmp_path: Path) -> None:
+    made = make(tmp_path / "store")
+    folder = tmp_path / "wheelhouse"
+
+    published = publication.publish(*made, folder)
+
+    wheel, record, _, _ = made
+    assert published == folder / wheel.path.name
+    assert published.read_bytes() == b"wheel"
+    assert jsonio.read(publication.record_path(published), BuildRecord) == record
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [publication.PAGE, *(f"{wheel.path.name}{end}" for end in ("", ".record.json", ".intoto.json"))]
+    )
+    assert Links(folder / publication.PAGE).found == {wheel.path.name: wheel.sha256}
+    assert "cpu-fallback-verified" in (folder / publication.PAGE).read_text(encoding="utf-8")
+    assert published.stat().st_mode & 0o777 == 0o644
+
+
+def test_plus_of_a_local_version_is_quoted_in_the_link(tmp_path: Path) -> None:
+    publication.publish(*make(tmp_path), tmp_path / "wheelhouse")
+
+    page = (tmp_path / "wheelhouse" / publication.PAGE).read_text(encoding="utf-8")
+    assert 'href="llama_cpp_python-0.3.36%2Bcu130.sm89-' in page
+
+
+def test_old_wheels_stay_listed_with_their_own_verdict(tmp_path: Path) -> None:
+    folder = tmp_path / "wheelhouse"
+    first = make(tmp_path, b"first", "0.3.36+cu130.sm89")
+    wheel, record, inspection, validation = make(tmp_path, b"second", "0.3.36+cu130.sm120a")
+    verified = replace(validation, verdict=Verdict.GPU_VERIFIED)
+    publication.publish(*first, folder)
+    publication.publish(wheel, replace(record, validation=verified), inspection, verified, folder)
+
+    assert Links(folder / publication.PAGE).found == {
+        first[0].path.name: first[0].sha256,
+        wheel.path.name: wheel.sha256,
+    }
+    rows = re.findall(r"<tr>.*?</tr>", (folder / publication.PAGE).read_text(encoding="utf-8"), re.DOTALL)
+    verdicts = {row.partition("sm")[2].partition("-")[0]: row for row in rows}
+    assert "cpu-fallback-verified" in verdicts["89"]
+    assert "gpu-verified" in verdicts["120a"]
+
+
+def test_same_name_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "wheelhouse"
+    publication.publish(*make(tmp_path, b"old"), folder)
+    new = make(tmp_path, b"new bytes")
+
+    published = publication.publish(*new, folder)
+
+    assert published.read_bytes() == b"new bytes"
+    assert Links(folder / publication.PAGE).found == {published.name: new[0].sha256}
+    assert_consistent(folder)
+
+
+def test_page_admits_a_wheel_that_has_no_record_of_its_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "wheelhouse"
+    published = publication.publish(*make(tmp_path, version="0.3.35+cu130.sm89"), folder)
+    published.write_bytes(b"changed by hand")
+    (folder / "foreign-1.0-py3-none-any.whl").write_bytes(b"copied here by hand")
+
+    publication.publish(*make(tmp_path), folder)
+
+    page = (folder / publication.PAGE).read_text(encoding="utf-8")
+    assert "no record of these bytes" in page
+    assert "no readable record" in page
+    assert Links(folder / publication.PAGE).found[published.name] == hashlib.sha256(b"changed by hand").hexdigest()
+
+
+def test_failed_inspection_is_refused_with_all_findings(tmp_path: Path) -> None:
+    wheel, record, inspection, validation = make(tmp_path)
+    second = Finding(code="avx-in-core", severity=Severity.ERROR, message="libllama.so has AVX instructions")
+    failed = replace(inspection, findings=(ERROR, second))
+
+    with pytest.raises(InspectionError, match=r"(?s)RPATH <elsewhere>.*rpath-outside.*AVX.*avx-in-core"):
+        publication.publish(wheel, replace(record, inspection=failed), failed, validation, tmp_path / "wheelhouse")
+    assert not (tmp_path / "wheelhouse").exists()
+
+
+def test_inspection_without_checks_is_refused(tmp_path: Path) -> None:
+    wheel, record, inspection, validation = make(tmp_path)
+    empty = replace(inspection, checks=())
+
+    with pytest.raises(InspectionError, match="not published"):
+        publication.publish(wheel, replace(record, inspection=empty), empty, validation, tmp_path / "wheelhouse")
+
+
+def test_failed_validation_is_refused_with_its_findings(tmp_path: Path) -> None:
+    wheel, record, inspection, validation = make(tmp_path)
+    failed = replace(validation, verdict=Verdict.FAILED, findings=(ERROR,))
+
+    with pytest.raises(ValidationError, match="rpath-outside"):
+        publication.publish(wheel, replace(record, validation=failed), inspection, failed, tmp_path / "wheelhouse")
+    assert not (tmp_path / "wheelhouse").exists()
+
+
+@pytest.mark.parametrize("warning", [Severity.WARNING, Severity.NOTE])
+def test_warnings_do_not_keep_a_wheel_out(tmp_path: Path, warning: Severity) -> None:
+    wheel, record, inspection, validation = make(tmp_path)
+    warned = replace(inspection, findings=(replace(ERROR, severity=warning),))
+
+    assert publication.publish(wheel, replace(record, inspection=warned), warned, validation, tmp_path / "w").exists()
+
+
+def test_reports_and_records_of_other_bytes_are_refused(tmp_path: Path) -> None:
+    wheel, record, inspection, validation = make(tmp_path)
+    other = "0" * 64
+    cases: tuple[tuple[type[PipelineError], BuildRecord, InspectionReport, ValidationReport], ...] = (
+        (InspectionError, record, replace(inspection, wheel_sha256=other), validation),
+        (ValidationError, record, inspection, replace(validation, wheel_sha256=other)),
+        (StepResultError, replace(record, sha256=other), inspection, validation),
+        (StepResultError, replace(record, wheel="other.whl"), inspection, validation),
+        (StepResultError, record, inspection, replace(validation, decisive="another run")),
+    )
+    for error, record_, inspection_, validation_ in cases:
+        with pytest.raises(error):
+            publication.publish(wheel, record_, inspection_, validation_, tmp_path / "wheelhouse")
+    assert not (tmp_path / "wheelhouse").exists()
+
+
+def test_bytes_that_changed_after_validation_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "wheelhouse"
+    made = make(tmp_path)
+    made[0].path.write_bytes(b"changed since")
+
+    with pytest.raises(StepResultError, match="was inspected and validated"):
+        publication.publish(*made, folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "wheelhouse"
+    folder.mkdir()
+    (folder / ".llama_cpp_python-0.3.36.whl.abc.part").write_bytes(b"half")
+
+    publication.publish(*make(tmp_path), folder)
+
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("replacing", [False, True], ids=["first", "replacing"])
+def test_ctrl_c_before_any_change_of_the_folder_leaves_it_consistent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, replacing: bool
+) -> None:
+    """Stop at the first rename or removal, then at the second, and so on until one run goes through."""
+    changes = 0
+    stop_at = 0
+
+    def stopping(real: Callable[..., object]) -> Callable[..., object]:
+        def changed(path: Path, *arguments: object, **named: object) -> object:
+            nonlocal changes
+            changes += 1
+            if changes == stop_at:
+                raise KeyboardInterrupt
+            return real(path, *arguments, **named)
+
+        return changed
+
+    old = make(tmp_path / "old", b"old")
+    other = make(tmp_path / "other", b"other", "0.3.35+cu130.sm89")
+    new = make(tmp_path / "new", b"new")
+    finished = False
+    while not finished:
+        stop_at += 1
+        folder = tmp_path / f"wheelhouse{stop_at}"
+        publication.publish(*other, folder)
+        if replacing:
+            publication.publish(*old, folder)
+        changes = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", stopping(Path.replace))
+            patch.setattr(Path, "unlink", stopping(Path.unlink))
+            try:
+                publication.publish(*new, folder)
+                finished = True
+            except KeyboardInterrupt:
+                assert_consistent(folder)
+        assert (folder / other[0].path.name).exists()
+        publication.publish(*new, folder)  # the next run goes through whatever was left
+        assert_consistent(folder)
+        assert Links(folder / publication.PAGE).found.keys() == {other[0].path.name, new[0].path.name}
+    assert stop_at > (5 if replacing else 3)

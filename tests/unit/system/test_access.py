@@ -1,0 +1,67 @@
+"""Who may change a folder on Windows. The descriptors are those of folders as Windows makes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from build_config.errors import WorkRootError
+from build_config.system import workroot
+from build_config.system.platforms import access
+from tests.support.windows_machine import windows_path
+
+pytestmark = pytest.mark.unit
+ME = "S-1-5-21-1004336348-1177238915-682003330-1001"
+OURS = f"D:PAI(A;OICI;FA;;;{ME})(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
+BELOW_C = (
+    "D:AI(A;OICIID;FA;;;BA)(A;OICIID;FA;;;SY)(A;OICIID;0x1200a9;;;BU)(A;ID;0x1301bf;;;AU)(A;OICIIOID;SDGXGWGR;;;AU)"
+)
+"""What a folder directly below C:\\ inherits: every user who is logged on may change it."""
+ROOT = windows_path(r"C:\llama-cuda-wheels")
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "strangers"),
+    [
+        (OURS, set()),
+        (BELOW_C, {"AU"}),
+        ("D:(A;;FA;;;WD)", {"WD"}),
+        ("D:(A;OICI;FRFX;;;BU)(A;;0x1200a9;;;WD)", set()),
+        ("D:(A;;FR;;;BU)(A;;DC;;;BU)", {"BU"}),
+        ("D:(A;;FA;;;S-1-5-21-1-2-3-1002)", {"S-1-5-21-1-2-3-1002"}),
+        ("D:(D;;FA;;;WD)(A;;FR;;;WD)", set()),
+        ("D:(A;;ZZ;;;BU)", {"BU"}),
+        ("D:(A;;FA;;;BA)S:(A;;FA;;;WD)", set()),
+        ("D:NO_ACCESS_CONTROL", {"WD"}),
+        ("", {"WD"}),
+    ],
+)
+def test_who_besides_this_user_may_change_a_folder(descriptor: str, strangers: set[str]) -> None:
+    assert access.strangers(descriptor, ME) == strangers
+
+
+def test_what_icacls_saves_and_whoami_prints() -> None:
+    saved = ("llama-cuda-wheels\r\n" + OURS + "\r\n").encode("utf-16-le")
+    assert access.parse_saved(saved) == OURS
+    assert access.parse_saved(b"\xff\xfe" + saved) == OURS
+    assert access.parse_whoami(f'"rechner\\jörg","{ME}"\r\n') == ME
+    assert access.parse_whoami("ERROR: unable to get user name") is None
+
+
+def test_a_folder_as_windows_makes_it_is_refused_with_the_command_that_mends_it() -> None:
+    with pytest.raises(WorkRootError, match="AU") as refused:
+        workroot.judge_windows(ROOT, BELOW_C, ME)
+    assert refused.value.remedy is not None
+    assert refused.value.remedy.startswith(r"icacls C:\llama-cuda-wheels /inheritance:r /grant:r")
+
+
+def test_the_folder_is_left_to_this_user_the_system_and_administrators() -> None:
+    workroot.judge_windows(ROOT, OURS, ME)
+    assert workroot.restriction(ROOT, ME) == (
+        "icacls",
+        r"C:\llama-cuda-wheels",
+        "/inheritance:r",
+        "/grant:r",
+        f"*{ME}:(OI)(CI)F",
+        "*S-1-5-18:(OI)(CI)F",
+        "*S-1-5-32-544:(OI)(CI)F",
+    )

@@ -1,0 +1,131 @@
+"""What people see: readable times and sizes, progress that reaches a log file, text that is not taken for markup."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from build_config.system import console
+from build_config.system.console import Console, duration, megabytes
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"),
+        (12.4, "12 s"),
+        (59.6, "1 min 00 s"),
+        (75, "1 min 15 s"),
+        (3599.7, "1 h 00 min"),
+        (3720, "1 h 02 min"),
+    ],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_sizes_are_in_millions_of_bytes() -> None:
+    assert megabytes(29_449_999) == "29.4 MB"
+
+
+def test_brackets_in_text_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Console(terminal=False)
+    shown.note("units[core] of [bold]x[/bold]")
+    shown.warn("[red]")
+    shown.error("gcc said: [-Wreturn-type]")
+    shown.table("t", (("name", "[/]"),))
+
+    printed = capsys.readouterr().out
+    for text in ("units[core] of [bold]x[/bold]", "[red]", "[-Wreturn-type]", "[/]"):
+        assert text in printed
+
+
+def test_long_lines_are_not_broken_so_that_they_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "python -m pip install --find-links " + "folder/" * 60 + " llama-cpp-python"
+    Console(terminal=False).note(command)
+
+    assert command in capsys.readouterr().out
+
+
+def test_json_for_programs_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"text": "[bold]:smile: 1234" + "x" * 300}
+    Console(terminal=False).raw(json.dumps(value))
+
+    assert json.loads(capsys.readouterr().out) == value
+
+
+def test_step_prints_its_title_first_and_its_time_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Console(terminal=False)
+    with shown.step("sources", "Fetching sources"):
+        shown.note("inside")
+
+    first, inside, last = capsys.readouterr().out.splitlines()
+    assert "Fetching sources" in first
+    assert "inside" in inside
+    assert "sources: 0 s" in last
+    assert [timing.step for timing in shown.timings] == ["sources"]
+
+
+def test_failed_step_is_timed_too() -> None:
+    shown = Console(terminal=False)
+    with pytest.raises(KeyError), shown.step("build", "Building"):
+        raise KeyError
+
+    assert [timing.step for timing in shown.timings] == ["build"]
+
+
+def test_without_a_terminal_progress_is_a_line_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(terminal=False).progress("shard sm89", total=100) as bar:
+        for second in range(10, 71, 10):
+            bar.started -= 10  # ten seconds pass
+            bar.last_line -= 10
+            bar.update(second, note=f"file{second}.cu [{second}]")
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.strip() for line in lines] == [
+        "shard sm89: 30 %, ETA 1 min 10 s, file30.cu [30]",
+        "shard sm89: 60 %, ETA 40 s, file60.cu [60]",
+    ]
+
+
+def test_given_eta_is_shown_and_an_unknown_total_is_no_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
+    with Console(terminal=False).progress("fetching", total=0) as bar:
+        bar.update(0)
+        bar.update(5, total=10, eta=90)
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.strip() == "fetching: 0 %, ETA ?"
+    assert second.strip() == "fetching: 50 %, ETA 1 min 30 s"
+
+
+def test_in_a_terminal_the_bar_moves_and_goes_away(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with Console(terminal=True).progress("shard [sm89]", total=4) as bar:
+        bar.update(1, note="mmq[1].cu", eta=90)
+        assert bar.rich is not None
+        bar.rich.refresh()
+
+    printed = capsys.readouterr().out
+    assert "shard [sm89]" in printed
+    assert "mmq[1].cu" in printed
+    assert "25 %" in printed
+    assert "ETA 1 min 30 s" in printed
+    assert printed.rstrip().endswith("\x1b[2K")  # the line is cleared at the end
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
+    with Console(terminal=True).progress("fetching", total=10) as bar:
+        bar.update(5, eta=90)
+    assert "fetching: 50 %, ETA 1 min 30 s" in capsys.readouterr().out

@@ -1,0 +1,93 @@
+"""Step results as JSON: what is written is read back, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from build_config.errors import StepResultError
+from build_config.model import CudaArch, GpuDevice, LockedFile, Wheel
+from build_config.reports import BuildRecord
+from build_config.system import jsonio
+from tests.support.publishable import make
+
+pytestmark = pytest.mark.unit
+
+FILE = LockedFile(name="cmake", version="4.4.4", filename="cmake.whl", sha256="0" * 64, size=3)
+
+
+def test_nested_values_come_back_equal(tmp_path: Path) -> None:
+    wheel, record, _, _ = make(tmp_path)
+
+    jsonio.write(tmp_path / "state" / "record.json", record)
+    jsonio.write(tmp_path / "wheel.json", wheel)
+
+    assert jsonio.read(tmp_path / "state" / "record.json", BuildRecord) == record
+    assert jsonio.read(tmp_path / "wheel.json", Wheel) == wheel
+
+
+def test_tuples_and_literals_come_back_as_they_were(tmp_path: Path) -> None:
+    values = (CudaArch.parse("120a-real"), CudaArch.parse("90-virtual"))
+    jsonio.write(tmp_path / "archs.json", values)
+
+    assert jsonio.read(tmp_path / "archs.json", tuple[CudaArch, ...]) == values
+
+
+def test_equal_values_give_equal_text_whatever_the_order_of_keys() -> None:
+    assert jsonio.dumps({"b": 1, "a": "caf\N{LATIN SMALL LETTER E WITH ACUTE}"}) == (
+        '{\n  "a": "caf\N{LATIN SMALL LETTER E WITH ACUTE}",\n  "b": 1\n}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        json.dumps(jsonio.to_data(FILE) | {"unknown": 1}),
+        json.dumps({key: value for key, value in jsonio.to_data(FILE).items() if key != "sha256"}),
+        json.dumps(jsonio.to_data(FILE) | {"size": "three"}),
+    ],
+)
+def test_anything_else_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(StepResultError, match=r"file\.json|LockedFile"):
+        jsonio.read(path, LockedFile)
+
+
+def test_wrong_literal_is_refused() -> None:
+    with pytest.raises(StepResultError, match="CudaArch"):
+        jsonio.from_data({"number": 89, "suffix": "z", "kind": "real"}, CudaArch)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StepResultError, match=r"none\.json"):
+        jsonio.read(tmp_path / "none.json", GpuDevice)
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.json"
+    jsonio.write(path, FILE)
+    before = path.read_text(encoding="utf-8")
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        jsonio.write(path, {"other": 1})
+
+    assert path.read_text(encoding="utf-8") == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_readable_for_everybody(tmp_path: Path) -> None:
+    jsonio.write_text(tmp_path / "page.html", "x")
+
+    assert (tmp_path / "page.html").stat().st_mode & 0o777 == 0o644

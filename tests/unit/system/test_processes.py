@@ -1,0 +1,74 @@
+"""What the runner makes of a command and of a failed program, without running one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from build_config.errors import CommandError, DiskFullError, PipelineError
+from build_config.system import processes
+from build_config.system.processes import Command, Completed
+
+pytestmark = pytest.mark.unit
+
+
+def failed(output: str, log: Path | None = None) -> Completed:
+    return Completed(command=Command(argv=("cc1plus", "a.cpp"), log=log), returncode=1, output=output, seconds=1.0)
+
+
+def test_changes_are_applied_on_top_and_none_removes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEPT", "1")
+    monkeypatch.setenv("REMOVED", "1")
+    command = Command(argv=("true",), changes={"REMOVED": None, "ADDED": "2", "KEPT": "3"})
+
+    environment = command.full_environment()
+
+    assert environment["KEPT"] == "3"
+    assert environment["ADDED"] == "2"
+    assert "REMOVED" not in environment
+
+
+def test_given_environment_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    command = Command(argv=("true",), environment={"PATH": "/bin"}, changes={"CC": "gcc", "PATH": None})
+
+    assert command.full_environment() == {"CC": "gcc"}
+
+
+def test_a_call_is_shown_so_that_it_can_be_typed() -> None:
+    command = Command(argv=("g++", "a b.cpp", "-DX='1'"), changes={"LC_ALL": "C", "FLAGS": "-O2 -g", "HOME": None})
+
+    assert str(command) == """LC_ALL=C FLAGS='-O2 -g' g++ 'a b.cpp' '-DX='"'"'1'"'"''"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cc1.s: fatal error: No space left on device",
+        "ld: final link failed: no space left on device",
+        "OSError: [Errno 122] Disk quota exceeded",
+    ],
+)
+def test_a_full_disk_is_recognised(line: str) -> None:
+    with pytest.raises(DiskFullError) as caught:
+        processes.raise_for(failed(f"[12/40] cc1plus\n{line}\nninja: build stopped", log=Path("build.log")))
+
+    assert "build.log" in str(caught.value)
+
+
+def test_the_reason_is_at_the_end_of_a_long_output() -> None:
+    output = "\n".join(f"line {number}" for number in range(1000)) + "\n\na.cpp:3: error: no such thing\n"
+
+    with pytest.raises(CommandError) as caught:
+        processes.raise_for(failed(output))
+
+    assert "error: no such thing" in str(caught.value)
+    assert "line 900" not in str(caught.value)
+    assert "cc1plus a.cpp ended with status 1" in str(caught.value)
+
+
+def test_message_remedy_and_log_stand_on_lines_of_their_own() -> None:
+    error = PipelineError("It failed.", remedy="do this", log=Path("x.log"))
+
+    assert str(error).splitlines() == ["It failed.", "To mend it: do this", "Whole log: x.log"]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config.errors import DiskFullError, WorkRootError
+from build_config.system import workroot
+from build_config.system.console import Console
+from build_config.system.layout import Layout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.unit
+
+OTHER_USER = 1  # daemon
+
+
+@pytest.fixture(name="layout")
+def _layout(tmp_path: Path) -> Layout:
+    return Layout(checkout=tmp_path / "checkout", work_root=tmp_path / "work")
+
+
+def claim(layout: Layout) -> None:
+    with workroot.claim(layout, purpose="test", console=Console(terminal=False)):
+        pass
+
+
+def refusal(layout: Layout) -> WorkRootError:
+    with pytest.raises(WorkRootError) as caught:
+        claim(layout)
+    assert caught.value.exit_code == 16
+    assert caught.value.remedy
+    return caught.value
+
+
+def test_a_missing_root_is_created_whatever_the_umask(layout: Layout) -> None:
+    before = os.umask(0o077)
+    try:
+        claim(layout)
+    finally:
+        os.umask(before)
+    assert layout.work_root.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_holder_is_named_while_the_claim_lasts(layout: Layout) -> None:
+    note = layout.work_root / "lock.holder"
+    with workroot.claim(layout, purpose="build --arch 89", console=Console(terminal=False)):
+        holder = json.loads(note.read_text(encoding="utf-8"))
+        assert holder["pid"] == os.getpid()
+        assert holder["user"] == getpass.getuser()
+        assert holder["purpose"] == "build --arch 89"
+        assert holder["checkout"] == str(layout.checkout)
+    assert not note.exists()
+
+
+def test_a_symbolic_link_is_refused(layout: Layout, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    layout.work_root.symlink_to(elsewhere)
+    error = refusal(layout)
+    assert f"{layout.work_root} is a symbolic link (to {elsewhere})" in error.message
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_dangling_link_is_refused(layout: Layout, tmp_path: Path) -> None:
+    layout.work_root.symlink_to(tmp_path / "nowhere")
+    assert "symbolic link" in refusal(layout).message
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_link_above_the_root_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    layout = Layout(checkout=tmp_path, work_root=tmp_path / "link" / "work")
+    assert str(tmp_path / "link") in refusal(layout).message
+    assert list((tmp_path / "real").iterdir()) == []
+
+
+def test_a_file_in_its_place_is_refused(layout: Layout) -> None:
+    layout.work_root.write_text("mine", encoding="utf-8")
+    assert "is not a folder" in refusal(layout).message
+    assert layout.work_root.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
+def test_a_root_that_others_may_write_to_is_refused(layout: Layout, mode: int) -> None:
+    layout.work_root.mkdir()
+    layout.work_root.chmod(mode)
+    error = refusal(layout)
+    assert f"(mode {mode:o})" in error.message
+    assert "chmod go-w" in str(error.remedy)
+
+
+def test_above_the_root_only_the_sticky_bit_makes_a_shared_folder_safe(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    layout = Layout(checkout=tmp_path, work_root=shared / "work")
+    shared.chmod(0o777)
+    assert "can be written to by others" in refusal(layout).message
+    shared.chmod(0o1777)
+    claim(layout)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_root_of_another_user_is_refused_with_the_name(layout: Layout) -> None:
+    layout.work_root.mkdir()
+    os.chown(layout.work_root, OTHER_USER, OTHER_USER)
+    error = refusal(layout)
+    assert f"belongs to {layout.work_root.owner()} (user id {OTHER_USER}), you are {getpass.getuser()}" in error.message
+    assert f"rm -r {layout.work_root}" in str(error.remedy)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_above_the_root_is_refused_and_not_to_be_removed(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 54321, OTHER_USER)
+    error = refusal(Layout(checkout=tmp_path, work_root=theirs / "work"))
+    assert "belongs to user id 54321" in error.message
+    assert "rm" not in str(error.remedy)
+
+
+def test_a_missing_folder_above_the_root_is_refused(tmp_path: Path) -> None:
+    error = refusal(Layout(checkout=tmp_path, work_root=tmp_path / "missing" / "work"))
+    assert "cannot be created: No such file or directory" in error.message
+
+
+def test_free_space_is_that_of_the_disk_that_will_hold_the_path(tmp_path: Path) -> None:
+    free = workroot.free_bytes(tmp_path / "not" / "there" / "yet")
+    assert free == pytest.approx(workroot.free_bytes(tmp_path), rel=0.2)
+    assert free > 0
+
+
+def test_too_little_space_is_said_before_anything_starts(layout: Layout) -> None:
+    workroot.require_space(layout, 1)
+    with pytest.raises(DiskFullError, match=r"the build needs 1000000000\.0 GB") as caught:
+        workroot.require_space(layout, 10**18)
+    assert caught.value.exit_code == 15
+    assert not layout.work_root.exists()
+
+
+@pytest.mark.parametrize(
+    ("mapped", "owner"),
+    [("         0          0 4294967295\n", 0), ("      1000       1000          1\n", 65534), ("", 0)],
+)
+def test_in_a_user_namespace_without_root_its_folders_belong_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapped: str, owner: int
+) -> None:
+    (tmp_path / "uid_map").write_text(mapped)
+    (tmp_path / "overflow").write_text("65534\n")
+    monkeypatch.setattr(workroot, "USERS_MAPPED", tmp_path / "uid_map")
+    monkeypatch.setattr(workroot, "USER_OVERFLOW", tmp_path / "overflow")
+    assert workroot._root_user() == owner

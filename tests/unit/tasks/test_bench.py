@@ -1,0 +1,391 @@
+"""What follows from fixed results: medians, proofs of placement, ratios, labels, the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from build_config.errors import SettingsError
+from build_config.model import GpuDevice, Machine, Wheel
+from build_config.system import jsonio
+from build_config.tasks import bench, trials
+from build_config.tasks.bench import chart, report
+from build_config.tasks.bench.results import (
+    Build,
+    Card,
+    CardKind,
+    ChildResult,
+    Device,
+    DeviceReport,
+    Measurement,
+    Sample,
+    compare,
+    first_visible,
+    median,
+    problem,
+    sample,
+)
+from build_config.testbed.synthetic_model import TINY
+from tests.support import wheels
+
+pytestmark = pytest.mark.unit
+
+MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
+GPU = GpuDevice(index=0, name="NVIDIA GeForce RTX 4060", capability="8.9", memory=1 << 33)
+REAL = Card(kind=CardKind.REAL, name=GPU.name)
+SIMULATED = Card(kind=CardKind.SIMULATED, name="device of compute capability 8.9")
+NONE = Card(kind=CardKind.NONE, why="there is no NVIDIA driver")
+
+SLOW = Sample(
+    load_ms=500,
+    first_token_ms=2000,
+    total_ms=4000,
+    prompt_speed=128,
+    speed=31.5,
+    cores_busy=1.96,
+    process_bytes=900_000_000,
+    device_bytes=0,
+)
+FAST = Sample(
+    load_ms=900,
+    first_token_ms=50,
+    total_ms=400,
+    prompt_speed=5120,
+    speed=180.0,
+    cores_busy=0.4,
+    process_bytes=700_000_000,
+    device_bytes=800_000_000,
+    device_peak_bytes=1_100_000_000,
+)
+
+
+def log(device: str) -> tuple[str, ...]:
+    weights = [f"load_tensors: layer   {layer} assigned to device {device}, is_swa = 0" for layer in range(3)]
+    caches = [f"llama_kv_cache: layer   {layer}: dev = {device}" for layer in range(2)]
+    return (*weights, *caches)
+
+
+ON_CPU = ChildResult(
+    version="0.3.36",
+    load=0.5,
+    first_token=2.0,
+    last_token=6.0,
+    generated=9,
+    busy=9.0,
+    peak_memory=1 << 30,
+    log=(*log("CPU"), "load_tensors:   CPU_Mapped model buffer size =   637.00 MiB"),
+)
+ON_CARD = dataclasses.replace(
+    ON_CPU,
+    log=(
+        *log("CUDA0"),
+        "load_tensors: offloaded 3/3 layers to GPU",
+        "load_tensors:        CUDA0 model buffer size =   600.00 MiB",
+        "llama_kv_cache:      CUDA0 KV buffer size =    10.00 MiB",
+        "sched_reserve:  CUDA_Host compute buffer size =    20.00 MiB",
+    ),
+)
+
+
+def measured(device: Device, *samples: Sample, build: Build = Build.OURS, failure: str | None = None) -> Measurement:
+    return Measurement(build=build, device=device, version="0.3.36", samples=samples, failure=failure)
+
+
+def made(card: Card, *measurements: Measurement, against: str | None = None) -> DeviceReport:
+    return DeviceReport(
+        created="2026-11-25 12:00 UTC",
+        machine=MACHINE,
+        card=card,
+        notice=card.notice,
+        wheel="llama_cpp_python.whl",
+        wheel_sha256="0" * 64,
+        against=against,
+        model="random model '1b', 1.10 billion weights, Q4_K_M",
+        model_bytes=668_000_000,
+        prompt_tokens=256,
+        tokens=64,
+        rounds=len(measurements[0].samples),
+        threads=2,
+        measurements=measurements,
+        ratios=compare(measurements, card, 2),
+    )
+
+
+def on_both(card: Card = REAL) -> DeviceReport:
+    slower = dataclasses.replace(SLOW, total_ms=5000)
+    slowest = dataclasses.replace(SLOW, total_ms=9000)
+    return made(card, measured(Device.CPU, SLOW, slowest, slower), measured(Device.CARD, FAST, FAST, FAST))
+
+
+def cells(report_: DeviceReport, title: str) -> tuple[str, ...]:
+    (row,) = [row for row in report.rows(report_) if row[0].startswith(title)]
+    return row[1:]
+
+
+# --------------------------------------------------------------------------------------------------------- figures
+
+
+def test_figures_of_a_process() -> None:
+    figures = sample(ON_CARD, prompt_tokens=256, device_peak_bytes=7)
+
+    assert figures.first_token_ms == 2000
+    assert figures.total_ms == 6000
+    assert figures.load_ms == 500
+    assert figures.prompt_speed == 128
+    assert figures.speed == 2, "8 tokens came in the 4 seconds after the first"
+    assert figures.cores_busy == 1.5
+    assert figures.process_bytes == 1 << 30
+    assert figures.device_bytes == 610 << 20, "pinned memory of the machine is none of the card"
+    assert figures.device_peak_bytes == 7
+
+
+def test_the_median_is_not_moved_by_one_bad_round() -> None:
+    assert median([4000.0, 9000.0, 5000.0]) == 5000
+    assert median([None, 3.0, None]) == 3
+    assert median([None]) is None
+    assert cells(on_both(), "whole response")[0] == "5,000 (4,000-9,000)"
+
+
+# ----------------------------------------------------------------------------------------------------------- proof
+
+
+def test_layers_where_they_must_be_are_no_problem() -> None:
+    assert problem(ON_CPU, Device.CPU, tokens=9) is None
+    assert problem(ON_CARD, Device.CARD, tokens=9) is None
+
+
+def altered(old: str, new: str) -> ChildResult:
+    return dataclasses.replace(ON_CARD, log=tuple(line.replace(old, new) for line in ON_CARD.log))
+
+
+LIES: dict[str, tuple[ChildResult, Device, str]] = {
+    "the CPU as a card": (ON_CPU, Device.CARD, "layer 0 was on CPU, not on CUDA0"),
+    "the card as a CPU": (ON_CARD, Device.CPU, "layer 0 was on CUDA0, not on CPU"),
+    "one layer on the CPU": (
+        altered("1 assigned to device CUDA0", "1 assigned to device CPU"),
+        Device.CARD,
+        "layer 1 was on CPU",
+    ),
+    "a cache on the CPU": (
+        altered("1: dev = CUDA0", "1: dev = CPU"),
+        Device.CARD,
+        "the KV cache of layer 1 was on CPU",
+    ),
+    "a cache that is not mentioned": (
+        altered("0: dev = CUDA0", "0: nothing"),
+        Device.CARD,
+        "the KV cache of layer 0 was on an unknown device",
+    ),
+    "too few offloaded": (
+        altered("3/3", "2/3"),
+        Device.CARD,
+        "not all 3",
+    ),
+    "memory of a card in a CPU run": (
+        dataclasses.replace(ON_CPU, log=(*ON_CPU.log, "CUDA0 compute buffer size = 1.00 MiB")),
+        Device.CPU,
+        "memory on a card",
+    ),
+    "a log without placements": (dataclasses.replace(ON_CARD, log=("all is well",)), Device.CARD, "does not say"),
+    "an answer cut short": (dataclasses.replace(ON_CARD, generated=8), Device.CARD, "8 tokens were generated"),
+    "an exception": (dataclasses.replace(ON_CARD, error="OSError: libllama.so"), Device.CARD, "OSError: libllama.so"),
+}
+
+
+@pytest.mark.parametrize(("result", "device", "said"), LIES.values(), ids=LIES)
+def test_what_is_no_measurement_of_the_device_is_refused(result: ChildResult, device: Device, said: str) -> None:
+    assert said in (problem(result, device, tokens=9) or "")
+
+
+def test_the_loaders_reason_is_passed_on() -> None:
+    result = dataclasses.replace(ON_CPU, cuda_status={"reason": "This wheel has no code for your card."})
+
+    assert "no code for your card" in (problem(result, Device.CARD, tokens=9) or "")
+
+
+def test_a_process_sees_one_card() -> None:
+    assert [first_visible(value) for value in (None, " ", "2", "3, 1", "GPU-ab12,0")] == [
+        "0",
+        "0",
+        "2",
+        "3",
+        "GPU-ab12",
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------- labels
+
+
+def test_a_real_card_is_raced() -> None:
+    both = on_both()
+
+    assert report.header(both) == ("", "CPU", GPU.name, "card : CPU")
+    assert cells(both, "time to first token")[-1] == "40.0 x"
+    assert cells(both, "generation") == ("31.5 (31.5-31.5)", "180.0 (180.0-180.0)", "5.7 x")
+    assert cells(both, "buffers on the card") == ("-", "800 (800-800)", "")
+    assert both.notice is None
+    assert not any("SIMULATED" in remark or "no card" in remark for remark in report.remarks(both))
+
+
+def test_a_simulated_device_is_called_so_everywhere() -> None:
+    both = on_both(SIMULATED)
+
+    assert report.header(both) == ("", "CPU", "SIMULATED: device of compute capability 8.9"), "and it does not race"
+    assert any("SIMULATED" in remark and "nothing about speed" in remark for remark in report.remarks(both))
+    page = report.markdown(both)
+    assert "SIMULATED" in page.splitlines()[0]
+    document = json.loads(jsonio.dumps(both))
+    assert document["card"]["kind"] == "SIMULATED"
+    assert "nothing about speed" in document["notice"]
+    assert "SIMULATED" in chart.title(both)
+
+
+def test_without_a_card_the_report_says_so() -> None:
+    alone = made(NONE, measured(Device.CPU, SLOW))
+
+    assert report.header(alone) == ("", "CPU")
+    assert report.remarks(alone)[0] == "no card: there is no NVIDIA driver; only the CPU was measured"
+    assert "no card" in chart.title(alone)
+    assert ("card", "none") in report.conditions(alone)
+    assert not [row for row in report.rows(alone) if "card" in row[0]]
+
+
+def test_a_failed_measurement_is_no_figure() -> None:
+    failed = made(REAL, measured(Device.CPU, SLOW), measured(Device.CARD, failure="layer 0 was on CPU, not on CUDA0"))
+
+    assert report.header(failed)[-1] == GPU.name, "nothing races a failure"
+    assert cells(failed, "generation") == ("31.5", "FAILED")
+    assert any("FAILED: layer 0 was on CPU" in remark for remark in report.remarks(failed))
+    assert f"| {GPU.name} |" in report.markdown(failed)
+
+
+def test_a_busy_machine_shows_in_the_cores_that_the_threads_got() -> None:
+    quiet = made(NONE, measured(Device.CPU, SLOW))
+    busy = made(NONE, measured(Device.CPU, dataclasses.replace(SLOW, cores_busy=1.2)))
+
+    assert not [remark for remark in report.remarks(quiet) if "other programs" in remark]
+    (said,) = [remark for remark in report.remarks(busy) if "other programs" in remark]
+    assert "2 threads got 1.20 cores" in said
+
+
+def test_what_users_report_is_called_that() -> None:
+    (said,) = [remark for remark in report.remarks(on_both()) if "4,000 ms" in remark]
+
+    assert "not measured here" in said
+
+
+def test_the_document_can_be_read_back() -> None:
+    both = on_both()
+
+    assert jsonio.from_data(jsonio.to_data(both), DeviceReport) == both
+
+
+# ---------------------------------------------------------------------------------------------------------- ratios
+
+
+def against(card: Card, *, cpu: float, on_card: float) -> DeviceReport:
+    """Ours at 100 tokens a second in each case."""
+    pairs = [(Device.CPU, Build.OURS, 100.0), (Device.CPU, Build.OTHER, cpu)]
+    pairs += [(Device.CARD, Build.OURS, 100.0), (Device.CARD, Build.OTHER, on_card)]
+    measurements = [
+        measured(device, *(dataclasses.replace(SLOW, speed=speed + shift) for shift in (-9, 0, 0.1)), build=build)
+        for device, build, speed in pairs
+    ]
+    return made(card, *measurements, against="llama-cpp-python 0.3.36 installed elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("cpu", "on_card", "passed"),
+    [
+        (100, 100, [True, True]),
+        (100 / 0.951, 100 / 0.981, [True, True]),
+        (100 / 0.949, 100 / 0.981, [False, True]),
+        (100 / 0.951, 100 / 0.979, [True, False]),
+        (50, 50, [True, True]),
+    ],
+)
+def test_ours_is_held_against_the_other_build_by_medians(cpu: float, on_card: float, passed: list[bool]) -> None:
+    compared = against(REAL, cpu=cpu, on_card=on_card)
+
+    assert [ratio.passed for ratio in compared.ratios] == passed
+    assert [ratio.limit for ratio in compared.ratios] == [0.95, 0.98]
+    assert compared.ratios[0].value == pytest.approx(100 / cpu)
+    lines = [remark for remark in report.remarks(compared) if "tokens per second" in remark]
+    assert ["FAILED" not in line for line in lines] == passed
+    assert report.header(compared)[1:5] == (
+        "CPU, ours",
+        "CPU, the other",
+        f"{GPU.name}, ours",
+        f"{GPU.name}, the other",
+    )
+
+
+def test_a_simulated_card_is_not_judged() -> None:
+    on_cpu, on_card = against(SIMULATED, cpu=100, on_card=1000).ratios
+
+    assert on_cpu.passed
+    assert on_card.passed is None
+    assert "not judged" in report.ratio_line(on_card)
+
+
+def test_a_failure_is_not_compared() -> None:
+    measurements = (
+        measured(Device.CPU, SLOW),
+        measured(Device.CPU, SLOW, build=Build.OTHER, failure="libcuda.so.1 is missing"),
+    )
+
+    assert compare(measurements, NONE, 2) == ()
+
+
+@pytest.mark.parametrize("disturbed", [Build.OURS, Build.OTHER])
+def test_a_busy_machine_gives_no_judgement(disturbed: Build) -> None:
+    busy = dataclasses.replace(SLOW, cores_busy=1.7)
+    measurements = [measured(Device.CPU, busy if build is disturbed else SLOW, build=build) for build in Build]
+    (ratio,) = compare(measurements, NONE, 2)
+
+    assert ratio.passed is None
+    assert "not judged: other programs" in report.ratio_line(ratio)
+    assert compare(measurements, NONE, 1)[0].passed, "one thread has its core"
+
+
+# -------------------------------------------------------------------------------------------------------- requests
+
+
+def plan(tmp_path: Path, **changes: Any) -> bench.DevicePlan:
+    whole = bench.DevicePlan(ours=bench.Subject(wheel=wheel(tmp_path)), machine=MACHINE)
+    return dataclasses.replace(whole, **changes)
+
+
+def wheel(tmp_path: Path) -> Wheel:
+    return wheels.write(tmp_path, {}, wheels.wheel_name("linux_x86_64"))
+
+
+def test_a_plan_that_can_be_measured_is_not_refused(tmp_path: Path) -> None:
+    bench.check(plan(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": Path("no.gguf")}, "no model no.gguf"),
+        ({"shape": TINY}, "blocks of Q4_K hold 256"),
+        ({"kind": "Q9"}, "'Q9' is no type"),
+        ({"prompt_tokens": 2000, "tokens": 49}, "more than the 2048"),
+        ({"against": bench.Subject(python=Path("no/python"))}, "there is no no/python"),
+    ],
+)
+def test_a_plan_that_cannot_be_measured_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        bench.check(plan(tmp_path, **changes))
+
+
+def test_what_it_is_held_against_is_a_wheel_or_an_interpreter(tmp_path: Path) -> None:
+    stock = wheel(tmp_path)
+
+    assert trials.bench_subject(None) is None
+    assert trials.bench_subject(stock.path) == bench.Subject(wheel=stock)
+    assert trials.bench_subject(tmp_path / "bin" / "python") == bench.Subject(python=tmp_path / "bin" / "python")

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config.errors import ArchitectureError, SettingsError
+from build_config.system.layout import PACKAGE
+from build_config.tasks import ci_matrix
+from build_config.tasks.ci_matrix import CardRunner, Host, Matrix, WheelEntry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.unit
+
+LISTED = ci_matrix.read(PACKAGE.parent / "ci" / "matrix.toml")
+LINUX = Host(runner="ubuntu-24.04", image="python:3.11")
+
+
+def entry(arch: str, cuda: str = "13.0") -> WheelEntry:
+    return WheelEntry(platform="linux-x86_64", cuda=cuda, arch=arch)
+
+
+def listed(*entries: WheelEntry) -> Matrix:
+    return Matrix(platforms={"linux-x86_64": LINUX}, wheels=entries)
+
+
+def test_each_unit_is_one_job_and_a_wheel_waits_for_those_that_it_is_made_of() -> None:
+    made = ci_matrix.plan(listed(entry("86,89"), entry("89"), entry("89", "12.9")))
+    assert [unit.id for unit in made.units] == [
+        f"linux-x86_64-{name}"
+        for name in ("cuda13.0-core", "cuda13.0-sm86", "cuda13.0-sm89", "cuda12.9-core", "cuda12.9-sm89")
+    ]
+    assert {wheel.id.removeprefix("linux-x86_64-"): len(wheel.units) for wheel in made.wheels} == {
+        "cuda13.0-sm86-sm89": 3,
+        "cuda13.0-sm89": 2,
+        "cuda12.9-sm89": 2,
+    }
+
+
+def test_the_list_of_this_project_is_a_plan_without_loose_ends() -> None:
+    made = ci_matrix.plan(LISTED)
+    ids = {unit.id for unit in made.units}
+    assert len(ids) == len(made.units)
+    assert {unit for wheel in made.wheels for unit in wheel.units} == ids
+    assert "portable" in {wheel.arch for wheel in made.wheels}
+    assert {job.runner for job in made.units} == {job.runner for job in made.wheels} == {"ubuntu-24.04"}
+
+
+def test_a_shard_of_several_cards_is_built_by_the_entry_that_has_it() -> None:
+    made = ci_matrix.plan(listed(entry("89"), entry("portable")))
+    arches = {unit.unit: unit.arch for unit in made.units}
+    assert arches["core"] == arches["sm89"] == "89"
+    assert arches["sm90ptx"] == "portable"
+
+
+def test_a_wheel_is_tried_on_every_card_that_it_has_code_for_and_on_no_other() -> None:
+    cards = ci_matrix.read_card_runners("8.9=rtx4090 7.5=t4 12.0=rtx5090")
+    made = ci_matrix.plan(listed(entry("89"), entry("75"), entry("90")), cards)
+    assert [(card.wheel.rpartition("-")[2], card.label) for card in made.cards] == [("sm89", "rtx4090"), ("sm75", "t4")]
+
+
+@pytest.mark.parametrize("text", ["89=rtx", "8.9", "8.9=", "8.9=a,b", "8.9=$(id)"])
+def test_what_is_no_cards_machine_is_refused(text: str) -> None:
+    assert ci_matrix.read_card_runners("") == ()
+    with pytest.raises(SettingsError, match="no card's machine"):
+        ci_matrix.read_card_runners(text)
+
+
+def test_a_selection_takes_part_of_the_list_or_one_wheel_that_need_not_be_in_it() -> None:
+    assert ci_matrix.select(LISTED) == LISTED
+    assert ci_matrix.select(LISTED, cuda="13.0").wheels == LISTED.wheels
+    assert ci_matrix.select(LISTED, arch="75").wheels == (entry("75"),)
+    assert ci_matrix.select(LISTED, arch="75", cuda="12.9").wheels == (entry("75", "12.9"),)
+    for wrong in ({"cuda": "9.1"}, {"platform": "win-amd64"}, {"platform": "amiga", "arch": "89"}):
+        with pytest.raises(SettingsError):
+            ci_matrix.select(LISTED, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (listed(entry("native")), "depends on the machine"),
+        (listed(entry("auto")), "depends on the machine"),
+        (listed(entry("89", "system")), "not a release"),
+        (listed(entry("89"), entry("8.9")), "twice"),
+        (listed(dataclasses.replace(entry("89"), platform="win-amd64")), "no machine"),
+    ],
+)
+def test_an_entry_that_makes_no_job_is_refused(wrong: Matrix, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        ci_matrix.plan(wrong)
+
+
+def test_cards_that_the_toolkit_does_not_know_are_refused() -> None:
+    with pytest.raises(ArchitectureError, match=r"6\.1"):
+        ci_matrix.plan(listed(entry("61")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "wheels = [",
+        "[platforms]\n[[wheels]]\nplatform = 'linux-x86_64'\ncuda = '13.0'\narch = '89'\nspeed = 1",
+        "[platforms]\n[[wheels]]\nplatform = 'amiga'\ncuda = '13.0'\narch = '89'",
+        "wheels = []\n[platforms]",
+    ],
+    ids=["empty", "not TOML", "unknown key", "unknown platform", "no wheel"],
+)
+def test_a_list_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "matrix.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"matrix\.toml"):
+        ci_matrix.read(tmp_path / "matrix.toml")
+
+
+def test_outputs_are_one_line_of_json_each() -> None:
+    made = ci_matrix.plan(listed(entry("89")), (CardRunner(capability="8.9", label="rtx"),))
+    outputs = dict(line.split("=", 1) for line in ci_matrix.github_output(made).splitlines())
+    assert {name: len(json.loads(value)) for name, value in outputs.items()} == {"units": 2, "wheels": 1, "cards": 1}
+    assert json.loads(outputs["units"])[1]["unit"] == "sm89"
+
+
+def test_without_a_card_the_list_of_such_jobs_is_what_the_workflow_compares_with() -> None:
+    assert "cards=[]\n" in ci_matrix.github_output(ci_matrix.plan(listed(entry("89"))))
+
+
+def test_gitlab_gets_jobs_that_need_one_another_by_names_that_exist() -> None:
+    made = ci_matrix.plan(LISTED, ci_matrix.read_card_runners("8.9=rtx4090"))
+    jobs = ci_matrix.gitlab_pipeline(made)
+    assert jobs.pop("include") == [{"local": ci_matrix.GITLAB_JOBS}]
+    needed = {need if isinstance(need, str) else need["job"] for job in jobs.values() for need in job.get("needs", ())}
+    assert needed == set(jobs) - {"publish"}
+    assert {job["extends"] for job in jobs.values()} == {".unit", ".wheel", ".card", ".publish"}

@@ -1,0 +1,187 @@
+"""What the conda package of a wheel is called, needs and refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from build_config import archs
+from build_config.errors import PackagingError, SettingsError
+from build_config.formats import wheelfile
+from build_config.model import CudaArch
+from build_config.system.layout import PACKAGE
+from build_config.tasks import conda
+from build_config.tasks.conda import description, packing
+from tests.support import conda_wheels, wheels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.unit
+
+
+def package(folder: Path, **changes: object) -> conda.CondaPackage:
+    return conda_wheels.describe(conda_wheels.write(folder, conda_wheels.members(**changes)), folder / "record")  # type: ignore[arg-type]  # as members takes them
+
+
+def test_the_requirements_are_the_wheels_by_their_conda_names_with_cudas_libraries_and_the_systems(
+    tmp_path: Path,
+) -> None:
+    assert set(package(tmp_path).depends) == {
+        "python >=3.10",
+        "numpy >=1.20.0",
+        "typing-extensions >=4.5.0",
+        "diskcache >=5.6.1",
+        "jinja2 >=2.11.3",
+        "cuda-pathfinder >=1.3,<2.0a0",
+        "cuda-cudart >=13.0,<14.0a0",
+        "libcublas >=13.0,<14.0a0",
+        "cuda-version >=13.0,<14.0a0",
+        "libgcc >=12",
+        "libstdcxx >=12",
+        "__glibc >=2.35,<3.0.a0",
+    }
+
+
+def test_a_driver_and_a_card_need_not_be_there_but_if_they_are_they_have_to_fit(tmp_path: Path) -> None:
+    described = package(tmp_path)
+    assert described.constrains == ("__cuda >=13", "__cuda_arch >=8.9,<9.0")
+    assert not any(need.startswith("__cuda") for need in described.depends)
+
+
+def test_the_version_is_upstreams_and_the_build_names_cuda_and_shards(tmp_path: Path) -> None:
+    described = package(tmp_path)
+    assert (described.name, described.version, described.subdir) == ("llama-cpp-python", "0.3.36", "linux-64")
+    assert described.build.startswith("cuda130_sm89_h")
+    assert described.build.endswith("_0")
+
+
+def test_another_wheel_or_another_requirement_is_another_build(tmp_path: Path) -> None:
+    """Caches of conda packages go by the name of the file."""
+    builds = {
+        package(tmp_path / "a").build,
+        package(tmp_path / "b", without="diskcache").build,
+        package(tmp_path / "c", more=("Requires-External: libsomething",)).build,
+    }
+    assert len(builds) == 3
+
+
+def test_a_portable_wheel_is_called_so(tmp_path: Path) -> None:
+    name = wheels.wheel_name(conda_wheels.PLATFORM).replace("+cu130.sm89", "+cu130")
+    wheel = conda_wheels.write(tmp_path, name=name)
+    described = conda_wheels.describe(wheel, tmp_path / "record", "75-real", "80-real", "90-virtual")
+    assert described.build.startswith("cuda130_portable_h")
+    assert "__cuda_arch >=7.5" in described.constrains
+
+
+def test_a_wheel_of_cuda_12_asks_for_the_packages_of_cuda_12(tmp_path: Path) -> None:
+    requirements = ("Requires-Dist: nvidia-cublas-cu12<13,>=12", "Requires-Dist: nvidia-cuda-runtime-cu12<13,>=12.4")
+    described = package(tmp_path, cuda="12.4", more=requirements, without="<14")
+    assert {"cuda-cudart >=12.4,<13.0a0", "libcublas >=12,<13.0a0", "cuda-version >=12.4,<13.0a0"} < set(
+        described.depends
+    )
+    assert "__cuda >=12" in described.constrains
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"cuda": "11.8"}, r"no packages of CUDA 11\.8"),
+        ({"more": ("Requires-Dist: something-new",)}, "something-new.*what conda-forge calls"),
+        ({"more": ("Requires-Dist: numpy[fast]",)}, r"numpy\[fast\]"),
+        ({"more": ('Requires-Dist: numpy; python_version < "3.12"',)}, "with some Pythons only"),
+        ({"more": ("Requires-Dist: numpy==2.*",)}, "not translated"),
+        ({"more": ("Requires-Python: <3.13",), "without": ">=3.8"}, "not one range up to the newest"),
+    ],
+)
+def test_what_the_package_could_not_express_is_refused(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(PackagingError, match=said):
+        package(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("platform", ["win_amd64", "manylinux_2_35_aarch64", "any", "linux_x86_64"])
+def test_a_wheel_of_another_platform_is_refused(tmp_path: Path, platform: str) -> None:
+    wheel = conda_wheels.write(tmp_path, name=wheels.wheel_name(platform))
+    with pytest.raises(PackagingError, match="no conda package"):
+        conda_wheels.describe(wheel, tmp_path / "record")
+
+
+def test_a_wheel_that_does_not_say_which_cuda_it_is_for_is_refused(tmp_path: Path) -> None:
+    contents = conda_wheels.members()
+    del contents["llama_cpp/_cuda_build.json"]
+    wheel = conda_wheels.write(tmp_path, contents)
+    with pytest.raises(PackagingError, match="no wheel of this project"):
+        conda_wheels.describe(wheel, tmp_path / "record")
+
+
+@pytest.mark.parametrize("member", ["x.data/scripts/run", f"{wheels.DIST_INFO}/entry_points.txt"])
+def test_programs_would_need_more_than_this_and_are_refused(tmp_path: Path, member: str) -> None:
+    wheel = conda_wheels.write(tmp_path, {**conda_wheels.members(), member: b"[console_scripts]\n"})
+    with pytest.raises(PackagingError, match="programs"):
+        conda_wheels.describe(wheel, tmp_path / "record")
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        (("89-real",), ">=8.9,<9.0"),
+        (("86-real", "89-real"), ">=8.6,<9.0"),
+        (("75-real", "89-real"), ">=7.5,<8.0|>=8.9,<9.0"),
+        (("120a-real",), ">=12.0,<12.1"),
+        (("90-real", "90-virtual"), ">=9.0"),
+        (("86-real", "89-real", "120a-real"), ">=8.6,<9.0|>=12.0,<12.1"),
+        (("100f-real",), ">=10.0,<11.0"),
+        (("75-real", "80-real", "86-real", "89-real", "90-real", "90-virtual", "120a-real"), ">=7.5"),
+    ],
+)
+def test_the_cards_are_those_that_run_the_code(listed: tuple[str, ...], expected: str) -> None:
+    parsed = [CudaArch.parse(text) for text in listed]
+    assert description.capabilities(parsed) == expected
+    for capability in ("7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1"):
+        inside = any(_inside(capability, part) for part in expected.split("|"))
+        assert inside == (archs.covers(parsed, capability) is not None), capability
+
+
+def _inside(capability: str, part: str) -> bool:
+    low, _, high = part.removeprefix(">=").partition(",<")
+    number = float(capability)
+    return float(low) <= number and (not high or number < float(high))
+
+
+def test_only_the_lines_that_conda_fulfils_otherwise_leave_the_metadata() -> None:
+    before = conda_wheels.members()[f"{wheels.DIST_INFO}/METADATA"]
+    after = description.without_requirements(before, ("nvidia-cublas", "nvidia-cuda-runtime"))
+    gone = [line for line in before.splitlines() if line not in after.splitlines()]
+    assert gone == [b"Requires-Dist: nvidia-cuda-runtime>=13.0,<14", b"Requires-Dist: nvidia-cublas>=13.0,<14"]
+    assert after == before.replace(gone[0] + b"\n", b"").replace(gone[1] + b"\n", b"")
+
+
+def test_a_description_that_looks_like_a_requirement_stays() -> None:
+    metadata = b"Name: x\nRequires-Dist: nvidia-cublas\n\nRequires-Dist: nvidia-cublas\n"
+    expected = b"Name: x\n\nRequires-Dist: nvidia-cublas\n"
+    assert description.without_requirements(metadata, ("nvidia-cublas",)) == expected
+
+
+def test_every_file_is_the_wheels_but_for_what_says_how_it_was_installed(tmp_path: Path) -> None:
+    wheel = conda_wheels.write(tmp_path)
+    before = wheelfile.read_contents(wheel.path)
+    after = packing.as_installed(conda_wheels.describe(wheel, tmp_path / "record"), wheel, tmp_path / "scratch")
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {f"{wheels.DIST_INFO}/METADATA", f"{wheels.DIST_INFO}/RECORD"}
+    assert set(after) - set(before) == {f"{wheels.DIST_INFO}/INSTALLER"}
+    assert wheelfile.record_problems(after) == ()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "a/../../outside", "a\\..\\outside"])
+def test_no_member_leads_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PackagingError, match="leads out"):
+        packing.write_files({name: b""}, tmp_path / "inside")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_malformed_table_of_names_is_refused(tmp_path: Path) -> None:
+    text = (PACKAGE / "data" / "conda.toml").read_text()
+    (tmp_path / "conda.toml").write_text(text.replace("pythons", "pythens"))
+    with pytest.raises(SettingsError, match=r"conda\.toml"):
+        conda.read_names(tmp_path / "conda.toml")

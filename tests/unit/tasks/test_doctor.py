@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from build_config.errors import (
+    CompilerMissingError,
+    CompilerUnsupportedError,
+    PipelineError,
+    ToolkitMissingError,
+    WorkRootError,
+)
+from build_config.model import Driver, GpuDevice, HostCompiler, Program
+from build_config.system import jsonio, machine
+from build_config.system.machine import NvidiaState
+from build_config.tasks import doctor
+from tests.support import factories, windows_machine
+
+pytestmark = pytest.mark.unit
+
+
+def program(name: str, version: str) -> Program:
+    return Program(path=Path("/usr/bin") / name, version=version, found_via="PATH")
+
+
+def gpu(capability: str, name: str = "NVIDIA GeForce RTX 4090") -> GpuDevice:
+    return GpuDevice(index=0, name=name, capability=capability, memory=24_000_000_000)
+
+
+FACTS = doctor.Facts(
+    python=(3, 12),
+    compiler=HostCompiler(
+        cc=program("gcc", "12.2.0"), cxx=program("g++", "12.2.0"), identity="0" * 64, binutils="GNU ld 2.40"
+    ),
+    newest_gcc=15,
+    git="/usr/bin/git",
+    work_root=Path("/var/tmp/llama-cuda-wheels"),  # noqa: S108  # only named
+    work_root_problem=None,
+    free=80_000_000_000,
+    memory=32_000_000_000,
+    cores=8,
+    glibc="2.36",
+    nvidia=NvidiaState(driver=Driver(version="580.65.06", cuda="13.0"), gpus=(gpu("8.9"),)),
+    ccache=None,
+    sccache=program("sccache", "0.16.0"),
+)
+
+
+def judged(**changes: object) -> dict[str, doctor.DoctorRow]:
+    rows = doctor.judge(dataclasses.replace(FACTS, **changes))  # type: ignore[arg-type]  # names are checked at run time
+    return {row.subject: row for row in rows}
+
+
+def test_a_machine_with_everything_can_build_for_its_card() -> None:
+    rows = doctor.judge(FACTS)
+    assert {row.state for row in rows} == {"ok"}
+    assert doctor.overall(rows)
+    assert rows[-1].subject == "This machine"
+    assert "--arch 89 here" in rows[-1].text
+
+
+def test_without_a_card_and_driver_it_can_still_build() -> None:
+    rows = judged(nvidia=NvidiaState())
+    assert doctor.overall(tuple(rows.values()))
+    assert rows["NVIDIA card"].state == "warning"
+    assert "580 or later" in rows["NVIDIA driver"].text
+    assert "can build for cards in other machines" in rows["This machine"].text
+
+
+@pytest.mark.parametrize(
+    ("subject", "changes", "text", "remedy"),
+    [
+        ("Python", {"python": (3, 10)}, "3.10 is too old", "3.11 or later"),
+        ("C++ compiler", {"compiler": CompilerMissingError("no C++ compiler", remedy="apt")}, "no C++", "apt"),
+        ("C++ compiler", {"compiler": CompilerUnsupportedError("GCC 99", remedy="g++-15")}, "GCC 99", "g++-15"),
+        ("Disk", {"free": 2_500_000_000}, "2.5 GB free", "free 3.5 GB"),
+        ("C library", {"glibc": ""}, "not glibc", "container"),
+        ("Work root", {"work_root_problem": WorkRootError("belongs to bob", remedy="rm")}, "belongs to bob", "rm"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_remedy_and_in_the_closing_sentence(
+    subject: str, changes: dict[str, object], text: str, remedy: str
+) -> None:
+    rows = judged(**changes)
+    assert rows[subject].state == "missing"
+    assert text in rows[subject].text
+    assert remedy in str(rows[subject].remedy)
+    assert not doctor.overall(tuple(rows.values()))
+    assert rows["This machine"].state == "missing"
+    assert subject in rows["This machine"].text
+
+
+def test_an_old_driver_is_named_with_the_version_that_is_needed() -> None:
+    old = NvidiaState(driver=Driver(version="550.54.14", cuda="12.4"), gpus=(gpu("8.9"),))
+    row = judged(nvidia=old)["NVIDIA driver"]
+    assert row.state == "warning"
+    assert "runs CUDA 12.4 at the newest" in row.text
+    assert "580 or later" in str(row.remedy)
+
+
+def test_a_card_that_the_toolkit_dropped_points_to_the_last_that_had_it() -> None:
+    rows = judged(nvidia=NvidiaState(driver=Driver(version="580.1", cuda="13.0"), gpus=(gpu("6.1", "GTX 1080"),)))
+    assert rows["NVIDIA card"].state == "warning"
+    assert "CUDA 12.9" in str(rows["NVIDIA card"].remedy)
+    assert "other machines" in rows["This machine"].text
+
+
+def installed(release: str, problem: PipelineError | None = None, compiler: object = None) -> doctor.InstalledToolkit:
+    toolkit = factories.toolchain(Path("/usr/lib/nvidia-cuda-toolkit"), cuda=f"{release}.89").cuda
+    return doctor.InstalledToolkit(
+        toolkit=toolkit,
+        compiler=compiler or dataclasses.replace(FACTS.compiler, cxx=program("g++-11", "11.3.0")),  # type: ignore[arg-type,type-var]  # of the two kinds
+        problem=problem,
+    )
+
+
+def test_an_installed_toolkit_is_shown_with_its_compiler_and_what_it_builds_for() -> None:
+    row = judged(installed=(installed("11.8"),))["CUDA 11.8"]
+    assert row.state == "ok"
+    assert "11.8.89 at /usr/lib/nvidia-cuda-toolkit, with g++-11 11.3.0" in row.text
+    assert "--cuda 11.8 builds for 35 to 89" in row.text, "nvcc knows 90, llama.cpp does not compile for it"
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "remedy"),
+    [
+        (installed("11.8", compiler=CompilerUnsupportedError("GCC 12", remedy="apt install g++-11")), "g++-11"),
+        (
+            installed("12.9", problem=ToolkitMissingError("no cuBLAS", remedy="libcublas-dev-12-9")),
+            "libcublas-dev-12-9",
+        ),
+    ],
+)
+def test_what_an_installed_toolkit_lacks_keeps_no_other_build_from_starting(
+    toolkit: doctor.InstalledToolkit, remedy: str
+) -> None:
+    rows = judged(installed=(toolkit,))
+    row = rows[f"CUDA {toolkit.toolkit.release}"]
+    assert row.state == "warning"
+    assert remedy in str(row.remedy)
+    assert doctor.overall(tuple(rows.values()))
+
+
+def test_a_broken_driver_is_not_taken_for_none() -> None:
+    row = judged(nvidia=NvidiaState(problem="different versions"))["NVIDIA driver"]
+    assert row.text == "different versions"
+    assert "restart" in str(row.remedy)
+
+
+@pytest.mark.parametrize("problem", [None, "different versions"])
+def test_a_broken_driver_casts_doubt_on_a_recommendation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str | None
+) -> None:
+    monkeypatch.setattr(machine, "nvidia", lambda: NvidiaState(problem=problem))
+    answer = doctor.recommend(factories.layout(tmp_path), str(tmp_path))
+    assert any("does not answer as it should (different versions)" in line for line in answer.advice) == bool(problem)
+
+
+def test_little_memory_means_fewer_jobs_before_it_means_trouble() -> None:
+    assert judged(memory=3_200_000_000)["Memory"].text.endswith("so 3 of them run at a time")
+    assert judged(memory=3_200_000_000)["Memory"].remedy is None
+    assert judged(memory=900_000_000)["Memory"].remedy is not None
+
+
+def test_the_cache_that_will_be_used_is_named() -> None:
+    assert "sccache 0.16.0" in judged()["Compiler cache"].text
+    assert "ccache 4.9" in judged(ccache=program("ccache", "4.9"))["Compiler cache"].text
+    old = judged(ccache=program("ccache", "4.2"))["Compiler cache"]
+    assert "sccache 0.16.0 (locked); ccache 4.2 is there but too old" in old.text
+    assert judged(sccache=None)["Compiler cache"].state == "warning"
+
+
+def test_the_rows_are_there_for_programs_too() -> None:
+    text = jsonio.dumps(doctor.judge(dataclasses.replace(FACTS, compiler=PipelineError("none"))))
+    assert '"subject": "C++ compiler"' in text
+
+
+def test_on_windows_visual_cpp_is_named_and_no_c_library() -> None:
+    rows = judged(platform="win-amd64", glibc="", compiler=windows_machine.toolchain().host)
+    assert rows["C++ compiler"].state == "ok"
+    assert "Microsoft Visual C++ 19.44.35219; CUDA 13.0 supports up to _MSC_VER 1949" in rows["C++ compiler"].text
+    assert "C library" not in rows
+    assert rows["This machine"].state == "ok"

