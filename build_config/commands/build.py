@@ -8,14 +8,9 @@ from typing import Annotated
 
 import typer
 
-from build_config import inputs, pipeline
 from build_config.commands.app import Launcher, WorkRoot, app, layout_of
-from build_config.steps.locks import refresh
-from build_config.steps.units import transfer
-from build_config.system import machine, workroot
 from build_config.system.console import Console, duration, megabytes
 from build_config.system.layout import CANONICAL_WORK_ROOT
-from build_config.tasks import reproduce as reproduce_step
 
 
 @app.command()
@@ -47,6 +42,8 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter an option
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Build, inspect, validate and publish a CUDA wheel."""
+    from build_config import pipeline
+
     console = Console()
     layout = layout_of(work_root)
     request = pipeline.BuildRequest(
@@ -96,6 +93,10 @@ def build_units(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Build units into the store, and no wheel."""
+    from build_config import pipeline
+    from build_config.steps.units import transfer
+    from build_config.system import machine, workroot
+
     console = Console()
     layout = layout_of(work_root)
     here = machine.describe()
@@ -128,7 +129,10 @@ def reproduce(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Build again where everything differs that must not matter, and compare the bytes."""
-    request = reproduce_step.ReproduceRequest(
+    from build_config import pipeline
+    from build_config.tasks import reproduce as task
+
+    request = task.ReproduceRequest(
         build=pipeline.BuildRequest(arch=arch, cuda=cuda, jobs=jobs),
         units=tuple(units or ()),
         launchers=tuple(each.value for each in launcher or (Launcher.NONE,)),
@@ -136,7 +140,7 @@ def reproduce(
         user=user,
     )
     console = Console()
-    for result in reproduce_step.reproduce(request, layout_of(work_root), console):
+    for result in task.reproduce(request, layout_of(work_root), console):
         console.summary(
             "Reproduced, bit for bit",
             (
@@ -152,6 +156,9 @@ def reproduce(
 @app.command()
 def vendor(work_root: WorkRoot = CANONICAL_WORK_ROOT) -> None:
     """Fetch the locked sources and put them below vendor/."""
+    from build_config import inputs
+    from build_config.system import workroot
+
     console = Console()
     layout = layout_of(work_root)
     with workroot.claim(layout, purpose="vendor", console=console):
@@ -164,6 +171,8 @@ def relock(
     upgrade: Annotated[list[str] | None, typer.Option(help="A package to move to its newest release.")] = None,
 ) -> None:
     """Make the locks again, and say what changed."""
+    from build_config.steps.locks import refresh
+
     console = Console()
     changes = refresh.refresh(layout_of(CANONICAL_WORK_ROOT), upgrade=tuple(upgrade or ()), console=console)
     for change in changes:

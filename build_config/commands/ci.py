@@ -8,10 +8,8 @@ from typing import Annotated
 import typer
 
 from build_config.commands.app import WorkRoot, app, layout_of
-from build_config.system import jsonio
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT
-from build_config.tasks import ci_matrix, trials
 
 LIST = "ci/matrix.toml"
 
@@ -28,6 +26,9 @@ def show_matrix(
     ] = None,
 ) -> None:
     """Print the jobs that ci/matrix.toml stands for, as JSON."""
+    from build_config.system import jsonio
+    from build_config.tasks import ci_matrix
+
     listed = ci_matrix.read(layout_of(CANONICAL_WORK_ROOT).checkout / LIST)
     made = ci_matrix.plan(
         ci_matrix.select(listed, arch=arch, cuda=cuda, platform=platform), ci_matrix.read_card_runners(cards)
@@ -45,7 +46,9 @@ def publish(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Put wheels that were built elsewhere into the wheelhouse, all of them, if each is what its record says."""
+    from build_config.tasks.publish import publish as task
+
     console = Console()
     layout = layout_of(work_root)
-    published = trials.publish(tuple(folders), layout, console, public_key=public_key)
+    published = task(tuple(folders), layout, console, public_key=public_key)
     console.summary("Done", tuple(("published", wheel.name) for wheel in published))

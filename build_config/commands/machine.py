@@ -10,14 +10,8 @@ import typer
 
 from build_config.commands.app import WorkRoot, app, layout_of
 from build_config.errors import SettingsError
-from build_config.system import jsonio
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT
-from build_config.tasks import check_gpu_file
-from build_config.tasks import doctor as doctor_step
-from build_config.tasks import recommend as choosing
-from build_config.testbed import synthetic_model
-from check_gpu import collect, diagnosis, report
 
 
 @app.command()
@@ -31,22 +25,29 @@ def doctor(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Say what this machine can build, and what is missing; or which wheel is for it."""
+    from build_config.system import jsonio
+    from build_config.tasks import doctor as task
+
     console = Console()
     if cards:
+        from build_config.tasks import recommend as choosing
+
         console.raw(choosing.table())
         return
     if recommend or index is not None:
-        answer = doctor_step.recommend(layout_of(work_root), index)
+        from build_config.tasks import recommend as choosing
+
+        answer = task.recommend(layout_of(work_root), index)
         console.raw(jsonio.dumps(answer) if json else choosing.text(answer))
         if answer.chosen is None:
             raise typer.Exit(1)
         return
-    rows = doctor_step.examine(layout_of(work_root))
+    rows = task.examine(layout_of(work_root))
     if json:
         console.raw(jsonio.dumps(rows))
     else:
         console.table("", tuple((row.subject, row.state, row.text, row.remedy or "") for row in rows))
-    if not doctor_step.overall(rows):
+    if not task.overall(rows):
         raise typer.Exit(1)
 
 
@@ -66,8 +67,13 @@ def check_gpu(
     ] = None,
 ) -> None:
     """Say whether an installed llama-cpp-python uses the card; status 1 where there is something to mend."""
+    from build_config.system import jsonio
+    from check_gpu import collect, diagnosis, report
+
     console = Console()
     if make_file is not None:
+        from build_config.tasks import check_gpu_file
+
         console.note(f"{check_gpu_file.make(make_file)} runs with Python 3.8 or later and needs nothing else")
         return
     if python is None and log is None:
@@ -80,7 +86,7 @@ def check_gpu(
         n_ctx=n_ctx,
         timeout=timeout,
     )
-    facts = collect.gather(request, synthetic_model.write)
+    facts = collect.gather(request, _write_model)
     answer = diagnosis.diagnose(facts)
     if json:
         console.raw(jsonio.dumps(report.document(facts, answer)))
@@ -88,3 +94,9 @@ def check_gpu(
         console.raw(report.text(facts, answer))
     if not answer.well:
         raise typer.Exit(1)
+
+
+def _write_model(path: Path) -> Path:
+    from build_config.testbed import synthetic_model
+
+    return synthetic_model.write(path)

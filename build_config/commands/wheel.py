@@ -9,10 +9,8 @@ from typing import Annotated
 import typer
 
 from build_config.commands.app import WorkRoot, app, layout_of
-from build_config.steps.wheelhouse import signature
 from build_config.system.console import Console, megabytes
 from build_config.system.layout import CANONICAL_WORK_ROOT
-from build_config.tasks import trials
 from build_config.testbed.simulated_device import DEFAULT_MEMORY, FAULTS
 
 bench = typer.Typer(no_args_is_help=True, help="Measure what a wheel gives.")
@@ -38,7 +36,9 @@ def validate(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Install a wheel into a clean environment, use it in every situation, and say where its layers are."""
-    trials.validate(wheel, layout_of(work_root), Console(), simulate=simulate, require_gpu=require_gpu)
+    from build_config.tasks.validate import validate as task
+
+    task(wheel, layout_of(work_root), Console(), simulate=simulate, require_gpu=require_gpu)
 
 
 @app.command()
@@ -50,7 +50,9 @@ def verify(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Hold a wheel against its record, its statement, its signature and the locks of this checkout."""
-    trials.verify(wheel, layout_of(work_root), Console(), public_key=public_key)
+    from build_config.tasks import verify as task
+
+    task.verify(wheel, layout_of(work_root), Console(), public_key=public_key)
 
 
 @app.command()
@@ -60,7 +62,9 @@ def sign(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Sign the statement about a published wheel."""
-    trials.sign(wheel, sign_key, layout_of(work_root), Console())
+    from build_config.tasks import verify as task
+
+    task.sign(wheel, sign_key, layout_of(work_root), Console())
 
 
 @app.command(name="conda")
@@ -70,9 +74,11 @@ def conda_package(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Make a conda package of a published wheel, in the channel wheelhouse/conda."""
+    from build_config.tasks.conda import task
+
     console = Console()
     layout = layout_of(work_root)
-    package, path = trials.make_conda_package(wheel, layout, console, public_key=public_key)
+    package, path = task.make_conda_package(wheel, layout, console, public_key=public_key)
     rows = (("needs", ", ".join(package.depends)), ("if there", ", ".join(package.constrains)))
     console.summary("Done", (("package", path.name), ("size", megabytes(path.stat().st_size)), *rows))
     channel = layout.conda_channel.as_uri()
@@ -84,6 +90,8 @@ def conda_package(
 @app.command()
 def keygen(folder: Annotated[Path, typer.Argument(help="Where the two files go.")]) -> None:
     """Make an Ed25519 key pair to sign statements with."""
+    from build_config.steps.wheelhouse import signature
+
     private, public = signature.make_keys(folder)
     Console().note(f"{private} is for you alone; give away {public}")
 
@@ -94,7 +102,9 @@ def upstream_tests(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Run llama-cpp-python's own tests with a wheel, but for those that download a model."""
-    trials.run_upstream_tests(wheel, layout_of(work_root), Console())
+    from build_config.tasks.upstream_tests import task
+
+    task.run_upstream_tests(wheel, layout_of(work_root), Console())
 
 
 @bench.command(name="device")
@@ -123,7 +133,9 @@ def bench_device(  # noqa: PLR0913, PLR0917  # one parameter an option
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Answer the same prompt on the CPU and on the card, and compare: times, speed, memory, load."""
-    request = trials.DeviceBenchRequest(
+    from build_config.tasks.bench import task
+
+    request = task.DeviceBenchRequest(
         wheel=wheel,
         model=model,
         synthetic=synthetic.value,
@@ -135,7 +147,7 @@ def bench_device(  # noqa: PLR0913, PLR0917  # one parameter an option
         simulate=simulate,
         out=out,
     )
-    trials.bench_devices(request, layout_of(work_root), Console())
+    task.bench_devices(request, layout_of(work_root), Console())
 
 
 @app.command()
@@ -147,5 +159,7 @@ def simulate(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Run a command on a simulated device, which is never a card: its kernels do nothing."""
-    devices = trials.simulated_machine(capabilities, fault, memory)
-    raise typer.Exit(trials.simulate(devices, tuple(command), layout_of(work_root), Console()))
+    from build_config.tasks import simulate as task
+
+    devices = task.simulated_machine(capabilities, fault, memory)
+    raise typer.Exit(task.simulate(devices, tuple(command), layout_of(work_root), Console()))

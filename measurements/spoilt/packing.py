@@ -19,7 +19,7 @@ from build_config.model import LockedFile
 from build_config.steps.locks import download, refresh
 from build_config.steps.toolchain import locked_cuda
 from build_config.steps.units import settings, store
-from build_config.tasks import reproduce, trials
+from build_config.tasks import reproduce, verify
 from build_config.tasks.reproduce import ReproduceRequest, difference
 from measurements.spoilt.bench import CUDA, Bench, changed_inputs, published
 from tests.support import local_index
@@ -81,7 +81,7 @@ def another_wheel(bench: Bench) -> None:
         record = ReproduceRequest(record=wheel.with_name(f"{wheel.name}.record.json"))
         rebuild = functools.partial(reproduce.reproduce, record, layout, bench.console)
         bench.expect_refused(f"{what}: reproduce --record", rebuild, (file_of_lock(layout).name,))
-        check = functools.partial(trials.verify, wheel, layout, bench.console)
+        check = functools.partial(verify.verify, wheel, layout, bench.console)
         bench.expect_refused(f"{what}: verify", check, (file_of_lock(layout).name, locked.filename))
 
 
@@ -160,9 +160,9 @@ def time_stamp(bench: Bench) -> None:
         wheel, stamped, cuobjdump=bench.chain.cuobjdump, folder=bench.layout.work_root / "differences"
     )
     bench.expect_different("a time stamp in the wheel", found, started, (STAMPED, "2026-11-25 12:00:00"))
-    check = functools.partial(trials.verify, stamped, bench.layout, bench.console)
+    check = functools.partial(verify.verify, stamped, bench.layout, bench.console)
     bench.expect_refused("a time stamp in the wheel: verify", check, (stamped.name, "wheel-not-recorded"))
     started = time.monotonic()
-    check_honest = functools.partial(trials.verify, wheel, bench.layout, bench.console)
+    check_honest = functools.partial(verify.verify, wheel, bench.layout, bench.console)
     check_honest()
     bench.show("the published wheel: verify", ("accepted",), started, named=("accepted",), caught=True)

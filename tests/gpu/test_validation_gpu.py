@@ -10,7 +10,7 @@ from build_config.reports import Verdict
 from build_config.system import machine
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
-from build_config.tasks import trials
+from build_config.tasks import validate
 
 pytestmark = pytest.mark.gpu
 
@@ -30,7 +30,7 @@ def _layout(request: pytest.FixtureRequest) -> Layout:
 
 
 def test_every_layer_and_its_cache_are_on_the_card(layout: Layout) -> None:
-    report = trials.validate(None, layout, Console(terminal=False), require_gpu=True)
+    report = validate.validate(None, layout, Console(terminal=False), require_gpu=True)
     assert report.verdict is Verdict.GPU_VERIFIED
     assert report.decisive == "as it is"
     (decisive,) = [scenario for scenario in report.scenarios if scenario.name == report.decisive]

@@ -11,7 +11,7 @@ from build_config.errors import PipelineError
 from build_config.formats import wheelfile
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
-from build_config.tasks import trials
+from build_config.tasks import simulate
 
 if TYPE_CHECKING:
     from build_config.model import Wheel
@@ -35,5 +35,5 @@ def _wheel(request: pytest.FixtureRequest, layout: Layout) -> Wheel:
 
 @pytest.fixture(name="simulation", scope="session")
 def _simulation(layout: Layout, wheel: Wheel) -> Simulation:
-    cuda = trials.of_wheel(wheel.path)  # no toolkit is fetched for a wheel that is not there
-    return trials.provide_simulation(trials.EVERY_SHARD, layout, Console(terminal=False), cuda=cuda)
+    cuda = simulate.of_wheel(wheel.path)  # no toolkit is fetched for a wheel that is not there
+    return simulate.provide_simulation(simulate.EVERY_SHARD, layout, Console(terminal=False), cuda=cuda)

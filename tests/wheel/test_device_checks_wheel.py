@@ -14,7 +14,7 @@ import gguf
 import pytest
 
 from build_config.steps.validation import compare_with_cpu, numerics, scenarios
-from build_config.tasks import trials
+from build_config.tasks import simulate
 from build_config.testbed import clean_environment, simulated_device, synthetic_model
 from build_config.testbed.simulated_device import SimulatedMachine
 
@@ -42,7 +42,7 @@ def _python(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(name="doubles", scope="module")
 def _doubles(simulation: Simulation, wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> SimulatedLibraries:
-    major = int(trials.of_wheel(wheel.path).partition(".")[0])
+    major = int(simulate.of_wheel(wheel.path).partition(".")[0])
     return simulated_device.build(tmp_path_factory.mktemp("doubles"), include=simulation.include, major=major)
 
 

@@ -19,7 +19,7 @@ from build_config.steps.wheel.sbom import ingredients
 from build_config.steps.wheelhouse import publication, statement, verification
 from build_config.steps.wheelhouse.signature import PRIVATE_NAME, PUBLIC_NAME, make_keys, read_public_key
 from build_config.system.console import Console
-from build_config.tasks import trials
+from build_config.tasks import verify
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def _signed(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFacto
         shutil.copyfile(path, folder / path.name)
     make_keys(folder)
     copy = folder / wheel.path.name
-    trials.sign(copy, folder / PRIVATE_NAME, layout, Console(terminal=False))
+    verify.sign(copy, folder / PRIVATE_NAME, layout, Console(terminal=False))
     return copy
 
 
@@ -54,7 +54,7 @@ def findings(path: Path, layout: Layout) -> set[str]:
 
 
 def test_the_wheel_is_accepted(signed: Path, layout: Layout) -> None:
-    trials.verify(signed, layout, Console(terminal=False), public_key=signed.with_name(PUBLIC_NAME))
+    verify.verify(signed, layout, Console(terminal=False), public_key=signed.with_name(PUBLIC_NAME))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_one_changed_byte_is_refused(signed: Path, layout: Layout, suffix: str, 
             path.write_bytes(bytes(changed))
             assert expected in findings(signed, layout)
             with pytest.raises(VerificationError):
-                trials.verify(signed, layout, Console(terminal=False), public_key=signed.with_name(PUBLIC_NAME))
+                verify.verify(signed, layout, Console(terminal=False), public_key=signed.with_name(PUBLIC_NAME))
     finally:
         path.write_bytes(sound)
     assert not findings(signed, layout)

@@ -20,8 +20,7 @@ from build_config.model import GpuDevice, Machine
 from build_config.system import jsonio, machine
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
-from build_config.tasks import trials
-from build_config.tasks.bench import TRIES, DevicePlan, Simulation, Subject, chart, measure_devices, results
+from build_config.tasks.bench import TRIES, DevicePlan, Simulation, Subject, chart, measure_devices, results, task
 from build_config.tasks.bench.results import Build, Card, CardKind, Device, DeviceReport, Measurement, Sample, compare
 from build_config.testbed.synthetic_model import TINY
 from tests.support import wheels
@@ -259,7 +258,7 @@ def test_a_wheel_that_does_not_install_is_not_measured(tmp_path: Path, layout: _
 
 @pytest.fixture
 def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "runtime_files", lambda _wheel, _layout: ())
+    monkeypatch.setattr(task, "runtime_files", lambda _wheel, _layout: ())
     monkeypatch.setattr(machine, "describe", lambda: MACHINE)
 
 
@@ -268,7 +267,7 @@ def test_the_report_is_written_and_a_slow_wheel_fails(
     tmp_path: Path, layout: _Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slow = make_wheel(tmp_path / "wheels", DOUBLE.replace(f"time.sleep({TOKEN_SECONDS})", "time.sleep(0.06)"))
-    request = trials.DeviceBenchRequest(
+    request = task.DeviceBenchRequest(
         wheel=slow.path,
         synthetic="tiny",
         kind="F32",
@@ -279,7 +278,7 @@ def test_the_report_is_written_and_a_slow_wheel_fails(
         out=tmp_path / "out",
     )
     with pytest.raises(MeasurementError, match=r"cpu: 0\.\d+ of the other build's .* FAILED, the limit is 0\.95"):
-        trials.bench_devices(request, layout, Console(terminal=False))
+        task.bench_devices(request, layout, Console(terminal=False))
 
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"device.json", "device.md", "device.png"}
     report = jsonio.read(tmp_path / "out" / "device.json", DeviceReport)

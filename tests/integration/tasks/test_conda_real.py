@@ -17,8 +17,8 @@ from build_config.formats import wheelfile
 from build_config.steps.wheelhouse import signature
 from build_config.system.console import Console
 from build_config.system.layout import Layout
-from build_config.tasks import conda, trials
-from build_config.tasks.conda import packing
+from build_config.tasks import conda
+from build_config.tasks.conda import packing, task
 from tests.support import attested, conda_forge, conda_wheels, wheels
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def test_no_package_is_made_of_a_wheel_that_does_not_verify(tmp_path: Path, spoi
     path.write_bytes(path.read_bytes().replace(b"c", b"d", 1))
     layout = Layout(checkout=tmp_path, work_root=tmp_path / "none")
     with pytest.raises(VerificationError, match="was refused"):
-        trials.make_conda_package(house.wheel, layout, Console(terminal=False))
+        task.make_conda_package(house.wheel, layout, Console(terminal=False))
     assert not layout.conda_channel.exists()
 
 
@@ -155,7 +155,7 @@ def test_a_key_that_did_not_sign_makes_no_package(tmp_path: Path) -> None:
     _, public = signature.make_keys(tmp_path / "another")
     layout = Layout(checkout=tmp_path, work_root=tmp_path / "none")
     with pytest.raises(VerificationError, match="envelope"):
-        trials.make_conda_package(house.wheel, layout, Console(terminal=False), public_key=public)
+        task.make_conda_package(house.wheel, layout, Console(terminal=False), public_key=public)
     assert not layout.conda_channel.exists()
 
 

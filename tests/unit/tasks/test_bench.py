@@ -12,8 +12,8 @@ import pytest
 from build_config.errors import SettingsError
 from build_config.model import GpuDevice, Machine, Wheel
 from build_config.system import jsonio
-from build_config.tasks import bench, trials
-from build_config.tasks.bench import chart, report
+from build_config.tasks import bench
+from build_config.tasks.bench import chart, report, task
 from build_config.tasks.bench.results import (
     Build,
     Card,
@@ -386,6 +386,6 @@ def test_a_plan_that_cannot_be_measured_is_refused(tmp_path: Path, changes: dict
 def test_what_it_is_held_against_is_a_wheel_or_an_interpreter(tmp_path: Path) -> None:
     stock = wheel(tmp_path)
 
-    assert trials.bench_subject(None) is None
-    assert trials.bench_subject(stock.path) == bench.Subject(wheel=stock)
-    assert trials.bench_subject(tmp_path / "bin" / "python") == bench.Subject(python=tmp_path / "bin" / "python")
+    assert task.bench_subject(None) is None
+    assert task.bench_subject(stock.path) == bench.Subject(wheel=stock)
+    assert task.bench_subject(tmp_path / "bin" / "python") == bench.Subject(python=tmp_path / "bin" / "python")

@@ -11,7 +11,7 @@ from build_config.errors import SettingsError, VerificationError
 from build_config.steps.wheelhouse import publication, statement
 from build_config.system.console import Console
 from build_config.system.layout import Layout
-from build_config.tasks import trials
+from build_config.tasks import publish
 from tests.support import attested, wheels
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def here(tmp_path: Path) -> Layout:
 def test_a_verified_wheel_arrives_with_all_that_lies_beside_it(tmp_path: Path) -> None:
     house = attested.publish(tmp_path / "job")
     layout = here(tmp_path)
-    (published,) = trials.publish((tmp_path / "job" / "wheelhouse",), layout, Console())
+    (published,) = publish.publish((tmp_path / "job" / "wheelhouse",), layout, Console())
     assert published == layout.wheelhouse / house.wheel.name
     arrived = attested.House(wheel=published, record=house.record)
     assert {name: path.read_bytes() for name, path in arrived.files().items()} == {
@@ -45,10 +45,10 @@ def test_wheels_of_several_jobs_arrive_and_those_that_were_there_stay(tmp_path: 
         shutil.copytree(house.wheel.parent, tmp_path / "collected" / name)
     layout = here(tmp_path)
     for _ in range(2):
-        assert [path.name for path in trials.publish((tmp_path / "collected",), layout, Console())] == [
+        assert [path.name for path in publish.publish((tmp_path / "collected",), layout, Console())] == [
             house.wheel.name
         ]
-    trials.publish((layout.wheelhouse,), layout, Console())
+    publish.publish((layout.wheelhouse,), layout, Console())
     assert attested.House(wheel=layout.wheelhouse / house.wheel.name, record=house.record).verify().passed
 
 
@@ -59,7 +59,7 @@ def test_where_one_is_not_what_its_record_says_none_is_published(tmp_path: Path,
     path.write_bytes(path.read_bytes()[:-9])
     layout = here(tmp_path)
     with pytest.raises(VerificationError):
-        trials.publish((good.wheel.parent, house.wheel.parent), layout, Console())
+        publish.publish((good.wheel.parent, house.wheel.parent), layout, Console())
     assert not layout.wheelhouse.exists()
 
 
@@ -67,7 +67,7 @@ def test_a_wheel_without_its_record_is_refused(tmp_path: Path) -> None:
     house = attested.publish(tmp_path / "job")
     publication.record_path(house.wheel).unlink()
     with pytest.raises(VerificationError, match="record"):
-        trials.publish((house.wheel.parent,), here(tmp_path), Console())
+        publish.publish((house.wheel.parent,), here(tmp_path), Console())
 
 
 def test_two_wheels_of_one_name_and_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,16 +76,16 @@ def test_two_wheels_of_one_name_and_other_bytes_are_refused(tmp_path: Path, monk
     two = attested.publish(tmp_path / "two")
     layout = here(tmp_path)
     with pytest.raises(VerificationError, match="twice"):
-        trials.publish((one.wheel.parent, two.wheel.parent), layout, Console())
+        publish.publish((one.wheel.parent, two.wheel.parent), layout, Console())
     assert not layout.wheelhouse.exists()
 
 
 def test_an_unsigned_wheel_stays_unsigned(tmp_path: Path) -> None:
     house = attested.publish(tmp_path / "job", key=None)
-    (published,) = trials.publish((house.wheel.parent,), here(tmp_path), Console())
+    (published,) = publish.publish((house.wheel.parent,), here(tmp_path), Console())
     assert not statement.envelope_path(published).exists()
 
 
 def test_a_folder_without_a_wheel_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no wheel"):
-        trials.publish((tmp_path,), here(tmp_path), Console())
+        publish.publish((tmp_path,), here(tmp_path), Console())

@@ -10,8 +10,8 @@ from build_config.errors import ValidationError
 from build_config.steps.locks import download
 from build_config.system import jsonio
 from build_config.system.console import Console
-from build_config.tasks import trials, upstream_tests
-from build_config.tasks.upstream_tests import downloads, results
+from build_config.tasks import upstream_tests
+from build_config.tasks.upstream_tests import downloads, results, task
 from build_config.tasks.upstream_tests.results import NOT_RUN, Noted, UpstreamTestReport
 from tests.support import factories, wheels
 
@@ -195,7 +195,7 @@ def test_a_report_that_is_not_good_ends_the_step_and_is_kept(
     wheel = wheels.write(tmp_path, {}, wheels.wheel_name())
     layout = factories.layout(tmp_path / "work")
     with pytest.raises(ValidationError, match=message):
-        trials.run_upstream_tests(wheel.path, layout, Console(terminal=False))
+        task.run_upstream_tests(wheel.path, layout, Console(terminal=False))
     assert jsonio.read(layout.state / "upstream-tests" / f"{wheel.sha256}.json", UpstreamTestReport) == done
     output = capsys.readouterr().out
     assert all(f"FAILED: {test.id} ({test.reason})" in output for test in done.failed)

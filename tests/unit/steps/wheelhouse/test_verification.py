@@ -32,7 +32,7 @@ from build_config.steps.wheelhouse import publication, statement
 from build_config.steps.wheelhouse import signature as dsse
 from build_config.system import jsonio
 from build_config.system.console import Console
-from build_config.tasks import trials
+from build_config.tasks import verify
 from tests.support import attested
 from tests.support.attested import KEY, LAYOUT, PLATFORM
 
@@ -379,7 +379,7 @@ def test_keys_of_another_kind_are_refused(tmp_path: Path) -> None:
 def test_the_door_says_plainly_that_no_signature_was_checked(
     house: attested.House, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trials.verify(house.wheel, LAYOUT, Console(terminal=False))
+    verify.verify(house.wheel, LAYOUT, Console(terminal=False))
     assert "NO SIGNATURE was checked" in "".join(capsys.readouterr())
 
 
@@ -387,7 +387,7 @@ def test_the_door_refuses_with_every_finding(house: attested.House, tmp_path: Pa
     _, public = dsse.make_keys(tmp_path / "keys")
     house.files()["record"].write_bytes(house.files()["record"].read_bytes() + b" ")
     with pytest.raises(VerificationError) as raised:
-        trials.verify(house.wheel, LAYOUT, Console(terminal=False), public_key=public)
+        verify.verify(house.wheel, LAYOUT, Console(terminal=False), public_key=public)
     for code in ("statement-differs", "record-changed", "envelope-refused"):
         assert f"[{code}]" in raised.value.message
 
@@ -395,13 +395,13 @@ def test_the_door_refuses_with_every_finding(house: attested.House, tmp_path: Pa
 def test_a_published_wheel_is_signed_later_and_a_changed_one_is_not(tmp_path: Path) -> None:
     house = attested.publish(tmp_path, key=None)
     private, public = dsse.make_keys(tmp_path / "keys")
-    trials.sign(house.wheel, private, LAYOUT, Console(terminal=False))
-    trials.verify(house.wheel, LAYOUT, Console(terminal=False), public_key=public)
+    verify.sign(house.wheel, private, LAYOUT, Console(terminal=False))
+    verify.verify(house.wheel, LAYOUT, Console(terminal=False), public_key=public)
     envelope = house.files()["envelope"]
     before = envelope.read_bytes()
     house.wheel.write_bytes(house.wheel.read_bytes() + b" ")
     with pytest.raises(VerificationError):
-        trials.sign(house.wheel, private, LAYOUT, Console(terminal=False))
+        verify.sign(house.wheel, private, LAYOUT, Console(terminal=False))
     assert envelope.read_bytes() == before
 
 

@@ -1,0 +1,116 @@
+"""Measures a wheel on the CPU and on the GPU, and writes the report, the table and the chart."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_config import archs
+from build_config.errors import MeasurementError
+from build_config.formats import wheelfile
+from build_config.inputs import runtime_files
+from build_config.pipeline import newest_wheel
+from build_config.steps.locks import download
+from build_config.system import jsonio, machine, workroot
+from build_config.tasks import bench
+from build_config.tasks.bench import chart as bench_chart
+from build_config.tasks.bench import report as bench_report
+from build_config.tasks.bench import results as bench_results
+from build_config.tasks.simulate import of_wheel, provide_simulation
+from build_config.testbed import simulated_device, synthetic_model
+
+if TYPE_CHECKING:
+    from build_config.system.console import Console
+    from build_config.system.layout import Layout
+    from build_config.tasks.bench.results import DeviceReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceBenchRequest:
+    """What to measure. ``model`` is a file, else a random one named in ``synthetic_model.SHAPES`` is made.
+
+    ``against`` is a wheel or the interpreter of an environment. ``simulate`` is the compute capability of a device that
+    is no card.
+    """
+
+    wheel: Path | None = None
+    model: Path | None = None
+    synthetic: str = "1b"
+    kind: str = "Q4_K_M"
+    against: Path | None = None
+    prompt_tokens: int = 256
+    tokens: int = 64
+    rounds: int = 3
+    simulate: str | None = None
+    out: Path | None = None
+
+
+def bench_devices(request: DeviceBenchRequest, layout: Layout, console: Console) -> DeviceReport:
+    """Measure a wheel on the CPU and on the card, and write ``device.json``, ``device.md`` and ``device.png``.
+
+    Raises ``MeasurementError`` when a measurement failed or the wheel is slower than it may be; the files are there
+    even then.
+    """
+    chosen = request.wheel or newest_wheel(layout)
+    with workroot.claim(layout, purpose=f"bench {chosen.name}", console=console):
+        plan = bench.DevicePlan(
+            ours=bench.Subject(wheel=wheelfile.read(chosen)),
+            machine=machine.describe(),
+            model=request.model,
+            shape=synthetic_model.SHAPES[request.synthetic],
+            kind=request.kind,
+            against=bench_subject(request.against),
+            prompt_tokens=request.prompt_tokens,
+            tokens=request.tokens,
+            rounds=request.rounds,
+        )
+        bench.check(plan)
+        if request.simulate is not None:
+            simulation = bench_simulation(request.simulate, layout, console, cuda=of_wheel(chosen))
+            plan = dataclasses.replace(plan, simulation=simulation)
+        download.fetch(runtime_files(chosen, layout), layout.downloads, console)
+        report = bench.measure_devices(plan, created=datetime.now(UTC), layout=layout, console=console)
+    folder = request.out or layout.bench
+    jsonio.write(folder / "device.json", report)
+    jsonio.write_text(folder / "device.md", bench_report.markdown(report))
+    bench_chart.draw(report, folder / "device.png")
+    console.table("", bench_report.rows(report), header=bench_report.header(report))
+    for remark in bench_report.remarks(report):
+        console.note(remark)
+    console.note(f"device.json, device.md and device.png are in {folder}")
+    slow = [
+        bench_report.ratio_line(ratio)
+        for ratio in report.ratios
+        if ratio.passed is False or ratio.unjudged == bench_results.BUSY
+    ]
+    failed = [f"{one.device}: {one.failure}" for one in report.failures]
+    if slow or failed:
+        raise MeasurementError("; ".join(failed + slow), log=layout.logs / bench.LOG)
+    return report
+
+
+def bench_subject(against: Path | None) -> bench.Subject | None:
+    """A wheel by its name, else the interpreter of an environment that has a build installed."""
+    if against is None:
+        return None
+    return bench.Subject(wheel=wheelfile.read(against)) if against.suffix == ".whl" else bench.Subject(python=against)
+
+
+def bench_simulation(capability: str, layout: Layout, console: Console, *, cuda: str) -> bench.Simulation:
+    """A process's way onto a simulated device."""
+    made_of = provide_simulation(capability, layout, console, cuda=cuda)
+    major = int(cuda.partition(".")[0])
+    folder = layout.bench / "simulated-device"
+    doubles = simulated_device.build(
+        folder, include=made_of.include, major=major, cc=made_of.cc, log=layout.logs / bench.LOG
+    )
+    pretended = simulated_device.SimulatedMachine(capabilities=(archs.as_capability(capability),))
+    bare = dataclasses.replace(pretended, fault="no-device")
+    return bench.Simulation(
+        capability=pretended.capabilities[0],
+        changes={"CUDA_VISIBLE_DEVICES": None, **doubles.environment(pretended)},
+        no_device={**doubles.environment(bare)},
+    )

@@ -1,0 +1,80 @@
+"""A simulated GPU for a command: which device, what it is compiled with, what it was used for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_config import archs
+from build_config.errors import SettingsError
+from build_config.formats import wheelfile
+from build_config.inputs import LOCKED_CUDA, provide_toolkit
+from build_config.steps import validation
+from build_config.steps.toolchain import gcc
+from build_config.steps.validation.scenarios import read_facts
+from build_config.system import processes, workroot
+from build_config.testbed import simulated_device
+from build_config.testbed.simulated_device import SimulatedMachine
+
+if TYPE_CHECKING:
+    from build_config.system.console import Console
+    from build_config.system.layout import Layout
+
+
+EVERY_SHARD = "every"
+"""``--simulate`` for one device a shard."""
+
+
+def provide_simulation(simulate: str, layout: Layout, console: Console, *, cuda: str) -> validation.Simulation:
+    """What a simulated device is compiled with: the headers of CUDA ``cuda`` and the host compiler."""
+    capability = None if simulate == EVERY_SHARD else archs.as_capability(simulate)
+    toolkit = provide_toolkit(cuda, layout, console)
+    cc = gcc.find(None, os.environ).cc.path
+    return validation.Simulation(include=toolkit.include, cc=str(cc), capability=capability)
+
+
+def of_wheel(wheel: Path) -> str:
+    """The release of CUDA that a wheel was built with; the locked one for a wheel that does not say it."""
+    facts = read_facts(wheelfile.read(wheel))
+    return LOCKED_CUDA if facts is None or facts.major == locked_major() else facts.cuda
+
+
+def locked_major() -> int:
+    """The major release of the locked toolkit."""
+    return int(LOCKED_CUDA.partition(".")[0])
+
+
+def simulated_machine(capabilities: str, fault: str | None, memory: int) -> SimulatedMachine:
+    """What the user asked for. Raises ``ArchitectureError`` or ``ValidationError`` for what cannot be simulated."""
+    name, _, argument = (fault or "").partition(":")
+    if argument and not argument.isdecimal():
+        raise SettingsError(f"--fault {fault}: {argument!r} is no number", remedy=f"pass --fault {name}:1000000")
+    return SimulatedMachine(
+        capabilities=tuple(archs.as_capability(each) for each in capabilities.split(",")),
+        memory=memory,
+        fault=name or None,
+        argument=int(argument) if argument else None,
+    )
+
+
+def simulate(devices: SimulatedMachine, command: tuple[str, ...], layout: Layout, console: Console) -> int:
+    """Run a command on simulated devices, say what they were used for, and return the command's status."""
+    with workroot.claim(layout, purpose="simulate", console=console):
+        simulation = provide_simulation(devices.capabilities[0], layout, console, cuda=LOCKED_CUDA)
+        major = locked_major()
+        folder = layout.work_root / "simulated-device"
+        libraries = simulated_device.build(folder, include=simulation.include, major=major, cc=simulation.cc)
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "use.json"
+        changes = {"GGML_NO_BACKTRACE": "1", **libraries.environment(devices, report=report)}
+        completed = processes.run(processes.Command(argv=command, changes=changes), check=False, on_line=console.raw)
+        use = simulated_device.read_report(report)
+    console.note(f"the command {completed.ending}, on a SIMULATED device")
+    if use is not None:
+        counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in use.counts.items() if count)
+        console.note(
+            f"counted: {counts or 'nothing'}; {'nothing' if use.is_clean else 'SOMETHING'} was left or refused"
+        )
+    return completed.returncode if completed.returncode >= 0 else 128 - completed.returncode

@@ -1,0 +1,63 @@
+"""Compares a wheel with its record, its statement, its signature and the locks; signs the statement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from build_config import inputs
+from build_config.errors import VerificationError
+from build_config.inputs import PLATFORM
+from build_config.pipeline import newest_wheel
+from build_config.reports import BuildRecord, Severity
+from build_config.steps.wheelhouse import publication, signature, verification
+from build_config.system import jsonio
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from build_config.system.console import Console
+    from build_config.system.layout import Layout
+
+
+def verify(path: Path | None, layout: Layout, console: Console, *, public_key: Path | None = None) -> None:
+    """Hold a wheel, by default the newest of the wheelhouse, against what lies beside it. Nothing of it is run.
+
+    Raises ``VerificationError`` with all that speaks against it.
+    """
+    key = None if public_key is None else signature.read_public_key(public_key)
+    result = verified(path or newest_wheel(layout), layout, console, key)
+    if result.signed_by is None:
+        console.warn("NO SIGNATURE was checked: who can replace the wheel can replace all of it; --public-key KEY")
+    else:
+        console.note(f"signed by the key {result.signed_by}")
+
+
+def verified(
+    wheel: Path, layout: Layout, console: Console, public_key: Ed25519PublicKey | None
+) -> verification.Verification:
+    """Verify a wheel, show the findings, and return what came of it. Raises ``VerificationError`` if it is refused."""
+    result = verification.verify(wheel, inputs.beside(wheel, layout, PLATFORM, public_key=public_key))
+    if not result.passed:
+        errors = (finding for finding in result.findings if finding.severity is Severity.ERROR)
+        listed = "\n".join(f"  {finding.message} [{finding.code}]" for finding in errors)
+        raise VerificationError(
+            f"{wheel.name} was refused:\n{listed}", remedy="do not install it; get it and the files beside it again"
+        )
+    console.findings(result.findings)
+    console.note(f"{result.wheel}: SHA-256 {result.sha256}")
+    console.note("wheel, record, statement and the locks of this checkout belong together")
+    return result
+
+
+def sign(path: Path | None, sign_key: Path, layout: Layout, console: Console) -> None:
+    """Sign the statement about a published wheel, by default the newest of the wheelhouse.
+
+    Raises ``VerificationError`` for a wheel that does not belong to its record: nobody should vouch for that.
+    """
+    chosen = path or newest_wheel(layout)
+    key = signature.read_private_key(sign_key)
+    verified(chosen, layout, console, None)
+    publication.attest(chosen, jsonio.read(publication.record_path(chosen), BuildRecord), key)
+    console.note(f"signed by the key {signature.key_id(key.public_key())}")
