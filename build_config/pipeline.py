@@ -19,8 +19,7 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.formats import wheelfile
 from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-from build_config.steps import inspection, sources, toolchain, validation
-from build_config.steps.locks import refresh
+from build_config.steps import inspection, locks, sources, toolchain, validation
 from build_config.steps.toolchain.windows import msvc
 from build_config.steps.units import cmake, compilation, settings, store, transfer
 from build_config.steps.wheel import assemble, repair, sbom
@@ -128,7 +127,7 @@ def build(request: BuildRequest, layout: Layout, console: Console) -> Published:
                 tree=tree,
                 toolchain=chain,
                 units=built,
-                locks=refresh.lock_digests(layout),
+                locks=locks.lock_digests(layout),
                 steps=console.timings,
                 inspection=inspected,
                 validation=validated,
@@ -153,7 +152,7 @@ def check_request(request: BuildRequest, here: Machine, layout: Layout) -> None:
     """Say what is wrong with the request or the machine before anything is created or downloaded."""
     if inputs.is_locked(request.cuda, layout):
         toolchain.find_host(None, os.environ)
-        refresh.read_toolkit_lock(layout, request.cuda, inputs.PLATFORM)
+        locks.read_toolkit_lock(layout, request.cuda, inputs.PLATFORM)
         archs.resolve(request.arch, cuda_release=request.cuda, gpus=here.gpus)
         return
     toolkit = inputs.installed_toolkit(request.cuda, layout)

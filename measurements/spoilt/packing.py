@@ -16,7 +16,8 @@ from pypi_simple import PyPISimple
 
 from build_config import inputs as provision
 from build_config.model import LockedFile
-from build_config.steps.locks import download, refresh
+from build_config.steps import locks
+from build_config.steps.locks import download
 from build_config.steps.toolchain import locked_cuda
 from build_config.steps.units import settings, store
 from build_config.tasks import reproduce, verify
@@ -42,7 +43,7 @@ TIME_IN_LOCAL_HEADER, TIME_IN_CENTRAL_ENTRY = 10, 12
 def another_wheel(bench: Bench) -> None:
     """Another version of a toolkit wheel under the name of the locked one; then in the lock itself."""
     layout = bench.layout
-    toolkit = refresh.read_toolkit_lock(layout, CUDA, provision.PLATFORM)
+    toolkit = locks.read_toolkit_lock(layout, CUDA, provision.PLATFORM)
     locked = next(file for file in toolkit.files if file.name == WHEEL)
     other = other_version(locked)
     (fetched,) = download.fetch((other,), layout.work_root / "other", bench.console)
@@ -68,7 +69,7 @@ def another_wheel(bench: Bench) -> None:
     bench.show("the network is there: run again", said, started, named=(locked.filename,), caught=equal)
 
     with relocked(layout, locked, other):
-        changed = refresh.read_toolkit_lock(layout, CUDA, provision.PLATFORM)
+        changed = locks.read_toolkit_lock(layout, CUDA, provision.PLATFORM)
         cuda = dataclasses.replace(bench.chain.cuda, identity=locked_cuda.lock_digest(changed))
         config = settings.read(layout.data / "variants.toml")
         chain = dataclasses.replace(bench.chain, cuda=cuda)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import platformdirs
 import pytest
 
-from build_config.steps.locks import download, refresh
+from build_config.steps import locks
+from build_config.steps.locks import download
 from build_config.steps.toolchain import gcc, locked_cuda, programs
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
@@ -44,7 +45,7 @@ def locked_wheel(file: LockedFile) -> Path:
 
 @pytest.fixture(name="reduced_lock", scope="session")
 def _reduced_lock() -> ToolkitLock:
-    whole = refresh.read_toolkit_lock(
+    whole = locks.read_toolkit_lock(
         Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT), "13.0", "linux-x86_64"
     )
     return dataclasses.replace(whole, files=tuple(file for file in whole.files if file.name in WITHOUT_CUBLAS))

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from build_config import inputs
 from build_config.model import UnitKey
 from build_config.reports import BuildRecord
-from build_config.steps.locks import refresh
+from build_config.steps import locks
 from build_config.steps.wheelhouse import publication, statement, verification
 from build_config.system.layout import PACKAGE, Layout
 from tests.support import factories, publishable, wheels
@@ -57,12 +57,12 @@ def _record(wheel: Wheel, scratch: Path) -> BuildRecord:
         version=str(wheel.version),
         sha256=wheel.sha256,
         size=wheel.size,
-        locks=refresh.lock_digests(LAYOUT),
+        locks=locks.lock_digests(LAYOUT),
         request=inputs.parameters(
             LAYOUT, arch="89", cuda="13.0", launcher="auto", own_llama_cpp=False, require_gpu=False
         ),
         materials=inputs.materials(
-            factories.source_tree(), factories.toolchain(), refresh.read_toolkit_lock(LAYOUT, "13.0", PLATFORM), LAYOUT
+            factories.source_tree(), factories.toolchain(), locks.read_toolkit_lock(LAYOUT, "13.0", PLATFORM), LAYOUT
         ),
         units=(UnitKey(digest="c" * 64, inputs=(("flag", "x"),)), UnitKey(digest="d" * 64, inputs=())),
         shards=(factories.SM89,),

@@ -14,7 +14,7 @@ import pytest
 from build_config import inputs
 from build_config.errors import VerificationError
 from build_config.formats import cyclonedx, wheelfile
-from build_config.steps.locks import refresh
+from build_config.steps import locks
 from build_config.steps.wheel.sbom import ingredients
 from build_config.steps.wheelhouse import publication, statement, verification
 from build_config.steps.wheelhouse.signature import PRIVATE_NAME, PUBLIC_NAME, make_keys, read_public_key
@@ -117,7 +117,7 @@ def test_the_sbom_names_what_the_wheel_holds(wheel: Wheel, layout: Layout) -> No
     libraries = {name for name in contents if ".so" in name}
     assert libraries <= cyclonedx.file_digests(document).keys()
     found = {each["name"]: each for each in document["components"] if not each["bom-ref"].startswith("required:")}
-    assert found["llama-cpp-python"]["hashes"][0]["content"] == refresh.read_source_lock(layout).file.sha256
+    assert found["llama-cpp-python"]["hashes"][0]["content"] == locks.read_source_lock(layout).file.sha256
     assert re.fullmatch(r"pkg:github/ggml-org/llama\.cpp@[0-9a-f]{40}", found["llama.cpp"]["purl"])
     assert found["libgomp"]["licenses"] == [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
 

@@ -1,1 +1,184 @@
-"""The locks: read, refreshed, and the locked files downloaded."""
+"""The locks: what each is, and how it is read.
+
+Three kinds: llama-cpp-python's source distribution; a CUDA toolkit as NVIDIA's wheels, one lock a platform, made from
+``cuda-RELEASE.in``; and Python requirements with hashes, ``NAME.in`` compiled to ``NAME.txt`` by uv.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from build_config.errors import LockError, SettingsError, StepResultError
+from build_config.model import LockedFile, PlatformName, SourceLock, ToolkitLock
+from build_config.system import jsonio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from build_config.system.layout import Layout
+
+T = TypeVar("T")
+SOURCE = "llama-cpp-python"
+SOURCE_LOCK = f"{SOURCE}.toml"
+PLATFORMS: dict[PlatformName, tuple[str, re.Pattern[str]]] = {
+    "linux-x86_64": ("linux", re.compile(r"manylinux\w*_x86_64\.whl$")),
+    "win-amd64": ("win32", re.compile(r"win_amd64\.whl$")),
+}
+"""Python's ``sys.platform``, and how the names of its wheels end."""
+TOOLKIT_PINS = "toolkit-pins.txt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequirementSet:
+    """A set of Python requirements. ``shares`` is the file whose versions it must have.
+
+    ``makes_wheels`` says whether a wheel is made or validated with it: a difference in any other lock says nothing
+    about a wheel.
+    """
+
+    shares: str | None
+    makes_wheels: bool
+
+
+REQUIREMENTS = {
+    "requirements": RequirementSet(shares=None, makes_wheels=True),
+    "lock": RequirementSet(shares="requirements.txt", makes_wheels=False),
+    "bench": RequirementSet(shares="requirements.txt", makes_wheels=False),
+    "conda": RequirementSet(shares="requirements.txt", makes_wheels=False),
+    "cibuildwheel": RequirementSet(shares="requirements.txt", makes_wheels=False),
+    "test": RequirementSet(shares="lock.txt", makes_wheels=False),
+    "validation": RequirementSet(shares=TOOLKIT_PINS, makes_wheels=True),
+    "validation-cu11": RequirementSet(shares="validation.txt", makes_wheels=True),
+    "validation-cu12": RequirementSet(shares="validation.txt", makes_wheels=True),
+    "upstream-tests": RequirementSet(shares="validation.txt", makes_wheels=False),
+}
+UNRELATED_LOCKS = frozenset(f"{name}.txt" for name, each in REQUIREMENTS.items() if not each.makes_wheels)
+"""Lock files from which no wheel is made."""
+RESTORE = "git checkout build_config/data/locks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """A line of a requirements lock: a version where a marker holds, and the hashes of its files."""
+
+    name: str
+    version: str
+    requirement: Requirement
+    hashes: tuple[str, ...]
+
+
+def read_source_lock(layout: Layout) -> SourceLock:
+    """The locked source distribution. Raises ``LockError`` when the lock is missing or malformed."""
+    return SourceLock(file=read_source(layout.locks))
+
+
+def read_toolkit_lock(layout: Layout, cuda: str, platform: PlatformName) -> ToolkitLock:
+    """The locked toolkit of a release (``13.0``).
+
+    Raises ``SettingsError`` for a release without a lock, ``LockError`` for a malformed or incomplete one.
+    """
+    releases = toolkits(layout.locks)
+    if cuda not in releases:
+        raise SettingsError(
+            f"there is no locked CUDA toolkit {cuda!r}; locked: {', '.join(releases)}",
+            remedy=f"--cuda {releases[-1]}, or --cuda system for a toolkit that is installed on this machine",
+        )
+    toolkit = read_toolkit(layout.locks, cuda, platform)
+    wanted = {component.name for component in components(layout.locks, cuda, platform)}
+    if missing := wanted - {file.name for file in toolkit.files}:
+        raise LockError(f"{toolkit_lock_name(cuda, platform)} lacks {', '.join(sorted(missing))}", remedy="nox -s lock")
+    return toolkit
+
+
+def lock_digests(layout: Layout) -> tuple[tuple[str, str], ...]:
+    """The name of each lock file and its SHA-256, sorted by name."""
+    return tuple((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in lock_files(layout.locks))
+
+
+def lock_files(folder: Path) -> list[Path]:
+    """Every lock of a folder, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix in {".toml", ".txt"})
+
+
+def toolkits(folder: Path) -> list[str]:
+    """The releases that are locked, oldest first."""
+    return sorted((path.stem.removeprefix("cuda-") for path in folder.glob("cuda-*.in")), key=Version)
+
+
+def toolkit_input(cuda: str) -> str:
+    """The name of the file that lists the components of a toolkit."""
+    return f"cuda-{cuda}.in"
+
+
+def toolkit_lock_name(cuda: str, platform: PlatformName) -> str:
+    """The name of a toolkit's lock for a platform."""
+    return f"cuda-{cuda}-{platform}.toml"
+
+
+def components(folder: Path, cuda: str, platform: PlatformName) -> list[Requirement]:
+    """What a toolkit is made of on a platform."""
+    system, _ = PLATFORMS[platform]
+    requirements = [pair[0] for pair in _requirements(folder / toolkit_input(cuda))]
+    return [one for one in requirements if one.marker is None or one.marker.evaluate({"sys_platform": system})]
+
+
+def read_source(folder: Path) -> LockedFile:
+    """The locked source distribution in a folder of locks. Raises ``LockError``."""
+    return _checked(_read_toml(folder / SOURCE_LOCK, LockedFile), SOURCE_LOCK)
+
+
+def read_toolkit(folder: Path, cuda: str, platform: PlatformName) -> ToolkitLock:
+    """The locked toolkit in a folder of locks, complete or not. Raises ``LockError``."""
+    name = toolkit_lock_name(cuda, platform)
+    toolkit = _read_toml(folder / name, ToolkitLock)
+    if (toolkit.cuda, toolkit.platform) != (cuda, platform):
+        raise LockError(f"{name} is for CUDA {toolkit.cuda} on {toolkit.platform}", remedy=RESTORE)
+    for file in toolkit.files:
+        _checked(file, name)
+    return toolkit
+
+
+def _checked(file: LockedFile, lock: str) -> LockedFile:
+    named = re.fullmatch(r"[\w.+-]+", file.filename)  # it becomes a path
+    if not named or not re.fullmatch(r"[0-9a-f]{64}", file.sha256) or file.size <= 0:
+        raise LockError(f"{lock}: {file.filename!r} has no proper name, digest or size", remedy=RESTORE)
+    return file
+
+
+def _read_toml(path: Path, kind: type[T]) -> T:
+    try:
+        return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), kind)
+    except (OSError, ValueError, StepResultError) as error:
+        raise LockError(f"{path.name} cannot be read: {error}", remedy=RESTORE) from error
+
+
+def read_pins(path: Path) -> list[Pin]:
+    """The lines of a requirements lock. Raises ``LockError`` for a malformed one."""
+    pins = []
+    for requirement, hashes in _requirements(path):
+        versions = [specifier.version for specifier in requirement.specifier if specifier.operator == "=="]
+        if len(versions) != 1:
+            raise LockError(f"{path.name}: {requirement} is not pinned to one version", remedy=RESTORE)
+        name = str(canonicalize_name(requirement.name))
+        pins.append(Pin(name=name, version=versions[0], requirement=requirement, hashes=hashes))
+    return pins
+
+
+def _requirements(path: Path) -> Iterator[tuple[Requirement, tuple[str, ...]]]:
+    """The lines of a requirements file, each with its hashes."""
+    try:
+        for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+            text, *hashes = re.split(r"\s--hash=", line.partition("#")[0])
+            if text.strip():
+                yield Requirement(text.strip()), tuple(one.strip() for one in hashes)
+    except (OSError, UnicodeDecodeError, InvalidRequirement) as error:
+        raise LockError(f"{path.name} cannot be read: {error}", remedy=RESTORE) from error

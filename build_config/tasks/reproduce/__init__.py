@@ -15,7 +15,7 @@ from build_config.errors import ReproductionError
 from build_config.model import NO_RANDOM_SEED, BuildUnit, Program
 from build_config.pipeline import BuildRequest, LauncherChoice
 from build_config.reports import BuildRecord, Compared, ReproductionReport
-from build_config.steps.locks import refresh
+from build_config.steps import locks
 from build_config.steps.toolchain import gcc
 from build_config.steps.toolchain.programs import file_digest, find_cuobjdump
 from build_config.system import jsonio, machine, redaction, workroot
@@ -132,7 +132,7 @@ def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[Re
     """The request that a record stands for. Raises ``ReproductionError`` where this machine cannot answer it."""
     record = jsonio.read(file, BuildRecord)
     toolchain = dict(record.toolchain)
-    here = dict(refresh.lock_digests(layout))
+    here = dict(locks.lock_digests(layout))
     differing = [name for name, digest in record.locks if here.get(name) != digest]
     if differing:
         raise ReproductionError(

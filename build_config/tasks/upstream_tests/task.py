@@ -8,7 +8,8 @@ from build_config.errors import ValidationError
 from build_config.formats import wheelfile
 from build_config.inputs import runtime_files
 from build_config.pipeline import newest_wheel
-from build_config.steps.locks import download, refresh
+from build_config.steps import locks
+from build_config.steps.locks import download
 from build_config.system import jsonio, workroot
 from build_config.tasks import upstream_tests
 
@@ -27,7 +28,7 @@ def run_upstream_tests(path: Path | None, layout: Layout, console: Console) -> U
     """
     chosen = path or newest_wheel(layout)
     with workroot.claim(layout, purpose=f"upstream tests of {chosen.name}", console=console):
-        source = refresh.read_source_lock(layout)
+        source = locks.read_source_lock(layout)
         (archive,) = download.fetch((source.file,), layout.downloads, console)
         download.fetch(runtime_files(chosen, layout), layout.downloads, console)
         tested = wheelfile.read(chosen)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config import errors
-from build_config.steps.locks import refresh
+from build_config.steps import locks
 from build_config.system.layout import PACKAGE, Layout
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_a_work_root_that_is_a_link_is_refused(tmp_path: Path) -> None:
 def test_a_locked_file_that_was_changed_is_moved_aside_and_nothing_is_unpacked(tmp_path: Path) -> None:
     root = tmp_path / "work"
     (root / "downloads").mkdir(parents=True)
-    name = refresh.read_source_lock(Layout(checkout=PACKAGE.parent, work_root=root)).file.filename
+    name = locks.read_source_lock(Layout(checkout=PACKAGE.parent, work_root=root)).file.filename
     (root / "downloads" / name).write_bytes(b"not the locked file")
     done = call("build", "--work-root", str(root))
     assert done.returncode == errors.DigestMismatchError.exit_code

@@ -13,7 +13,7 @@ from build_config.errors import ReproductionError
 from build_config.model import CudaArch, Machine, Shard
 from build_config.pipeline import BuildRequest
 from build_config.reports import Compared, ReproductionReport
-from build_config.steps.locks import refresh
+from build_config.steps import locks
 from build_config.steps.toolchain import gcc, installed_cuda
 from build_config.system import jsonio
 from build_config.system.layout import PACKAGE, Layout
@@ -47,7 +47,7 @@ def recorded(folder: Path, layout: Layout, **changes: Any) -> Path:
     _, record, _, _ = publishable.make(folder)
     archs = tuple(Shard(name=f"sm{number}", archs=(CudaArch(number=number),)) for number in (86, 89))
     basis = dataclasses.replace(
-        record, locks=refresh.lock_digests(layout), toolchain=TOOLCHAIN, shards=archs, sources_locked=True
+        record, locks=locks.lock_digests(layout), toolchain=TOOLCHAIN, shards=archs, sources_locked=True
     )
     path = folder / f"{basis.wheel}.record.json"
     jsonio.write(path, dataclasses.replace(basis, **changes))
@@ -82,8 +82,8 @@ def test_another_compiler_would_prove_nothing(tmp_path: Path, layout: Layout) ->
 
 
 def test_other_locks_are_named(tmp_path: Path, layout: Layout) -> None:
-    locks = dict(refresh.lock_digests(layout)) | {"cuda-13.0-linux-x86_64.toml": "0" * 64}
-    path = recorded(tmp_path, layout, locks=tuple(locks.items()), pipeline="0.1.0 at 0123abc")
+    others = dict(locks.lock_digests(layout)) | {"cuda-13.0-linux-x86_64.toml": "0" * 64}
+    path = recorded(tmp_path, layout, locks=tuple(others.items()), pipeline="0.1.0 at 0123abc")
     with pytest.raises(ReproductionError, match=r"other locks .*: cuda-13\.0-linux-x86_64\.toml") as caught:
         reproduce._recorded(ReproduceRequest(record=path), path, layout)
     assert "0123abc" in (caught.value.remedy or "")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config.errors import LockError, NetworkError, SettingsError
+from build_config.steps import locks
 from build_config.steps.locks import download
 from build_config.steps.locks import refresh as lock
 from build_config.system import layout as layout_module
@@ -141,9 +142,9 @@ def test_locks_are_made_from_nothing(layout: Layout) -> None:
         "validation-cu12.txt",
         "upstream-tests.txt",
     }
-    assert lock.read_source_lock(layout).file.filename == "llama_cpp_python-0.3.0.tar.gz"
-    linux = lock.read_toolkit_lock(layout, "13.0", "linux-x86_64").files
-    windows = lock.read_toolkit_lock(layout, "13.0", "win-amd64").files
+    assert locks.read_source_lock(layout).file.filename == "llama_cpp_python-0.3.0.tar.gz"
+    linux = locks.read_toolkit_lock(layout, "13.0", "linux-x86_64").files
+    windows = locks.read_toolkit_lock(layout, "13.0", "win-amd64").files
     assert [file.filename for file in linux] == [
         "nvidia_cublas-13.0.1-py3-none-manylinux_2_27_x86_64.whl",
         "nvidia_cuda_culibos-13.0.1-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from build_config.formats import pe, wheelfile
-from build_config.steps import inspection
-from build_config.steps.locks import refresh
+from build_config.steps import inspection, locks
 from build_config.steps.toolchain import locked_cuda, programs
 from build_config.steps.toolchain.windows import import_libraries, msvc
 from build_config.steps.wheel import repair
@@ -110,7 +109,7 @@ def windows_wheels() -> Path:
 def windows_toolkit(windows_wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The locked wheels for Windows, unpacked as the pipeline does it; each is held against its digest first."""
     root = tmp_path_factory.mktemp("toolkit")
-    for file in refresh.read_toolkit_lock(LAYOUT, "13.0", "win-amd64").files:
+    for file in locks.read_toolkit_lock(LAYOUT, "13.0", "win-amd64").files:
         assert programs.file_digest(windows_wheels / file.filename) == file.sha256
         locked_cuda.unpack(windows_wheels / file.filename, root, major="13")
     return root

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config.errors import DigestMismatchError, ReproductionError
-from build_config.steps.locks import download, refresh
+from build_config.steps import locks
+from build_config.steps.locks import download
 from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks.reproduce import difference, second_build
 from build_config.tasks.reproduce.difference import DifferenceKind
@@ -294,6 +295,6 @@ def test_a_second_build_that_fails_says_how(layout: Layout) -> None:
 
 
 def test_the_locks_of_this_checkout_are_those_that_a_record_names() -> None:
-    digests = dict(refresh.lock_digests(Layout(checkout=PACKAGE.parent, work_root=Path("/none"))))
+    digests = dict(locks.lock_digests(Layout(checkout=PACKAGE.parent, work_root=Path("/none"))))
     assert digests
     assert all(len(digest) == 64 for digest in digests.values())

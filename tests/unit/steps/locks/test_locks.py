@@ -10,7 +10,7 @@ import pytest
 
 from build_config.errors import LockError, SettingsError
 from build_config.model import PlatformName
-from build_config.steps.locks import refresh
+from build_config.steps import locks
 from build_config.system import layout as layout_module
 from build_config.system.layout import PACKAGE, Layout
 
@@ -20,8 +20,8 @@ SHIPPED = Layout(checkout=PACKAGE.parent, work_root=Path("/nowhere"))
 LINUX = "cuda-13.0-linux-x86_64.toml"
 
 
-@pytest.fixture(name="locks")
-def _locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(name="folder")
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the shipped locks that ``SHIPPED.locks`` points to."""
     monkeypatch.setattr(layout_module, "PACKAGE", tmp_path)
     return Path(shutil.copytree(LOCKS, tmp_path / "data" / "locks"))
@@ -38,7 +38,7 @@ def change(path: Path, old: str, new: str) -> None:
 
 @pytest.mark.parametrize("platform", get_args(PlatformName))
 def test_the_shipped_toolkits_are_whole(platform: PlatformName) -> None:
-    toolkit = refresh.read_toolkit_lock(SHIPPED, "13.0", platform)
+    toolkit = locks.read_toolkit_lock(SHIPPED, "13.0", platform)
     series = {file.name: ".".join(file.version.split(".")[:2]) for file in toolkit.files}
     assert series.pop("nvidia-cuda-cuobjdump") == "13.2"
     assert set(series.values()) == {"13.0"}
@@ -54,13 +54,13 @@ def test_the_locks_share_their_versions() -> None:
 
 
 def test_the_wheel_is_tried_with_the_libraries_of_the_toolkit() -> None:
-    toolkit = {file.name: file.version for file in refresh.read_toolkit_lock(SHIPPED, "13.0", "linux-x86_64").files}
+    toolkit = {file.name: file.version for file in locks.read_toolkit_lock(SHIPPED, "13.0", "linux-x86_64").files}
     validation = {pin.name: pin.version for pin in pins("validation")}
     for name in ("nvidia-cublas", "nvidia-cuda-runtime"):
         assert validation[name] == toolkit[name]
 
 
-@pytest.mark.parametrize("name", list(refresh.REQUIREMENTS))
+@pytest.mark.parametrize("name", list(locks.REQUIREMENTS))
 def test_requirements_name_hashes_and_no_place(name: str) -> None:
     assert all(pin.hashes for pin in pins(name))
     text = (LOCKS / f"{name}.txt").read_text()
@@ -73,12 +73,12 @@ def test_the_environment_of_the_tests_is_the_locked_one() -> None:
     assert {name: metadata.version(name) for name in wanted} == wanted
 
 
-def marked_for_here(pin: refresh.Pin) -> bool:
+def marked_for_here(pin: locks.Pin) -> bool:
     return pin.requirement.marker is None or pin.requirement.marker.evaluate()
 
 
-def pins(name: str) -> list[refresh.Pin]:
-    return refresh.read_pins(LOCKS / f"{name}.txt")
+def pins(name: str) -> list[locks.Pin]:
+    return locks.read_pins(LOCKS / f"{name}.txt")
 
 
 # -------------------------------------------------------------------------------------------------------- reading
@@ -87,7 +87,7 @@ def pins(name: str) -> list[refresh.Pin]:
 @pytest.mark.parametrize("release", ["12.4", "", "13", "../13.0"])
 def test_an_unknown_release_is_refused_and_the_locked_ones_named(release: str) -> None:
     with pytest.raises(SettingsError, match=r"locked: 13\.0") as failure:
-        refresh.read_toolkit_lock(SHIPPED, release, "linux-x86_64")
+        locks.read_toolkit_lock(SHIPPED, release, "linux-x86_64")
     assert "--cuda system" in (failure.value.remedy or "")
 
 
@@ -104,31 +104,31 @@ def test_an_unknown_release_is_refused_and_the_locked_ones_named(release: str) -
         ('name = "nvidia-nvvm"', 'name = "nvidia-other"', "lacks nvidia-nvvm"),
     ],
 )
-def test_a_malformed_lock_is_refused(locks: Path, old: str, new: str, said: str) -> None:
-    change(locks / LINUX, old, new)
+def test_a_malformed_lock_is_refused(folder: Path, old: str, new: str, said: str) -> None:
+    change(folder / LINUX, old, new)
     with pytest.raises(LockError, match=re.escape(said)) as failure:
-        refresh.read_toolkit_lock(SHIPPED, "13.0", "linux-x86_64")
+        locks.read_toolkit_lock(SHIPPED, "13.0", "linux-x86_64")
     assert LINUX in failure.value.message
     assert failure.value.remedy
 
 
-def test_a_missing_lock_is_refused(locks: Path) -> None:
-    (locks / refresh.SOURCE_LOCK).unlink()
+def test_a_missing_lock_is_refused(folder: Path) -> None:
+    (folder / locks.SOURCE_LOCK).unlink()
     with pytest.raises(LockError, match=r"llama-cpp-python\.toml"):
-        refresh.read_source_lock(SHIPPED)
+        locks.read_source_lock(SHIPPED)
 
 
-def test_the_digests_follow_the_locks_and_nothing_else(locks: Path) -> None:
-    before = dict(refresh.lock_digests(SHIPPED))
-    change(locks / LINUX, "13.0.88", "13.0.89")
-    change(locks / "test.in", "pytest", "nose")
-    after = dict(refresh.lock_digests(SHIPPED))
+def test_the_digests_follow_the_locks_and_nothing_else(folder: Path) -> None:
+    before = dict(locks.lock_digests(SHIPPED))
+    change(folder / LINUX, "13.0.88", "13.0.89")
+    change(folder / "test.in", "pytest", "nose")
+    after = dict(locks.lock_digests(SHIPPED))
     assert {name for name in before if before[name] != after[name]} == {LINUX}
-    assert {refresh.SOURCE_LOCK, "requirements.txt"} < after.keys()
+    assert {locks.SOURCE_LOCK, "requirements.txt"} < after.keys()
 
 
 @pytest.mark.parametrize("line", ["packaging>=1", "packaging", "packaging==1 and more", "packaging==1,==2"])
-def test_what_is_no_pin_is_refused(locks: Path, line: str) -> None:
-    (locks / "some.txt").write_text(line)
+def test_what_is_no_pin_is_refused(folder: Path, line: str) -> None:
+    (folder / "some.txt").write_text(line)
     with pytest.raises(LockError, match=r"some\.txt"):
-        refresh.read_pins(locks / "some.txt")
+        locks.read_pins(folder / "some.txt")

@@ -13,9 +13,9 @@ import pytest
 from build_config.errors import PackagingError, SettingsError
 from build_config.formats import cyclonedx, elf, wheelfile
 from build_config.model import Wheel
+from build_config.steps import locks
 from build_config.steps.inspection import sbom as bom
 from build_config.steps.inspection.contents import NotRunError, Subject
-from build_config.steps.locks import refresh
 from build_config.steps.wheel import assemble, sbom
 from build_config.steps.wheel.sbom import document as sbom_document
 from build_config.steps.wheel.sbom import ingredients
@@ -73,9 +73,9 @@ def collect(
         version=wheels.VERSION,
         shards=(factories.SM89,),
         tree=tree,
-        source=refresh.read_source_lock(LAYOUT),
+        source=locks.read_source_lock(LAYOUT),
         toolchain=factories.toolchain(),
-        toolkit=refresh.read_toolkit_lock(LAYOUT, "13.0", "linux-x86_64") if locked else None,
+        toolkit=locks.read_toolkit_lock(LAYOUT, "13.0", "linux-x86_64") if locked else None,
         wheel_project=LAYOUT.wheel_project,
     )
 
@@ -182,8 +182,8 @@ def test_all_that_this_project_adds_is_listed(
 def test_locked_files_have_the_digests_of_their_locks(document: dict[str, Any]) -> None:
     found = by_name(document)
     for file in (
-        refresh.read_source_lock(LAYOUT).file,
-        *refresh.read_toolkit_lock(LAYOUT, "13.0", "linux-x86_64").files,
+        locks.read_source_lock(LAYOUT).file,
+        *locks.read_toolkit_lock(LAYOUT, "13.0", "linux-x86_64").files,
     ):
         component = found[file.name]
         assert (component["version"], component["hashes"][0]["content"]) == (file.version, file.sha256)

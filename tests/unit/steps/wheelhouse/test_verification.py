@@ -27,6 +27,7 @@ from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 from build_config.errors import SettingsError, VerificationError
 from build_config.formats import wheelfile
 from build_config.reports import BuildRecord, Verdict
+from build_config.steps import locks
 from build_config.steps.locks import refresh
 from build_config.steps.wheelhouse import publication, statement
 from build_config.steps.wheelhouse import signature as dsse
@@ -176,7 +177,7 @@ def test_a_payload_of_another_type_is_refused(house: attested.House) -> None:
 
 
 def test_a_lock_of_another_checkout_is_named(house: attested.House) -> None:
-    here = dict(refresh.lock_digests(LAYOUT))
+    here = dict(locks.lock_digests(LAYOUT))
     for name in ("llama-cpp-python.toml", "requirements.txt", "cuda-13.0-linux-x86_64.toml"):
         result = house.verify(locks=tuple({**here, name: "0" * 64}.items()))
         assert not result.passed
@@ -188,7 +189,7 @@ def test_a_lock_of_another_checkout_is_named(house: attested.House) -> None:
 
 @pytest.mark.parametrize("name", ["bench", "cibuildwheel", "conda", "lock", "test", "upstream-tests"])
 def test_a_lock_that_no_wheel_is_made_from_is_a_note(house: attested.House, name: str) -> None:
-    here = {**dict(refresh.lock_digests(LAYOUT)), f"{name}.txt": "0" * 64}
+    here = {**dict(locks.lock_digests(LAYOUT)), f"{name}.txt": "0" * 64}
     result = house.verify(locks=tuple(here.items()))
     assert result.passed
     assert [finding.code for finding in result.findings] == ["lock-differs"]
@@ -274,9 +275,9 @@ def test_the_statement_is_valid_by_the_messages_of_in_toto_and_slsa(house: attes
     assert provenance.build_definition.build_type == statement.BUILD_TYPE
     assert provenance.run_details.metadata.started_on.seconds > 0
     named = {material.name: dict(material.digest) for material in provenance.build_definition.resolved_dependencies}
-    for file in refresh.read_toolkit_lock(LAYOUT, "13.0", PLATFORM).files:
+    for file in locks.read_toolkit_lock(LAYOUT, "13.0", PLATFORM).files:
         assert named[file.filename] == {"sha256": file.sha256}
-    assert named["requirements.txt"] == {"sha256": dict(refresh.lock_digests(LAYOUT))["requirements.txt"]}
+    assert named["requirements.txt"] == {"sha256": dict(locks.lock_digests(LAYOUT))["requirements.txt"]}
 
 
 def test_the_statement_is_about_the_wheel_and_of_the_record(house: attested.House) -> None:

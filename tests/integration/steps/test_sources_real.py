@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from build_config.steps import sources
-from build_config.steps.locks import refresh
+from build_config.steps import locks, sources
 from build_config.system.layout import PACKAGE, Layout
 from tests.integration.conftest import locked_wheel
 
@@ -32,7 +31,7 @@ NEEDED = (
 
 def test_the_locked_sources_are_vendored_and_staged(tmp_path: Path) -> None:
     layout = Layout(checkout=tmp_path / "checkout", work_root=tmp_path / "work")
-    locked = refresh.read_source_lock(Layout(checkout=PACKAGE.parent, work_root=tmp_path))
+    locked = locks.read_source_lock(Layout(checkout=PACKAGE.parent, work_root=tmp_path))
     sources.vendor(locked, locked_wheel(locked.file), layout)
     tree = sources.stage(locked, layout, llama_cpp=None)
     assert [name for name in NEEDED if not (layout.staged / name).is_file()] == []
