@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -238,6 +240,12 @@ class UnitKey:
     digest: str
     inputs: tuple[tuple[str, str], ...]
 
+    @classmethod
+    def of(cls, inputs: dict[str, str]) -> UnitKey:
+        """The key over name-value pairs, in whatever order they come."""
+        pairs = tuple(sorted(inputs.items()))
+        return cls(digest=hashlib.sha256(json.dumps(pairs).encode()).hexdigest(), inputs=pairs)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltFile:
@@ -246,15 +254,6 @@ class BuiltFile:
     name: str
     sha256: str
     size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheStatistics:
-    """What the object cache did in one build. Counts of compilations."""
-
-    hits: int = 0
-    misses: int = 0
-    not_cacheable: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,10 +273,8 @@ class SystemHeaders:
 class BuildUnit:
     """A finished unit in the store.
 
-    ``network`` says what the compilers had of one when it was built. ``compiled`` is the number of build steps that
-    ran this time; 0 when it came from the store. ``seconds`` is wall time of this run. ``headers`` and
-    ``launcher``, the object cache that its compilers were called through, are ``None`` where an earlier version of this
-    project built the unit.
+    ``network`` says which network the compilers had when it was built. ``headers`` and ``launcher``, the object cache
+    that its compilers were called through, are ``None`` if an earlier version of this project built the unit.
     """
 
     name: str
@@ -286,10 +283,6 @@ class BuildUnit:
     files: tuple[BuiltFile, ...]
     shard: Shard | None
     network: str
-    from_store: bool
-    compiled: int
-    seconds: float
-    cache: CacheStatistics = field(default_factory=CacheStatistics)
     headers: SystemHeaders | None = None
     launcher: str | None = None
 

@@ -17,11 +17,12 @@ import psutil
 from build_config import archs, inputs
 from build_config.errors import SettingsError, StepResultError
 from build_config.formats import wheelfile
-from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, Wheel, WheelDeclaration
+from build_config.model import ArchSelection, BuildUnit, SourceTree, Toolchain, UnitKey, Wheel, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
 from build_config.steps import inspection, locks, sources, toolchain, validation
 from build_config.steps.toolchain.windows import msvc
 from build_config.steps.units import cmake, compilation, settings, store, transfer
+from build_config.steps.units.spec import core_spec, shard_spec
 from build_config.steps.wheel import assemble, repair, sbom
 from build_config.steps.wheelhouse import build_record, publication, signature
 from build_config.system import jsonio, machine, workroot
@@ -186,8 +187,8 @@ def compile_units(
     with console.step("build", f"Building for {', '.join(shard.name for shard in selection.shards)}"):
         compiled_digest, project_digest = stage_wheel_project(layout)
         specs = (
-            store.core_spec(config, tree, layout, chain, compiled_digest),
-            *(store.shard_spec(config, tree, layout, chain, compiled_digest, shard) for shard in selection.shards),
+            core_spec(config, tree, layout, chain, compiled_digest),
+            *(shard_spec(config, tree, layout, chain, compiled_digest, shard) for shard in selection.shards),
         )
         unknown = set(only) - {spec.name for spec in specs}
         if unknown:
@@ -238,7 +239,7 @@ def make_wheel(
         "sbom": jsonio.dumps(ingredients) + sbom.source_digest(),
         **{tool: metadata.version(tool) for tool in inputs.PACKING_TOOLS},
     }
-    folder = layout.store / "wheel" / store.make_key(made_of).digest[:32]
+    folder = layout.store / "wheel" / UnitKey.of(made_of).digest[:32]
     kept = stored_wheel(folder)
     if kept is not None:
         return kept

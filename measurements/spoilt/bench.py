@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from build_config import pipeline
 from build_config.errors import PipelineError
 from build_config.reports import BuildRecord
-from build_config.steps.units import compilation, settings, store
+from build_config.steps.units import compilation, settings
+from build_config.steps.units.spec import shard_spec
 from build_config.system import jsonio, machine
 from build_config.tasks.reproduce import difference
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.model import BuildUnit
-    from build_config.steps.units.store import UnitSpec
+    from build_config.steps.units.spec import UnitSpec
     from build_config.system.console import Console
     from build_config.system.layout import Layout
     from build_config.tasks.reproduce.difference import Difference
@@ -62,7 +63,7 @@ class Bench:
     def spec_for(self, project_digest: str) -> UnitSpec:
         """The unit with that digest of our CMake project."""
         config = settings.read(self.layout.data / "variants.toml")
-        return store.shard_spec(config, self.tree, self.layout, self.chain, project_digest, self.shard)
+        return shard_spec(config, self.tree, self.layout, self.chain, project_digest, self.shard)
 
     def build(self) -> BuildUnit:
         """The unit from what is staged now, whatever its key says; the one built before is gone."""
@@ -70,7 +71,6 @@ class Bench:
         (unit,) = compilation.build_units(
             (self.spec,), self.chain, self.layout, self.console, jobs=pipeline.default_jobs()
         )
-        self.console.note(f"{unit.compiled} steps, {unit.cache.hits} cache hits, {unit.cache.misses} misses")
         return unit
 
     def differences(self, unit: BuildUnit, reference: Path | None = None) -> tuple[Difference, ...]:

@@ -39,9 +39,6 @@ template __global__ void scale<tag>(float *);
 
 def honest_build(bench: Bench, started: float) -> None:
     """From the copied object cache, in an empty build tree, with the toolkit unpacked anew."""
-    bench.console.note(
-        f"{bench.first.compiled} steps, {bench.first.cache.hits} cache hits, {bench.first.cache.misses} misses"
-    )
     bench.expect_equal("the honest build, everything from the object cache", bench.first, started)
 
 

@@ -19,7 +19,8 @@ from build_config.model import LockedFile
 from build_config.steps import locks
 from build_config.steps.locks import download
 from build_config.steps.toolchain import locked_cuda
-from build_config.steps.units import settings, store
+from build_config.steps.units import settings
+from build_config.steps.units.spec import shard_spec
 from build_config.tasks import reproduce, verify
 from build_config.tasks.reproduce import ReproduceRequest, difference
 from measurements.spoilt.bench import CUDA, Bench, changed_inputs, published
@@ -74,7 +75,7 @@ def another_wheel(bench: Bench) -> None:
         config = settings.read(layout.data / "variants.toml")
         chain = dataclasses.replace(bench.chain, cuda=cuda)
         project = dict(bench.spec.key.inputs)["wheel project"]
-        spec = store.shard_spec(config, bench.tree, layout, chain, project, bench.shard)
+        spec = shard_spec(config, bench.tree, layout, chain, project, bench.shard)
         inputs = changed_inputs(bench, spec)
         what = f"{WHEEL} {other.version} in the lock"
         bench.show(f"{what}: the unit's key", inputs, started, named=("cuda",), caught=bool(inputs))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.model import SourceTree, Toolchain
 from build_config.steps import sources, toolchain
-from build_config.steps.units import compilation, settings, store
+from build_config.steps.units import compilation, settings
+from build_config.steps.units.spec import core_spec, shard_spec
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
 from tests.support import factories
 
 if TYPE_CHECKING:
     from build_config.model import BuildUnit, CudaToolkit
-    from build_config.steps.units.store import UnitSpec
+    from build_config.steps.units.spec import UnitSpec
 
 MINIATURE = Path(__file__).parents[1] / "integration" / "miniature"
 QUIET = Console(terminal=False)
@@ -37,14 +39,21 @@ class Workshop:
         digest = sources.mirror(MINIATURE, self.tree.llama_cpp) if not self.edited() else "edited"
         tree = dataclasses.replace(self.tree, llama_cpp_digest=digest)
         return (
-            store.core_spec(config, tree, self.layout, self.chain, project),
-            store.shard_spec(config, tree, self.layout, self.chain, project, factories.SM89),
+            core_spec(config, tree, self.layout, self.chain, project),
+            shard_spec(config, tree, self.layout, self.chain, project, factories.SM89),
         )
 
     def edited(self) -> bool:
         return (self.tree.llama_cpp / "edited").exists()
 
+    def compiled(self, unit: str) -> int:
+        """How many build steps the last build ran for a unit; 0 when it took the unit from the store."""
+        log = self.layout.logs / f"build-{unit}.log"
+        return len(re.findall(r"^\[\d+/\d+\] ", log.read_text(), re.MULTILINE)) if log.is_file() else 0
+
     def build(self, *specs: UnitSpec, jobs: int = 2) -> tuple[BuildUnit, ...]:
+        for log in self.layout.logs.glob("build-*.log"):
+            log.unlink()
         return compilation.build_units(specs or self.specs(), self.chain, self.layout, QUIET, jobs=jobs)
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config.steps.units import cmake, object_cache, sandbox, settings, store
+from build_config.steps.units import cmake, object_cache, sandbox, settings
+from build_config.steps.units.spec import core_spec, shard_spec
 from build_config.system.layout import PACKAGE
 from build_config.system.platforms.windows import WINDOWS
 from tests.support import factories, windows_machine
@@ -81,7 +82,7 @@ def expected(unit: str, *entries: str) -> tuple[str, ...]:
 
 def test_the_core_is_configured_with_exactly_this() -> None:
     chain = windows_machine.toolchain(sccache="0.16.0")
-    spec = store.core_spec(CONFIG, tree(), LAYOUT, chain, "p")
+    spec = core_spec(CONFIG, tree(), LAYOUT, chain, "p")
     entries = spec.entries | cmake.launcher_entries(chain, cuda=False)
     argv = cmake.configure_arguments(
         chain, LAYOUT.staged / "wheel_project", LAYOUT.build / spec.name, entries, fresh=True
@@ -108,7 +109,7 @@ def test_the_core_is_configured_with_exactly_this() -> None:
 )
 def test_a_shard_is_configured_with_exactly_this(sccache: str | None, before_nvcc: str) -> None:
     chain = windows_machine.toolchain(sccache=sccache)
-    spec = store.shard_spec(CONFIG, tree(), LAYOUT, chain, "p", factories.SM89)
+    spec = shard_spec(CONFIG, tree(), LAYOUT, chain, "p", factories.SM89)
     entries = spec.entries | cmake.launcher_entries(chain, cuda=True)
     argv = cmake.configure_arguments(
         chain, LAYOUT.staged / "wheel_project", LAYOUT.build / spec.name, entries, fresh=True
@@ -151,8 +152,8 @@ def test_ninja_is_called_with_exactly_this() -> None:
 
 def test_the_units_are_dlls_with_the_names_that_ggml_and_the_bindings_look_for() -> None:
     chain = windows_machine.toolchain()
-    core = store.core_spec(CONFIG, tree(), LAYOUT, chain, "p")
-    shard = store.shard_spec(CONFIG, tree(), LAYOUT, chain, "p", factories.SM89)
+    core = core_spec(CONFIG, tree(), LAYOUT, chain, "p")
+    shard = shard_spec(CONFIG, tree(), LAYOUT, chain, "p", factories.SM89)
     assert core.expected == (
         "ggml-base.dll",
         "ggml-cpu-alderlake.dll",
@@ -168,7 +169,7 @@ def test_the_units_are_dlls_with_the_names_that_ggml_and_the_bindings_look_for()
 
 
 def test_a_key_holds_the_windows_sdk_and_the_linker_and_nothing_of_linux() -> None:
-    inputs = dict(store.core_spec(CONFIG, tree(), LAYOUT, windows_machine.toolchain(), "p").key.inputs)
+    inputs = dict(core_spec(CONFIG, tree(), LAYOUT, windows_machine.toolchain(), "p").key.inputs)
     assert inputs["windows sdk"] == inputs["ucrt"] == "10.0.26100.0"
     assert inputs["host compiler version"] == "19.44.35219"
     assert inputs["binutils"] == "Microsoft Incremental Linker 14.44.35219.0"

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.errors import BuildError, ConfigureError, InterruptedRunError, StepResultError
-from build_config.model import BuildUnit, CacheStatistics
 from build_config.steps.units import cmake, object_cache, progress, sandbox, store, system_headers
 from build_config.system import jsonio, platforms, processes
 
 if TYPE_CHECKING:
-    from build_config.model import SystemHeaders, Toolchain
-    from build_config.steps.units.store import UnitSpec
+    from build_config.model import BuildUnit, SystemHeaders, Toolchain
+    from build_config.steps.units.spec import UnitSpec
     from build_config.system.console import Console, ProgressBar
     from build_config.system.layout import Layout
 
@@ -149,8 +148,6 @@ class _Builder:
         launcher = self._toolchain.launcher
         with self._console.progress("building", estimate.total) as bar:
             for spec in specs:
-                start = time.monotonic()
-                before = self._cache.statistics()
                 self._ninja(spec, estimate, bar)
                 _keep_weights(self._layout, self._folder(spec) / ".ninja_log")
                 gather(self._folder(spec), spec.expected, platforms.of(self._toolchain.platform).output_folders)
@@ -160,9 +157,6 @@ class _Builder:
                         self._folder(spec) / "unit",
                         self._layout,
                         network=self._isolation.description,
-                        compiled=len(pending[spec.name]),
-                        seconds=time.monotonic() - start,
-                        cache=_difference(self._cache.statistics(), before),
                         headers=self._headers(spec),
                         launcher="none" if launcher is None else launcher.described,
                     )
@@ -259,7 +253,7 @@ class _Builder:
         now = time.monotonic()
         if now - self._asked >= CACHE_QUESTION_INTERVAL:
             self._asked = now
-            hits = self._cache.statistics().hits
+            hits = self._cache.hits()
             self._hits = f"; {hits} cache hits" if hits else ""
         return self._hits
 
@@ -267,14 +261,6 @@ class _Builder:
 def _raise_if_disk_full(done: processes.Completed) -> None:
     if processes.says_disk_full(done.output):
         processes.raise_for(done)
-
-
-def _difference(after: CacheStatistics, before: CacheStatistics) -> CacheStatistics:
-    return CacheStatistics(
-        hits=after.hits - before.hits,
-        misses=after.misses - before.misses,
-        not_cacheable=after.not_cacheable - before.not_cacheable,
-    )
 
 
 def _read_weights(layout: Layout) -> dict[str, float]:

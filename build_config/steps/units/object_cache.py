@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from build_config.model import CacheStatistics, Program
+from build_config.model import Program
 from build_config.system import platforms, processes
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ class CacheSession:
     launcher: Program | None
     environment: Mapping[str, str]
 
-    def statistics(self) -> CacheStatistics:
-        """Counts since the session began; zeros without a launcher, or where the launcher does not answer."""
+    def hits(self) -> int:
+        """Hits since the session began; 0 without a launcher, or if the launcher does not answer."""
         if self.launcher is None:
-            return CacheStatistics()
+            return 0
         if _is_sccache(self.launcher):
             answer = self._call("--show-stats", "--stats-format", "json")
-            return parse_sccache(answer.output) if answer.returncode == 0 else CacheStatistics()
+            return parse_sccache(answer.output) if answer.returncode == 0 else 0
         answer = self._call("--print-stats")
-        return parse_ccache(answer.output) if answer.returncode == 0 else CacheStatistics()
+        return parse_ccache(answer.output) if answer.returncode == 0 else 0
 
     def _call(self, *arguments: str) -> processes.Completed:
         if self.launcher is None:  # pragma: no cover - callers checked
@@ -80,33 +80,16 @@ def session(launcher: Program | None, layout: Layout, environment: Mapping[str, 
     ready._call("--stop-server")  # noqa: SLF001
 
 
-def parse_sccache(text: str) -> CacheStatistics:
-    """Read ``sccache --show-stats --stats-format json``. Raises ``ValueError`` when that is not what it is."""
+def parse_sccache(text: str) -> int:
+    """The hits in ``sccache --show-stats --stats-format json``. Raises ``ValueError`` for anything else."""
     stats: dict[str, Any] = json.loads(text)["stats"]
-
-    def total(name: str) -> int:
-        counts = stats.get(name, {}).get("counts", {})
-        return sum(int(value) for value in counts.values())
-
-    return CacheStatistics(
-        hits=total("cache_hits"),
-        misses=total("cache_misses"),
-        not_cacheable=int(stats.get("requests_not_cacheable", 0)),
-    )
+    return sum(int(count) for count in stats.get("cache_hits", {}).get("counts", {}).values())
 
 
-def parse_ccache(text: str) -> CacheStatistics:
-    """Read ``ccache --print-stats``: a name, a tab, a number on each line."""
-    counts = {}
-    for line in text.splitlines():
-        name, _, value = line.partition("\t")
-        if value.strip().isdigit():
-            counts[name] = int(value)
-    return CacheStatistics(
-        hits=counts.get("direct_cache_hit", 0) + counts.get("preprocessed_cache_hit", 0),
-        misses=counts.get("cache_miss", 0),
-        not_cacheable=counts.get("unsupported_compiler_option", 0) + counts.get("unsupported_source_language", 0),
-    )
+def parse_ccache(text: str) -> int:
+    """The hits in ``ccache --print-stats``: a name, a tab, a number on each line."""
+    counts = dict(line.split("\t") for line in text.splitlines() if line.count("\t") == 1)
+    return sum(int(counts.get(name, "0")) for name in ("direct_cache_hit", "preprocessed_cache_hit"))
 
 
 def _is_sccache(launcher: Program) -> bool:

@@ -1,4 +1,4 @@
-"""Build units: the core and the CUDA shards, what makes each what it is, and the store of finished ones.
+"""The store of finished build units.
 
 A unit whose key is in the store is taken from there, with no compiler run at all.
 """
@@ -6,8 +6,6 @@ A unit whose key is in the store is taken from there, with no compiler run at al
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,37 +14,20 @@ from build_config.errors import BuildError, StepResultError
 from build_config.model import (
     BuildUnit,
     BuiltFile,
-    CacheStatistics,
     Shard,
-    SourceTree,
     SystemHeaders,
-    Toolchain,
     UnitKey,
 )
-from build_config.steps.units import cmake
-from build_config.system import jsonio, platforms
+from build_config.system import jsonio
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from build_config.steps.units.settings import Settings
+    from build_config.steps.units.spec import UnitSpec
     from build_config.system.layout import Layout
 
 DESCRIPTION = "unit.json"
 """Beside the files of a unit."""
-KEY_FORMAT = "2"
-"""Raised when what a key covers changes, so that no unit of an older form is taken."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitSpec:
-    """A unit to be had: its name, its key, CMake's entries, and the shard where it is one."""
-
-    name: str
-    key: UnitKey
-    entries: dict[str, str]
-    shard: Shard | None
-    expected: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,47 +41,6 @@ class StoredUnit:
     network: str
     headers: SystemHeaders | None = None
     launcher: str | None = None
-
-
-def core_spec(
-    settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain, project_digest: str
-) -> UnitSpec:
-    """The core unit for these inputs."""
-    entries = cmake.core_entries(settings, tree, layout, toolchain)
-    platform = platforms.of(toolchain.platform)
-    variants = cmake.cpu_variants(settings, toolchain)
-    names = ["ggml-base", "ggml", "llama", "mtmd", *(f"ggml-cpu-{variant}" for variant in variants)]
-    older = (layout.wheel_project / cmake.OLDER_GCC).read_bytes() if cmake.INCLUDE in entries else None
-    included = {} if older is None else {cmake.OLDER_GCC: hashlib.sha256(older).hexdigest()}
-    return UnitSpec(
-        name="core",
-        key=make_key(_common_inputs(tree, toolchain, project_digest) | included | _entry_inputs(entries)),
-        entries=entries,
-        shard=None,
-        expected=tuple(sorted(map(platform.library, names))),
-    )
-
-
-def shard_spec(
-    settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain, project_digest: str, shard: Shard
-) -> UnitSpec:
-    """The unit of one CUDA shard for these inputs."""
-    entries = cmake.shard_entries(settings, tree, layout, toolchain, shard)
-    cuda = {"cuda": toolchain.cuda.identity, "nvcc": toolchain.cuda.version}
-    return UnitSpec(
-        name=shard.name,
-        key=make_key(_common_inputs(tree, toolchain, project_digest) | cuda | _entry_inputs(entries)),
-        entries=entries,
-        shard=shard,
-        expected=(platforms.of(toolchain.platform).library(f"ggml-cuda-{shard.name}"),),
-    )
-
-
-def make_key(inputs: dict[str, str]) -> UnitKey:
-    """The digest over sorted name-value pairs."""
-    pairs = tuple(sorted(inputs.items()))
-    digest = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
-    return UnitKey(digest=digest, inputs=pairs)
 
 
 def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
@@ -120,23 +60,17 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
         files=files,
         shard=spec.shard,
         network=known.network,
-        from_store=True,
-        compiled=0,
-        seconds=0.0,
         headers=known.headers,
         launcher=known.launcher,
     )
 
 
-def keep(  # noqa: PLR0913  # one keyword for each thing that the store remembers
+def keep(
     spec: UnitSpec,
     built: Path,
     layout: Layout,
     *,
     network: str,
-    compiled: int,
-    seconds: float,
-    cache: CacheStatistics,
     headers: SystemHeaders | None = None,
     launcher: str | None = None,
     declared: tuple[BuiltFile, ...] | None = None,
@@ -171,10 +105,6 @@ def keep(  # noqa: PLR0913  # one keyword for each thing that the store remember
         files=files,
         shard=spec.shard,
         network=network,
-        from_store=False,
-        compiled=compiled,
-        seconds=round(seconds, 3),
-        cache=cache,
         headers=headers,
         launcher=launcher,
     )
@@ -216,21 +146,3 @@ def describe(path: Path) -> BuiltFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return BuiltFile(name=path.name, sha256=digest, size=path.stat().st_size)
-
-
-def _common_inputs(tree: SourceTree, toolchain: Toolchain, project_digest: str) -> dict[str, str]:
-    return {
-        "key format": KEY_FORMAT,
-        "llama.cpp": tree.llama_cpp_digest,
-        "wheel project": project_digest,
-        "host compiler": toolchain.host.identity,
-        "host compiler version": toolchain.host.cxx.version,
-        "binutils": toolchain.host.binutils,
-        **(dict(toolchain.host.system) or {"glibc": os.confstr("CS_GNU_LIBC_VERSION") or "unknown"}),
-        "cmake": toolchain.cmake.version,
-        "ninja": toolchain.ninja.version,
-    }
-
-
-def _entry_inputs(entries: dict[str, str]) -> dict[str, str]:
-    return {f"-D{name}": value for name, value in entries.items()}

@@ -11,7 +11,6 @@ import shutil
 from typing import TYPE_CHECKING
 
 from build_config.errors import BuildError, HandoverError, StepResultError
-from build_config.model import CacheStatistics
 from build_config.steps.units import store
 from build_config.steps.units.store import DESCRIPTION, StoredUnit
 from build_config.system import jsonio
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.model import BuildUnit, UnitKey
-    from build_config.steps.units.store import UnitSpec
+    from build_config.steps.units.spec import UnitSpec
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
@@ -104,9 +103,6 @@ def _keep(spec: UnitSpec, offered: StoredUnit, libraries: Path, layout: Layout) 
             libraries,
             layout,
             network=offered.network,
-            compiled=0,
-            seconds=0.0,
-            cache=CacheStatistics(),
             headers=offered.headers,
             launcher=offered.launcher,
             declared=offered.files,

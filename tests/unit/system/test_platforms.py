@@ -6,7 +6,8 @@ from pathlib import Path, PureWindowsPath
 
 import pytest
 
-from build_config.steps.units import settings, store
+from build_config.steps.units import settings
+from build_config.steps.units.spec import core_spec, shard_spec
 from build_config.system import platforms
 from build_config.system.layout import PACKAGE
 from build_config.system.platforms.linux import LINUX
@@ -27,8 +28,8 @@ def test_the_keys_of_linux_are_those_of_before_there_were_platforms(monkeypatch:
     )
     layout = factories.layout(Path(LINUX.work_root))
     tree, chain = factories.source_tree(layout.staged), factories.toolchain(Path("/tk"))
-    core = store.core_spec(small, tree, layout, chain, "p")
-    shard = store.shard_spec(small, tree, layout, chain, "p", factories.SM89)
+    core = core_spec(small, tree, layout, chain, "p")
+    shard = shard_spec(small, tree, layout, chain, "p", factories.SM89)
     assert (core.key.digest, shard.key.digest) == (
         "b5825926f3bcc63e94b7fbf5ef7d5bef3824583e46ffc875ad5ab9ee72ff5f4e",
         "014606395a69803cc52cf8a1e9f34b3ff5c033bdbc87dcd9f23743e1c8f812a9",

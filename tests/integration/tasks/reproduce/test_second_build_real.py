@@ -51,7 +51,7 @@ class Twice:
         spec = shop.specs()[1]
         spec = dataclasses.replace(spec, entries=spec.entries | (entries or {}))
         (unit,) = shop.build(spec)
-        assert not unit.from_store
+        assert shop.compiled(spec.name)
         return kept(unit, self.first.with_name("second"))
 
     def compare(self, second: Path) -> tuple[Difference, ...]:

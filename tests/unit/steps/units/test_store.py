@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config.errors import BuildError
-from build_config.model import CacheStatistics, HostCompiler
+from build_config.model import HostCompiler
 from build_config.steps.units import cmake, settings, store
+from build_config.steps.units.spec import core_spec, shard_spec
 from build_config.system.layout import PACKAGE
 from tests.support import factories
 
 if TYPE_CHECKING:
     from build_config.model import Toolchain
-    from build_config.steps.units.store import UnitSpec
+    from build_config.steps.units.spec import UnitSpec
 
 pytestmark = pytest.mark.unit
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
@@ -25,7 +26,7 @@ LAYOUT = factories.layout(Path("/work-root"))
 def shard_digest(*, tree_digest: str = "a" * 64, project: str = "p", chain: Toolchain | None = None) -> str:
     chain = chain or CHAIN
     tree = factories.source_tree(digest=tree_digest)
-    return store.shard_spec(CONFIG, tree, LAYOUT, chain, project, factories.SM89).key.digest
+    return shard_spec(CONFIG, tree, LAYOUT, chain, project, factories.SM89).key.digest
 
 
 def test_the_same_inputs_give_the_same_key_and_each_input_counts() -> None:
@@ -59,19 +60,16 @@ def test_shards_do_not_depend_on_one_another_nor_the_core_on_cuda() -> None:
     tree, chain = factories.source_tree(), factories.toolchain()
     other_cuda = dataclasses.replace(chain, cuda=dataclasses.replace(chain.cuda, identity="d" * 64))
     assert (
-        store.shard_spec(CONFIG, tree, LAYOUT, chain, "p", factories.SM89).key
-        != store.shard_spec(CONFIG, tree, LAYOUT, chain, "p", factories.SM86).key
+        shard_spec(CONFIG, tree, LAYOUT, chain, "p", factories.SM89).key
+        != shard_spec(CONFIG, tree, LAYOUT, chain, "p", factories.SM86).key
     )
-    assert (
-        store.core_spec(CONFIG, tree, LAYOUT, chain, "p").key
-        == store.core_spec(CONFIG, tree, LAYOUT, other_cuda, "p").key
-    )
+    assert core_spec(CONFIG, tree, LAYOUT, chain, "p").key == core_spec(CONFIG, tree, LAYOUT, other_cuda, "p").key
 
 
 def test_a_core_by_an_older_gcc_expects_its_variants_and_depends_on_the_file_that_helps_it() -> None:
     host = dataclasses.replace(CHAIN.host, cxx=factories.program("/usr/bin/g++", "10.2.1"))
     chain, tree = dataclasses.replace(CHAIN, host=host), factories.source_tree()
-    old, new = (store.core_spec(CONFIG, tree, LAYOUT, each, "p") for each in (chain, CHAIN))
+    old, new = (core_spec(CONFIG, tree, LAYOUT, each, "p") for each in (chain, CHAIN))
     assert set(new.expected) - set(old.expected) == {"libggml-cpu-alderlake.so", "libggml-cpu-sapphirerapids.so"}
     assert {name for name, _ in old.key.inputs} - {name for name, _ in new.key.inputs} == {
         "older_gcc.cmake",
@@ -88,31 +86,29 @@ def built(tmp_path: Path) -> Path:
 
 
 def spec() -> UnitSpec:
-    return store.shard_spec(CONFIG, factories.source_tree(), LAYOUT, factories.toolchain(), "p", factories.SM89)
+    return shard_spec(CONFIG, factories.source_tree(), LAYOUT, factories.toolchain(), "p", factories.SM89)
 
 
 def test_what_was_kept_is_found_again(tmp_path: Path, built: Path) -> None:
     layout = factories.layout(tmp_path)
     assert store.find(spec(), layout) is None
-    kept = store.keep(spec(), built, layout, network="none", compiled=3, seconds=1.0, cache=CacheStatistics(hits=1))
+    kept = store.keep(spec(), built, layout, network="none")
     found = store.find(spec(), layout)
     assert found is not None
-    assert found.from_store
-    assert found.compiled == 0
     assert found.files == kept.files
     assert (found.folder / "libggml-cuda-sm89.so").read_bytes() == b"code"
 
 
 def test_a_unit_with_a_changed_byte_is_not_taken(tmp_path: Path, built: Path) -> None:
     layout = factories.layout(tmp_path)
-    kept = store.keep(spec(), built, layout, network="none", compiled=3, seconds=1.0, cache=CacheStatistics())
+    kept = store.keep(spec(), built, layout, network="none")
     (kept.folder / "libggml-cuda-sm89.so").write_bytes(b"c0de")
     assert store.find(spec(), layout) is None
 
 
 def test_a_half_written_unit_is_not_taken(tmp_path: Path, built: Path) -> None:
     layout = factories.layout(tmp_path)
-    kept = store.keep(spec(), built, layout, network="none", compiled=3, seconds=1.0, cache=CacheStatistics())
+    kept = store.keep(spec(), built, layout, network="none")
     (kept.folder / "libggml-cuda-sm89.so").unlink()
     assert store.find(spec(), layout) is None
 
@@ -120,9 +116,7 @@ def test_a_half_written_unit_is_not_taken(tmp_path: Path, built: Path) -> None:
 def test_a_build_that_lacks_a_library_is_not_kept(tmp_path: Path, built: Path) -> None:
     (built / "libggml-cuda-sm89.so").unlink()
     with pytest.raises(BuildError, match=r"libggml-cuda-sm89\.so"):
-        store.keep(
-            spec(), built, factories.layout(tmp_path), network="none", compiled=3, seconds=1.0, cache=CacheStatistics()
-        )
+        store.keep(spec(), built, factories.layout(tmp_path), network="none")
 
 
 def test_a_folders_digest_follows_names_and_contents(tmp_path: Path) -> None:

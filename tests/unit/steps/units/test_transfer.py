@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config.errors import HandoverError
-from build_config.model import CacheStatistics, SystemHeaders
+from build_config.model import SystemHeaders
 from build_config.steps.units import settings, store, transfer
+from build_config.steps.units.spec import shard_spec
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE
 from tests.support import factories
 
 if TYPE_CHECKING:
-    from build_config.steps.units.store import UnitSpec
+    from build_config.steps.units.spec import UnitSpec
     from build_config.system.layout import Layout
 
 pytestmark = pytest.mark.unit
@@ -24,7 +25,7 @@ LIBRARY = "libggml-cuda-sm89.so"
 
 def spec(project: str = "p") -> UnitSpec:
     layout = factories.layout(Path("/work-root"))
-    return store.shard_spec(CONFIG, factories.source_tree(), layout, factories.toolchain(), project, factories.SM89)
+    return shard_spec(CONFIG, factories.source_tree(), layout, factories.toolchain(), project, factories.SM89)
 
 
 HEADERS = SystemHeaders(number=1, sha256="e" * 64, strangers=(Path("/usr/include/other.h"),))
@@ -42,9 +43,6 @@ def given(tmp_path: Path) -> Path:
         built,
         layout,
         network="none",
-        compiled=3,
-        seconds=1.0,
-        cache=CacheStatistics(),
         headers=HEADERS,
         launcher="ccache",
     )

@@ -38,9 +38,6 @@ def unit(name: str, *inputs: tuple[str, str]) -> BuildUnit:
         files=(),
         shard=None if name == "core" else factories.SM89,
         network="none",
-        from_store=True,
-        compiled=0,
-        seconds=0.5,
         headers=None if name == "core" else HEADERS,
         launcher=None if name == "core" else "sccache 0.16.0 (a test)",
     )
