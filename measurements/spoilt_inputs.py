@@ -19,8 +19,8 @@ import sys
 import time
 from pathlib import Path
 
-from build_config import pipeline
 from build_config.errors import PipelineError
+from build_config.plan import default_jobs
 from build_config.system import jsonio, workroot
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
@@ -55,7 +55,7 @@ def outside(arch: str, output: Path, checkout: Path) -> int:
     """Make the second world, give it copies, and bring back what came of it."""
     layout = Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
     console = Console()
-    jobs = pipeline.default_jobs()
+    jobs = default_jobs()
     try:
         with (
             workroot.claim(layout, purpose="spoilt inputs", console=console),

@@ -43,10 +43,12 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter an option
 ) -> None:
     """Build, inspect, validate and publish a CUDA wheel."""
     from build_config import pipeline
+    from build_config.plan import BuildRequest, resolve
+    from build_config.system import machine
 
     console = Console()
     layout = layout_of(work_root)
-    request = pipeline.BuildRequest(
+    request = BuildRequest(
         arch=arch,
         cuda=cuda,
         llama_cpp=llama_cpp,
@@ -57,7 +59,7 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter an option
         units=units,
         require_units=require_units,
     )
-    published = pipeline.build(request, layout, console)
+    published = pipeline.build(resolve(request, machine.describe(), layout), console)
     if copy_to is not None:
         copy_to.mkdir(parents=True, exist_ok=True)
         shutil.copy2(published.path, copy_to)
@@ -94,16 +96,16 @@ def build_units(
 ) -> None:
     """Build units into the store, and no wheel."""
     from build_config import pipeline
+    from build_config.plan import BuildRequest, resolve
     from build_config.steps.units import transfer
     from build_config.system import machine, workroot
 
     console = Console()
     layout = layout_of(work_root)
-    here = machine.describe()
-    request = pipeline.BuildRequest(arch=arch, cuda=cuda, launcher=launcher.value, jobs=jobs)
-    pipeline.check_request(request, here, layout)
+    request = BuildRequest(arch=arch, cuda=cuda, launcher=launcher.value, jobs=jobs)
+    plan = resolve(request, machine.describe(), layout)
     with workroot.claim(layout, purpose=f"units --arch {arch}", console=console):
-        compiled = pipeline.compile_units(request, here, layout, console, only=tuple(only or ()))
+        compiled = pipeline.compile_units(plan, console, only=tuple(only or ()))
         if export is not None:
             transfer.give(compiled.units, export)
     for unit in compiled.units:
@@ -129,11 +131,11 @@ def reproduce(
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Build again where everything differs that must not matter, and compare the bytes."""
-    from build_config import pipeline
+    from build_config.plan import BuildRequest
     from build_config.tasks import reproduce as task
 
     request = task.ReproduceRequest(
-        build=pipeline.BuildRequest(arch=arch, cuda=cuda, jobs=jobs),
+        build=BuildRequest(arch=arch, cuda=cuda, jobs=jobs),
         units=tuple(units or ()),
         launchers=tuple(each.value for each in launcher or (Launcher.NONE,)),
         record=record,
@@ -157,12 +159,13 @@ def reproduce(
 def vendor(work_root: WorkRoot = CANONICAL_WORK_ROOT) -> None:
     """Fetch the locked sources and put them below vendor/."""
     from build_config import inputs
+    from build_config.steps import locks
     from build_config.system import workroot
 
     console = Console()
     layout = layout_of(work_root)
     with workroot.claim(layout, purpose="vendor", console=console):
-        inputs.vendor(layout, console)
+        inputs.vendor(locks.read_source_lock(layout), layout, console)
     console.note("vendor/llama.cpp and vendor/llama-cpp-python are the locked sources")
 
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 State = Literal["ok", "missing", "warning"]
 
 LOCKED_CUDA = "13.0"
-MSC_VER = range(1920, 1950)
-"""What the locked toolkit's crt/host_config.h accepts on Windows (a test holds it against the locked wheel)."""
 OLDEST_PYTHON = (3, 11)
 
 COMMAND = "nox -s build_cuda_wheel"
@@ -162,7 +160,7 @@ def _newest_gcc(layout: Layout) -> int:
 def _compiler(newest_gcc: int) -> HostCompiler | PipelineError:
     try:
         if platforms.HERE.name == "win-amd64":
-            return msvc.find(MSC_VER, os.environ)
+            return msvc.find(msvc.LOCKED_MSC_VER, os.environ)
         return gcc.choose(newest_gcc, os.environ)
     except PipelineError as error:
         return error
@@ -212,7 +210,7 @@ def _cxx(facts: Facts) -> DoctorRow:
     cxx = facts.compiler.cxx
     newest = f"GCC {facts.newest_gcc}"
     if facts.platform == "win-amd64":
-        newest = f"_MSC_VER {MSC_VER[-1]}"
+        newest = f"_MSC_VER {msvc.LOCKED_MSC_VER[-1]}"
     compiler = platforms.of(facts.platform).compiler
     text = f"{cxx.path}, {compiler} {cxx.version}; CUDA {LOCKED_CUDA} supports up to {newest}"
     return DoctorRow(subject=subject, state="ok", text=text)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from build_config import archs
 from build_config.errors import SettingsError
 from build_config.formats import wheelfile
-from build_config.inputs import LOCKED_CUDA, provide_toolkit
-from build_config.steps import validation
-from build_config.steps.toolchain import gcc
+from build_config.inputs import provide_toolkit
+from build_config.plan import LOCKED_CUDA, resolve_toolkit
+from build_config.steps import locks, validation
 from build_config.steps.validation.scenarios import read_facts
-from build_config.system import processes, workroot
+from build_config.system import platforms, processes, workroot
 from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import SimulatedMachine
 
@@ -30,9 +30,9 @@ EVERY_SHARD = "every"
 def provide_simulation(simulate: str, layout: Layout, console: Console, *, cuda: str) -> validation.Simulation:
     """What a simulated device is compiled with: the headers of CUDA ``cuda`` and the host compiler."""
     capability = None if simulate == EVERY_SHARD else archs.as_capability(simulate)
-    toolkit = provide_toolkit(cuda, layout, console)
-    cc = gcc.find(None, os.environ).cc.path
-    return validation.Simulation(include=toolkit.include, cc=str(cc), capability=capability)
+    planned = resolve_toolkit(cuda, locks.read(layout, platforms.HERE.name), os.environ)
+    toolkit = provide_toolkit(planned, layout, console)
+    return validation.Simulation(include=toolkit.include, cc=str(planned.host.cc.path), capability=capability)
 
 
 def of_wheel(wheel: Path) -> str:

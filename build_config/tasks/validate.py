@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from build_config.errors import SettingsError, ValidationError
 from build_config.formats import wheelfile
 from build_config.inputs import runtime_files
-from build_config.pipeline import newest_wheel, show_validation
 from build_config.reports import Verdict
 from build_config.steps import validation
 from build_config.steps.locks import download
+from build_config.steps.wheelhouse.publication import newest_wheel
 from build_config.system import machine, workroot
 from build_config.tasks.simulate import of_wheel, provide_simulation
 
@@ -46,7 +46,7 @@ def validate(
             require_gpu=require_gpu,
             console=console,
         )
-    show_validation(report, console)
+    validation.show(report, console)
     if report.verdict is Verdict.FAILED:
         problems = "; ".join(finding.message for finding in report.all_findings())
         raise ValidationError(f"{chosen.name} did not pass: {problems}", log=layout.logs / "validation.log")

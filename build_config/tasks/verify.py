@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from build_config import inputs
 from build_config.errors import VerificationError
-from build_config.inputs import PLATFORM
-from build_config.pipeline import newest_wheel
 from build_config.reports import BuildRecord, Severity
 from build_config.steps.wheelhouse import publication, signature, verification
+from build_config.steps.wheelhouse.publication import newest_wheel
 from build_config.system import jsonio
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def verified(
     wheel: Path, layout: Layout, console: Console, public_key: Ed25519PublicKey | None
 ) -> verification.Verification:
     """Verify a wheel, show the findings, and return what came of it. Raises ``VerificationError`` if it is refused."""
-    result = verification.verify(wheel, inputs.beside(wheel, layout, PLATFORM, public_key=public_key))
+    result = verification.verify(wheel, inputs.beside(wheel, layout, public_key=public_key))
     if not result.passed:
         errors = (finding for finding in result.findings if finding.severity is Severity.ERROR)
         listed = "\n".join(f"  {finding.message} [{finding.code}]" for finding in errors)

@@ -7,10 +7,11 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from build_config import pipeline
+from build_config import inputs, pipeline
 from build_config.errors import PipelineError
+from build_config.plan import BuildRequest, resolve
 from build_config.reports import BuildRecord
-from build_config.steps.units import compilation, settings
+from build_config.steps.units import compilation
 from build_config.steps.units.spec import shard_spec
 from build_config.system import jsonio, machine
 from build_config.tasks.reproduce import difference
@@ -49,28 +50,31 @@ class Bench:
 
     def __init__(self, arch: str, given: Path, layout: Layout, console: Console) -> None:
         self.layout, self.console, self.results = layout, console, []  # type: tuple[Layout, Console, list[Shown]]
-        self.given, self.request = given, pipeline.BuildRequest(arch=arch, cuda=CUDA, launcher="sccache")
+        self.given = given
+        request = BuildRequest(arch=arch, cuda=CUDA, launcher="sccache")
+        self.plan = resolve(request, machine.describe(), layout)
         self.name = f"sm{arch}"
-        compiled = pipeline.compile_units(self.request, machine.describe(), layout, console, only=(self.name,))
+        compiled = pipeline.compile_units(self.plan, console, only=(self.name,))
         self.tree, self.chain = compiled.tree, compiled.toolchain
         (self.first,) = compiled.units
-        (self.shard,) = compiled.selection.shards
-        self.spec = self.spec_for(pipeline.stage_wheel_project(layout)[0])
+        (self.shard,) = compiled.shards
+        self.spec = self.spec_for(inputs.stage_wheel_project(layout)[0])
         recorded = jsonio.read(published(self).with_name(f"{published(self).name}.record.json"), BuildRecord)
         folders = (given / "store" / self.name / key.digest[:32] / "lib" for key in recorded.units)
         self.reference = next(folder for folder in folders if folder.is_dir())
 
+    def stage(self) -> None:
+        """Stage the locked sources again."""
+        inputs.provide_sources(self.plan.locks.source, self.layout, self.console, llama_cpp=None)
+
     def spec_for(self, project_digest: str) -> UnitSpec:
         """The unit with that digest of our CMake project."""
-        config = settings.read(self.layout.data / "variants.toml")
-        return shard_spec(config, self.tree, self.layout, self.chain, project_digest, self.shard)
+        return shard_spec(self.plan.settings, self.tree, self.layout, self.chain, project_digest, self.shard)
 
     def build(self) -> BuildUnit:
         """The unit from what is staged now, whatever its key says; the one built before is gone."""
         shutil.rmtree(self.layout.store, ignore_errors=True)
-        (unit,) = compilation.build_units(
-            (self.spec,), self.chain, self.layout, self.console, jobs=pipeline.default_jobs()
-        )
+        (unit,) = compilation.build_units((self.spec,), self.chain, self.layout, self.console, jobs=self.plan.jobs)
         return unit
 
     def differences(self, unit: BuildUnit, reference: Path | None = None) -> tuple[Difference, ...]:

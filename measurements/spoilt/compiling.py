@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import shutil
 import time
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config import inputs as provision
-from build_config import pipeline
+from build_config import inputs
 from build_config.tasks.reproduce.difference import elf, extraction, hashes
 from build_config.tasks.reproduce.difference.result import Tools
 from measurements.spoilt.bench import Bench, changed_inputs
@@ -58,7 +56,7 @@ def no_seed(bench: Bench) -> None:
 
     added = bench.layout.vendor / "llama.cpp" / KERNELS / LOCAL
     added.write_text(LOCAL_SOURCE, encoding="utf-8")
-    stage = functools.partial(provision.provide_sources, None, bench.layout, bench.console)
+    stage = bench.stage
     bench.expect_refused(f"{LOCAL} added: the pipeline", stage, ("vendor/llama.cpp is not as it was unpacked",))
     seeded = bench.given / "seeded"
     shutil.copytree(bench.build().folder, seeded)
@@ -108,12 +106,12 @@ def edited_project(bench: Bench, what: str, addition: str, *, put_back: Path | N
     text = file.read_text(encoding="utf-8")
     started = time.monotonic()
     file.write_text(text + addition, encoding="utf-8")
-    other = bench.spec_for(pipeline.stage_wheel_project(bench.layout)[0])
-    inputs = changed_inputs(bench, other)
-    bench.show(f"{what}: the unit's key", inputs, started, named=("wheel project",), caught=bool(inputs))
+    other = bench.spec_for(inputs.stage_wheel_project(bench.layout)[0])
+    changed = changed_inputs(bench, other)
+    bench.show(f"{what}: the unit's key", changed, started, named=("wheel project",), caught=bool(changed))
     yield time.monotonic()
     file.write_text(text, encoding="utf-8")
-    pipeline.stage_wheel_project(bench.layout)
+    inputs.stage_wheel_project(bench.layout)
     started = time.monotonic()
     bench.expect_equal(f"{what}: put back", bench.build(), started, put_back)
 
@@ -126,7 +124,7 @@ def one_byte_and_a_poisoned_object(bench: Bench) -> None:
     file.write_text(text.replace(before, after), encoding="utf-8")
     bench.expect_refused(  # it stages them nevertheless
         "one byte of the sources changed: the pipeline",
-        lambda: provision.provide_sources(None, bench.layout, bench.console),
+        bench.stage,
         ("vendor/llama.cpp is not as it was unpacked",),
     )
     started = time.monotonic()
@@ -135,7 +133,7 @@ def one_byte_and_a_poisoned_object(bench: Bench) -> None:
     bench.expect_different("one byte of the sources changed", found, started, (source, kernel))
 
     file.write_text(text, encoding="utf-8")
-    provision.provide_sources(None, bench.layout, bench.console)
+    bench.stage()
     started = time.monotonic()
     with cache_of_its_own(bench.layout) as honest:
         unit = bench.build()

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from pypi_simple import PyPISimple
 
-from build_config import inputs as provision
+from build_config import inputs
 from build_config.model import LockedFile
 from build_config.steps import locks
 from build_config.steps.locks import download
 from build_config.steps.toolchain import locked_cuda
-from build_config.steps.units import settings
 from build_config.steps.units.spec import shard_spec
+from build_config.system import platforms
 from build_config.tasks import reproduce, verify
 from build_config.tasks.reproduce import ReproduceRequest, difference
 from measurements.spoilt.bench import CUDA, Bench, changed_inputs, published
@@ -44,12 +44,12 @@ TIME_IN_LOCAL_HEADER, TIME_IN_CENTRAL_ENTRY = 10, 12
 def another_wheel(bench: Bench) -> None:
     """Another version of a toolkit wheel under the name of the locked one; then in the lock itself."""
     layout = bench.layout
-    toolkit = locks.read_toolkit_lock(layout, CUDA, provision.PLATFORM)
+    toolkit = locks.read_toolkit_lock(layout, CUDA, platforms.HERE.name)
     locked = next(file for file in toolkit.files if file.name == WHEEL)
     other = other_version(locked)
     (fetched,) = download.fetch((other,), layout.work_root / "other", bench.console)
     there = layout.downloads / locked.filename
-    provide = functools.partial(provision.provide_toolkit, CUDA, layout, bench.console)
+    provide = functools.partial(inputs.provide_toolkit, bench.plan.toolkit, layout, bench.console)
     named = (locked.filename, other.sha256)
 
     shutil.copyfile(fetched, there)
@@ -70,15 +70,14 @@ def another_wheel(bench: Bench) -> None:
     bench.show("the network is there: run again", said, started, named=(locked.filename,), caught=equal)
 
     with relocked(layout, locked, other):
-        changed = locks.read_toolkit_lock(layout, CUDA, provision.PLATFORM)
+        changed = locks.read_toolkit_lock(layout, CUDA, platforms.HERE.name)
         cuda = dataclasses.replace(bench.chain.cuda, identity=locked_cuda.lock_digest(changed))
-        config = settings.read(layout.data / "variants.toml")
         chain = dataclasses.replace(bench.chain, cuda=cuda)
         project = dict(bench.spec.key.inputs)["wheel project"]
-        spec = shard_spec(config, bench.tree, layout, chain, project, bench.shard)
-        inputs = changed_inputs(bench, spec)
+        spec = shard_spec(bench.plan.settings, bench.tree, layout, chain, project, bench.shard)
+        changed_keys = changed_inputs(bench, spec)
         what = f"{WHEEL} {other.version} in the lock"
-        bench.show(f"{what}: the unit's key", inputs, started, named=("cuda",), caught=bool(inputs))
+        bench.show(f"{what}: the unit's key", changed_keys, started, named=("cuda",), caught=bool(changed_keys))
         wheel = published(bench)
         record = ReproduceRequest(record=wheel.with_name(f"{wheel.name}.record.json"))
         rebuild = functools.partial(reproduce.reproduce, record, layout, bench.console)
@@ -107,7 +106,7 @@ def other_version(locked: LockedFile) -> LockedFile:
 
 def file_of_lock(layout: Layout) -> Path:
     """The lock file of the toolkit."""
-    return layout.locks / f"cuda-{CUDA}-{provision.PLATFORM}.toml"
+    return layout.locks / f"cuda-{CUDA}-{platforms.HERE.name}.toml"
 
 
 @contextlib.contextmanager

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import inputs, pipeline
+from build_config import inputs
 from build_config.formats import wheelfile
 from build_config.steps.locks import download
 from build_config.steps.validation import compare_with_cpu
+from build_config.steps.wheelhouse import publication
 from build_config.system import machine
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
@@ -35,7 +36,7 @@ def _python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.fail("; ".join(missing))
     if missing:
         pytest.skip("; ".join(missing))
-    wheel = wheelfile.read(pipeline.newest_wheel(layout))
+    wheel = wheelfile.read(publication.newest_wheel(layout))
     folder = tmp_path_factory.mktemp("installed")
     download.fetch(inputs.runtime_files(wheel.path, layout), layout.downloads, Console(terminal=False))
     requirements = clean_environment.requirements(wheel, layout.locks)

@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from build_config import inputs
 from build_config.model import UnitKey
+from build_config.plan import BuildRequest
 from build_config.reports import BuildRecord
 from build_config.steps import locks
-from build_config.steps.wheelhouse import publication, statement, verification
+from build_config.steps.wheelhouse import build_record, publication, statement, verification
 from build_config.system.layout import PACKAGE, Layout
 from tests.support import factories, publishable, wheels
 
@@ -34,7 +35,7 @@ class House:
 
     def verify(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> verification.Verification:
         public = None if key is None else key.public_key()
-        against = inputs.beside(self.wheel, LAYOUT, PLATFORM, public_key=public)
+        against = inputs.beside(self.wheel, LAYOUT, public_key=public)
         return verification.verify(self.wheel, dataclasses.replace(against, **changes))
 
     def codes(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> set[str]:
@@ -51,18 +52,21 @@ class House:
 
 def _record(wheel: Wheel, scratch: Path) -> BuildRecord:
     _, blank, inspection, validation = publishable.make(scratch)
+    locked = locks.read(LAYOUT, PLATFORM)
     return dataclasses.replace(
         blank,
         wheel=wheel.path.name,
         version=str(wheel.version),
         sha256=wheel.sha256,
         size=wheel.size,
-        locks=locks.lock_digests(LAYOUT),
-        request=inputs.parameters(
-            LAYOUT, arch="89", cuda="13.0", launcher="auto", own_llama_cpp=False, require_gpu=False
-        ),
-        materials=inputs.materials(
-            factories.source_tree(), factories.toolchain(), locks.read_toolkit_lock(LAYOUT, "13.0", PLATFORM), LAYOUT
+        locks=locked.digests,
+        request=inputs.parameters(BuildRequest(arch="89"), LAYOUT),
+        materials=build_record.materials(
+            source=locked.source.file,
+            toolkit=locked.toolkit("13.0").files,
+            tree=factories.source_tree(),
+            toolchain=factories.toolchain(),
+            tools=inputs.tools(locked.pins),
         ),
         units=(UnitKey(digest="c" * 64, inputs=(("flag", "x"),)), UnitKey(digest="d" * 64, inputs=())),
         shards=(factories.SM89,),

@@ -61,6 +61,10 @@ def workshop(root: Path, toolkit: CudaToolkit, launcher: str = "none") -> Worksh
     layout = Layout(checkout=PACKAGE.parent, work_root=root)
     root.mkdir(exist_ok=True)
     chain = toolchain.assemble(
-        toolkit, environ=os.environ, launcher="sccache" if launcher == "sccache" else "none", layout=layout
+        toolkit,
+        toolchain.host_for_installed(toolkit, os.environ),
+        environ=os.environ,
+        launcher="sccache" if launcher == "sccache" else "none",
+        layout=layout,
     )
     return Workshop(layout=layout, chain=chain, tree=factories.source_tree(layout.staged))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config import pipeline
 from build_config.errors import PipelineError
 from build_config.formats import wheelfile
+from build_config.steps.wheelhouse import publication
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.tasks import simulate
@@ -26,7 +26,7 @@ def _layout() -> Layout:
 @pytest.fixture(name="wheel", scope="session")
 def _wheel(request: pytest.FixtureRequest, layout: Layout) -> Wheel:
     try:
-        return wheelfile.read(pipeline.newest_wheel(layout))
+        return wheelfile.read(publication.newest_wheel(layout))
     except PipelineError as error:
         if request.config.getoption("--require-wheel"):
             pytest.fail(str(error))

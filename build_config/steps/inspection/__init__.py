@@ -5,6 +5,7 @@ Every check runs, whatever the others found. A check that cannot run is an error
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING
 from build_config.reports import InspectionReport
 from build_config.steps.inspection import archive, device_code, dlls, instructions, libraries, sbom
 from build_config.steps.inspection.contents import NotRunError, Subject, error, read_libraries, read_members
+from build_config.system.layout import CANONICAL_WORK_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from build_config.model import LibraryPolicy, Program, Wheel, WheelDeclaration
     from build_config.reports import Finding
+    from build_config.system.layout import Layout
 
 OF_THE_ARCHIVE: dict[str, Callable[[Subject], Iterable[Finding]]] = {
     "record": archive.check_record,
@@ -97,3 +100,14 @@ def inspect(
             else:
                 ran.append(name)
     return InspectionReport(wheel_sha256=wheel.sha256, checks=tuple(ran), findings=tuple(findings))
+
+
+def forbidden_paths(layout: Layout) -> tuple[str, ...]:
+    """Paths that no file of a wheel may hold.
+
+    A home like ``/`` or ``/root`` is no sign of this machine: such short paths stand in upstream's own texts.
+    """
+    homes = (os.environ.get("HOME", ""), os.environ.get("USERPROFILE", ""))
+    candidates = (CANONICAL_WORK_ROOT, layout.work_root, layout.checkout, *homes)
+    forms = {form for path in candidates for form in (str(path), str(path).replace("\\", "/"))}  # on Windows two
+    return tuple(sorted(form for form in forms if len(form) > len("/root")))

@@ -21,7 +21,7 @@ from build_config.model import LockedFile, PlatformName, SourceLock, ToolkitLock
 from build_config.system import jsonio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from build_config.system.layout import Layout
@@ -63,6 +63,9 @@ REQUIREMENTS = {
 }
 UNRELATED_LOCKS = frozenset(f"{name}.txt" for name, each in REQUIREMENTS.items() if not each.makes_wheels)
 """Lock files from which no wheel is made."""
+PIPELINE = "requirements.txt"
+"""What the pipeline itself runs with."""
+LOCK_SUFFIXES = frozenset({".toml", ".txt"})
 RESTORE = "git checkout build_config/data/locks"
 
 
@@ -76,42 +79,74 @@ class Pin:
     hashes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locks:
+    """What a checkout locks for one platform: every lock file was read once.
+
+    ``digests`` are the name and the SHA-256 of each lock file, sorted by name. ``pins`` are those of the pipeline's own
+    requirements.
+    """
+
+    digests: tuple[tuple[str, str], ...]
+    source: SourceLock
+    toolkits: tuple[ToolkitLock, ...]
+    pins: tuple[Pin, ...]
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """The CUDA releases that are locked, oldest first."""
+        return tuple(toolkit.cuda for toolkit in self.toolkits)
+
+    @property
+    def files(self) -> tuple[LockedFile, ...]:
+        """The source distribution and every file of a toolkit."""
+        return (self.source.file, *(file for toolkit in self.toolkits for file in toolkit.files))
+
+    def toolkit(self, cuda: str) -> ToolkitLock:
+        """The locked toolkit of a release (``13.0``). Raises ``SettingsError`` for a release without a lock."""
+        for toolkit in self.toolkits:
+            if toolkit.cuda == cuda:
+                return toolkit
+        raise SettingsError(
+            f"there is no locked CUDA toolkit {cuda!r}; locked: {', '.join(self.releases)}",
+            remedy=f"--cuda {self.releases[-1]}, or --cuda system for a toolkit that is installed on this machine",
+        )
+
+
+def read(layout: Layout, platform: PlatformName) -> Locks:
+    """Everything that this checkout locks. Raises ``LockError`` for a lock that is missing, malformed or incomplete."""
+    files = _contents(layout.locks)
+    return Locks(
+        digests=_digests(files),
+        source=SourceLock(file=_source(files)),
+        toolkits=tuple(_complete_toolkit(files, cuda, platform) for cuda in _releases(files)),
+        pins=tuple(_pins(files, PIPELINE)),
+    )
+
+
 def read_source_lock(layout: Layout) -> SourceLock:
     """The locked source distribution. Raises ``LockError`` when the lock is missing or malformed."""
     return SourceLock(file=read_source(layout.locks))
 
 
 def read_toolkit_lock(layout: Layout, cuda: str, platform: PlatformName) -> ToolkitLock:
-    """The locked toolkit of a release (``13.0``).
-
-    Raises ``SettingsError`` for a release without a lock, ``LockError`` for a malformed or incomplete one.
-    """
-    releases = toolkits(layout.locks)
-    if cuda not in releases:
-        raise SettingsError(
-            f"there is no locked CUDA toolkit {cuda!r}; locked: {', '.join(releases)}",
-            remedy=f"--cuda {releases[-1]}, or --cuda system for a toolkit that is installed on this machine",
-        )
-    toolkit = read_toolkit(layout.locks, cuda, platform)
-    wanted = {component.name for component in components(layout.locks, cuda, platform)}
-    if missing := wanted - {file.name for file in toolkit.files}:
-        raise LockError(f"{toolkit_lock_name(cuda, platform)} lacks {', '.join(sorted(missing))}", remedy="nox -s lock")
-    return toolkit
+    """The locked toolkit of a release (``13.0``). Raises as ``read`` and ``Locks.toolkit`` do."""
+    return read(layout, platform).toolkit(cuda)
 
 
 def lock_digests(layout: Layout) -> tuple[tuple[str, str], ...]:
     """The name of each lock file and its SHA-256, sorted by name."""
-    return tuple((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in lock_files(layout.locks))
+    return _digests(_contents(layout.locks))
 
 
 def lock_files(folder: Path) -> list[Path]:
     """Every lock of a folder, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix in {".toml", ".txt"})
+    return sorted(path for path in folder.iterdir() if path.suffix in LOCK_SUFFIXES)
 
 
 def toolkits(folder: Path) -> list[str]:
     """The releases that are locked, oldest first."""
-    return sorted((path.stem.removeprefix("cuda-") for path in folder.glob("cuda-*.in")), key=Version)
+    return _releases(_contents(folder))
 
 
 def toolkit_input(cuda: str) -> str:
@@ -126,20 +161,72 @@ def toolkit_lock_name(cuda: str, platform: PlatformName) -> str:
 
 def components(folder: Path, cuda: str, platform: PlatformName) -> list[Requirement]:
     """What a toolkit is made of on a platform."""
-    system, _ = PLATFORMS[platform]
-    requirements = [pair[0] for pair in _requirements(folder / toolkit_input(cuda))]
-    return [one for one in requirements if one.marker is None or one.marker.evaluate({"sys_platform": system})]
+    return _components(_contents(folder), cuda, platform)
 
 
 def read_source(folder: Path) -> LockedFile:
     """The locked source distribution in a folder of locks. Raises ``LockError``."""
-    return _checked(_read_toml(folder / SOURCE_LOCK, LockedFile), SOURCE_LOCK)
+    return _source(_contents(folder))
 
 
 def read_toolkit(folder: Path, cuda: str, platform: PlatformName) -> ToolkitLock:
     """The locked toolkit in a folder of locks, complete or not. Raises ``LockError``."""
+    return _toolkit(_contents(folder), cuda, platform)
+
+
+def read_pins(path: Path) -> list[Pin]:
+    """The lines of a requirements lock. Raises ``LockError`` for a malformed one."""
+    return list(_pins(_contents(path.parent), path.name))
+
+
+# --------------------------------------------------------------------------------------------------------- parsing
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Every lock and every list that a lock is made from, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in {*LOCK_SUFFIXES, ".in"}}
+
+
+def _digests(files: Mapping[str, bytes]) -> tuple[tuple[str, str], ...]:
+    locks = (name for name in sorted(files) if not name.endswith(".in"))
+    return tuple((name, hashlib.sha256(files[name]).hexdigest()) for name in locks)
+
+
+def _releases(files: Mapping[str, bytes]) -> list[str]:
+    matches = (re.fullmatch(r"cuda-(.+)\.in", name) for name in files)
+    return sorted((match[1] for match in matches if match), key=Version)
+
+
+def _text(files: Mapping[str, bytes], name: str) -> str:
+    try:
+        return files[name].decode("utf-8")
+    except (KeyError, UnicodeDecodeError) as error:
+        reason = "there is no such file" if isinstance(error, KeyError) else str(error)
+        raise LockError(f"{name} cannot be read: {reason}", remedy=RESTORE) from error
+
+
+def _toml(files: Mapping[str, bytes], name: str, kind: type[T]) -> T:
+    try:
+        return jsonio.from_data(tomllib.loads(_text(files, name)), kind)
+    except (ValueError, StepResultError) as error:
+        raise LockError(f"{name} cannot be read: {error}", remedy=RESTORE) from error
+
+
+def _source(files: Mapping[str, bytes]) -> LockedFile:
+    return _checked(_toml(files, SOURCE_LOCK, LockedFile), SOURCE_LOCK)
+
+
+def _complete_toolkit(files: Mapping[str, bytes], cuda: str, platform: PlatformName) -> ToolkitLock:
+    toolkit = _toolkit(files, cuda, platform)
+    wanted = {component.name for component in _components(files, cuda, platform)}
+    if missing := wanted - {file.name for file in toolkit.files}:
+        raise LockError(f"{toolkit_lock_name(cuda, platform)} lacks {', '.join(sorted(missing))}", remedy="nox -s lock")
+    return toolkit
+
+
+def _toolkit(files: Mapping[str, bytes], cuda: str, platform: PlatformName) -> ToolkitLock:
     name = toolkit_lock_name(cuda, platform)
-    toolkit = _read_toml(folder / name, ToolkitLock)
+    toolkit = _toml(files, name, ToolkitLock)
     if (toolkit.cuda, toolkit.platform) != (cuda, platform):
         raise LockError(f"{name} is for CUDA {toolkit.cuda} on {toolkit.platform}", remedy=RESTORE)
     for file in toolkit.files:
@@ -154,31 +241,27 @@ def _checked(file: LockedFile, lock: str) -> LockedFile:
     return file
 
 
-def _read_toml(path: Path, kind: type[T]) -> T:
-    try:
-        return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), kind)
-    except (OSError, ValueError, StepResultError) as error:
-        raise LockError(f"{path.name} cannot be read: {error}", remedy=RESTORE) from error
+def _components(files: Mapping[str, bytes], cuda: str, platform: PlatformName) -> list[Requirement]:
+    system, _ = PLATFORMS[platform]
+    requirements = [pair[0] for pair in _requirements(files, toolkit_input(cuda))]
+    return [one for one in requirements if one.marker is None or one.marker.evaluate({"sys_platform": system})]
 
 
-def read_pins(path: Path) -> list[Pin]:
-    """The lines of a requirements lock. Raises ``LockError`` for a malformed one."""
-    pins = []
-    for requirement, hashes in _requirements(path):
+def _pins(files: Mapping[str, bytes], name: str) -> Iterator[Pin]:
+    for requirement, hashes in _requirements(files, name):
         versions = [specifier.version for specifier in requirement.specifier if specifier.operator == "=="]
         if len(versions) != 1:
-            raise LockError(f"{path.name}: {requirement} is not pinned to one version", remedy=RESTORE)
-        name = str(canonicalize_name(requirement.name))
-        pins.append(Pin(name=name, version=versions[0], requirement=requirement, hashes=hashes))
-    return pins
+            raise LockError(f"{name}: {requirement} is not pinned to one version", remedy=RESTORE)
+        package = str(canonicalize_name(requirement.name))
+        yield Pin(name=package, version=versions[0], requirement=requirement, hashes=hashes)
 
 
-def _requirements(path: Path) -> Iterator[tuple[Requirement, tuple[str, ...]]]:
+def _requirements(files: Mapping[str, bytes], name: str) -> Iterator[tuple[Requirement, tuple[str, ...]]]:
     """The lines of a requirements file, each with its hashes."""
     try:
-        for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+        for line in _text(files, name).replace("\\\n", " ").splitlines():
             text, *hashes = re.split(r"\s--hash=", line.partition("#")[0])
             if text.strip():
                 yield Requirement(text.strip()), tuple(one.strip() for one in hashes)
-    except (OSError, UnicodeDecodeError, InvalidRequirement) as error:
-        raise LockError(f"{path.name} cannot be read: {error}", remedy=RESTORE) from error
+    except InvalidRequirement as error:
+        raise LockError(f"{name} cannot be read: {error}", remedy=RESTORE) from error

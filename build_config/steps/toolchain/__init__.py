@@ -5,28 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from build_config.model import Toolchain
-from build_config.steps.toolchain import gcc, programs
+from build_config.steps.toolchain import gcc, installed_cuda, programs
+from build_config.steps.toolchain.windows import installed_cuda as installed_cuda_windows
 from build_config.steps.toolchain.windows import msvc
 from build_config.system import platforms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from build_config.model import CudaToolkit, HostCompiler
     from build_config.system.layout import Layout
 
 
 def assemble(
-    cuda: CudaToolkit, *, environ: Mapping[str, str], launcher: programs.Launcher, layout: Layout
+    cuda: CudaToolkit,
+    host: HostCompiler,
+    *,
+    environ: Mapping[str, str],
+    launcher: programs.Launcher,
+    layout: Layout,
 ) -> Toolchain:
-    """Find what goes with a CUDA toolkit.
+    """A CUDA toolkit and a host compiler, with the programs that go with them.
 
-    Raises ``CompilerMissingError`` or ``CompilerUnsupportedError`` for the host compiler, ``LockError`` for a locked
-    program that is not installed, and ``SettingsError`` for a launcher that this machine does not have.
+    Raises ``LockError`` for a locked program that is not installed, and ``SettingsError`` for a launcher that this
+    machine does not have.
     """
     return Toolchain(
         cuda=cuda,
-        host=find_host(cuda, environ),
+        host=host,
         cmake=programs.find_cmake(),
         ninja=programs.find_ninja(),
         launcher=programs.find_launcher(launcher, environ, layout),
@@ -35,8 +42,30 @@ def assemble(
     )
 
 
-def find_host(cuda: CudaToolkit | None, environ: Mapping[str, str]) -> HostCompiler:
-    """The host compiler of this platform that goes with a toolkit, or any without one. Raises as ``assemble`` does."""
+def host_for_locked(newest_gcc: int, environ: Mapping[str, str]) -> HostCompiler:
+    """The host compiler for a locked toolkit that accepts GCC up to ``newest_gcc``, known before it is downloaded.
+
+    Raises ``CompilerMissingError`` or ``CompilerUnsupportedError``.
+    """
     if platforms.HERE.name == "win-amd64":
-        return msvc.find(msvc.supported(cuda.root) if cuda else None, environ)
-    return gcc.find(cuda.root if cuda else None, environ)
+        return msvc.find(msvc.LOCKED_MSC_VER, environ)
+    return gcc.choose(newest_gcc, environ)
+
+
+def host_for_installed(cuda: CudaToolkit, environ: Mapping[str, str]) -> HostCompiler:
+    """The host compiler that goes with an installed toolkit, by that toolkit's own header. Raises as above."""
+    if platforms.HERE.name == "win-amd64":
+        return msvc.find(msvc.supported(cuda.root), environ)
+    return gcc.find(cuda.root, environ)
+
+
+def find_installed_cuda(release: str | None, environ: Mapping[str, str]) -> CudaToolkit:
+    """The installed toolkit of a release, or the first that is found. Raises ``ToolkitMissingError``."""
+    if platforms.HERE.name == "win-amd64":
+        return installed_cuda_windows.find(environ, release)
+    return installed_cuda.find(environ, release, cublas=True)
+
+
+def runtime_folders(chain: Toolchain) -> tuple[Path, ...]:
+    """Folders with libraries of the host compiler that a wheel has to take along; none on Linux."""
+    return msvc.runtime_folders(chain.host) if chain.platform == "win-amd64" else ()

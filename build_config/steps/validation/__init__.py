@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
     from build_config.system.processes import Completed
 
+VERDICT_NOTES = {
+    Verdict.SIMULATED_DEVICE_VERIFIED: " (no GPU: the CUDA backend came up on a simulated device, where kernels do"
+    " nothing)",
+    Verdict.CPU_FALLBACK_VERIFIED: " (the CUDA backend was not in use)",
+}
 PROBE_TIMEOUT = 120.0
 """Seconds for the probe. It takes one or two; a card that wakes up and loads cuBLAS for the first time takes longer."""
 
@@ -110,6 +115,17 @@ def validate(
         findings=tuple(findings),
         seconds=round(time.monotonic() - start, 3),
     )
+
+
+def show(report: ValidationReport, console: Console) -> None:
+    """What was tried and what came of it, then the verdict in its own words."""
+    console.scenarios(report.scenarios)
+    for scenario in report.scenarios:
+        if scenario.name == report.decisive:
+            console.note(f"where the layers are, in {scenario.name!r}:")
+            console.placements(scenario)
+    console.findings(report.findings)
+    console.note(f"verdict: {report.verdict}{VERDICT_NOTES.get(report.verdict, '')}")
 
 
 def plan(machine: Machine, facts: BuildFacts | None, simulation: Simulation | None) -> tuple[Scenario, ...]:

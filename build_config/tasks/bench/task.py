@@ -12,8 +12,8 @@ from build_config import archs
 from build_config.errors import MeasurementError
 from build_config.formats import wheelfile
 from build_config.inputs import runtime_files
-from build_config.pipeline import newest_wheel
 from build_config.steps.locks import download
+from build_config.steps.wheelhouse.publication import newest_wheel
 from build_config.system import jsonio, machine, workroot
 from build_config.tasks import bench
 from build_config.tasks.bench import chart as bench_chart

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from build_config.formats import wheelfile
-from build_config.pipeline import newest_wheel
 from build_config.reports import BuildRecord
 from build_config.steps.wheelhouse import publication, signature
+from build_config.steps.wheelhouse.publication import newest_wheel
 from build_config.system import jsonio
 from build_config.tasks import conda
 from build_config.tasks.verify import verified

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config import inputs, pipeline
+from build_config import pipeline
 from build_config.errors import ReproductionError
 from build_config.model import NO_RANDOM_SEED, BuildUnit, Program
-from build_config.pipeline import BuildRequest, LauncherChoice
+from build_config.plan import BuildPlan, BuildRequest, ToolkitPlan, default_jobs, resolve
 from build_config.reports import BuildRecord, Compared, ReproductionReport
 from build_config.steps import locks
 from build_config.steps.toolchain import gcc
-from build_config.steps.toolchain.programs import file_digest, find_cuobjdump
+from build_config.steps.toolchain.programs import Launcher, file_digest, find_cuobjdump
 from build_config.system import jsonio, machine, redaction, workroot
 from build_config.tasks.reproduce import difference, second_build
 
@@ -40,7 +40,7 @@ class ReproduceRequest:
 
     build: BuildRequest = field(default_factory=BuildRequest)
     units: tuple[str, ...] = ()
-    launchers: tuple[LauncherChoice, ...] = ("none",)
+    launchers: tuple[Launcher, ...] = ("none",)
     record: Path | None = None
     user: str | None = None
 
@@ -64,13 +64,12 @@ def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tu
     Raises ``ReproductionError`` when the bytes differ, saying where and why, and where the result would prove nothing:
     another host compiler, other locks.
     """
-    _require_seed(request, layout)
     if request.record is not None:
         request, first = _recorded(request, request.record, layout)
-    elif request.units:
-        first = _first_units(request, layout, console)
     else:
-        first = _first_wheel(request, layout, console)
+        plan = resolve(request.build, machine.describe(), layout)
+        _require_seed(request.units, plan.toolkit)
+        first = _first_units(request.units, plan, console) if request.units else _first_wheel(plan, console)
     reports = []
     for launcher in request.launchers:
         with console.step("reproduce", f"Building {first.subject} again, launcher {launcher}"):
@@ -86,12 +85,10 @@ def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tu
     return tuple(reports)
 
 
-def _require_seed(request: ReproduceRequest, layout: Layout) -> None:
-    """Raise ``ReproductionError`` before anything is built where the bytes cannot be the same."""
-    if request.record is not None or set(request.units) == {"core"} or inputs.is_locked(request.build.cuda, layout):
-        return
-    toolkit = inputs.installed_toolkit(request.build.cuda, layout)
-    if not toolkit.has_random_seed:
+def _require_seed(units: tuple[str, ...], planned: ToolkitPlan) -> None:
+    """Raise ``ReproductionError`` before anything is built if the bytes cannot be the same."""
+    toolkit = planned.installed
+    if toolkit is not None and set(units) != {"core"} and not toolkit.has_random_seed:
         raise ReproductionError(
             f"CUDA {toolkit.version}: {NO_RANDOM_SEED}", remedy="--units core compares what has no device code"
         )
@@ -100,8 +97,8 @@ def _require_seed(request: ReproduceRequest, layout: Layout) -> None:
 # ---------------------------------------------------------------------------------------------------- first builds
 
 
-def _first_wheel(request: ReproduceRequest, layout: Layout, console: Console) -> _First:
-    published = pipeline.build(request.build, layout, console)
+def _first_wheel(plan: BuildPlan, console: Console) -> _First:
+    published = pipeline.build(plan, console)
     toolchain = dict(published.record.toolchain)
     return _First(
         subject=published.path.name,
@@ -109,17 +106,15 @@ def _first_wheel(request: ReproduceRequest, layout: Layout, console: Console) ->
         host_compiler=toolchain["host.identity"],
         launcher=toolchain["launcher"],
         wheel=published.path,
-        cuobjdump=_cuobjdump(layout),
+        cuobjdump=_cuobjdump(plan.layout),
     )
 
 
-def _first_units(request: ReproduceRequest, layout: Layout, console: Console) -> _First:
-    here = machine.describe()
-    pipeline.check_request(request.build, here, layout)
-    with workroot.claim(layout, purpose=f"reproduce {', '.join(request.units)}", console=console):
-        compiled = pipeline.compile_units(request.build, here, layout, console, only=request.units)
+def _first_units(units: tuple[str, ...], plan: BuildPlan, console: Console) -> _First:
+    with workroot.claim(plan.layout, purpose=f"reproduce {', '.join(units)}", console=console):
+        compiled = pipeline.compile_units(plan, console, only=units)
     return _First(
-        subject=f"unit {', '.join(request.units)}",
+        subject=f"unit {', '.join(units)}",
         digests=tuple((file.name, file.sha256) for unit in compiled.units for file in unit.files),
         host_compiler=compiled.toolchain.host.identity,
         launcher="; ".join(dict.fromkeys(unit.launcher or STORED for unit in compiled.units)),
@@ -170,10 +165,10 @@ def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[Re
 
 
 def _again(
-    request: ReproduceRequest, first: _First, launcher: LauncherChoice, layout: Layout, console: Console
+    request: ReproduceRequest, first: _First, launcher: Launcher, layout: Layout, console: Console
 ) -> ReproductionReport:
     start = time.monotonic()
-    jobs = request.build.jobs or pipeline.default_jobs()
+    jobs = request.build.jobs or default_jobs()
     world = second_build.second_world(
         layout, jobs=(jobs, jobs + 1), launchers=(first.launcher, launcher), user=request.user
     )

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from build_config.errors import ValidationError
 from build_config.formats import wheelfile
 from build_config.inputs import runtime_files
-from build_config.pipeline import newest_wheel
 from build_config.steps import locks
 from build_config.steps.locks import download
+from build_config.steps.wheelhouse.publication import newest_wheel
 from build_config.system import jsonio, workroot
 from build_config.tasks import upstream_tests
 

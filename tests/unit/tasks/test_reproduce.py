@@ -11,10 +11,10 @@ import pytest
 
 from build_config.errors import ReproductionError
 from build_config.model import CudaArch, Machine, Shard
-from build_config.pipeline import BuildRequest
+from build_config.plan import ToolkitPlan
 from build_config.reports import Compared, ReproductionReport
 from build_config.steps import locks
-from build_config.steps.toolchain import gcc, installed_cuda
+from build_config.steps.toolchain import gcc
 from build_config.system import jsonio
 from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks import reproduce
@@ -103,14 +103,12 @@ def test_an_installed_toolkit_cannot_be_fetched_by_others(tmp_path: Path, layout
     assert "docs/toolkits.md" in str(caught.value.remedy)
 
 
-def test_nothing_is_built_twice_where_the_bytes_cannot_be_the_same(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chains = {release: factories.toolchain(cuda=f"{release}.1") for release in ("12.4", "12.9")}
-    monkeypatch.setattr(installed_cuda, "find", lambda _environ, release, **_: chains[release].cuda)
-
+def test_nothing_is_built_twice_if_the_bytes_cannot_be_the_same() -> None:
     def ask(cuda: str, *units: str) -> None:
-        reproduce._require_seed(ReproduceRequest(build=BuildRequest(cuda=cuda), units=units), layout)
+        chain = factories.toolchain(cuda=f"{cuda}.1")
+        installed = None if cuda == "13.0" else chain.cuda
+        planned = ToolkitPlan(release=cuda, lock=None, installed=installed, host=chain.host)
+        reproduce._require_seed(units, planned)
 
     with pytest.raises(ReproductionError, match="NOT reproducible byte for byte") as caught:
         ask("12.4", "core", "sm61")

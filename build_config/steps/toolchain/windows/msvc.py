@@ -51,6 +51,9 @@ KEPT = ("SystemRoot", "SystemDrive", "ComSpec", "ProgramFiles", "ProgramFiles(x8
 INSIDE = ("cl.exe", "c1.dll", "c1xx.dll", "c2.dll", "link.exe")
 """What makes the bytes: the driver, both front ends, the code generator, the linker."""
 
+LOCKED_MSC_VER = range(1920, 1950)
+"""What the locked toolkit's ``crt/host_config.h`` accepts (a test compares it with the locked wheel)."""
+
 _RANGE = re.compile(r"^\s*#\s*if\s+_MSC_VER\s*<\s*(?P<low>\d+)\s*\|\|\s*_MSC_VER\s*>=\s*(?P<high>\d+)", re.MULTILINE)
 _CL_VERSION = re.compile(r"\b(?P<version>19\.\d+\.\d+(?:\.\d+)?)\b")
 _LINK_VERSION = re.compile(r"\b(?P<version>14\.\d+\.\d+(?:\.\d+)?)\b")

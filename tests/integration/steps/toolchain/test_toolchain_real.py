@@ -14,6 +14,7 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from build_config import archs
 from build_config.errors import (
     CompilerMissingError,
     CompilerUnsupportedError,
@@ -234,13 +235,20 @@ def test_a_compiler_without_its_inner_programs_is_incomplete(tmp_path: Path) -> 
 
 
 def test_the_whole_toolchain(toolkit: CudaToolkit, layout: Layout) -> None:
-    whole = toolchain.assemble(toolkit, environ=os.environ, launcher="sccache", layout=layout)
+    host = toolchain.host_for_installed(toolkit, os.environ)
+    whole = toolchain.assemble(toolkit, host, environ=os.environ, launcher="sccache", layout=layout)
     assert whole.launcher is not None
     assert whole.launcher.path == layout.tools / f"sccache-{whole.launcher.version}" / "sccache"
     for program in (whole.cmake, whole.ninja, whole.launcher):
         printed = subprocess.run([program.path, "--version"], check=True, capture_output=True, text=True).stdout
         assert program.version.rsplit(".", 1)[0] in printed
-    assert toolchain.assemble(toolkit, environ=os.environ, launcher="none", layout=layout).launcher is None
+    assert toolchain.assemble(toolkit, host, environ=os.environ, launcher="none", layout=layout).launcher is None
+
+
+def test_the_newest_compiler_is_known_before_the_toolkit_is_there(toolkit: CudaToolkit) -> None:
+    newest = archs.toolkit_series(toolkit.release).gcc
+    assert gcc.supported_major(toolkit.root) == newest
+    assert toolchain.host_for_locked(newest, os.environ) == toolchain.host_for_installed(toolkit, os.environ)
 
 
 @pytest.mark.parametrize(("version", "taken"), [("4.2", "sccache"), ("4.8.3", "ccache")])

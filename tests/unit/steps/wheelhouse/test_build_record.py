@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from build_config.model import BuildUnit, LockedFile, Program, SystemHeaders, UnitKey
+from build_config.model import BuildUnit, CompiledUnits, LockedFile, Program, SystemHeaders, UnitKey
 from build_config.reports import BuildRecord, Finding, Material, Severity, StepTiming
 from build_config.steps.wheelhouse import build_record
 from build_config.system import jsonio
@@ -23,6 +23,13 @@ COMMIT = "1f0c2d3e" * 5
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
+ORIGIN = build_record.Origin(
+    pipeline="0.1.0 (commit unknown)",
+    request=(("arch", "89"),),
+    locks=(("sources.toml", "5" * 64), ("cuda-13.0.toml", "c" * 64)),
+    materials=(),
+    started=MOMENT - timedelta(minutes=1),
+)
 HEADERS = SystemHeaders(
     number=461,
     sha256="e" * 64,
@@ -44,27 +51,26 @@ def unit(name: str, *inputs: tuple[str, str]) -> BuildUnit:
 
 
 def record(
-    tmp_path: Path, *, found_via: str = "a test", message: str = "", unit_input: str = "x", cuda: str = "13.0.88"
+    tmp_path: Path, *, found_via: str = "a test", message: str = "", unit_input: str = "x", cuda: str = "13.0.88", created: datetime = MOMENT
 ) -> BuildRecord:
     wheel, _, inspection, validation = make(tmp_path)
     chain = factories.toolchain(cuda=cuda)
     nvcc = Program(path=Path("/opt/cuda/bin/nvcc"), version="13.0.88", found_via=found_via)
+    findings = (Finding(code="x", severity=Severity.NOTE, message=message),) if message else ()
     return build_record.make_record(
-        wheel=wheel,
-        tree=factories.source_tree(),
-        toolchain=replace(chain, cuda=replace(chain.cuda, nvcc=nvcc)),
-        units=(unit("core"), unit("sm89", ("flag", unit_input))),
-        locks=(("sources.toml", "5" * 64), ("cuda-13.0.toml", "c" * 64)),
-        steps=(StepTiming(step="build", seconds=12.5),),
-        inspection=replace(
-            inspection, findings=(Finding(code="x", severity=Severity.NOTE, message=message),) if message else ()
+        wheel,
+        CompiledUnits(
+            tree=factories.source_tree(),
+            toolchain=replace(chain, cuda=replace(chain.cuda, nvcc=nvcc)),
+            shards=(factories.SM89,),
+            units=(unit("core"), unit("sm89", ("flag", unit_input))),
+            project_digest="",
         ),
-        validation=validation,
-        pipeline="0.1.0 (commit unknown)",
-        request=(("arch", "89"),),
-        materials=(),
-        started=MOMENT - timedelta(minutes=1),
-        created=MOMENT,
+        ORIGIN,
+        replace(inspection, findings=findings),
+        validation,
+        steps=(StepTiming(step="build", seconds=12.5),),
+        created=created,
     )
 
 
@@ -106,31 +112,10 @@ def test_same_arguments_give_the_same_text(tmp_path: Path) -> None:
 
 
 def test_time_is_recorded_in_utc_and_must_have_a_zone(tmp_path: Path) -> None:
-    wheel, _, inspection, validation = make(tmp_path)
-    for created, expected in (
-        (MOMENT.astimezone(timezone(timedelta(hours=9))), "2026-01-02T03:04:05Z"),
-        (MOMENT.replace(tzinfo=None), None),
-    ):
-        call = {
-            "wheel": wheel,
-            "tree": factories.source_tree(),
-            "toolchain": factories.toolchain(),
-            "units": (),
-            "locks": (),
-            "steps": (),
-            "inspection": inspection,
-            "validation": validation,
-            "pipeline": "",
-            "request": (),
-            "materials": (),
-            "started": MOMENT,
-            "created": created,
-        }
-        if expected is None:
-            with pytest.raises(ValueError, match="time zone"):
-                build_record.make_record(**call)  # type: ignore[arg-type]  # a mapping has one type of value
-        else:
-            assert build_record.make_record(**call).created == expected  # type: ignore[arg-type]  # likewise
+    there = MOMENT.astimezone(timezone(timedelta(hours=9)))
+    assert record(tmp_path, created=there).created == "2026-01-02T03:04:05Z"
+    with pytest.raises(ValueError, match="time zone"):
+        record(tmp_path, created=MOMENT.replace(tzinfo=None))
 
 
 @pytest.mark.parametrize(

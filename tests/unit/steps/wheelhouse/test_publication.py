@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config.errors import InspectionError, PipelineError, StepResultError, ValidationError
+from build_config.errors import InspectionError, PipelineError, SettingsError, StepResultError, ValidationError
 from build_config.reports import BuildRecord, Finding, InspectionReport, Severity, ValidationReport, Verdict
 from build_config.steps.wheelhouse import publication
 from build_config.system import jsonio
+from tests.support import factories
 from tests.support.publishable import Links, make
 
 if TYPE_CHECKING:
@@ -216,3 +218,13 @@ def test_ctrl_c_before_any_change_of_the_folder_leaves_it_consistent(
         assert_consistent(folder)
         assert Links(folder / publication.PAGE).found.keys() == {other[0].path.name, new[0].path.name}
     assert stop_at > (5 if replacing else 3)
+
+
+def test_the_newest_wheel_of_the_wheelhouse_is_validated_by_default(tmp_path: Path) -> None:
+    layout = factories.layout(tmp_path / "w", checkout=tmp_path)
+    with pytest.raises(SettingsError, match="no wheel"):
+        publication.newest_wheel(layout)
+    old, *_ = make(layout.wheelhouse, b"old", "0.3.35+cu130.sm89")
+    new, *_ = make(layout.wheelhouse, b"new", "0.3.36+cu130.sm89")
+    os.utime(old.path, (1, 1))
+    assert publication.newest_wheel(layout) == new.path

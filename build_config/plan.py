@@ -1,0 +1,129 @@
+"""What was asked for, resolved once: the frozen plan that every later step of a build goes by."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from build_config import archs
+from build_config.errors import SettingsError
+from build_config.model import ArchSelection, CudaToolkit, HostCompiler, LibraryPolicy, Machine, ToolkitLock
+from build_config.steps import locks, toolchain
+from build_config.steps.locks import Locks
+from build_config.steps.toolchain.programs import Launcher
+from build_config.steps.units import settings
+from build_config.steps.units.settings import Settings
+from build_config.steps.wheel import repair
+from build_config.steps.wheelhouse import signature
+from build_config.system import machine, platforms
+from build_config.system.layout import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+SYSTEM = "system"
+"""``--cuda`` for the toolkit that is installed on this machine."""
+LOCKED_CUDA = "13.0"
+"""``--cuda`` if nothing was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What the user asked for. ``jobs`` is ``None`` if the machine decides, ``sign_key`` a private key's file.
+
+    ``units`` is a folder with units that other machines built; with ``require_units`` nothing is compiled here.
+    """
+
+    arch: str = "auto"
+    cuda: str = LOCKED_CUDA
+    llama_cpp: Path | None = None
+    launcher: Launcher = "auto"
+    jobs: int | None = None
+    require_gpu: bool = False
+    sign_key: Path | None = None
+    units: Path | None = None
+    require_units: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolkitPlan:
+    """The CUDA toolkit that ``--cuda`` names, and the host compiler that goes with it.
+
+    ``lock`` is that of a toolkit that is downloaded, else ``installed`` is the one that was found on this machine.
+    """
+
+    release: str
+    lock: ToolkitLock | None
+    installed: CudaToolkit | None
+    host: HostCompiler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlan:
+    """A request and all that follows from it on this machine, before anything is created or downloaded.
+
+    ``jobs`` is the number of compilers that run at once.
+    """
+
+    request: BuildRequest
+    layout: Layout
+    machine: Machine
+    locks: Locks
+    settings: Settings
+    policy: LibraryPolicy
+    toolkit: ToolkitPlan
+    selection: ArchSelection
+    jobs: int
+    sign_key: Ed25519PrivateKey | None
+
+
+def resolve(request: BuildRequest, here: Machine, layout: Layout) -> BuildPlan:
+    """Look up everything that a request names, once. Nothing is created or downloaded.
+
+    Raises ``SettingsError``, ``ArchitectureError``, ``LockError``, ``ToolkitMissingError``, and the errors of a host
+    compiler that is missing or not supported.
+    """
+    locked = locks.read(layout, platforms.HERE.name)
+    toolkit = resolve_toolkit(request.cuda, locked, os.environ)
+    return BuildPlan(
+        request=request,
+        layout=layout,
+        machine=here,
+        locks=locked,
+        settings=settings.read(layout.data / "variants.toml"),
+        policy=repair.load_policy(layout, platforms.HERE.name),
+        toolkit=toolkit,
+        selection=archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus),
+        jobs=request.jobs or default_jobs(),
+        sign_key=None if request.sign_key is None else signature.read_private_key(request.sign_key),
+    )
+
+
+def resolve_toolkit(cuda: str, locked: Locks, environ: Mapping[str, str]) -> ToolkitPlan:
+    """The toolkit and the host compiler for ``--cuda``. Raises as ``resolve`` does."""
+    if cuda in locked.releases:
+        newest = archs.toolkit_series(cuda).gcc
+        host = toolchain.host_for_locked(newest, environ)
+        return ToolkitPlan(release=cuda, lock=locked.toolkit(cuda), installed=None, host=host)
+    if cuda != SYSTEM and not re.fullmatch(r"[1-9][0-9]*\.[0-9]+", cuda):
+        raise SettingsError(
+            f"--cuda {cuda}: not a release of CUDA",
+            remedy=f"pass {', '.join(locked.releases)} (fetched), or one that is installed here such as 12.4, or system"
+            " for any",
+        )
+    found = toolchain.find_installed_cuda(None if cuda == SYSTEM else cuda, environ)
+    host = toolchain.host_for_installed(found, environ)
+    return ToolkitPlan(release=found.release, lock=None, installed=found, host=host)
+
+
+def default_jobs() -> int:
+    """As many compilers as there are cores, and as memory allows."""
+    cores = len(psutil.Process().cpu_affinity())
+    return max(1, min(cores, psutil.virtual_memory().total // machine.MEMORY_PER_JOB))
