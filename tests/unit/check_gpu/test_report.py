@@ -178,7 +178,7 @@ def test_the_document_lists_every_diagnosis_in_order_with_its_remedy() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| [^|]+ \| ([^|]+) \|$", DOCUMENT, re.MULTILINE)
     assert [code for code, _ in rows] == [code.value for code in Code]
     for code, remedy in rows:
-        assert remedy.startswith("nothing to mend") is (Code(code) in NOTHING_TO_MEND), code
+        assert remedy.startswith("nothing to fix") is (Code(code) in NOTHING_TO_MEND), code
 
 
 def test_both_doors_have_the_options_of_the_document() -> None:
