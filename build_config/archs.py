@@ -1,4 +1,4 @@
-"""``--arch`` to build units: which CUDA architectures are compiled, and what runs on which card."""
+"""``--arch`` to build units: which CUDA architectures are compiled, and what runs on which GPU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from build_config.errors import ArchitectureError
 from build_config.model import ArchSelection, CudaArch, Shard
+from check_gpu import coverage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
     from build_config.model import GpuDevice
 
 TABLE = Path(__file__).with_name("data") / "cuda_architectures.toml"
+LOCKED_CUDA = "13.0"
+"""The release of the locked toolkit, which is fetched: what a build takes where no other is named."""
+
 DEFAULT = CudaArch(number=89)
-"""What ``auto`` takes where there is no card: the most common cards of today (RTX 40)."""
+"""The architecture of ``auto`` on a machine without a GPU: that of the most common GPUs of today (RTX 40)."""
+BUILD_COMMAND = "nox -s build_cuda_wheel"
 
 FORMS = "89 or 8.9, several as 86,89, 90-virtual for PTX, or one of: native, portable, auto"
 
 _CAPABILITY = re.compile(r"([1-9][0-9]?)\.([0-9])")
+_SHARD_NAME = re.compile(r"(?:sm(?P<real>[0-9afx]+))?(?:ptx(?P<virtual>[0-9afx]*))?")
 _FIRST_ARCHITECTURE_SPECIFIC = 90  # sm_90a was the first with the suffix a,
 _FIRST_FAMILY_SPECIFIC = 100  # compute_100f the first with the suffix f,
 _FAMILY_SPECIFIC_SINCE = (12, 9)  # and this the first toolkit that knows it
@@ -48,20 +54,33 @@ class ToolkitSeries:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuModels:
+    """The GPUs of one compute capability: ``names`` as they are sold, ``generation`` as NVIDIA calls it.
+
+    ``another_processor``: they come only in machines that are not x86-64, for which there are no wheels.
+    """
+
+    capability: str
+    names: str
+    generation: str
+    another_processor: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
     series: tuple[ToolkitSeries, ...]
-    cards: dict[str, str]
+    gpus: dict[str, GpuModels]
 
 
 def resolve(requested: str, *, cuda_release: str, gpus: tuple[GpuDevice, ...]) -> ArchSelection:
     """Turn the value of ``--arch`` into shards.
 
     A list gives one shard an architecture, so that each is built, keyed and stored by itself. ``native`` gives one
-    shard for all cards of this machine: ggml drives them all with the one backend it loads. ``cuda_release`` is
+    shard for all GPUs of this machine: ggml drives them all with the one backend it loads. ``cuda_release`` is
     ``major.minor``.
 
     Raises ``ArchitectureError`` for a form that is not known, an architecture that this toolkit cannot compile for,
-    and ``native`` without a card.
+    and ``native`` without a GPU.
     """
     series = toolkit_series(cuda_release)
     match requested.strip().lower():
@@ -70,15 +89,15 @@ def resolve(requested: str, *, cuda_release: str, gpus: tuple[GpuDevice, ...]) -
             return ArchSelection(requested=requested, shards=shards, portable=True)
         case "native":
             if not gpus:
-                message = "--arch native: no NVIDIA card was found in this machine"
-                raise ArchitectureError(message, remedy=f"name the card's architecture, {_examples()}")
+                message = "--arch native: no NVIDIA GPU was found in this machine"
+                raise ArchitectureError(message, remedy=f"name the architecture of the GPU, {_examples()}")
             return _native(requested, series, cuda_release, gpus)
         case "auto" if gpus:
             return _native(requested, series, cuda_release, gpus)
         case "auto":
             notice = (
-                f"No NVIDIA card in this machine: building for {DEFAULT.capability} "
-                f"({card_names(DEFAULT.capability)}). For another card: {_examples()}."
+                f"No NVIDIA GPU in this machine: building for {DEFAULT.capability} "
+                f"({gpu_names(DEFAULT.capability)}). For another GPU: {_examples()}."
             )
             return ArchSelection(requested=requested, shards=(_shard((DEFAULT,)),), notice=notice)
         case listed:
@@ -89,14 +108,8 @@ def resolve(requested: str, *, cuda_release: str, gpus: tuple[GpuDevice, ...]) -
 
 
 def covers(archs: Iterable[CudaArch], capability: str) -> Literal["cubin", "ptx"] | None:
-    """How a card of ``capability`` (``8.9``) runs code compiled for ``archs``; ``None`` if it does not.
-
-    A cubin runs on its own major version from its own minor version on, PTX on everything from its version on. With
-    suffix ``a`` either runs on exactly its own version, with ``f`` within the major version
-    (https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility).
-    """
-    card = _number(capability)
-    kinds = {arch.kind for arch in archs if _runs(arch, card)}
+    """How a GPU of ``capability`` (``8.9``) runs code compiled for ``archs``; ``None`` if it does not."""
+    kinds = {arch.kind for arch in archs if coverage.runs_on(str(arch), capability)}
     if "real" in kinds:
         return "cubin"
     return "ptx" if kinds else None
@@ -116,14 +129,16 @@ def toolkit_series(cuda_release: str) -> ToolkitSeries:
     return fitting[-1]
 
 
-def known_series() -> tuple[ToolkitSeries, ...]:
-    """All series of toolkits, oldest first."""
-    return _table().series
+def series_for(capabilities: Iterable[str]) -> tuple[ToolkitSeries, ...]:
+    """The series of toolkits that compile for all of these compute capabilities: the locked one, then the newest."""
+    numbers = {as_number(capability) for capability in capabilities}
+    able = [series for series in reversed(_table().series) if all(map(series.builds_for, numbers))]
+    return tuple(sorted(able, key=lambda series: series.since != LOCKED_CUDA))
 
 
-def known_cards() -> dict[str, str]:
-    """The cards of each compute capability as they are sold, oldest first."""
-    return dict(sorted(_table().cards.items(), key=lambda entry: _number(entry[0])))
+def known_gpus() -> tuple[GpuModels, ...]:
+    """The GPUs of each compute capability, oldest first."""
+    return tuple(_table().gpus.values())
 
 
 def known_releases() -> tuple[str, ...]:
@@ -136,20 +151,26 @@ def oldest_driver(cuda_release: str) -> str:
     return str(toolkit_series(cuda_release).driver_compatible)
 
 
-def card_names(capability: str) -> str:
-    """The cards of a compute capability as they are sold: ``8.9`` -> ``RTX 40, L4``; empty for an unknown one."""
-    return _table().cards.get(capability, "")
+def gpu_names(capability: str) -> str:
+    """The GPUs of a compute capability as they are sold: ``8.9`` -> ``RTX 40, L4``; empty for an unknown one."""
+    models = _table().gpus.get(capability)
+    return models.names if models else ""
 
 
 def describe(capability: str) -> str:
     """``8.9 (RTX 40, L4)``."""
-    names = card_names(capability)
+    names = gpu_names(capability)
     return f"{capability} ({names})" if names else capability
 
 
+def list_gpus(gpus: Iterable[GpuDevice]) -> str:
+    """``NVIDIA L4 (8.9), Tesla T4 (7.5)``."""
+    return ", ".join(f"{gpu.name} ({gpu.capability})" for gpu in gpus)
+
+
 def from_capability(capability: str) -> CudaArch:
-    """The cubin to build for a card: ``8.9`` -> ``89-real``, ``12.0`` -> ``120a-real``."""
-    return _as_compiled(CudaArch(number=_number(capability)))
+    """The cubin to build for a GPU: ``8.9`` -> ``89-real``, ``12.0`` -> ``120a-real``."""
+    return _as_compiled(CudaArch(number=as_number(capability)))
 
 
 def as_capability(text: str) -> str:
@@ -159,6 +180,12 @@ def as_capability(text: str) -> str:
     if re.fullmatch(r"[1-9][0-9]{1,2}", text):
         return f"{text[:-1]}.{text[-1]}"
     raise ArchitectureError(f"{text!r} is not a compute capability", remedy="pass it as 8.9 or 89")
+
+
+def as_number(capability: str) -> int:
+    """``89`` for ``8.9``."""
+    major, minor = capability.split(".")
+    return 10 * int(major) + int(minor)
 
 
 # ------------------------------------------------------------------------------------------------------- parsing
@@ -183,16 +210,15 @@ def _as_compiled(arch: CudaArch) -> CudaArch:
 
 
 def _native(requested: str, series: ToolkitSeries, release: str, gpus: tuple[GpuDevice, ...]) -> ArchSelection:
-    fitting = [gpu for gpu in gpus if series.builds_for(_number(gpu.capability))]
+    fitting = [gpu for gpu in gpus if series.builds_for(as_number(gpu.capability))]
     if not fitting:
         _require_supported(from_capability(gpus[0].capability), series, release)
     archs = tuple(sorted({from_capability(gpu.capability) for gpu in fitting}))
-    left_out = [f"{gpu.name} ({gpu.capability})" for gpu in gpus if gpu not in fitting]
     notice = None
-    if left_out:
+    if left_out := list_gpus(gpu for gpu in gpus if gpu not in fitting):
         notice = (
-            f"CUDA {release} cannot compile for {', '.join(left_out)}. "
-            "Hide such cards with CUDA_VISIBLE_DEVICES when you use the wheel."
+            f"CUDA {release} cannot compile for {left_out}. "
+            "Hide such GPUs with CUDA_VISIBLE_DEVICES when you use the wheel."
         )
     return ArchSelection(requested=requested, shards=(_shard(archs),), notice=notice)
 
@@ -208,6 +234,24 @@ def _shard(archs: tuple[CudaArch, ...]) -> Shard:
     else:
         name = f"sm{real}ptx" if virtual == real else f"sm{real}ptx{virtual}"
     return Shard(name=name, archs=archs)
+
+
+def parse_shard(name: str) -> Shard | None:
+    """Read the name of a shard back; ``None`` for any other text."""
+    if not (match := _SHARD_NAME.fullmatch(name)):
+        return None
+    real, virtual = match["real"] or "", match["virtual"]
+    compiled = {"real": real, "virtual": virtual or real if virtual is not None else ""}  # sm90ptx: both for 90
+    try:
+        archs = tuple(
+            CudaArch.parse(f"{number}-{kind}")
+            for kind, numbers in compiled.items()
+            for number in numbers.split("x")
+            if numbers
+        )
+    except ValueError:
+        return None
+    return shard if (shard := _shard(archs)).name == name else None
 
 
 # ------------------------------------------------------------------------------------------------------- checking
@@ -236,18 +280,11 @@ def _require_supported(arch: CudaArch, series: ToolkitSeries, release: str) -> N
 def _other_toolkit(number: int, release: str) -> str:
     able = [series for series in _table().series if series.builds_for(number)]
     if not able:
-        return "look the card's compute capability up at https://developer.nvidia.com/cuda-gpus"
+        return "look the compute capability of the GPU up at https://developer.nvidia.com/cuda-gpus"
     last = able[-1].since
     if _release(release) < _release(able[0].since):
         return f"install CUDA {able[0].since} or later and name it to --cuda, or leave out --cuda for the locked one"
     return f"install CUDA {last}, the last toolkit that compiles for it, and pass --cuda {last}"
-
-
-def _runs(arch: CudaArch, card: int) -> bool:
-    if arch.suffix == "a":
-        return card == arch.number
-    same_family = card // 10 == arch.number // 10
-    return card >= arch.number and (same_family or (arch.kind == "virtual" and not arch.suffix))
 
 
 # ----------------------------------------------------------------------------------------------------------- data
@@ -255,10 +292,8 @@ def _runs(arch: CudaArch, card: int) -> bool:
 
 @functools.cache
 def _table() -> _Table:
-    """The data file, oldest series first."""
-    data = tomllib.loads(
-        Path(__file__).with_name("data").joinpath("cuda_architectures.toml").read_text(encoding="utf-8")
-    )
+    """The data file, the oldest series and GPUs first."""
+    data = tomllib.loads(TABLE.read_text(encoding="utf-8"))
     series = [
         ToolkitSeries(
             since=since,
@@ -271,7 +306,16 @@ def _table() -> _Table:
         )
         for since, entry in data["series"].items()
     ]
-    return _Table(series=tuple(sorted(series, key=lambda entry: _release(entry.since))), cards=data["cards"])
+    gpus = {
+        capability: GpuModels(
+            capability=capability,
+            names=names,
+            generation=data["generations"][capability],
+            another_processor=capability in data["another_processor"]["capabilities"],
+        )
+        for capability, names in sorted(data["cards"].items(), key=lambda entry: as_number(entry[0]))
+    }
+    return _Table(series=tuple(sorted(series, key=lambda entry: _release(entry.since))), gpus=gpus)
 
 
 def _release(text: str) -> tuple[int, int]:
@@ -279,12 +323,7 @@ def _release(text: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _number(capability: str) -> int:
-    major, minor = capability.split(".")
-    return 10 * int(major) + int(minor)
-
-
 def _examples() -> str:
-    command = "nox -s build_cuda_wheel -- --arch"
-    cards = "; ".join(f"{command} {_number(c)} for {card_names(c).split(',')[0]}" for c in ("8.6", "12.0"))
-    return f"{cards}; {command} portable for every card"
+    command = f"{BUILD_COMMAND} -- --arch"
+    single = "; ".join(f"{command} {as_number(c)} for {gpu_names(c).split(',')[0]}" for c in ("8.6", "12.0"))
+    return f"{single}; {command} portable for every GPU"

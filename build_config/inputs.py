@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from build_config.archs import LOCKED_CUDA
 from build_config.formats import wheelfile
 from build_config.model import NO_RANDOM_SEED
-from build_config.plan import LOCKED_CUDA
 from build_config.steps import locks, sources, toolchain
 from build_config.steps.locks import download
 from build_config.steps.toolchain import locked_cuda

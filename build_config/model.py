@@ -11,6 +11,9 @@ from typing import Literal
 
 from packaging.version import Version
 
+DISTRIBUTION = "llama-cpp-python"
+"""The name of the project that is built, as package indexes normalize it."""
+
 PlatformName = Literal["linux-x86_64", "win-amd64"]
 
 _ARCH = re.compile(r"(?P<number>[1-9][0-9]{1,2})(?P<suffix>[af]?)(?:-(?P<kind>real|virtual))?")

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 SYSTEM = "system"
 """``--cuda`` for the toolkit that is installed on this machine."""
-LOCKED_CUDA = "13.0"
-"""``--cuda`` if nothing was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +40,7 @@ class BuildRequest:
     """
 
     arch: str = "auto"
-    cuda: str = LOCKED_CUDA
+    cuda: str = archs.LOCKED_CUDA
     llama_cpp: Path | None = None
     launcher: Launcher = "auto"
     jobs: int | None = None

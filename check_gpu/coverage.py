@@ -1,7 +1,8 @@
-"""Which card runs which code, and which driver which CUDA: NVIDIA's rules as pure functions."""
+"""Which GPU runs which code, and which driver which CUDA: NVIDIA's rules as pure functions."""
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Iterable
 
@@ -13,20 +14,28 @@ _VERSIONED = re.compile(r"libcu(?:dart|blas|blasLt)\.so\.(\d+)(?:\.\d+)*|cu(?:da
 
 
 def runs_on(arch: str, capability: str) -> bool:
-    """Whether code for ``89-real``, ``90a-real`` or ``90-virtual`` runs on a card of ``capability`` (``8.9``).
+    """Whether code for ``89-real``, ``90a-real`` or ``90-virtual`` runs on a GPU of ``capability`` (``8.9``)."""
+    low, high = span(arch)
+    return low <= int(capability.replace(".", "")) < high
 
-    Machine code (``real``) runs from its own minor version on within its major version, PTX (``virtual``) on
-    everything later. ``a`` binds either to this very architecture, ``f`` to its major version.
+
+def span(arch: str) -> tuple[int, float]:
+    """The compute capabilities that run code for an architecture: the first, and the first that is too new.
+
+    Both are ten times major plus minor; the second is infinite for code that every later GPU runs. Machine code
+    (``real``) runs from its own minor version on within its major version, PTX (``virtual``) on everything later. ``a``
+    binds either to this very architecture, ``f`` to its major version
+    (https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility). Nothing runs any other text.
     """
     match = _ARCH.fullmatch(arch)
     if match is None:
-        return False
+        return 0, 0
     number, suffix, kind = int(match[1]), match[2], match[3]
-    device = int(capability.replace(".", ""))
     if suffix == "a":
-        return device == number
-    same_major = device // 10 == number // 10
-    return device >= number and (same_major or (kind == "virtual" and not suffix))
+        return number, number + 1
+    if kind == "virtual" and not suffix:
+        return number, math.inf
+    return number, (number // 10 + 1) * 10
 
 
 def order(arch: str) -> tuple[int, str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from build_config.archs import LOCKED_CUDA
 from build_config.commands.app import Launcher, WorkRoot, app, layout_of
 from build_config.system.console import Console, duration, megabytes
 from build_config.system.layout import CANONICAL_WORK_ROOT
@@ -19,8 +20,8 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter an option
         str, typer.Option(help="89 | 86,89 | native (the cards here) | portable (all cards) | auto")
     ] = "auto",
     cuda: Annotated[
-        str, typer.Option(help="13.0 (fetched, locked) | 11.8, 12.4, ... | system (installed here)")
-    ] = "13.0",
+        str, typer.Option(help=f"{LOCKED_CUDA} (fetched, locked) | 11.8, 12.4, ... | system (installed here)")
+    ] = LOCKED_CUDA,
     llama_cpp: Annotated[
         Path | None, typer.Option(help="A llama.cpp checkout of your own to build instead of the locked one.")
     ] = None,
@@ -85,7 +86,7 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter an option
 @app.command(name="units")
 def build_units(
     arch: Annotated[str, typer.Option(help="As for build.")] = "auto",
-    cuda: Annotated[str, typer.Option(help="As for build.")] = "13.0",
+    cuda: Annotated[str, typer.Option(help="As for build.")] = LOCKED_CUDA,
     only: Annotated[list[str] | None, typer.Option(help="core, sm89, ...; default: all of the build.")] = None,
     launcher: Annotated[Launcher, typer.Option(help="Object cache in front of the compilers.")] = Launcher.AUTO,
     jobs: Annotated[int | None, typer.Option(min=1, help="Compilers at once.")] = None,
@@ -116,7 +117,7 @@ def build_units(
 @app.command()
 def reproduce(
     arch: Annotated[str, typer.Option(help="As for build.")] = "auto",
-    cuda: Annotated[str, typer.Option(help="As for build.")] = "13.0",
+    cuda: Annotated[str, typer.Option(help="As for build.")] = LOCKED_CUDA,
     units: Annotated[
         list[str] | None, typer.Option(help="core, sm89, ...: these units only, instead of the whole wheel.")
     ] = None,

@@ -1,4 +1,4 @@
-"""Commands about this machine: what it can build, which wheel is for it, whether its card is used."""
+"""Commands about this machine: what it can build, which wheel is for it, whether its GPU is used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def doctor(
     index: Annotated[
         str | None, typer.Option(help="Where to look for wheels: a folder, page or address; default: the wheelhouse.")
     ] = None,
-    cards: Annotated[bool, typer.Option("--cards", help="Print the table of docs/choosing.md.")] = False,  # noqa: FBT002  # typer's form
+    gpus: Annotated[bool, typer.Option("--gpus", "--cards", help="Print the table of docs/choosing.md.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Say what this machine can build, and what is missing; or which wheel is for it."""
@@ -29,7 +29,7 @@ def doctor(
     from build_config.tasks import doctor as task
 
     console = Console()
-    if cards:
+    if gpus:
         from build_config.tasks import recommend as choosing
 
         console.raw(choosing.table())
@@ -66,7 +66,7 @@ def check_gpu(
         Path | None, typer.Option(help="Check nothing; write the checker as one file, to run anywhere.")
     ] = None,
 ) -> None:
-    """Say whether an installed llama-cpp-python uses the card; status 1 where there is something to mend."""
+    """Say whether an installed llama-cpp-python uses the GPU; status 1 if there is something to fix."""
     from build_config.system import jsonio
     from check_gpu import collect, diagnosis, report
 

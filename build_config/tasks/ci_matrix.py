@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_PLATFORM: PlatformName = "linux-x86_64"
-DEFAULT_CUDA = "13.0"
 CORE = "core"
 GITLAB_JOBS = "ci/gitlab-jobs.yml"
 """What the generated jobs extend."""
@@ -130,7 +129,7 @@ def select(matrix: Matrix, *, arch: str = "", cuda: str = "", platform: str = ""
         raise SettingsError(f"the matrix has no machine for {platform}", remedy=f"pass --platform {known}")
     if arch:
         chosen = next(known for known in matrix.platforms if known == (platform or DEFAULT_PLATFORM))
-        wheel = WheelEntry(platform=chosen, cuda=cuda or DEFAULT_CUDA, arch=arch)
+        wheel = WheelEntry(platform=chosen, cuda=cuda or archs.LOCKED_CUDA, arch=arch)
         return Matrix(platforms=matrix.platforms, wheels=(wheel,))
     wheels = tuple(
         wheel
@@ -218,7 +217,7 @@ def gitlab_pipeline(made: Plan) -> dict[str, Any]:
 
 def _resolve(entry: WheelEntry) -> ArchSelection:
     if not _RELEASE.fullmatch(entry.cuda):
-        raise SettingsError(f"{entry.cuda!r} is not a release of CUDA", remedy="name it as 13.0")
+        raise SettingsError(f"{entry.cuda!r} is not a release of CUDA", remedy=f"name it as {archs.LOCKED_CUDA}")
     if entry.arch.strip().lower() in {"auto", "native"}:
         message = f"--arch {entry.arch} depends on the machine, and the jobs run on several"
         raise SettingsError(message, remedy="name the architectures, such as 86,89")

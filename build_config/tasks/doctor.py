@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import psutil
+from packaging.tags import sys_tags
 
 from build_config import archs
+from build_config.archs import LOCKED_CUDA
 from build_config.errors import ArchitectureError, PipelineError, ToolkitMissingError
 from build_config.model import CudaToolkit, HostCompiler, PlatformName, Program
 from build_config.steps.toolchain import gcc, installed_cuda, programs
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "missing", "warning"]
 
-LOCKED_CUDA = "13.0"
 OLDEST_PYTHON = (3, 11)
 
 COMMAND = "nox -s build_cuda_wheel"
@@ -87,7 +88,9 @@ def recommend(layout: Layout, where: str | None) -> choosing.Recommendation:
     Raises ``SettingsError`` for a place that is not there, ``NetworkError`` for one that does not answer.
     """
     index, candidates = choosing.read(where or str(layout.wheelhouse))
-    answer = choosing.recommend(machine.describe(), sys.version_info[:2], candidates, index)
+    version = ".".join(map(str, sys.version_info[:2]))
+    python = choosing.Interpreter(version=version, tags=frozenset(map(str, sys_tags())))
+    answer = choosing.recommend(machine.describe(), python, candidates, index)
     problem = machine.nvidia().problem
     if problem is None:
         return answer

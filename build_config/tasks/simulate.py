@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config import archs
+from build_config.archs import LOCKED_CUDA
 from build_config.errors import SettingsError
 from build_config.formats import wheelfile
 from build_config.inputs import provide_toolkit
-from build_config.plan import LOCKED_CUDA, resolve_toolkit
+from build_config.plan import resolve_toolkit
 from build_config.steps import locks, validation
 from build_config.steps.validation.scenarios import read_facts
 from build_config.system import platforms, processes, workroot

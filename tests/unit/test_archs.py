@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 from build_config import archs
 from build_config.errors import ArchitectureError
 from build_config.model import CudaArch, GpuDevice
+from build_config.steps import locks
+from build_config.system.layout import PACKAGE
+from tests.support import pairs
 
 pytestmark = pytest.mark.unit
 
 RELEASES = ("11.8", "12.0", "12.4", "12.6", "12.8", "12.9", "13.0", "13.2")
 
 
-def card(capability: str, index: int = 0) -> GpuDevice:
-    return GpuDevice(index=index, name=f"Card {index}", capability=capability, memory=24 << 30)
+def gpu(capability: str, index: int = 0) -> GpuDevice:
+    return GpuDevice(index=index, name=f"GPU {index}", capability=capability, memory=24 << 30)
 
 
 def shards(
@@ -51,7 +54,7 @@ def test_each_named_architecture_is_a_shard_of_its_own(
     assert shards(requested) == expected
 
 
-def test_without_a_card_auto_builds_for_rtx_40_and_says_how_to_choose() -> None:
+def test_without_a_gpu_auto_builds_for_rtx_40_and_says_how_to_choose() -> None:
     selection = archs.resolve("auto", cuda_release="13.0", gpus=())
     assert [shard.name for shard in selection.shards] == ["sm89"]
     assert selection.notice is not None
@@ -59,34 +62,34 @@ def test_without_a_card_auto_builds_for_rtx_40_and_says_how_to_choose() -> None:
     assert "nox -s build_cuda_wheel -- --arch 86" in selection.notice
 
 
-def test_auto_and_native_take_the_cards_of_the_machine() -> None:
+def test_auto_and_native_take_the_gpus_of_the_machine() -> None:
     for requested in ("auto", "native"):
-        assert shards(requested, gpus=(card("12.0"),)) == [("sm120a", ("120a-real",))]
-        assert archs.resolve(requested, cuda_release="13.0", gpus=(card("8.6"),)).notice is None
+        assert shards(requested, gpus=(gpu("12.0"),)) == [("sm120a", ("120a-real",))]
+        assert archs.resolve(requested, cuda_release="13.0", gpus=(gpu("8.6"),)).notice is None
 
 
-def test_cards_of_one_machine_share_a_shard_because_one_backend_drives_them_all() -> None:
-    gpus = (card("8.9"), card("8.6", 1), card("8.9", 2))
+def test_gpus_of_one_machine_share_a_shard_because_one_backend_drives_them_all() -> None:
+    gpus = (gpu("8.9"), gpu("8.6", 1), gpu("8.9", 2))
     assert shards("native", gpus=gpus) == [("sm86x89", ("86-real", "89-real"))]
 
 
-def test_native_says_which_card_it_leaves_out() -> None:
-    selection = archs.resolve("native", cuda_release="13.0", gpus=(card("6.1"), card("8.6", 1)))
+def test_native_says_which_gpu_it_leaves_out() -> None:
+    selection = archs.resolve("native", cuda_release="13.0", gpus=(gpu("6.1"), gpu("8.6", 1)))
     assert [shard.name for shard in selection.shards] == ["sm86"]
     assert selection.notice is not None
-    assert "Card 0 (6.1)" in selection.notice
+    assert "GPU 0 (6.1)" in selection.notice
 
 
-def test_native_without_a_card_names_the_way_out() -> None:
-    with pytest.raises(ArchitectureError, match="no NVIDIA card") as caught:
+def test_native_without_a_gpu_names_the_way_out() -> None:
+    with pytest.raises(ArchitectureError, match="no NVIDIA GPU") as caught:
         archs.resolve("native", cuda_release="13.0", gpus=())
     assert "--arch 86 for RTX 30" in str(caught.value)
 
 
 @pytest.mark.parametrize("requested", ["native", "auto"])
-def test_a_card_that_the_toolkit_no_longer_knows_is_refused(requested: str) -> None:
+def test_a_gpu_that_the_toolkit_no_longer_knows_is_refused(requested: str) -> None:
     with pytest.raises(ArchitectureError, match=r"6\.1 \(GTX 10\)") as caught:
-        archs.resolve(requested, cuda_release="13.0", gpus=(card("6.1"),))
+        archs.resolve(requested, cuda_release="13.0", gpus=(gpu("6.1"),))
     assert "CUDA 12.9" in str(caught.value.remedy)
 
 
@@ -154,7 +157,7 @@ def test_the_portable_shards_of_the_locked_toolkit() -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_a_portable_wheel_runs_on_every_card_that_the_toolkit_knows_and_on_later_ones(release: str) -> None:
+def test_a_portable_wheel_runs_on_every_gpu_that_the_toolkit_knows_and_on_later_ones(release: str) -> None:
     series = archs.toolkit_series(release)
     compiled = list(itertools.chain.from_iterable(series.portable))
     for number in (*(n for n in series.architectures if n >= 50), 130, 200):
@@ -185,7 +188,7 @@ def test_what_is_portable_can_be_asked_for_by_name(release: str) -> None:
         ("100f-virtual", "12.0", None),
     ],
 )
-def test_what_runs_on_which_card(compiled: str, capability: str, expected: str | None) -> None:
+def test_what_runs_on_which_gpu(compiled: str, capability: str, expected: str | None) -> None:
     assert archs.covers([CudaArch.parse(compiled)], capability) == expected
 
 
@@ -196,11 +199,39 @@ def test_machine_code_is_preferred_to_ptx() -> None:
     assert archs.covers([], "9.0") is None
 
 
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_name_of_every_shard_is_read_back(release: str) -> None:
+    made = [*archs.resolve("portable", cuda_release=release, gpus=()).shards]
+    for arch in map(str, pairs.CODE):
+        with contextlib.suppress(ArchitectureError):
+            made += archs.resolve(arch, cuda_release=release, gpus=()).shards
+    buildable = [n for n in pairs.NUMBERS if archs.toolkit_series(release).builds_for(n)]
+    for count in (2, 3, len(buildable)):
+        for numbers in itertools.islice(itertools.combinations(buildable, count), 200):
+            gpus = tuple(gpu(pairs.capability(number), index) for index, number in enumerate(numbers))
+            made += archs.resolve("native", cuda_release=release, gpus=gpus).shards
+    assert len({shard.name for shard in made}) > 2 * len(buildable)
+    assert [archs.parse_shard(shard.name) for shard in made] == made
+
+
+def test_a_shard_with_ptx_of_another_architecture_is_read_back() -> None:
+    shard = archs.parse_shard("sm90ptx80")
+    assert shard is not None
+    assert shard.archs == (CudaArch.parse("90-real"), CudaArch.parse("80-virtual"))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "special", "sm", "ptx", "sm8x", "smx89", "cpu", "sm89-real", "sm90ptx90", "sm89.sm90", "SM89"]
+)
+def test_no_other_name_is_taken_for_a_shard(name: str) -> None:
+    assert archs.parse_shard(name) is None
+
+
 known = st.sampled_from(archs.toolkit_series("13.0").architectures)
 
 
 @given(st.lists(known, min_size=1, max_size=8))
-def test_any_list_gives_sorted_distinct_shards_that_run_on_their_cards(numbers: list[int]) -> None:
+def test_any_list_gives_sorted_distinct_shards_that_run_on_their_gpus(numbers: list[int]) -> None:
     selection = archs.resolve(",".join(map(str, numbers)), cuda_release="13.0", gpus=())
     compiled = [arch for shard in selection.shards for arch in shard.archs]
     assert [arch.number for arch in compiled] == sorted(set(numbers))
@@ -216,7 +247,13 @@ def test_any_text_gives_plain_shard_names_or_a_refusal(text: str) -> None:
             assert re.fullmatch(r"[a-z0-9]+", shard.name)
 
 
-def test_the_oldest_driver_and_the_cards_are_known_for_the_locked_toolkit() -> None:
-    assert archs.oldest_driver("13.0") == "580"
+def test_the_locked_toolkit_is_the_newest_that_there_is_a_lock_of_and_begins_a_series() -> None:
+    releases = locks.toolkits(PACKAGE / "data" / "locks")
+    assert releases[-1] == archs.LOCKED_CUDA
+    assert archs.toolkit_series(archs.LOCKED_CUDA).since == archs.LOCKED_CUDA
+
+
+def test_the_oldest_driver_and_the_gpus_are_known_for_the_locked_toolkit() -> None:
+    assert archs.oldest_driver(archs.LOCKED_CUDA) == "580"
     assert archs.describe("8.9") == "8.9 (RTX 40, L4)"
     assert archs.describe("9.9") == "9.9"

@@ -68,7 +68,7 @@ def test_readme_names_gpus_and_the_option_that_builds_for_them() -> None:
     for names, capability, option in rows:
         (shard,) = archs.resolve(option, cuda_release=LOCKED, gpus=()).shards
         assert [arch.capability for arch in shard.archs] == [capability]
-        assert names == archs.card_names(capability)
+        assert names == archs.gpu_names(capability)
     assert f"driver {archs.oldest_driver(LOCKED)} or later" in table
 
 
@@ -89,7 +89,7 @@ def test_the_table_of_toolkits_is_that_of_the_data() -> None:
             str(series.gcc),
             str(series.driver_compatible),
         )
-        for series in archs.known_series()
+        for series in map(archs.toolkit_series, archs.known_releases())
     ]
 
 
@@ -100,7 +100,11 @@ def test_troubleshooting_sends_older_gpus_to_the_toolkits_that_compile_for_them(
 
     assert f"CUDA {LOCKED} compiles for {capability(min(locked.architectures))} and later" in text
     assert not [number for _, number in named if locked.builds_for(int(number))]
-    older = {major(series.since) for series in archs.known_series() if series.since != locked.since}
+    older = {
+        major(series.since)
+        for series in map(archs.toolkit_series, archs.known_releases())
+        if series.since != locked.since
+    }
     assert {major(release) for release, _ in named} == older
 
 
@@ -117,7 +121,7 @@ def test_every_toolkit_that_is_named_compiles_for_its_architecture(name: str) ->
 def test_no_known_toolkit_is_called_not_covered(name: str) -> None:
     denied = set(re.findall(r"CUDA (\d+)[^.|]*\bnot covered\b", TEXT[name]))
 
-    assert not denied & {major(series.since) for series in archs.known_series()}
+    assert not denied & {major(series.since) for series in map(archs.toolkit_series, archs.known_releases())}
 
 
 def test_what_conda_forge_has_is_not_called_a_cpu_build() -> None:

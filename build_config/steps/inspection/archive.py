@@ -14,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from build_config.errors import PackagingError
 from build_config.formats import wheelfile
+from build_config.model import DISTRIBUTION
 from build_config.steps.inspection.contents import NotRunError, error
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from build_config.reports import Finding
     from build_config.steps.inspection.contents import Subject
 
-DISTRIBUTION = "llama-cpp-python"
 UNWANTED = re.compile(
     r"""
       (?P<header> \.(?: h | hpp | hh | cuh ) $ | (?:^|/)include/ )

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from pypi_simple import PyPISimple
 
+from build_config.archs import LOCKED_CUDA
 from build_config.errors import LockError, SettingsError
 from build_config.model import LockedFile, PlatformName, ToolkitLock
 from build_config.steps import locks
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 
 OLDEST_PYTHON = "3.11"
-VALIDATED_CUDA = "13.0"
-"""The toolkit whose libraries the finished wheel is tried with."""
 
 
 KEPT_UV_SETTINGS = frozenset({"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS"})
@@ -147,7 +146,7 @@ def _write_toolkit_pins(folder: Path) -> None:
     """The versions of the toolkit as constraints for uv: a wheel is tried with the libraries that it was built for."""
     versions: dict[str, dict[str, str]] = {}
     for platform, (system, _) in locks.PLATFORMS.items():
-        for file in locks.read_toolkit(folder, VALIDATED_CUDA, platform).files:
+        for file in locks.read_toolkit(folder, LOCKED_CUDA, platform).files:
             versions.setdefault(file.name, {})[system] = file.version
     lines = [
         f"{name}=={version} ; sys_platform == '{system}'\n"

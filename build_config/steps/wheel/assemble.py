@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from build_config.errors import CommandError, PackagingError
 from build_config.formats import wheelfile
-from build_config.model import ArchSelection, BuildUnit, CudaToolkit, Shard, SourceTree, Toolchain, Wheel
+from build_config.model import DISTRIBUTION, ArchSelection, BuildUnit, CudaToolkit, Shard, SourceTree, Toolchain, Wheel
 from build_config.system import platforms, processes
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ LAST_SUFFIXED_MAJOR = 12
 """NVIDIA's wheels carry the major release in their names (``nvidia-cublas-cu12``) up to this one."""
 CUBLAS_RELEASES = {"11.8": "11.11"}
 """cuBLAS's own release where it is not that of the toolkit: from CUDA 12.0 on it is."""
-DISTRIBUTION = "llama-cpp-python"
 OWN_MODULES = {
     "linux-x86_64": ("_cuda_loader.py", "_cuda_libraries.py", "_conda_libraries.py"),
     "win-amd64": ("_cuda_loader.py", "_cuda_libraries.py", "_vendored_dlls.py"),

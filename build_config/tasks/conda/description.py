@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from packaging.version import Version
 from build_config.errors import PackagingError, SettingsError, StepResultError
 from build_config.formats import wheelfile
 from build_config.system import jsonio
+from check_gpu import coverage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -148,27 +150,17 @@ def capabilities(archs: Iterable[CudaArch]) -> str:
 
     ``>=8.9,<9.0`` for ``89-real``, ``>=9.0`` for ``90-virtual``; the parts of a union are joined by ``|``.
     """
-    merged: list[tuple[int, int | None]] = []
-    for low, high in sorted((_range(arch) for arch in archs), key=lambda pair: pair[0]):
-        last = merged[-1] if merged else None
-        if last is None or (last[1] is not None and low > last[1]):
-            merged.append((low, high))
+    merged: list[tuple[int, float]] = []
+    for low, high in sorted(coverage.span(str(arch)) for arch in archs):
+        if merged and low <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
         else:
-            merged[-1] = (last[0], None if last[1] is None or high is None else max(last[1], high))
-    return "|".join(f">={_dotted(low)}" + (f",<{_dotted(high)}" if high is not None else "") for low, high in merged)
+            merged.append((low, high))
+    return "|".join(f">={_dotted(low)}" + (f",<{_dotted(high)}" if high < math.inf else "") for low, high in merged)
 
 
-def _range(arch: CudaArch) -> tuple[int, int | None]:
-    """From the first capability to the first that is too new; see ``archs.covers`` for the rules."""
-    if arch.suffix == "a":
-        return arch.number, arch.number + 1
-    if arch.kind == "virtual" and not arch.suffix:
-        return arch.number, None
-    return arch.number, (arch.number // 10 + 1) * 10
-
-
-def _dotted(number: int) -> str:
-    return f"{number // 10}.{number % 10}"
+def _dotted(number: float) -> str:
+    return f"{number // 10:.0f}.{number % 10:.0f}"
 
 
 def _python_range(requires: str, names: Names) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from build_config.tasks.recommend.cards import table
-from build_config.tasks.recommend.reading import read
-from build_config.tasks.recommend.recommendation import Assessment, Recommendation, recommend
-from build_config.tasks.recommend.report import text
-from build_config.tasks.recommend.wheels import Candidate, Index, candidate
+from build_config.tasks.recommend.advice import Recommendation, recommend, text
+from build_config.tasks.recommend.gpu_table import table
+from build_config.tasks.recommend.judge import Interpreter
+from build_config.tasks.recommend.wheels import Candidate, candidate, read
 
-__all__ = ["Assessment", "Candidate", "Index", "Recommendation", "candidate", "read", "recommend", "table", "text"]
+__all__ = ["Candidate", "Interpreter", "Recommendation", "candidate", "read", "recommend", "table", "text"]

@@ -1,46 +1,36 @@
-"""What a wheel says of itself in its name: version, CUDA, shards, and the systems that it installs on."""
+"""The wheels of a folder, a page for ``--find-links`` or a package index, read by their names. None is fetched."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
+import requests
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
+from pypi_simple import NoSuchProjectError, ProjectPage, PyPISimple
 
 from build_config import archs
-from build_config.errors import ArchitectureError
-from build_config.model import CudaArch, Shard
+from build_config.errors import ArchitectureError, NetworkError, PackagingError, SettingsError, StepResultError
+from build_config.formats import wheelfile
+from build_config.model import DISTRIBUTION, Shard
+from build_config.reports import BuildRecord
+from build_config.steps.locks import download
+from build_config.steps.wheelhouse import publication
+from build_config.system import jsonio
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-DISTRIBUTION = "llama-cpp-python"
 _CUDA_TAG = re.compile(r"cu(\d+)(\d)")
-_SHARD = re.compile(r"sm(?P<real>[0-9afx]+)(?:(?P<both>ptx)(?P<beside>[0-9afx]*))?|ptx(?P<virtual>[0-9afx]+)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
-    """Where wheels were found: a folder or page for ``--find-links``, or a package index."""
-
-    kind: Literal["find-links", "simple"]
-    location: str
-
-    @property
-    def option(self) -> str:
-        """What pip has to be told."""
-        return f'{"--find-links" if self.kind == "find-links" else "--extra-index-url"} "{self.location}"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A wheel of an index.
 
-    ``cuda`` is ``major.minor``; ``None`` where the version does not name one, as in builds that are not this project's.
-    ``portable`` wheels name no shards, they have those of their CUDA. ``verdict`` is that of the record, where there
-    is one.
+    ``cuda`` is ``major.minor``; ``None`` if the version does not name one, as in builds that are not this project's.
+    ``portable`` wheels name no shards, they have those of their CUDA. ``verdict`` is from the record, if there is one.
     """
 
     file_name: str
@@ -54,61 +44,94 @@ class Candidate:
     verdict: str | None = None
 
 
-def candidate(
-    file_name: str,
-    *,
-    requires_python: str = "",
-    yanked: bool = False,
-    verdict: str | None = None,
-    shards: tuple[Shard, ...] = (),
-) -> Candidate | None:
-    """Read a file name; ``shards`` are those of the wheel's record. ``None`` for what is no llama-cpp-python wheel."""
+def read(where: str) -> tuple[str, tuple[Candidate, ...]]:
+    """Read the names of the wheels at a path or an address; in a folder, the records next to them as well.
+
+    The first value is the option with which pip looks there. Of an address, ``ADDRESS/llama-cpp-python/`` is asked for
+    first, as in a package index; if there is no such page, the address itself is a page of links.
+
+    Raises ``SettingsError`` for a path that does not exist, ``NetworkError`` for an address that does not answer or
+    leads to no page.
+    """
+    if where.startswith(("http://", "https://")):
+        return _read_address(where)
+    path = Path(where).absolute()
+    if path.is_dir():
+        found = tuple(filter(None, map(_with_record, sorted(path.glob("*.whl")))))
+    elif path.is_file():
+        found = _listed(ProjectPage.from_html(DISTRIBUTION, path.read_bytes(), base_url=path.as_uri()))
+    else:
+        message = f"--index {where}: there is no such folder or page"
+        raise SettingsError(message, remedy="name a folder, a page or an address")
+    return f'--find-links "{path}"', found
+
+
+def candidate(file_name: str, *, requires_python: str = "", yanked: bool = False) -> Candidate | None:
+    """Read a file name; ``None`` for anything but a wheel of llama-cpp-python."""
     try:
         name, version, _, tags = parse_wheel_filename(file_name)
     except InvalidWheelFilename:
         return None
     if name != DISTRIBUTION:
         return None
-    cuda, *rest = (version.local or "").split(".")
-    match = _CUDA_TAG.fullmatch(cuda)
-    release = f"{match[1]}.{match[2]}" if match else None
-    named = tuple(shard for text in rest if (shard := parse_shard(text)) is not None)
-    if len(named) != len(rest):  # a local version of somebody else's
-        release, named = None, ()
-    portable = release is not None and not rest
+    cuda_tag, *names = (version.local or "").split(".")
+    match = _CUDA_TAG.fullmatch(cuda_tag)
+    shards = tuple(filter(None, map(archs.parse_shard, names)))
+    ours = match is not None and len(shards) == len(names)  # else the local version is somebody else's
+    cuda = f"{match[1]}.{match[2]}" if match and ours else None
+    if cuda and not names:
+        with contextlib.suppress(ArchitectureError):  # a CUDA that is not known has no known shards
+            shards = archs.resolve("portable", cuda_release=cuda, gpus=()).shards
     return Candidate(
         file_name=file_name,
         version=version,
         tags=tuple(sorted(map(str, tags))),
-        cuda=release,
-        shards=shards or named or (_portable_shards(release) if portable and release else ()),
-        portable=portable,
+        cuda=cuda,
+        shards=shards if ours else (),
+        portable=ours and not names,
         requires_python=requires_python,
         yanked=yanked,
-        verdict=verdict,
     )
 
 
-def parse_shard(name: str) -> Shard | None:
-    """The shard of a name as ``archs`` gives them: ``sm89``, ``sm86x89``, ``ptx90``, ``sm90ptx``; else ``None``."""
-    match = _SHARD.fullmatch(name)
-    if match is None:
-        return None
-    virtual = match["virtual"] or match["beside"] or (match["real"] if match["both"] else "")
+def _with_record(wheel: Path) -> Candidate | None:
+    """A wheel of a folder. A record about other bytes counts for nothing."""
+    found = candidate(wheel.name)
     try:
-        found = (*_archs(match["real"] or "", "real"), *_archs(virtual, "virtual"))
-    except ValueError:
-        return None
-    return Shard(name=name, archs=found)
+        record = jsonio.read(publication.record_path(wheel), BuildRecord)
+        if found is None or record.sha256 != wheelfile.read(wheel).sha256:
+            return found
+    except (StepResultError, PackagingError):
+        return found
+    return replace(found, verdict=str(record.validation.verdict), shards=record.shards)
 
 
-def _archs(numbers: str, kind: str) -> Iterator[CudaArch]:
-    for number in numbers.split("x") if numbers else ():
-        yield CudaArch.parse(f"{number}-{kind}")
+def _listed(page: ProjectPage) -> tuple[Candidate, ...]:
+    """The wheels of a page, by their addresses as pip does it: the text of a link may be anything."""
+    found = (
+        candidate(
+            unquote(PurePosixPath(urlsplit(each.url).path).name),
+            requires_python=each.requires_python or "",
+            yanked=bool(each.is_yanked),
+        )
+        for each in page.packages
+    )
+    return tuple(filter(None, found))
 
 
-def _portable_shards(release: str) -> tuple[Shard, ...]:
-    try:
-        return archs.resolve("portable", cuda_release=release, gpus=()).shards
-    except ArchitectureError:
-        return ()
+def _read_address(url: str) -> tuple[str, tuple[Candidate, ...]]:
+    remedy = "check the address, and that it can be reached from here"
+    with PyPISimple(url) as simple:
+        try:
+            return f'--extra-index-url "{url}"', _listed(download.project_page(simple, DISTRIBUTION))
+        except NetworkError as error:
+            if not isinstance(error.__cause__, NoSuchProjectError):
+                raise NetworkError(f"--index {url} does not answer: {error.message}", remedy=remedy) from error
+        try:
+            answer = simple.s.get(url, timeout=download.TIMEOUT)
+            answer.raise_for_status()
+            page = ProjectPage.from_html(DISTRIBUTION, answer.content, base_url=answer.url)
+        except (requests.RequestException, ValueError) as error:
+            message = f"--index {url} is neither a package index nor a page of links: {type(error).__name__}"
+            raise NetworkError(message, remedy=remedy) from error
+    return f'--find-links "{url}"', _listed(page)

@@ -1,4 +1,4 @@
-"""Reading what wheels there are, from real folders, pages and servers; and the command."""
+"""Reads which wheels there are, from real folders, pages and servers; and runs the command."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def _server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalIndex]:
 
 def test_a_folder_is_read_with_the_records_that_are_about_its_wheels(tmp_path: Path) -> None:
     house = attested.publish(tmp_path)
-    index, (found,) = recommend.read(str(house.wheel.parent))
-    assert (index.kind, index.location) == ("find-links", str(house.wheel.parent))
+    option, (found,) = recommend.read(str(house.wheel.parent))
+    assert option == f'--find-links "{house.wheel.parent}"'
     assert (found.file_name, found.verdict) == (house.wheel.name, "cpu-fallback-verified")
     assert found.shards == house.record.shards
 
@@ -62,8 +62,8 @@ def test_a_wheel_without_a_record_is_read_by_its_name(tmp_path: Path) -> None:
 
 def test_a_page_of_links_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(PAGE)
-    index, found = recommend.read(str(tmp_path / "index.html"))
-    assert index.kind == "find-links"
+    option, found = recommend.read(str(tmp_path / "index.html"))
+    assert option == f'--find-links "{tmp_path / "index.html"}"'
     assert [(each.file_name, each.requires_python, each.yanked) for each in found] == [
         (NAME, ">=3.8", False),
         (NAME.replace("89", "75"), "", True),
@@ -72,16 +72,16 @@ def test_a_page_of_links_is_read_from_a_file(tmp_path: Path) -> None:
 
 def test_a_package_index_is_asked_for_the_project(server: LocalIndex) -> None:
     server.files[NAME] = b"a wheel that nobody fetches"
-    index, (found,) = recommend.read(server.url)
-    assert (index.option, found.file_name) == (f'--extra-index-url "{server.url}"', NAME)
+    option, (found,) = recommend.read(server.url)
+    assert (option, found.file_name) == (f'--extra-index-url "{server.url}"', NAME)
     assert server.ranges == [], "a file was fetched"
 
 
 def test_an_address_that_is_no_package_index_is_a_page_of_links(server: LocalIndex) -> None:
     server.files["page.html"] = PAGE.encode()
     url = server.url.replace("simple/", "files/page.html")
-    index, found = recommend.read(url)
-    assert index.option == f'--find-links "{url}"'
+    option, found = recommend.read(url)
+    assert option == f'--find-links "{url}"'
     assert [each.file_name for each in found] == [NAME, NAME.replace("89", "75")]
 
 
@@ -92,7 +92,7 @@ def test_an_address_with_nothing_behind_it_and_one_that_nobody_answers_are_named
         assert "check the address" in str(failure.value.remedy)
 
 
-def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nowhere"):
         recommend.read(str(tmp_path / "nowhere"))
 
@@ -106,8 +106,8 @@ def test_the_command_names_the_wheel_and_the_line_for_pip_which_pip_takes(tmp_pa
     house = attested.publish(tmp_path)
     done = run("--recommend", "--index", str(house.wheel.parent), "--json")
     answer = json.loads(done.stdout)
-    if not answer["machine"][-1].startswith("no NVIDIA card"):
-        pytest.skip("what is recommended on a card depends on the card")
+    if not answer["machine"][-1].startswith("no NVIDIA GPU"):
+        pytest.skip("the recommendation depends on the GPU")
     assert done.returncode == 0, done.stderr
     assert answer["chosen"]["candidate"]["file_name"] == house.wheel.name
     pip = answer["pip"].replace('"', "").split()[1:]
@@ -117,11 +117,12 @@ def test_the_command_names_the_wheel_and_the_line_for_pip_which_pip_takes(tmp_pa
     assert (tmp_path / "site" / "llama_cpp").is_dir()
 
 
-def test_the_command_ends_with_1_where_there_is_nothing_to_take(tmp_path: Path) -> None:
+def test_the_command_ends_with_1_if_there_is_nothing_to_take(tmp_path: Path) -> None:
     done = run("--recommend", "--index", str(tmp_path))
     assert done.returncode == 1
     assert "There is no wheel there." in done.stdout
 
 
-def test_the_command_prints_the_table_of_the_page() -> None:
-    assert run("--cards").stdout.strip() in (PACKAGE.parent / "docs" / "choosing.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("option", ["--gpus", "--cards"])
+def test_the_command_prints_the_table_of_the_page(option: str) -> None:
+    assert run(option).stdout.strip() in (PACKAGE.parent / "docs" / "choosing.md").read_text(encoding="utf-8")

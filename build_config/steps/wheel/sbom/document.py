@@ -18,11 +18,14 @@ from packaging.metadata import parse_email
 from packaging.requirements import Requirement
 
 from build_config.formats import cyclonedx, wheelfile
+from build_config.model import DISTRIBUTION
 from build_config.steps.wheel.assemble import BUILD_FACTS, OWN_MODULES
-from build_config.steps.wheel.sbom.ingredients import DISTRIBUTION, Ingredients, Part, Piece
+from build_config.steps.wheel.sbom.ingredients import Ingredients, Part, Piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from build_config.steps.wheel.sbom.ingredients import Ingredients, Part, Piece
 
 LIBRARIES = "llama_cpp/lib/"
 VENDORED = ".libs"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from packageurl import PackageURL
 
 from build_config.errors import PackagingError, SettingsError, StepResultError
-from build_config.model import LockedFile, Shard, SourceLock, SourceTree, Toolchain, ToolkitLock
+from build_config.model import DISTRIBUTION, LockedFile, Shard, SourceLock, SourceTree, Toolchain, ToolkitLock
 from build_config.system import jsonio
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from build_config.system.layout import Layout
 
-DISTRIBUTION = "llama-cpp-python"
 OWN_SOURCES = ("shard_score.cpp", "shard_archs.h.in")
 DATA = "components.toml"
 TEMPLATES = "nvidia-cuda-cccl"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from build_config import archs
-from build_config.model import CudaArch
 from build_config.system.layout import PACKAGE
+from check_gpu import coverage
+from tests.support import pairs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,13 +77,14 @@ def test_which_code_runs_on_which_card(
     assert not any(loader._runs_on(arch, capability) for capability in not_on)
 
 
-@pytest.mark.parametrize(
-    "text", ["75-real", "80-virtual", "86-real", "89-real", "90a-real", "100f-real", "120a-virtual"]
-)
-def test_the_loader_and_the_pipeline_agree_on_what_covers_a_card(loader: ModuleType, text: str) -> None:
-    for capability in ("7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1"):
-        covered = archs.covers([CudaArch.parse(text)], capability) is not None
-        assert loader._runs_on(text, capability) == covered, capability
+def test_the_loader_in_the_wheel_and_the_pipeline_agree_on_which_gpu_runs_which_code(loader: ModuleType) -> None:
+    disagree = [
+        (str(arch), capability)
+        for arch in pairs.CODE
+        for capability in map(pairs.capability, pairs.GPUS)
+        if loader._runs_on(str(arch), capability) != coverage.runs_on(str(arch), capability)
+    ]
+    assert not disagree
 
 
 def test_an_uncovered_card_is_named_with_the_command_that_covers_it(loader: ModuleType) -> None:
