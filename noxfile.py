@@ -55,8 +55,7 @@ def publish(session: nox.Session) -> None:
 @nox.session
 def rehearse(session: nox.Session) -> None:
     """Run the jobs of .github/workflows/wheels.yml here, each in a clone of its own: `-- --arch 86,89`."""
-    install(session, "test.txt")
-    session.run("python", "-m", "ci.rehearse_workflow", *session.posargs)
+    module(session, "ci.rehearse", requirements="test.txt")
 
 
 @nox.session
@@ -174,13 +173,17 @@ def tests_unit(session: nox.Session) -> None:
 
 def step(session: nox.Session, name: str, *, requirements: str = "requirements.txt") -> None:
     """Run one step of the pipeline in an environment of its locked requirements."""
+    module(session, "build_config", name, requirements=requirements)
+
+
+def module(session: nox.Session, *arguments: str, requirements: str) -> None:
+    """Run ``python -m ARGUMENTS`` with the options behind the two dashes."""
     install(session, requirements)
     # As a module: nox changes into this folder but does not put it on sys.path, so `import build_config` would fail.
     session.run(
         "python",
         "-m",
-        "build_config",
-        name,
+        *arguments,
         *session.posargs,
         interrupt_timeout=INTERRUPT_TIMEOUT,
         terminate_timeout=TERMINATE_TIMEOUT,

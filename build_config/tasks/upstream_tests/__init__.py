@@ -8,21 +8,18 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, LockError, SettingsError, ValidationError
 from build_config.formats import tar
+from build_config.system import jsonio
 from build_config.system.processes import Command, Completed
 from build_config.system.processes import run as run_command
-from build_config.tasks.upstream_tests import downloads, results
-from build_config.tasks.upstream_tests.results import Noted, Outcomes, UpstreamTestReport
+from build_config.tasks.upstream_tests.results import Recorded, UpstreamTestReport
 from build_config.testbed import clean_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from build_config.model import SourceLock, Wheel
     from build_config.system.console import Console
     from build_config.system.layout import Layout
@@ -31,6 +28,8 @@ LOCK = "upstream-tests.txt"
 LOG = "upstream-tests.log"
 RECORDER = Path(__file__).with_name("recorder.py")
 """Not imported: it needs pytest, which the pipeline runs without."""
+RESULT = "result.json"
+"""What the recorder writes."""
 TESTS = Path("tests")
 MODELS = Path("vendor/llama.cpp/models")
 """Where upstream's tests open their vocabularies, relative to the current directory."""
@@ -38,16 +37,10 @@ TIMEOUT = 1800.0
 """Seconds for all tests. On two cores they take a few."""
 
 _VOCABULARY = re.compile(r"ggml-vocab-[\w.-]+\.gguf")
-_PASSED, _SOME_FAILED, _NONE_COLLECTED = 0, 1, 5
-"""Of pytest's exit codes, those with which its result is whole."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuiteRun:
-    """What came of one suite. ``left_out`` are the ids of tests that download something, with the chain of calls."""
-
-    outcomes: Outcomes
-    left_out: tuple[Noted, ...]
+_COMPLETE = frozenset({0, 1, 5})
+"""Pytest's exit codes with which its result is whole: all passed, some failed, there is no test."""
+_NOT_STARTED = 4
+"""Pytest's exit code where a ``conftest.py`` fails to import."""
 
 
 def run(
@@ -81,7 +74,7 @@ def run(
             raise ValidationError("; ".join(finding.message for finding in findings), log=log)
         console.note(f"Running the tests of llama-cpp-python {sources.file.version}")
         done = run_suite(python, suite, log=log)
-        package = done.outcomes.package
+        package = done.package
         environment = python.parent.parent
         if package is not None and not package.is_relative_to(environment):
             raise ValidationError(f"The tests imported {package}, not the installed wheel", log=log)
@@ -89,9 +82,9 @@ def run(
         wheel_sha256=wheel.sha256,
         upstream=sources.file.version,
         package=None if package is None else package.relative_to(environment).as_posix(),
-        passed=done.outcomes.passed,
-        failed=done.outcomes.failed,
-        skipped=done.outcomes.skipped,
+        passed=done.passed,
+        failed=done.failed,
+        skipped=done.skipped,
         left_out=done.left_out,
         seconds=round(time.monotonic() - start, 3),
     )
@@ -111,7 +104,8 @@ def unpack(archive: Path, folder: Path) -> Path:
         raise LockError(f"{archive.name} has no folder {TESTS}")
     (root / TESTS).rename(suite / TESTS)
     (suite / MODELS).mkdir(parents=True)
-    for name in sorted({name for text in _texts(suite).values() for name in _VOCABULARY.findall(text)}):
+    texts = [path.read_text(encoding="utf-8") for path in (suite / TESTS).rglob("*.py")]
+    for name in sorted({name for text in texts for name in _VOCABULARY.findall(text)}):
         if not (root / MODELS / name).is_file():
             raise LockError(f"{archive.name} has no {MODELS / name}, which its tests name")
         (root / MODELS / name).rename(suite / MODELS / name)
@@ -119,38 +113,24 @@ def unpack(archive: Path, folder: Path) -> Path:
     return suite
 
 
-def run_suite(python: Path, suite: Path, *, log: Path | None = None) -> SuiteRun:
-    """Run the tests below ``suite`` with ``python``, but for those that download something, offline.
+def run_suite(python: Path, suite: Path, *, log: Path | None = None) -> Recorded:
+    """Run the tests below ``suite`` with ``python``, offline.
 
     Raises ``ValidationError`` when they cannot be collected and when pytest breaks off.
     """
     (suite / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # pytest looks for settings in the folders above
     shutil.copyfile(RECORDER, suite / "conftest.py")
-    listing = _pytest(python, suite, "--collect-only", "--quiet", str(TESTS), log=log)
-    if listing.returncode not in {_PASSED, _NONE_COLLECTED}:
+    done = _pytest(python, suite, "-ra", str(TESTS), log=log)
+    result = suite / RESULT
+    recorded = jsonio.read(result, Recorded) if result.exists() else None
+    uncollected = recorded.uncollected if recorded is not None else ()
+    if uncollected or done.returncode == _NOT_STARTED:
         remedy = "where a module is missing, add it to build_config/data/locks/upstream-tests.in and run nox -s lock"
-        message = f"Upstream's tests could not be collected: {listing.last_words}"
+        message = f"Upstream's tests could not be collected: {'; '.join(uncollected) or done.last_words}"
         raise ValidationError(message, remedy=remedy, log=log)
-    collected = results.collected(listing.output)
-    reasons = downloads.left_out(collected, _texts(suite))
-    selected = tuple(test for test in collected if test not in reasons)
-    left_out = results.noted(reasons)
-    if not selected:
-        return SuiteRun(outcomes=Outcomes(package=None, passed=(), failed=(), skipped=()), left_out=left_out)
-    output = suite / "result.xml"
-    # By their whole ids: `--deselect` goes by the beginning of an id and would take others along.
-    done = _pytest(python, suite, f"--junit-xml={output}", "-ra", *selected, log=log)
-    if done.returncode not in {_PASSED, _SOME_FAILED}:
+    if recorded is None or done.returncode not in _COMPLETE:
         raise ValidationError(f"Upstream's tests broke off; pytest {done.ending}: {done.last_words}", log=log)
-    return SuiteRun(outcomes=results.read(output, selected), left_out=left_out)
-
-
-def _texts(suite: Path) -> Mapping[str, str]:
-    """The source texts below ``tests/``, by their names in pytest's ids."""
-    return {
-        path.relative_to(suite).as_posix(): path.read_text(encoding="utf-8")
-        for path in sorted((suite / TESTS).rglob("*.py"))
-    }
+    return recorded
 
 
 def _pytest(python: Path, suite: Path, *arguments: str, log: Path | None) -> Completed:

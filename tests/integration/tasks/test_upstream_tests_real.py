@@ -21,64 +21,150 @@ from build_config.tasks import upstream_tests
 from tests.support import wheels
 
 if TYPE_CHECKING:
-    from build_config.tasks.upstream_tests import SuiteRun
+    from build_config.tasks.upstream_tests.results import Recorded
 
 pytestmark = pytest.mark.integration
 
-TEST_LLAMA = """
+HUB = """
+class OfflineModeIsEnabled(ConnectionError): ...
+class EntryNotFoundError(Exception): ...
+class LocalEntryNotFoundError(FileNotFoundError, EntryNotFoundError): ...
+class IncompleteSnapshotError(LocalEntryNotFoundError): ...
+
+def request(path):
+    raise OfflineModeIsEnabled(f"Cannot reach https://huggingface.co/{path}: offline mode is enabled. Please unset it.")
+
+def hf_hub_download(repo, file, error=LocalEntryNotFoundError):
+    try:
+        request(f"{repo}/resolve/main/{file}")
+    except OfflineModeIsEnabled as caught:
+        refused = caught
+    raise error("An error happened: see above") from refused
+"""
+"""The error classes of huggingface_hub 2.4.0, and how it raises them; the real one is in no lock of the tests."""
+
+SUITE = """
+import os
+import unittest
 from pathlib import Path
-import os, pytest, llama_cpp
-from hub import hf_hub_download
+
+import huggingface_hub as hub
+import llama_cpp
+import pytest
 
 MODEL = "./vendor/llama.cpp/models/ggml-vocab-llama-spm.gguf"
 
-@pytest.fixture
-def model_path():
-    return hf_hub_download("a", "b")
+class OfflineModeIsEnabled(Exception): ...
+
+def from_pretrained(): hub.request("api/models/a/b")
 
 @pytest.fixture
-def written(tmp_path):
-    return tmp_path
+def model_path(): return hub.hf_hub_download("a/b", "c.gguf")
 
-def test_vocabulary():
-    assert Path(MODEL).read_bytes() == b"GGUF"
+@pytest.fixture(scope="module")
+def shared_model(): return hub.hf_hub_download("a/b", "shared.gguf")
 
-def test_version():
-    assert llama_cpp.__version__ == "0.3.36"
+@pytest.fixture
+def written(tmp_path): return tmp_path
 
-def test_version_of_model(model_path):
-    pass
+@pytest.fixture
+def broken(): raise KeyError("no such fixture value")
 
-@pytest.mark.parametrize(("name", "flag"), (("model_path", True), ("written", False)))
-def test_names(request, name, flag):
-    request.getfixturevalue(name)
+@pytest.fixture
+def removed():
+    yield
+    raise RuntimeError("not removed")
 
-def test_offline():
-    assert os.environ["HF_HUB_OFFLINE"] == "1" and "PYTEST_ADDOPTS" not in os.environ
-    assert not Path(os.environ["HF_HOME"]).exists()
+@pytest.fixture
+def uploaded():
+    yield
+    hub.request("upload")
 
-@pytest.mark.skip(reason="upstream says so")
-def test_skipped():
-    pass
+class Test_passed:
+    def test_vocabulary(self): assert Path(MODEL).read_bytes() == b"GGUF"
+    def test_other_fixture_by_name(self, request): request.getfixturevalue("written")
+    def test_version(self): assert llama_cpp.__version__ == "0.3.36"
+    def test_offline(self):
+        assert os.environ["HF_HUB_OFFLINE"] == "1" and "PYTEST_ADDOPTS" not in os.environ
+        assert not Path(os.environ["HF_HOME"]).exists()
+    def test_expected(self):
+        with pytest.raises(hub.LocalEntryNotFoundError):
+            hub.hf_hub_download("a/b", "c.gguf")
+
+class Test_left_out:
+    def test_fixture_by_name(self, request): request.getfixturevalue("model_path")
+    def test_fixture(self, model_path): ...
+    def test_shared(self, shared_model): ...
+    def test_shared_again(self, shared_model): ...
+    def test_request(self): from_pretrained()
+    def test_subclass(self): raise hub.IncompleteSnapshotError("3 of 5 files are missing")
+    def test_wrapped(self): hub.hf_hub_download("a/b", "c.gguf", error=ValueError)
+    def test_cached_only(self): raise hub.LocalEntryNotFoundError("Cannot find the requested files in the disk cache")
+
+class Test_left_out_of_unittest(unittest.TestCase):
+    def test_download(self): hub.hf_hub_download("a/b", "c.gguf")
+
+class Test_failed:
+    def test_sum(self): assert 1 == 2, "the sum is wrong"
+    def test_setup(self, broken): ...
+    def test_teardown(self, removed): ...
+    def test_teardown_after_a_download(self, removed, model_path): ...
+    def test_download_in_teardown(self, uploaded): ...
+    def test_other_class_of_that_name(self): raise OfflineModeIsEnabled("not the Hub's")
+    def test_other_error_of_the_hub(self): raise hub.EntryNotFoundError("no such file")
+    def test_no_network(self): raise ConnectionError("refused")
+    def test_words(self): raise RuntimeError("Cannot reach https://huggingface.co/a: offline mode is enabled")
+    def test_assertion_while_handling(self):
+        try:
+            from_pretrained()
+        except hub.OfflineModeIsEnabled:
+            assert 1 == 2, "the fallback is wrong"
+    def test_error_from_none(self):
+        try:
+            from_pretrained()
+        except hub.OfflineModeIsEnabled:
+            raise LookupError("no fallback") from None
+    @pytest.mark.xfail(strict=True, reason="expected")
+    def test_unexpected_pass(self): ...
+
+class Test_skipped:
+    @pytest.mark.skip(reason="upstream says so")
+    def test_mark(self): ...
+    def test_call(self):
+        try:
+            from_pretrained()
+        except ConnectionError:
+            pytest.skip("no network")
+    @pytest.mark.xfail(reason="known")
+    def test_known_failure(self): from_pretrained()
 """
-FAILING = """
-def test_broken():
-    assert 1 == 2, "the sum is wrong"
-
-def test_hidden_download(request):
-    request.getfixturevalue("model" + "_path")
-"""
-HUB = "def hf_hub_download(*_):\n    raise OSError('went out')\n"
+"""Each class is named after the outcome that its tests are to have."""
+REASONS = {
+    "test_fixture": "Cannot reach https://huggingface.co/a/b/resolve/main/c.gguf",
+    "test_shared_again": "Cannot reach https://huggingface.co/a/b/resolve/main/shared.gguf",
+    "test_request": "Cannot reach https://huggingface.co/api/models/a/b",
+    "test_subclass": "3 of 5 files are missing",
+    "test_sum": "AssertionError: the sum is wrong",
+    "test_setup": "KeyError: 'no such fixture value'",
+    "test_teardown_after_a_download": "RuntimeError: not removed",
+    "test_other_error_of_the_hub": "huggingface_hub.EntryNotFoundError: no such file",
+    "test_assertion_while_handling": "AssertionError: the fallback is wrong",
+    "test_unexpected_pass": "[XPASS(strict)] expected",
+    "test_mark": "upstream says so",
+    "test_call": "no network",
+    "test_known_failure": "known",
+}
 
 
 @pytest.fixture(name="python", scope="module")
 def _python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with this one's pytest and a ``llama_cpp`` of one line."""
+    """An environment with this one's pytest, a ``llama_cpp`` of one line and a Hub that is offline."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False, symlinks=sys.platform != "win32")
     site = next((folder / "lib").glob("python*")) / "site-packages"
     (site / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     (site / "llama_cpp.py").write_text('__version__ = "0.3.36"\n', encoding="utf-8")
+    (site / "huggingface_hub.py").write_text(HUB, encoding="utf-8")
     return folder / "bin" / "python"
 
 
@@ -91,7 +177,6 @@ class Archive:
     def write(self, **members: str) -> Path:
         content = {
             "llama_cpp/__init__.py": "raise ImportError('the sources were imported')",
-            "tests/hub.py": HUB,
             "vendor/llama.cpp/models/ggml-vocab-llama-spm.gguf": "GGUF",
             "vendor/llama.cpp/models/ggml-vocab-unused.gguf": "GGUF",
             **{f"tests/{name}.py": text for name, text in members.items()},
@@ -109,63 +194,55 @@ def _archive(tmp_path: Path) -> Archive:
     return Archive(tmp_path / "llama_cpp_python-0.3.36.tar.gz")
 
 
-def run(python: Path, archive: Path, folder: Path) -> SuiteRun:
+def run(python: Path, archive: Path, folder: Path) -> Recorded:
     return upstream_tests.run_suite(python, upstream_tests.unpack(archive, folder), log=folder / "log")
 
 
-def test_all_but_the_downloading_tests_run_with_the_installed_package(
+def test_only_what_the_hub_refused_is_left_out(
     python: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
-    done = run(python, archive.write(test_llama=TEST_LLAMA), tmp_path)
-    assert done.outcomes.failed == ()
-    assert done.outcomes.passed == (
-        "tests/test_llama.py::test_vocabulary",
-        "tests/test_llama.py::test_version",
-        "tests/test_llama.py::test_names[written-False]",
-        "tests/test_llama.py::test_offline",
-    )
-    assert [(one.id, one.reason) for one in done.left_out] == [
-        ("tests/test_llama.py::test_version_of_model", "model_path -> hf_hub_download"),
-        ("tests/test_llama.py::test_names[model_path-True]", "model_path -> hf_hub_download"),
-    ]
-    assert [one.id for one in done.outcomes.skipped] == ["tests/test_llama.py::test_skipped"]
-    assert done.outcomes.package is not None
-    assert done.outcomes.package.is_relative_to(python.parent.parent)
+    done = run(python, archive.write(test_llama=SUITE), tmp_path)
+    noted = {"failed": done.failed, "skipped": done.skipped, "left_out": done.left_out}
+    ended = dict.fromkeys(done.passed, "passed") | {one.id: key for key, ones in noted.items() for one in ones}
+    assert len(ended) == done.collected == SUITE.count("def test_")
+    assert {name: outcome for name, outcome in ended.items() if f"::Test_{outcome}" not in name} == {}
+    said = {one.id.rpartition("::")[2]: one.reason for ones in noted.values() for one in ones}
+    assert {name: said[name] for name in REASONS} == REASONS
+    assert done.package is not None
+    assert done.package.is_relative_to(python.parent.parent)
     models = tmp_path / "suite" / upstream_tests.MODELS
     assert [path.name for path in models.iterdir()] == ["ggml-vocab-llama-spm.gguf"]
 
 
-def test_failures_are_told_and_a_download_that_was_not_seen_is_one(
-    python: Path, archive: Archive, tmp_path: Path
-) -> None:
-    done = run(python, archive.write(test_llama=TEST_LLAMA + FAILING), tmp_path)
-    assert {one.id: one.reason for one in done.outcomes.failed} == {
-        "tests/test_llama.py::test_broken": "AssertionError: the sum is wrong",
-        "tests/test_llama.py::test_hidden_download": "OSError: went out",
-    }
-
-
 def test_only_downloading_tests_is_nothing_run(python: Path, archive: Archive, tmp_path: Path) -> None:
-    source = "from hub import hf_hub_download\ndef test_it(): hf_hub_download()\n"
+    source = "import huggingface_hub\ndef test_it(): huggingface_hub.request('a')\n"
     done = run(python, archive.write(test_a=source), tmp_path)
-    assert (done.outcomes.passed, done.outcomes.failed) == ((), ())
-    assert len(done.left_out) == 1
+    assert ([test.id for test in done.left_out], done.collected) == (["tests/test_a.py::test_it"], 1)
+
+
+def test_a_package_that_does_not_import_fails_every_test(python: Path, archive: Archive, tmp_path: Path) -> None:
+    source = "import sys\nsys.modules['llama_cpp'] = None\ndef test_it(): ...\n"
+    done = run(python, archive.write(test_a=source), tmp_path)
+    assert done.package is None
+    assert [test.reason.partition(":")[0] for test in done.failed] == ["ModuleNotFoundError"]
 
 
 @pytest.mark.parametrize(
-    ("source", "message"),
+    ("file", "source", "message"),
     [
-        ("import no_such_module\ndef test_it(): ...", "could not be collected: .*no_such_module"),
-        ("import os\ndef test_it(): os.abort()", "broke off; pytest was ended by signal 6"),
-        ("import pytest\ndef test_it(): pytest.exit('enough')", "broke off; pytest ended with status 2"),
+        ("test_a", "import no_such_module", "could not be collected: tests/test_a.py: .*no_such_module"),
+        ("test_a", "import huggingface_hub as h\nh.request('a')", "could not be collected: tests/test_a.py: .*Cannot"),
+        ("conftest", "import no_such_module", "could not be collected: .*no_such_module"),
+        ("test_a", "import os\ndef test_it(): os.abort()", "broke off; pytest was ended by signal 6"),
+        ("test_a", "import pytest\ndef test_it(): pytest.exit('enough')", "broke off; pytest ended with status 2"),
     ],
 )
 def test_a_suite_that_breaks_off_is_an_error(
-    python: Path, archive: Archive, tmp_path: Path, source: str, message: str
+    python: Path, archive: Archive, tmp_path: Path, file: str, source: str, message: str
 ) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
-        run(python, archive.write(test_a=source), tmp_path)
+        run(python, archive.write(**{file: source}), tmp_path)
     assert caught.value.log == tmp_path / "log"
 
 

@@ -5,22 +5,33 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 from importlib import resources
-from typing import Any
+from string import Template
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
+import typer
 import yaml
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
+from build_config.commands import app
 from build_config.system.layout import PACKAGE
 from build_config.tasks import ci_matrix
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
 CHECKOUT = PACKAGE.parent
 WORKFLOWS = sorted((CHECKOUT / ".github" / "workflows").glob("*.yml"))
+SETUP = "./.github/actions/setup"
+ACTION = f"{SETUP}/action.yml".removeprefix("./")
 GITLAB = (CHECKOUT / "ci" / "gitlab-ci.yml", CHECKOUT / "ci" / "gitlab-jobs.yml")
-PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
+PINNED = r"[\w.-]+/[\w./-]+@[0-9a-f]{40}"
 EXPRESSION = "${{"
 PLAN = ci_matrix.plan(ci_matrix.read(CHECKOUT / "ci" / "matrix.toml"), ci_matrix.read_card_runners("8.9=rtx"))
 
@@ -36,8 +47,10 @@ def jobs(workflow: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def steps(workflow: str) -> list[dict[str, Any]]:
-    return [step for job in jobs(workflow).values() for step in job["steps"]]
+def steps(file: str) -> list[dict[str, Any]]:
+    """All steps of a workflow, or of our action."""
+    data = load(file)
+    return [step for part in (data["jobs"].values() if "jobs" in data else [data["runs"]]) for step in part["steps"]]
 
 
 def errors(data: object, schema: str) -> list[str]:
@@ -46,44 +59,54 @@ def errors(data: object, schema: str) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in validator(json.loads(text)).iter_errors(data)]
 
 
-every = pytest.mark.parametrize("workflow", [path.relative_to(CHECKOUT).as_posix() for path in WORKFLOWS])
+NAMES = [path.relative_to(CHECKOUT).as_posix() for path in WORKFLOWS]
+every_workflow = pytest.mark.parametrize("workflow", NAMES)
+every_file = pytest.mark.parametrize("file", [*NAMES, ACTION])
 
 
-@every
-def test_a_workflow_is_one_by_its_schema(workflow: str) -> None:
-    data = load(workflow)
-    assert errors(data, "github-workflows.json") == []
-    data["jobs"]["more"] = {"runs-on": "ubuntu-24.04", "stepz": []}
-    assert errors(data, "github-workflows.json"), "the schema does not find a wrong word"
+@every_file
+def test_a_file_is_one_by_its_schema(file: str) -> None:
+    schema = "github-actions.json" if file == ACTION else "github-workflows.json"
+    data = load(file)
+    assert errors(data, schema) == []
+    steps = data["runs"] if file == ACTION else data["jobs"].setdefault("more", {"runs-on": "ubuntu-24.04"})
+    steps["stepz"] = []
+    assert errors(data, schema), "the schema does not find a wrong word"
 
 
-@every
-def test_every_action_is_pinned_by_commit_and_says_which_release_that_is(workflow: str) -> None:
-    text = (CHECKOUT / workflow).read_text(encoding="utf-8")
+@every_file
+def test_every_action_is_ours_or_pinned_by_commit_with_the_release_that_this_is(file: str) -> None:
+    text = (CHECKOUT / file).read_text(encoding="utf-8")
     lines = re.findall(r"uses: (.+)", text)
-    assert len(lines) == len([step for step in steps(workflow) if "uses" in step]) > 1
+    assert len(lines) == len([step for step in steps(file) if "uses" in step]) > 1
     for line in lines:
-        assert re.fullmatch(rf"{PINNED.pattern} # v\d+\.\d+\.\d+", line), line
+        assert line == SETUP or re.fullmatch(rf"{PINNED} # v\d+\.\d+\.\d+", line), line
 
 
 def test_one_action_is_the_same_commit_everywhere() -> None:
-    used = {step["uses"] for path in WORKFLOWS for step in steps(str(path)) if "uses" in step}
+    used = {step["uses"] for file in (*NAMES, ACTION) for step in steps(file) if "uses" in step}
     assert len({action.partition("@")[0] for action in used}) == len(used)
 
 
-@every
-def test_nothing_from_outside_becomes_part_of_a_script(workflow: str) -> None:
-    for step in steps(workflow):
+@every_workflow
+def test_our_action_comes_after_the_checkout_and_before_nox(workflow: str) -> None:
+    for name, job in jobs(workflow).items():
+        called = [step.get("uses", step.get("run", "")).partition("@")[0] for step in job["steps"]]
+        assert called[0] == "actions/checkout", name
+        before = called[: [*(call.partition(" ")[0] for call in called), "nox"].index("nox")]
+        assert before == called or {SETUP, 'ci/bootstrap.sh "$RUNNER_TEMP/nox"'} & set(before), name
+        inputs = {given for step in job["steps"] if step.get("uses") == SETUP for given in step.get("with", {})}
+        assert inputs <= set(load(ACTION)["inputs"])
+
+
+@every_file
+def test_scripts_call_and_do_not_decide_and_nothing_from_outside_is_part_of_them(file: str) -> None:
+    for step in steps(file):
         assert EXPRESSION not in step.get("run", ""), step
-
-
-@every
-def test_scripts_call_and_do_not_decide(workflow: str) -> None:
-    for step in steps(workflow):
         assert not re.search(r"\b(if|for|while|case)\b|&&|\|\||;|\n.", step.get("run", "").strip()), step
 
 
-@every
+@every_workflow
 def test_rights_are_named_and_time_is_limited(workflow: str) -> None:
     data = load(workflow)
     assert data["permissions"] in ({}, {"contents": "read"})
@@ -136,15 +159,49 @@ def test_an_artifact_that_is_downloaded_was_uploaded_before() -> None:
                 assert wanted.partition("-")[0] in uploaded
 
 
-def test_every_session_and_script_that_a_service_calls_exists() -> None:
-    tree = ast.parse((CHECKOUT / "noxfile.py").read_text(encoding="utf-8"))
-    sessions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.decorator_list}
-    for path in (*WORKFLOWS, *GITLAB):
-        text = path.read_text(encoding="utf-8")
-        called = re.findall(r"nox -s ((?:[a-z_]+ ?)+)", text)
-        assert {word for line in called for word in line.split()} <= sessions, path
-        for script in re.findall(r"\bci/\w+\.sh", text):
-            assert (CHECKOUT / script).stat().st_mode & 0o111, script
+def test_a_variable_of_a_script_is_the_value_of_that_name() -> None:
+    """The rehearsal goes by the names."""
+    for job in ("plan", "unit", "wheel", "publish"):
+        values = "inputs" if job == "plan" else "matrix"
+        for step in jobs(".github/workflows/wheels.yml")[job]["steps"]:
+            variables = {name: value for name, value in step.get("env", {}).items() if name != "CARDS"}
+            assert variables == {name: f"${{{{ {values}.{name.lower()} }}}}" for name in variables}
+
+
+SESSIONS = {
+    node.name: re.findall(r"step\(session, '(\w+)'", ast.unparse(node))
+    for node in ast.parse((CHECKOUT / "noxfile.py").read_text(encoding="utf-8")).body
+    if isinstance(node, ast.FunctionDef) and node.decorator_list
+}
+"""Each session, and the step that it runs, if it runs one."""
+VALUES = {"ARCH": "86,89", "CUDA": "13.0", "UNIT": "sm86", "CARDS": "8.9=rtx"}
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, *GITLAB, CHECKOUT / ".ci" / "run"], ids=lambda path: path.name)
+def test_every_call_names_a_session_of_ours_and_options_that_it_has(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("collected", "units", "wheelhouse"):  # options name them
+        (tmp_path / folder).mkdir()
+    text = path.read_text(encoding="utf-8")
+    calls = re.findall(r"^[^#\n]*nox -s ([^>\n]+)", text, re.MULTILINE)
+    assert calls
+    for call in calls:
+        sessions, _, options = Template(call).safe_substitute(VALUES).partition(" -- ")
+        for step in (step for session in sessions.split() for step in SESSIONS[session]):
+            read_options(step, shlex.split(options))
+            with pytest.raises(TyperException):
+                read_options(step, [*shlex.split(options), "--no-such-option"])
+    for script in re.findall(r"\bci/\w+\.sh", text):
+        assert (CHECKOUT / script).stat().st_mode & 0o111, script
+
+
+def read_options(step: str, options: list[str]) -> None:
+    """Have the command line of the project read a step's options, and run nothing."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    group.commands[step].make_context(step, options)
 
 
 # ---------------------------------------------------------------------------------------------------------- gitlab
