@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Code(enum.Enum):
-    """All diagnoses. The values are stable, because programs may rely on them; each name is that of its value."""
+    """All diagnoses. The values are stable, because programs may rely on them."""
 
     CARD_USED = "card-used"
     SIMULATED = "simulated-device"
