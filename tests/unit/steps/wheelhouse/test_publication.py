@@ -7,12 +7,12 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from build_config.errors import InspectionError, PipelineError, SettingsError, StepResultError, ValidationError
-from build_config.reports import BuildRecord, Finding, InspectionReport, Severity, ValidationReport, Verdict
+from build_config.reports import BuildRecord, Finding, Severity, Verdict
 from build_config.steps.wheelhouse import publication
 from build_config.system import jsonio
 from tests.support import factories
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.unit
 
 ERROR = Finding(code="rpath-outside", severity=Severity.ERROR, message="RPATH <elsewhere> leaves the wheel")
+AVX = Finding(code="avx-in-core", severity=Severity.ERROR, message="libllama.so has AVX instructions")
 
 
 def assert_consistent(folder: Path) -> None:
@@ -36,144 +37,104 @@ def assert_consistent(folder: Path) -> None:
     assert listed.items() <= digests.items()
 
 
+def publish(
+    tmp_path: Path, content: bytes = b"wheel", version: str = "0.3.36+cu130.sm89", **changes: dict[str, Any]
+) -> Path:
+    """Publish a wheel; ``changes`` are those of its record or of its reports, which the record has, too."""
+    wheel, record, inspection, validation = make(tmp_path, content, version)
+    inspection = replace(inspection, **changes.get("inspection", {}))
+    validation = replace(validation, **changes.get("validation", {}))
+    record = replace(record, **{"inspection": inspection, "validation": validation, **changes.get("record", {})})
+    return publication.publish(wheel, record, inspection, validation, tmp_path / "wheelhouse")
+
+
 def test_publishes_wheel_record_and_page(tmp_path: Path) -> None:
-    made = make(tmp_path / "store")
+    wheel, record, _, _ = made = make(tmp_path / "store")
     folder = tmp_path / "wheelhouse"
-
     published = publication.publish(*made, folder)
-
-    wheel, record, _, _ = made
     assert published == folder / wheel.path.name
     assert published.read_bytes() == b"wheel"
-    assert jsonio.read(publication.record_path(published), BuildRecord) == record
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [publication.PAGE, *(f"{wheel.path.name}{end}" for end in ("", ".record.json", ".intoto.json"))]
-    )
-    assert Links(folder / publication.PAGE).found == {wheel.path.name: wheel.sha256}
-    assert "cpu-fallback-verified" in (folder / publication.PAGE).read_text(encoding="utf-8")
     assert published.stat().st_mode & 0o777 == 0o644
-
-
-def test_plus_of_a_local_version_is_quoted_in_the_link(tmp_path: Path) -> None:
-    publication.publish(*make(tmp_path), tmp_path / "wheelhouse")
-
-    page = (tmp_path / "wheelhouse" / publication.PAGE).read_text(encoding="utf-8")
-    assert 'href="llama_cpp_python-0.3.36%2Bcu130.sm89-' in page
+    assert jsonio.read(publication.record_path(published), BuildRecord) == record
+    assert {path.name for path in folder.iterdir()} == {
+        publication.PAGE,
+        *(f"{wheel.path.name}{end}" for end in ("", ".record.json", ".intoto.json")),
+    }
+    assert Links(folder / publication.PAGE).found == {wheel.path.name: wheel.sha256}
+    page = (folder / publication.PAGE).read_text(encoding="utf-8")
+    assert 'href="llama_cpp_python-0.3.36%2Bcu130.sm89-' in page, "the plus of a local version is quoted"
 
 
 def test_old_wheels_stay_listed_with_their_own_verdict(tmp_path: Path) -> None:
-    folder = tmp_path / "wheelhouse"
-    first = make(tmp_path, b"first", "0.3.36+cu130.sm89")
-    wheel, record, inspection, validation = make(tmp_path, b"second", "0.3.36+cu130.sm120a")
-    verified = replace(validation, verdict=Verdict.GPU_VERIFIED)
-    publication.publish(*first, folder)
-    publication.publish(wheel, replace(record, validation=verified), inspection, verified, folder)
-
-    assert Links(folder / publication.PAGE).found == {
-        first[0].path.name: first[0].sha256,
-        wheel.path.name: wheel.sha256,
-    }
-    rows = re.findall(r"<tr>.*?</tr>", (folder / publication.PAGE).read_text(encoding="utf-8"), re.DOTALL)
+    first = publish(tmp_path, b"first")
+    second = publish(tmp_path, b"second", "0.3.36+cu130.sm120a", validation={"verdict": Verdict.GPU_VERIFIED})
+    assert_consistent(tmp_path / "wheelhouse")
+    page = tmp_path / "wheelhouse" / publication.PAGE
+    assert Links(page).found.keys() == {first.name, second.name}
+    rows = re.findall(r"<tr>.*?</tr>", page.read_text(encoding="utf-8"), re.DOTALL)
     verdicts = {row.partition("sm")[2].partition("-")[0]: row for row in rows}
     assert "cpu-fallback-verified" in verdicts["89"]
     assert "gpu-verified" in verdicts["120a"]
 
 
 def test_same_name_is_replaced(tmp_path: Path) -> None:
-    folder = tmp_path / "wheelhouse"
-    publication.publish(*make(tmp_path, b"old"), folder)
-    new = make(tmp_path, b"new bytes")
-
-    published = publication.publish(*new, folder)
-
+    publish(tmp_path, b"old")
+    published = publish(tmp_path, b"new bytes")
     assert published.read_bytes() == b"new bytes"
-    assert Links(folder / publication.PAGE).found == {published.name: new[0].sha256}
-    assert_consistent(folder)
+    assert Links(published.parent / publication.PAGE).found.keys() == {published.name}
+    assert_consistent(published.parent)
 
 
 def test_page_admits_a_wheel_that_has_no_record_of_its_bytes(tmp_path: Path) -> None:
-    folder = tmp_path / "wheelhouse"
-    published = publication.publish(*make(tmp_path, version="0.3.35+cu130.sm89"), folder)
+    published = publish(tmp_path, version="0.3.35+cu130.sm89")
     published.write_bytes(b"changed by hand")
-    (folder / "foreign-1.0-py3-none-any.whl").write_bytes(b"copied here by hand")
-
-    publication.publish(*make(tmp_path), folder)
-
-    page = (folder / publication.PAGE).read_text(encoding="utf-8")
-    assert "no record of these bytes" in page
-    assert "no readable record" in page
-    assert Links(folder / publication.PAGE).found[published.name] == hashlib.sha256(b"changed by hand").hexdigest()
+    (published.parent / "foreign-1.0-py3-none-any.whl").write_bytes(b"copied here by hand")
+    publish(tmp_path)
+    page = published.parent / publication.PAGE
+    assert "no record of these bytes" in page.read_text(encoding="utf-8")
+    assert "no readable record" in page.read_text(encoding="utf-8")
+    assert Links(page).found[published.name] == hashlib.sha256(b"changed by hand").hexdigest()
 
 
-def test_failed_inspection_is_refused_with_all_findings(tmp_path: Path) -> None:
-    wheel, record, inspection, validation = make(tmp_path)
-    second = Finding(code="avx-in-core", severity=Severity.ERROR, message="libllama.so has AVX instructions")
-    failed = replace(inspection, findings=(ERROR, second))
-
-    with pytest.raises(InspectionError, match=r"(?s)RPATH <elsewhere>.*rpath-outside.*AVX.*avx-in-core"):
-        publication.publish(wheel, replace(record, inspection=failed), failed, validation, tmp_path / "wheelhouse")
-    assert not (tmp_path / "wheelhouse").exists()
-
-
-def test_inspection_without_checks_is_refused(tmp_path: Path) -> None:
-    wheel, record, inspection, validation = make(tmp_path)
-    empty = replace(inspection, checks=())
-
-    with pytest.raises(InspectionError, match="not published"):
-        publication.publish(wheel, replace(record, inspection=empty), empty, validation, tmp_path / "wheelhouse")
-
-
-def test_failed_validation_is_refused_with_its_findings(tmp_path: Path) -> None:
-    wheel, record, inspection, validation = make(tmp_path)
-    failed = replace(validation, verdict=Verdict.FAILED, findings=(ERROR,))
-
-    with pytest.raises(ValidationError, match="rpath-outside"):
-        publication.publish(wheel, replace(record, validation=failed), inspection, failed, tmp_path / "wheelhouse")
+@pytest.mark.parametrize(
+    ("error", "changes", "said"),
+    [
+        (InspectionError, {"inspection": {"findings": (ERROR, AVX)}}, r"(?s)RPATH <elsewhere>.*rpath-out.*AVX.*avx-in"),
+        (InspectionError, {"inspection": {"checks": ()}}, "not published"),
+        (InspectionError, {"inspection": {"wheel_sha256": "0" * 64}}, "about another file"),
+        (ValidationError, {"validation": {"wheel_sha256": "0" * 64}}, "about another file"),
+        (ValidationError, {"validation": {"verdict": Verdict.FAILED, "findings": (ERROR,)}}, "rpath-outside"),
+        (StepResultError, {"record": {"sha256": "0" * 64}}, "nothing was published"),
+        (StepResultError, {"record": {"wheel": "other.whl"}}, "nothing was published"),
+        (StepResultError, {"record": {"inspection": "another one"}}, "nothing was published"),
+        (StepResultError, {"record": {"validation": "another one"}}, "nothing was published"),
+    ],
+)
+def test_what_failed_or_is_about_something_else_is_refused_with_all_findings(
+    tmp_path: Path, error: type[PipelineError], changes: dict[str, dict[str, Any]], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        publish(tmp_path, **changes)
     assert not (tmp_path / "wheelhouse").exists()
 
 
 @pytest.mark.parametrize("warning", [Severity.WARNING, Severity.NOTE])
 def test_warnings_do_not_keep_a_wheel_out(tmp_path: Path, warning: Severity) -> None:
-    wheel, record, inspection, validation = make(tmp_path)
-    warned = replace(inspection, findings=(replace(ERROR, severity=warning),))
-
-    assert publication.publish(wheel, replace(record, inspection=warned), warned, validation, tmp_path / "w").exists()
-
-
-def test_reports_and_records_of_other_bytes_are_refused(tmp_path: Path) -> None:
-    wheel, record, inspection, validation = make(tmp_path)
-    other = "0" * 64
-    cases: tuple[tuple[type[PipelineError], BuildRecord, InspectionReport, ValidationReport], ...] = (
-        (InspectionError, record, replace(inspection, wheel_sha256=other), validation),
-        (ValidationError, record, inspection, replace(validation, wheel_sha256=other)),
-        (StepResultError, replace(record, sha256=other), inspection, validation),
-        (StepResultError, replace(record, wheel="other.whl"), inspection, validation),
-        (StepResultError, record, inspection, replace(validation, decisive="another run")),
-    )
-    for error, record_, inspection_, validation_ in cases:
-        with pytest.raises(error):
-            publication.publish(wheel, record_, inspection_, validation_, tmp_path / "wheelhouse")
-    assert not (tmp_path / "wheelhouse").exists()
+    assert publish(tmp_path, inspection={"findings": (replace(ERROR, severity=warning),)}).exists()
 
 
 def test_bytes_that_changed_after_validation_are_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "wheelhouse"
     made = make(tmp_path)
     made[0].path.write_bytes(b"changed since")
-
     with pytest.raises(StepResultError, match="was inspected and validated"):
-        publication.publish(*made, folder)
-    assert list(folder.iterdir()) == []
+        publication.publish(*made, tmp_path / "wheelhouse")
+    assert list((tmp_path / "wheelhouse").iterdir()) == []
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "wheelhouse"
-    folder.mkdir()
-    (folder / ".llama_cpp_python-0.3.36.whl.abc.part").write_bytes(b"half")
-
-    publication.publish(*make(tmp_path), folder)
-
-    assert not list(folder.glob(".*"))
+    (tmp_path / "wheelhouse").mkdir()
+    (tmp_path / "wheelhouse" / ".llama_cpp_python-0.3.36.whl.abc.part").write_bytes(b"half")
+    assert not list(publish(tmp_path).parent.glob(".*"))
 
 
 @pytest.mark.parametrize("replacing", [False, True], ids=["first", "replacing"])
