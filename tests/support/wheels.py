@@ -5,22 +5,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
 
-from build_config.formats import cyclonedx, wheelfile
-from build_config.model import LibraryPolicy, Shard, WheelDeclaration
+from build_config.formats import cyclonedx, elf, wheelfile
+from build_config.model import LibraryPolicy, Shard, Wheel, WheelDeclaration
+from build_config.steps.inspection.contents import Subject
 from build_config.steps.wheel import repair
 from build_config.steps.wheel.sbom import document as sbom_document
 from build_config.steps.wheel.sbom import ingredients
-from build_config.system.layout import PACKAGE, Layout
+from tests.support import factories
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
-    from build_config.model import PlatformName, Wheel
+    from build_config.model import PlatformName
 
 VERSION = Version("0.3.36+cu130.sm89")
 DIST_INFO = f"llama_cpp_python-{VERSION}.dist-info"
@@ -32,7 +33,7 @@ def wheel_name(platform: str = "manylinux_2_17_x86_64") -> str:
 
 
 def policy(platform: PlatformName = "linux-x86_64") -> LibraryPolicy:
-    return repair.load_policy(Layout(checkout=PACKAGE.parent, work_root=PACKAGE / "none"), platform)
+    return repair.load_policy(factories.layout(Path("/nowhere")), platform)
 
 
 def declaration(*shards: Shard, max_size: int | None = 35_000_000) -> WheelDeclaration:
@@ -60,6 +61,32 @@ def contents(libraries: Mapping[str, bytes], platform: str = "manylinux_2_17_x86
         f"{DIST_INFO}/WHEEL": "\n".join([*wheel, ""]).encode(),
         **{f"{DIST_INFO}/licenses/{name}": text for name, text in licences.items()},
     }
+
+
+def library(*needed: str, **changes: Any) -> elf.Library:
+    facts = {"soname": None, "search_paths": ("$ORIGIN",), "versions": (), "leftovers": (), "has_build_id": False}
+    return elf.Library(needed=needed, **{**facts, **changes})
+
+
+def subject(
+    changes: Mapping[str, bytes] | None = None,
+    *,
+    tags: tuple[str, ...] = ("py3-none-manylinux_2_17_x86_64",),
+    size: int = 1000,
+    **facts: Any,
+) -> Subject:
+    """A sound wheel as inspection sees it, without libraries. ``changes`` are members, ``facts`` all else."""
+    known = {
+        "declaration": declaration(factories.SM89),
+        "policy": policy(),
+        "contents": {**contents({}), **(changes or {})},
+        "libraries": {},
+        "cuobjdump": None,
+        "objdump": "objdump",
+        "folder": Path("/nowhere"),
+    }
+    wheel = Wheel(path=Path(wheel_name()), version=VERSION, tags=tags, sha256="0" * 64, size=size)
+    return Subject(wheel=wheel, **{**known, **facts})
 
 
 def listed(members: Mapping[str, bytes], *shards: Shard) -> dict[str, bytes]:

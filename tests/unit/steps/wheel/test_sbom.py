@@ -11,26 +11,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from build_config.errors import PackagingError, SettingsError
-from build_config.formats import cyclonedx, elf, wheelfile
-from build_config.model import Wheel
+from build_config.formats import cyclonedx, wheelfile
 from build_config.steps import locks
 from build_config.steps.inspection import sbom as bom
-from build_config.steps.inspection.contents import NotRunError, Subject
+from build_config.steps.inspection.contents import NotRunError
 from build_config.steps.wheel import assemble, sbom
 from build_config.steps.wheel.sbom import document as sbom_document
 from build_config.steps.wheel.sbom import ingredients
-from build_config.system.layout import PACKAGE, Layout
+from build_config.system import layout
 from tests.support import factories, wheels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from build_config.model import PlatformName, SourceTree
-    from build_config.reports import Finding
 
 pytestmark = pytest.mark.unit
 
-LAYOUT = Layout(checkout=PACKAGE.parent, work_root=PACKAGE / "none")
+LAYOUT = factories.layout(Path("/nowhere"))
 SBOM = f"{wheels.DIST_INFO}/{cyclonedx.MEMBER}"
 GOMP = "llama_cpp_python.libs/libgomp-0123abcd.so.1.0.0"
 AUDITWHEEL = {"components": [{"name": "libgomp1", "version": "12.2.0-14", "purl": "pkg:deb/debian/libgomp1@12.2.0-14"}]}
@@ -96,9 +94,13 @@ def _members() -> dict[str, bytes]:
     }
 
 
+def describe(tree: SourceTree, members: dict[str, bytes]) -> str:
+    return sbom_document.describe(collect(tree), members, wheels.wheel_name())
+
+
 @pytest.fixture(name="document")
 def _document(tree: SourceTree, members: dict[str, bytes]) -> dict[str, Any]:
-    described: dict[str, Any] = json.loads(sbom_document.describe(collect(tree), members, wheels.wheel_name()))
+    described: dict[str, Any] = json.loads(describe(tree, members))
     return described
 
 
@@ -111,12 +113,6 @@ def by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 # ---------------------------------------------------------------------------------------------------------- document
 
 
-def test_the_document_is_valid_and_says_so_itself(tree: SourceTree, members: dict[str, bytes]) -> None:
-    text = sbom_document.describe(collect(tree), members, wheels.wheel_name())
-    assert cyclonedx.problems(text) == ()
-    assert json.loads(text)["specVersion"] == "1.6"
-
-
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -127,21 +123,21 @@ def test_the_document_is_valid_and_says_so_itself(tree: SourceTree, members: dic
         lambda text: text[:-3],
     ],
 )
-def test_what_breaks_the_schema_is_found(
+def test_the_document_is_valid_and_what_breaks_the_schema_is_found(
     tree: SourceTree, members: dict[str, bytes], spoil: Callable[[str], str]
 ) -> None:
-    text = sbom_document.describe(collect(tree), members, wheels.wheel_name())
+    text = describe(tree, members)
+    assert cyclonedx.problems(text) == ()
     assert spoil(text) != text
     assert cyclonedx.problems(spoil(text))
 
 
 def test_the_same_inputs_give_the_same_text_in_any_order(tree: SourceTree, members: dict[str, bytes]) -> None:
     known = collect(tree)
-    text = sbom_document.describe(known, members, wheels.wheel_name())
+    text = describe(tree, members)
     turned = dataclasses.replace(known, parts=known.parts[::-1])
     assert sbom_document.describe(turned, dict(reversed(members.items())), wheels.wheel_name()) == text
-    other = sbom_document.describe(known, {**members, GOMP: b"another"}, wheels.wheel_name())
-    assert json.loads(other)["serialNumber"] != json.loads(text)["serialNumber"]
+    assert json.loads(describe(tree, {**members, GOMP: b"another"}))["serialNumber"] != json.loads(text)["serialNumber"]
 
 
 def test_no_path_and_no_time_gets_in(document: dict[str, Any], tmp_path: Path) -> None:
@@ -174,17 +170,15 @@ def test_all_that_this_project_adds_is_listed(
 ) -> None:
     own = {f"llama_cpp/{name}" for name in (*assemble.OWN_MODULES[platform], assemble.BUILD_FACTS)}
     added = {**members, **{name: name.encode() for name in own}}
-    described = json.loads(sbom_document.describe(collect(tree), added, wheels.wheel_name()))
+    described = json.loads(describe(tree, added))
     listed = {file["name"] for part in described["components"] for file in part.get("components", ())}
     assert own <= listed
 
 
 def test_locked_files_have_the_digests_of_their_locks(document: dict[str, Any]) -> None:
     found = by_name(document)
-    for file in (
-        locks.read_source_lock(LAYOUT).file,
-        *locks.read_toolkit_lock(LAYOUT, "13.0", "linux-x86_64").files,
-    ):
+    toolkit = locks.read_toolkit_lock(LAYOUT, "13.0", "linux-x86_64").files
+    for file in (locks.read_source_lock(LAYOUT).file, *toolkit):
         component = found[file.name]
         assert (component["version"], component["hashes"][0]["content"]) == (file.version, file.sha256)
 
@@ -198,29 +192,26 @@ def test_what_is_contained_is_told_from_what_is_not(document: dict[str, Any]) ->
 
 
 def test_the_graph_leads_from_the_wheel_to_what_is_in_each_library(document: dict[str, Any]) -> None:
-    graph = {each["ref"]: set(each.get("dependsOn", [])) for each in document["dependencies"]}
     names = {each["bom-ref"]: each["name"] for each in document["components"]}
-    top = {names[ref] for ref in graph["wheel"]}
-    assert {"llama_cpp/lib/libmtmd.so", "libgomp", "llama-cpp-python", "nvidia-cuda-runtime", "numpy"} <= top
-    inside = {
-        name: {names[ref] for ref in graph[f"member:llama_cpp/lib/{name}"]} for name in ("libmtmd.so", "libggml.so")
+    graph = {
+        each["ref"].rpartition("/")[2]: {names[ref] for ref in each.get("dependsOn", [])}
+        for each in document["dependencies"]
     }
-    assert {"llama.cpp", "miniaudio", "stb_image", "xxhash", "gcc"} <= inside["libmtmd.so"]
-    assert inside["libggml.so"] == {"ggml", "gcc"}
-    shard = {names[ref] for ref in graph["member:llama_cpp/lib/libggml-cuda-sm89.so"]}
+    libraries = {"llama_cpp/lib/libmtmd.so", "libgomp"}
+    assert libraries | {"llama-cpp-python", "nvidia-cuda-runtime", "numpy"} <= graph["wheel"]
+    assert {"llama.cpp", "miniaudio", "stb_image", "xxhash", "gcc"} <= graph["libmtmd.so"]
+    assert graph["libggml.so"] == {"ggml", "gcc"}
+    shard = graph["libggml-cuda-sm89.so"]
     assert {"ggml", "nvidia-cuda-cccl", "nvidia-nvvm", "llama-cuda-wheels", "gcc"} <= shard
     assert "nvidia-cuda-nvcc" not in shard
 
 
 def test_libgomp_has_the_package_that_auditwheel_names(members: dict[str, bytes], tree: SourceTree) -> None:
-    found = by_name(json.loads(sbom_document.describe(collect(tree), members, wheels.wheel_name())))["libgomp"]
+    found = by_name(json.loads(describe(tree, members)))["libgomp"]
     assert (found["version"], found["purl"]) == ("12.2.0-14", "pkg:deb/debian/libgomp1@12.2.0-14")
     assert found["licenses"] == [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
-    del members[
-        f"{wheels.DIST_INFO}/{sbom_document.AUDITWHEEL}"
-    ]  # as on a machine whose packages auditwheel does not know
-    unknown = by_name(json.loads(sbom_document.describe(collect(tree), members, wheels.wheel_name())))["libgomp"]
-    assert "version" not in unknown
+    del members[f"{wheels.DIST_INFO}/{sbom_document.AUDITWHEEL}"]  # as on a machine whose packages it does not know
+    assert "version" not in by_name(json.loads(describe(tree, members)))["libgomp"]
 
 
 def test_it_is_a_member_that_record_covers(tree: SourceTree, members: dict[str, bytes], tmp_path: Path) -> None:
@@ -228,16 +219,24 @@ def test_it_is_a_member_that_record_covers(tree: SourceTree, members: dict[str, 
     added = sbom.add(plain, collect(tree), tmp_path / "out")
     contents = wheelfile.read_contents(added.path)
     assert wheelfile.record_problems(contents) == ()
-    assert contents[SBOM].decode() == sbom_document.describe(collect(tree), members, plain.path.name)
+    assert contents[SBOM].decode() == describe(tree, members)
     assert sbom.add(added, collect(tree), tmp_path / "again").sha256 == added.sha256
 
 
 # ------------------------------------------------------------------------------------------------------- ingredients
 
 
-def test_a_locked_tree_without_a_version_is_refused(tree: SourceTree) -> None:
-    (tree.llama_cpp / "ggml" / "CMakeLists.txt").write_text("nothing", encoding="utf-8")
-    with pytest.raises(PackagingError, match=r"ggml/CMakeLists\.txt does not say"):
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [("ggml/CMakeLists.txt", "nothing", r"ggml/CMakeLists\.txt does not say"), ("vendor/stb/stb_image.h", None, "stb")],
+)
+def test_a_locked_tree_without_a_version_or_a_file_is_refused(
+    tree: SourceTree, file: str, text: str | None, said: str
+) -> None:
+    (tree.llama_cpp / file).unlink()
+    if text is not None:
+        (tree.llama_cpp / file).write_text(text, encoding="utf-8")
+    with pytest.raises(PackagingError, match=said):
         collect(tree)
 
 
@@ -249,12 +248,6 @@ def test_a_checkout_of_the_users_may_lack_versions_and_is_called_one(tree: Sourc
     assert "stb_image" not in parts
     assert parts["llama.cpp"].purl == "pkg:github/ggml-org/llama.cpp"
     assert "NOT the locked one" in (parts["llama.cpp"].what or "")
-
-
-def test_a_file_that_is_gone_is_named(tree: SourceTree) -> None:
-    (tree.llama_cpp / "vendor" / "stb" / "stb_image.h").unlink()
-    with pytest.raises(PackagingError, match=r"stb_image\.h"):
-        collect(tree)
 
 
 def test_an_installed_toolkit_is_one_component_without_digests_and_what_of_it_is_free(tree: SourceTree) -> None:
@@ -272,42 +265,24 @@ def test_a_package_of_the_toolkit_without_a_row_is_refused(tree: SourceTree) -> 
         collect(tree, dataclasses.replace(components, cuda=components.cuda[:1]))
 
 
-def test_a_component_file_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
-    class Elsewhere(Layout):
-        @property
-        def data(self) -> Path:
-            return self.work_root
-
+def test_a_component_file_with_an_unknown_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (LAYOUT.data / ingredients.DATA).read_text(encoding="utf-8")
-    (tmp_path / ingredients.DATA).write_text(text.replace("of_tree", "off_tree"), encoding="utf-8")
+    monkeypatch.setattr(layout, "PACKAGE", tmp_path)
+    LAYOUT.data.mkdir()
+    (LAYOUT.data / ingredients.DATA).write_text(text.replace("of_tree", "off_tree"), encoding="utf-8")
     with pytest.raises(SettingsError, match=r"components\.toml cannot be used"):
-        ingredients.read_components(Elsewhere(checkout=tmp_path, work_root=tmp_path))
+        ingredients.read_components(LAYOUT)
 
 
 # -------------------------------------------------------------------------------------------------------- inspection
 
 
 MTMD = "llama_cpp/lib/libmtmd.so"
-NO_LIBRARY = elf.Library(soname=None, needed=(), search_paths=(), versions=(), leftovers=(), has_build_id=False)
 
 
-def found(contents: dict[str, bytes], *libraries: str) -> list[str]:
-    subject = Subject(
-        wheel=Wheel(path=Path(wheels.wheel_name()), version=wheels.VERSION, tags=(), sha256="0" * 64, size=1),
-        declaration=wheels.declaration(factories.SM89),
-        policy=wheels.policy(),
-        contents=contents,
-        libraries=dict.fromkeys(libraries, NO_LIBRARY),
-        cuobjdump=None,
-        objdump="objdump",
-        folder=Path("/nowhere"),
-    )
-    findings: Iterable[Finding] = bom.check_sbom(subject)
-    return [finding.code for finding in findings]
-
-
-def test_an_sbom_of_this_wheel_passes(members: dict[str, bytes]) -> None:
-    assert found(wheels.listed(members, factories.SM89), MTMD) == []
+def found(contents: dict[str, bytes]) -> list[str]:
+    subject = wheels.subject(contents=contents, libraries={MTMD: wheels.library()})
+    return [finding.code for finding in bom.check_sbom(subject)]
 
 
 @pytest.mark.parametrize(
@@ -324,14 +299,13 @@ def test_an_sbom_of_another_wheel_is_found(members: dict[str, bytes], old: str, 
     listed = wheels.listed(members, factories.SM89)
     changed = listed[SBOM].replace(old.encode(), new.encode())
     assert changed != listed[SBOM]
-    assert expected in found({**listed, SBOM: changed}, MTMD)
+    assert expected in found({**listed, SBOM: changed})
 
 
-def test_an_sbom_with_another_digest_than_the_file_is_found(members: dict[str, bytes]) -> None:
-    assert found({**wheels.listed(members, factories.SM89), MTMD: b"changed"}, MTMD) == ["sbom-digest"]
-
-
-def test_a_wheel_without_an_sbom_is_found(members: dict[str, bytes]) -> None:
-    assert found(members, MTMD) == ["sbom-missing"]
+def test_an_sbom_is_there_and_has_the_digests_of_the_files(members: dict[str, bytes]) -> None:
+    listed = wheels.listed(members, factories.SM89)
+    assert found(listed) == []
+    assert found({**listed, MTMD: b"changed"}) == ["sbom-digest"]
+    assert found(members) == ["sbom-missing"]
     with pytest.raises(NotRunError):
         found({"a.py": b""})

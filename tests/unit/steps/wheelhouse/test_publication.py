@@ -37,9 +37,7 @@ def assert_consistent(folder: Path) -> None:
     assert listed.items() <= digests.items()
 
 
-def publish(
-    tmp_path: Path, content: bytes = b"wheel", version: str = "0.3.36+cu130.sm89", **changes: dict[str, Any]
-) -> Path:
+def publish(tmp_path: Path, content: bytes = b"wheel", version: str = "0.3.36+cu130.sm89", **changes: Any) -> Path:
     """Publish a wheel; ``changes`` are those of its record or of its reports, which the record has, too."""
     wheel, record, inspection, validation = make(tmp_path, content, version)
     inspection = replace(inspection, **changes.get("inspection", {}))
