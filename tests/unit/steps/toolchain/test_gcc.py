@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config.errors import CompilerMissingError, SettingsError, ToolkitMissingError
+from build_config.errors import CompilerMissingError, PipelineError, SettingsError, ToolkitMissingError
 from build_config.steps.toolchain import gcc
 
 if TYPE_CHECKING:
@@ -23,47 +23,46 @@ HEADER = """
 """
 
 
-def test_the_limit_is_read_from_the_toolkits_own_header(tmp_path: Path) -> None:
-    header = tmp_path / "include" / "crt" / "host_config.h"
-    header.parent.mkdir(parents=True)
-    header.write_text(HEADER, encoding="utf-8")
-    assert gcc.supported_major(tmp_path) == 15
+def header(root: Path, text: str) -> Path:
+    (root / "include" / "crt").mkdir(parents=True)
+    (root / "include" / "crt" / "host_config.h").write_text(text, encoding="utf-8")
+    return root
 
 
-def test_older_spellings_of_the_limit() -> None:
-    assert gcc.parse_limit("#if __GNUC__ > 11\n") == 11
-    assert gcc.parse_limit("  #  if __GNUC__ > 8 || (__GNUC__ == 8 && __GNUC_MINOR__ > 3)\n") == 8
-    assert gcc.parse_limit("#if defined(__GNUC__)\n") is None
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        (HEADER, 15),
+        ("#if __GNUC__ > 11\n", 11),
+        ("  #  if __GNUC__ > 8 || (__GNUC__ == 8 && __GNUC_MINOR__ > 3)\n", 8),
+    ],
+)
+def test_the_limit_is_read_from_the_toolkits_own_header_in_old_spellings_too(
+    tmp_path: Path, text: str, limit: int
+) -> None:
+    assert gcc.supported_major(header(tmp_path, text)) == limit
 
 
-def test_a_header_that_says_nothing_is_an_incomplete_toolkit(tmp_path: Path) -> None:
-    header = tmp_path / "include" / "crt" / "host_config.h"
-    header.parent.mkdir(parents=True)
-    header.write_text("// empty\n", encoding="utf-8")
+@pytest.mark.parametrize("text", ["// empty\n", "#if defined(__GNUC__)\n"])
+def test_a_header_that_says_nothing_is_an_incomplete_toolkit(tmp_path: Path, text: str) -> None:
     with pytest.raises(ToolkitMissingError, match="does not say which GCC"):
-        gcc.supported_major(tmp_path)
+        gcc.supported_major(header(tmp_path, text))
 
 
-def test_without_any_compiler_the_package_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CompilerMissingError, match="no C\\+\\+ compiler") as caught:
-        gcc.choose(15, {"PATH": str(tmp_path)})
-    assert caught.value.exit_code == 10
-    assert "sudo apt install g++" in str(caught.value.remedy)
-    assert "sudo dnf install gcc-c++" in str(caught.value.remedy)
-
-
-def test_an_empty_path_does_not_fall_back_to_the_usual_folders() -> None:
-    for environ in ({}, {"PATH": ""}):
-        with pytest.raises(CompilerMissingError):
-            gcc.choose(15, environ)
-
-
-def test_a_compiler_that_was_asked_for_is_not_replaced_by_another() -> None:
-    with pytest.raises(CompilerMissingError, match=r"CXX=/no/such/g\+\+"):
-        gcc.choose(15, {"PATH": "/usr/bin:/bin", "CXX": "/no/such/g++"})
-
-
-def test_flags_do_not_belong_into_cxx() -> None:
-    with pytest.raises(SettingsError, match="only the compiler itself") as caught:
-        gcc.choose(15, {"PATH": "/usr/bin", "CXX": "ccache g++"})
-    assert "--launcher ccache" in str(caught.value.remedy)
+@pytest.mark.parametrize(
+    ("environ", "error", "said", "remedy"),
+    [
+        ({"PATH": "/none"}, CompilerMissingError, r"no C\+\+ compiler", "sudo apt install g++"),
+        ({"PATH": ""}, CompilerMissingError, r"no C\+\+ compiler", "sudo dnf install gcc-c++"),
+        ({}, CompilerMissingError, r"no C\+\+ compiler", ""),  # not what is in the usual folders
+        ({"PATH": "/usr/bin:/bin", "CXX": "/no/such/g++"}, CompilerMissingError, r"CXX=/no/such/g\+\+", "unset CXX"),
+        ({"PATH": "/usr/bin", "CXX": "ccache g++"}, SettingsError, "only the compiler itself", "--launcher ccache"),
+    ],
+)
+def test_a_compiler_that_is_not_there_is_named_with_the_remedy_and_not_replaced_by_another(
+    environ: dict[str, str], error: type[PipelineError], said: str, remedy: str
+) -> None:
+    with pytest.raises(error, match=said) as caught:
+        gcc.choose(15, environ)
+    assert remedy in str(caught.value.remedy)
+    assert (caught.value.exit_code == 10) is (error is CompilerMissingError)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config.errors import ToolkitMissingError
 from build_config.steps.toolchain import installed_cuda
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytestmark = pytest.mark.unit
 
+ROOT = "/usr/local/cuda-13.0"
 DRY_RUN = """\
 #$ _NVVM_BRANCH_=nvvm
 #$ _HERE_=/usr/local/cuda-13.0/bin
@@ -20,21 +24,7 @@ DRY_RUN = """\
 """
 
 
-def test_the_installation_is_read_from_a_dry_run() -> None:
-    found = installed_cuda.parse_dry_run(DRY_RUN)
-    assert found is not None
-    assert found.here == Path("/usr/local/cuda-13.0/bin")
-    assert found.top == Path("/usr/local/cuda-13.0/bin/..")
-    assert found.search_path == "/usr/local/cuda-13.0/bin/../nvvm/bin:/usr/local/cuda-13.0/bin:/usr/bin"
-
-
-def test_a_profile_without_top_still_gives_a_root() -> None:
-    found = installed_cuda.parse_dry_run("#$ _HERE_=/usr/lib/nvidia-cuda-toolkit/bin\n")
-    assert found is not None
-    assert found.top == Path("/usr/lib/nvidia-cuda-toolkit")
-    assert installed_cuda.parse_dry_run("nvcc fatal: no compiler\n") is None
-
-
+DEBIAN = "/usr/lib/nvidia-cuda-toolkit"
 DEBIAN_DRY_RUN = """\
 #$ _NVVM_BRANCH_=nvvm
 #$ _SPACE_=
@@ -52,12 +42,20 @@ DEBIAN_DRY_RUN = """\
 """What nvcc 11.8.89 of Debian 12 (nvidia-cuda-toolkit) prints. 12.4.131 of Debian 13 differs in no line read."""
 
 
-def test_debians_scattered_toolkit_has_no_top_and_calls_its_programs_by_name() -> None:
-    found = installed_cuda.parse_dry_run(DEBIAN_DRY_RUN)
-    assert found is not None
-    assert found.here == Path("/usr/lib/nvidia-cuda-toolkit/bin")
-    assert found.top == Path("/usr/lib/nvidia-cuda-toolkit")
-    assert found.search_path.split(":")[1] == "/usr/local/bin", "where another toolkit's ptxas may be"
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (DRY_RUN, (f"{ROOT}/bin", f"{ROOT}/bin/..", f"{ROOT}/bin/../nvvm/bin:{ROOT}/bin:/usr/bin")),
+        # Its programs are called by name, and /usr/local/bin may have another toolkit's.
+        (DEBIAN_DRY_RUN, (f"{DEBIAN}/bin", DEBIAN, f"{DEBIAN}/bin:/usr/local/bin:/usr/bin:/bin")),
+        (f"#$ _HERE_={DEBIAN}/bin\n", (f"{DEBIAN}/bin", DEBIAN, f"{DEBIAN}/bin")),
+        ("nvcc fatal: no compiler\n", None),
+    ],
+    ids=["NVIDIA's", "Debian's", "without top", "not one"],
+)
+def test_the_installation_is_read_from_a_dry_run(text: str, expected: tuple[str, str, str] | None) -> None:
+    found = installed_cuda.parse_dry_run(text)
+    assert (found and (str(found.here), str(found.top), found.search_path)) == expected
 
 
 def headers(folder: Path, version: int) -> Path:
@@ -67,27 +65,20 @@ def headers(folder: Path, version: int) -> Path:
     return folder
 
 
-def test_headers_are_below_the_root_or_where_the_distribution_puts_them(tmp_path: Path) -> None:
-    scattered = headers(tmp_path / "usr" / "include", 12040)
-    assert installed_cuda.header_folder(tmp_path / "toolkit", "12.4", scattered) == scattered
-    own = headers(tmp_path / "toolkit" / "targets" / "x86_64-linux" / "include", 12040)
-    assert installed_cuda.header_folder(tmp_path / "toolkit", "12.4", scattered) == own
-
-
-def test_headers_of_another_release_are_not_taken(tmp_path: Path) -> None:
-    """A toolkit without its headers beside a distribution's with them."""
-    scattered = headers(tmp_path / "usr" / "include", 11080)
-    assert installed_cuda.header_folder(tmp_path / "toolkit", "11.8", scattered) == scattered
-    assert installed_cuda.header_folder(tmp_path / "toolkit", "13.0", scattered) is None
-    (scattered / "crt" / "host_config.h").unlink()
-    assert installed_cuda.header_folder(tmp_path / "toolkit", "11.8", scattered) is None
+def test_headers_of_this_release_are_below_the_root_or_where_the_distribution_puts_them(tmp_path: Path) -> None:
+    top, scattered = tmp_path / "toolkit", headers(tmp_path / "usr" / "include", 12040)
+    assert installed_cuda.header_folder(top, "12.4", scattered) == scattered
+    assert installed_cuda.header_folder(top, "13.0", scattered) is None
+    own = headers(top / "targets" / "x86_64-linux" / "include", 12040)
+    assert installed_cuda.header_folder(top, "12.4", scattered) == own
+    for folder in (own, scattered):
+        (folder / "crt" / "host_config.h").unlink()
+    assert installed_cuda.header_folder(top, "12.4", scattered) is None
 
 
 def test_the_version_is_the_compilers_full_one() -> None:
-    assert (
-        installed_cuda.nvcc_version("Cuda compilation tools, release 13.0, V13.0.88\nBuild cuda_13.0.r13.0\n")
-        == "13.0.88"
-    )
+    printed = "Cuda compilation tools, release 13.0, V13.0.88\nBuild cuda_13.0.r13.0\n"
+    assert installed_cuda.nvcc_version(printed) == "13.0.88"
     assert installed_cuda.nvcc_version("12.4") is None
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import pytest
 
-from build_config.errors import CompilerMissingError, CompilerUnsupportedError, ToolkitMissingError
+from build_config.errors import CompilerMissingError, CompilerUnsupportedError, PipelineError, ToolkitMissingError
 from build_config.steps.toolchain.windows import msvc
 from tests.support import windows_machine
 from tests.support.windows_machine import BUILD_TOOLS, COMMUNITY_2019, COMMUNITY_2026, USER_ENVIRONMENT, RecordedMachine
 
 pytestmark = pytest.mark.unit
 CUDA_13_0 = range(1920, 1950)
+ALL = (BUILD_TOOLS, COMMUNITY_2019, COMMUNITY_2026)
 
 
 @pytest.fixture
@@ -21,21 +24,19 @@ def machine() -> RecordedMachine:
     return RecordedMachine()
 
 
-def test_the_range_of_the_locked_toolkit_is_read_from_its_header(tmp_path: Path) -> None:
-    header = tmp_path / "include" / "crt" / "host_config.h"
-    header.parent.mkdir(parents=True)
-    header.write_text(windows_machine.record("host_config-13.0.txt"))
-    assert msvc.supported(tmp_path) == CUDA_13_0
-
-
-@pytest.mark.parametrize("text", [None, "#if _MSC_VER >= 1500\n"])
-def test_a_toolkit_that_does_not_say_its_range_is_not_guessed_at(tmp_path: Path, text: str | None) -> None:
-    header = tmp_path / "include" / "crt" / "host_config.h"
-    header.parent.mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("text", "accepted"),
+    [(windows_machine.record("host_config-13.0.txt"), CUDA_13_0), ("#if _MSC_VER >= 1500\n", None), (None, None)],
+    ids=["13.0", "no range", "no header"],
+)
+def test_the_range_of_a_toolkit_is_read_from_its_header_and_not_guessed_at(
+    tmp_path: Path, text: str | None, accepted: range | None
+) -> None:
+    (tmp_path / "include" / "crt").mkdir(parents=True)
     if text is not None:
-        header.write_text(text)
-    with pytest.raises(ToolkitMissingError):
-        msvc.supported(tmp_path)
+        (tmp_path / "include" / "crt" / "host_config.h").write_text(text)
+    with contextlib.nullcontext() if accepted else pytest.raises(ToolkitMissingError):
+        assert msvc.supported(tmp_path) == accepted
 
 
 def test_every_call_of_the_search_with_its_whole_environment(machine: RecordedMachine) -> None:
@@ -59,16 +60,8 @@ def test_every_call_of_the_search_with_its_whole_environment(machine: RecordedMa
     programs = rf"{BUILD_TOOLS}\VC\Tools\MSVC\14.44.35207\bin\Hostx64\x64"
     (vswhere, vcvars, cl, link) = machine.calls
     assert vswhere == ((windows_machine.VSWHERE, *msvc.QUERY), bare, None)
-    assert msvc.QUERY == (
-        "-all",
-        "-products",
-        "*",
-        "-requires",
-        "Microsoft.VisualStudio.Component.VC.Tools.x86.x64",
-        "-format",
-        "json",
-        "-utf8",
-    )
+    requires = "-requires Microsoft.VisualStudio.Component.VC.Tools.x86.x64"
+    assert " ".join(msvc.QUERY) == f"-all -products * {requires} -format json -utf8"
     vcvarsall = rf"{BUILD_TOOLS}\VC\Auxiliary\Build\vcvarsall.bat"
     script = Path(msvc.__file__).parent
     assert vcvars == ((bare["ComSpec"], "/d", "/c", "vcvars.bat", vcvarsall, "14.44.35207"), bare, script)
@@ -120,73 +113,74 @@ def test_nothing_of_the_users_own_reaches_the_compiler(machine: RecordedMachine)
 
 
 @pytest.mark.parametrize(
-    ("accepted", "toolset", "installation"),
+    ("accepted", "there", "toolset", "installation"),
     [
-        (CUDA_13_0, "14.44.35207", BUILD_TOOLS),  # not 14.50, although it is newer
-        (range(1910, 1940), "14.29.30133", BUILD_TOOLS),  # an older toolset beside the newest one
-        (range(1920, 1960), "14.50.35717", COMMUNITY_2026),
-        (None, "14.50.35717", COMMUNITY_2026),
+        (CUDA_13_0, ALL, "14.44.35207", BUILD_TOOLS),  # not 14.50, although it is newer
+        (range(1910, 1940), ALL, "14.29.30133", BUILD_TOOLS),  # an older toolset next to the newest one
+        (range(1920, 1960), ALL, "14.50.35717", COMMUNITY_2026),
+        (None, ALL, "14.50.35717", COMMUNITY_2026),
+        (CUDA_13_0, (COMMUNITY_2019,), "14.29.30133", COMMUNITY_2019),
     ],
 )
 def test_the_newest_toolset_that_the_toolkit_accepts(
-    machine: RecordedMachine, accepted: range | None, toolset: str, installation: PureWindowsPath
+    accepted: range | None, there: tuple[PureWindowsPath, ...], toolset: str, installation: PureWindowsPath
 ) -> None:
+    machine = RecordedMachine()
+    machine.toolsets = {one: machine.toolsets[one] for one in there}
     msvc.find(accepted, USER_ENVIRONMENT, machine)
     script = next(call[0] for call in machine.calls if call[0][0].endswith("cmd.exe"))
     assert script[4:] == (rf"{installation}\VC\Auxiliary\Build\vcvarsall.bat", toolset)
 
 
-def test_visual_studio_2019_alone_will_do(machine: RecordedMachine) -> None:
-    machine.toolsets = {COMMUNITY_2019: ("14.29.30133",)}
-    msvc.find(CUDA_13_0, USER_ENVIRONMENT, machine)
-    assert str(COMMUNITY_2019) in machine.calls[1][0][4]
+INSTALL = (
+    'winget install Microsoft.VisualStudio.2022.BuildTools --override "--passive --wait '
+    "--add Microsoft.VisualStudio.Workload.VCTools"
+)
+NO_TOOLSET = "[ERROR:vcvars.bat] Toolset directory for version '14.44.35207' was not found.\n"
 
 
-def test_only_a_newer_visual_studio_is_refused_with_the_component_to_add(machine: RecordedMachine) -> None:
-    machine.toolsets = {COMMUNITY_2026: ("14.50.35717",)}
-    with pytest.raises(
-        CompilerUnsupportedError, match=r"14\.50\.35717 .*_MSC_VER 1920 to 1949, which is 14\.20 to 14\.49"
-    ) as refused:
-        msvc.find(CUDA_13_0, USER_ENVIRONMENT, machine)
-    assert refused.value.remedy is not None
-    assert "--add Microsoft.VisualStudio.Component.VC.14.44.17.14.x86.x64" in refused.value.remedy
-    assert str(COMMUNITY_2026) in refused.value.remedy
-
-
-@pytest.mark.parametrize("vswhere", [None, "", "[]"])
-def test_no_visual_studio_is_told_with_the_line_that_installs_one(
-    machine: RecordedMachine, vswhere: str | None
+@pytest.mark.parametrize(
+    ("changes", "error", "said", "remedy"),
+    [
+        (
+            {"toolsets": {COMMUNITY_2026: ("14.50.35717",)}},
+            CompilerUnsupportedError,
+            r"14\.50\.35717 .*_MSC_VER 1920 to 1949, which is 14\.20 to 14\.49",
+            f'"{COMMUNITY_2026}" --add Microsoft.VisualStudio.Component.VC.14.44.17.14.x86.x64',
+        ),
+        *(
+            ({"vswhere": answer}, CompilerMissingError, said, INSTALL)
+            for answer, said in ((None, "Visual Studio is not installed"), ("", "no Visual C"), ("[]", "no Visual C"))
+        ),
+        *(
+            ({"vswhere": answer}, CompilerMissingError, "does not list the installations", "repair Visual Studio")
+            for answer in ("vswhere: error 0x57", '{"a": 1}', '[{"displayName": "x"}]')
+        ),
+        ({"vcvarsall": NO_TOOLSET}, CompilerMissingError, "was not found", str(BUILD_TOOLS)),
+    ],
+)
+def test_what_prevents_a_build_is_told_with_what_to_install(
+    changes: dict[str, Any], error: type[PipelineError], said: str, remedy: str
 ) -> None:
-    machine.vswhere = vswhere
-    with pytest.raises(CompilerMissingError) as missing:
-        msvc.find(CUDA_13_0, USER_ENVIRONMENT, machine)
-    assert missing.value.remedy is not None
-    assert missing.value.remedy.startswith("winget install Microsoft.VisualStudio.2022.BuildTools")
-    assert "Microsoft.VisualStudio.Workload.VCTools" in missing.value.remedy
-
-
-@pytest.mark.parametrize("answer", ["vswhere: error 0x57", '{"a": 1}', '[{"displayName": "x"}]'])
-def test_an_answer_that_is_no_list_of_installations(machine: RecordedMachine, answer: str) -> None:
-    machine.vswhere = answer
-    with pytest.raises(CompilerMissingError, match="does not list the installations"):
-        msvc.find(CUDA_13_0, USER_ENVIRONMENT, machine)
+    with pytest.raises(error, match=said) as caught:
+        msvc.find(CUDA_13_0, USER_ENVIRONMENT, RecordedMachine(**changes))
+    assert remedy in str(caught.value.remedy)
 
 
 def test_installations_that_were_not_finished_are_left_out() -> None:
     names = [one.name for one in msvc.parse_vswhere(windows_machine.record("vswhere.json"))]
-    assert names == [
-        "Visual Studio Community 2026",
-        "Visual Studio Build Tools 2022",
-        "Visual Studio Community 2019",
-    ]
+    assert names == ["Visual Studio Community 2026", "Visual Studio Build Tools 2022", "Visual Studio Community 2019"]
 
 
-def test_a_script_that_fails_is_told_with_its_own_words(machine: RecordedMachine) -> None:
-    machine.vcvarsall = "[ERROR:vcvars.bat] Toolset directory for version '14.44.35207' was not found.\n"
-    with pytest.raises(CompilerMissingError, match="was not found") as failed:
-        msvc.find(CUDA_13_0, USER_ENVIRONMENT, machine)
-    assert failed.value.remedy is not None
-    assert str(BUILD_TOOLS) in failed.value.remedy
+def test_the_runtime_comes_from_the_redistributable_folder_of_the_toolset(
+    machine: RecordedMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redist = rf"{BUILD_TOOLS}\VC\Redist\MSVC\14.44.35112\x64"
+    host = msvc.find(CUDA_13_0, USER_ENVIRONMENT, machine)
+    there = {redist: tuple(f"Microsoft.VC143.{name}" for name in ("CRT", "CXXAMP", "MFC", "OpenMP"))}
+    monkeypatch.setattr(machine, "names", lambda folder: there[str(folder)])
+    folders = [str(folder) for folder in msvc.runtime_folders(host, machine)]
+    assert folders == [rf"{redist}\Microsoft.VC143.CRT", rf"{redist}\Microsoft.VC143.OpenMP"]
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
