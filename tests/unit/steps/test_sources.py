@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from build_config.errors import LockError, SettingsError, StepResultError
-from build_config.model import LockedFile, SourceLock
+from build_config.model import LockedFile, SourceLock, SourceTree
 from build_config.steps import sources
 from build_config.system.layout import Layout
 
@@ -37,11 +37,13 @@ def locked(digest: str = "a" * 64) -> SourceLock:
     return SourceLock(file=LockedFile(name="llama-cpp-python", version="1.2.3", filename=name, sha256=digest, size=1))
 
 
-def make_tar(path: Path, members: dict[str, str]) -> Path:
+def make_tar(path: Path, members: dict[str, str], kind: bytes = tarfile.REGTYPE) -> Path:
+    """``kind`` is that of members without a text."""
     with tarfile.open(path, "w:gz") as tar:
         for name, text in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(text.encode())
+            member.type, member.linkname = (tarfile.REGTYPE, "") if text else (kind, "../../odd")
             tar.addfile(member, io.BytesIO(text.encode()))
     return path
 
@@ -68,6 +70,10 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def stage(layout: Layout, llama_cpp: Path | None = None) -> SourceTree:
+    return sources.stage(locked(), layout, llama_cpp=llama_cpp)
+
+
 def names(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
 
@@ -88,24 +94,21 @@ def age(root: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ unpacking
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", f"{TOP}/../../evil", "c:/evil", "..\\evil"])  # noqa: S108
-def test_a_member_that_leads_out_is_refused(tmp_path: Path, layout: Layout, name: str) -> None:
-    archive = make_tar(tmp_path / "sdist.tar.gz", {f"{TOP}/fine": "", name: "evil"})
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, tarfile.REGTYPE) for name in ("../evil", "/evil", f"{TOP}/../../evil", "c:/evil", "..\\evil")),
+        *((f"{TOP}/evil", kind) for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE)),
+    ],
+)
+def test_a_member_that_leads_out_and_a_link_or_device_are_refused(
+    tmp_path: Path, layout: Layout, name: str, kind: bytes
+) -> None:
+    archive = make_tar(tmp_path / "sdist.tar.gz", {f"{TOP}/fine": "fine", name: ""}, kind)
     with pytest.raises(LockError, match="evil"):
         sources.vendor(locked(), archive, layout)
     assert list(layout.vendor.iterdir()) == []
     assert not [path for path in tmp_path.rglob("*evil*") if path.is_file()]
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
-def test_a_link_or_device_is_refused(tmp_path: Path, layout: Layout, kind: bytes) -> None:
-    archive = tmp_path / "sdist.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        member = tarfile.TarInfo(f"{TOP}/odd")
-        member.type, member.linkname = kind, "../../odd"
-        tar.addfile(member)
-    with pytest.raises(LockError, match="odd"):
-        sources.vendor(locked(), archive, layout)
 
 
 def test_both_trees_stand_side_by_side_without_git(vendored: Layout) -> None:
@@ -118,7 +121,7 @@ def test_both_trees_stand_side_by_side_without_git(vendored: Layout) -> None:
 
 
 def test_an_archive_without_llama_cpp_is_refused(tmp_path: Path, layout: Layout) -> None:
-    archive = make_tar(tmp_path / "sdist.tar.gz", {f"{TOP}/pyproject.toml": ""})
+    archive = make_tar(tmp_path / "sdist.tar.gz", {f"{TOP}/pyproject.toml": "[project]"})
     with pytest.raises(LockError, match=r"does not carry llama\.cpp"):
         sources.vendor(locked(), archive, layout)
 
@@ -155,16 +158,16 @@ def test_an_interrupted_vendoring_is_never_taken_for_whole(
         with pytest.raises(KeyboardInterrupt):
             sources.vendor(locked(), archive, layout)
     with pytest.raises(StepResultError, match="not below vendor"):
-        sources.stage(locked(), layout, llama_cpp=None)
+        stage(layout)
     sources.vendor(locked(), archive, layout)
-    assert sources.stage(locked(), layout, llama_cpp=None).locked
+    assert stage(layout).locked
 
 
 # -------------------------------------------------------------------------------------------------------- staging
 
 
 def test_the_staged_tree_is_what_a_build_needs(vendored: Layout) -> None:
-    tree = sources.stage(locked(), vendored, llama_cpp=None)
+    tree = stage(vendored)
     assert (tree.locked, tree.commit, str(tree.version)) == (True, COMMIT, "1.2.3")
     assert names(tree.llama_cpp) == {
         "CMakeLists.txt",
@@ -177,19 +180,19 @@ def test_the_staged_tree_is_what_a_build_needs(vendored: Layout) -> None:
 
 
 def test_staging_again_touches_nothing(vendored: Layout) -> None:
-    first = sources.stage(locked(), vendored, llama_cpp=None)
+    first = stage(vendored)
     age(first.llama_cpp)
     before = snapshot(first.llama_cpp)
     age(vendored.vendor / "llama-cpp-python")
     for path in (vendored.vendor / "llama.cpp").rglob("*.c"):
         path.chmod(0o755)
-    assert sources.stage(locked(), vendored, llama_cpp=None) == first
+    assert stage(vendored) == first
     assert snapshot(first.llama_cpp) == before
 
 
 def test_only_a_changed_file_is_written(vendored: Layout, tmp_path: Path) -> None:
     """Of the same size and an older time, as after an unpacked archive or a checkout of an older commit."""
-    tree = sources.stage(locked(), vendored, llama_cpp=None)
+    tree = stage(vendored)
     age(tree.llama_cpp)
     checkout = tmp_path / "mine"
     (vendored.vendor / "llama.cpp").rename(checkout)
@@ -198,7 +201,7 @@ def test_only_a_changed_file_is_written(vendored: Layout, tmp_path: Path) -> Non
     write(checkout / "ggml/src/new.c", "int new;")
     (checkout / "tools/mtmd/mtmd.cpp").unlink()
     age(checkout)
-    changed = sources.stage(locked(), vendored, llama_cpp=checkout)
+    changed = stage(vendored, checkout)
     fresh = {name for name, (_, mtime, _) in snapshot(tree.llama_cpp).items() if mtime > 1_000_000_000 * 10**9}
     assert fresh == {"ggml/src/ggml.c", "ggml/src/new.c"}
     assert (tree.llama_cpp / "ggml/src/ggml.c").read_text() == "int gg_l;"
@@ -207,27 +210,16 @@ def test_only_a_changed_file_is_written(vendored: Layout, tmp_path: Path) -> Non
     assert changed.bindings_digest == tree.bindings_digest
 
 
-def test_a_file_takes_the_place_of_a_folder_and_the_other_way_round(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    write(source / "a", "file")
-    write(source / "b" / "c", "in a folder")
-    write(target / "a" / "old", "in a folder")
-    write(target / "b", "file")
-    outside = write(tmp_path / "outside", "untouched")
-    (target / "link").symlink_to(outside)
+def test_a_file_takes_the_place_of_a_folder_or_a_link_and_the_other_way_round(tmp_path: Path) -> None:
+    source, target, outside = tmp_path / "source", tmp_path / "target", write(tmp_path / "outside", "untouched")
+    for path in (source / "a", source / "b" / "c", source / "linked", target / "a" / "old", target / "b"):
+        write(path, "new")
+    for name in ("link", "linked"):
+        (target / name).symlink_to(outside)
     sources.mirror(source, target)
-    assert names(target) == {"a", "b/c"}
-    assert outside.read_text() == "untouched"
-
-
-def test_a_staged_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
-    outside = write(tmp_path / "outside", "untouched")
-    write(tmp_path / "source" / "a", "new")
-    (tmp_path / "target").mkdir()
-    (tmp_path / "target" / "a").symlink_to(outside)
-    sources.mirror(tmp_path / "source", tmp_path / "target")
-    assert (tmp_path / "target" / "a").read_text() == "new"
-    assert outside.read_text() == "untouched"
+    assert names(target) == {"a", "b/c", "linked"}
+    assert (target / "linked").read_text() == "new"
+    assert outside.read_text() == "untouched", "a link was written through"
 
 
 def test_names_and_contents_make_the_digest(tmp_path: Path) -> None:
@@ -238,17 +230,12 @@ def test_names_and_contents_make_the_digest(tmp_path: Path) -> None:
     assert len(digests) == 4
 
 
-def test_edited_vendored_sources_do_not_pass_for_the_locked_ones(vendored: Layout) -> None:
-    write(vendored.vendor / "llama.cpp" / "ggml/src/ggml.c", "int edited;")
-    with pytest.raises(LockError, match=r"llama\.cpp is not as it was unpacked") as failure:
-        sources.stage(locked(), vendored, llama_cpp=None)
-    assert "--llama-cpp" in (failure.value.remedy or "")
-
-
-def test_edited_bindings_do_not_pass_for_the_locked_ones(vendored: Layout) -> None:
-    write(vendored.vendor / "llama-cpp-python" / "llama_cpp" / "mine.py", "")
-    with pytest.raises(LockError, match="llama-cpp-python is not as it was unpacked"):
-        sources.stage(locked(), vendored, llama_cpp=None)
+@pytest.mark.parametrize("file", ["llama.cpp/ggml/src/ggml.c", "llama-cpp-python/llama_cpp/mine.py"])
+def test_edited_vendored_sources_do_not_pass_for_the_locked_ones(vendored: Layout, file: str) -> None:
+    write(vendored.vendor / file, "int edited;")
+    with pytest.raises(LockError, match=f"{file.partition('/')[0]} is not as it was unpacked") as failure:
+        stage(vendored)
+    assert ("--llama-cpp" in (failure.value.remedy or "")) is (file.startswith("llama.cpp"))
 
 
 # ---------------------------------------------------------------------------------------------- the user's checkout
@@ -267,27 +254,24 @@ def checkout_of(folder: Path) -> Path:
 def test_a_users_checkout_is_only_read(vendored: Layout, tmp_path: Path) -> None:
     checkout = checkout_of(tmp_path / "mine")
     write(checkout / ".git" / "HEAD", COMMIT)
-    before = {path: path.lstat() for path in checkout.rglob("*")}
-    tree = sources.stage(locked(), vendored, llama_cpp=checkout)
+    before = {path: path.lstat().st_mtime_ns for path in checkout.rglob("*")}
+    tree = stage(vendored, checkout)
     assert (tree.locked, tree.commit) == (False, COMMIT)
     assert names(tree.llama_cpp) == {"ggml/CMakeLists.txt"}
-    after = {path: path.lstat() for path in checkout.rglob("*")}
-    assert {path: status.st_mtime_ns for path, status in after.items()} == {
-        path: status.st_mtime_ns for path, status in before.items()
-    }
+    assert {path: path.lstat().st_mtime_ns for path in checkout.rglob("*")} == before
 
 
 def test_what_is_no_checkout_is_refused(vendored: Layout, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no llama\.cpp checkout"):
-        sources.stage(locked(), vendored, llama_cpp=tmp_path)
+        stage(vendored, tmp_path)
 
 
 def test_a_checkout_that_overlaps_with_the_staged_tree_is_refused(vendored: Layout) -> None:
     """Staging would take away what it leaves out, or copy the copy."""
-    tree = sources.stage(locked(), vendored, llama_cpp=None)
+    tree = stage(vendored)
     for path in (tree.llama_cpp, checkout_of(vendored.work_root)):
         with pytest.raises(SettingsError, match="stages its sources"):
-            sources.stage(locked(), vendored, llama_cpp=path)
+            stage(vendored, path)
 
 
 def test_the_commit_is_found_without_git(tmp_path: Path) -> None:

@@ -47,21 +47,11 @@ def test_what_icacls_saves_and_whoami_prints() -> None:
     assert access.parse_whoami("ERROR: unable to get user name") is None
 
 
-def test_a_folder_as_windows_makes_it_is_refused_with_the_command_that_mends_it() -> None:
+def test_a_folder_as_windows_makes_it_is_refused_with_the_command_that_fixes_it() -> None:
     with pytest.raises(WorkRootError, match="AU") as refused:
         workroot.judge_windows(ROOT, BELOW_C, ME)
-    assert refused.value.remedy is not None
-    assert refused.value.remedy.startswith(r"icacls C:\llama-cuda-wheels /inheritance:r /grant:r")
-
-
-def test_the_folder_is_left_to_this_user_the_system_and_administrators() -> None:
     workroot.judge_windows(ROOT, OURS, ME)
-    assert workroot.restriction(ROOT, ME) == (
-        "icacls",
-        r"C:\llama-cuda-wheels",
-        "/inheritance:r",
-        "/grant:r",
-        f"*{ME}:(OI)(CI)F",
-        "*S-1-5-18:(OI)(CI)F",
-        "*S-1-5-32-544:(OI)(CI)F",
-    )
+    folder = ("icacls", r"C:\llama-cuda-wheels", "/inheritance:r", "/grant:r")
+    users = (f"*{ME}:(OI)(CI)F", "*S-1-5-18:(OI)(CI)F", "*S-1-5-32-544:(OI)(CI)F")  # this one, system, administrators
+    assert workroot.restriction(ROOT, ME) == (*folder, *users)
+    assert str(refused.value.remedy).startswith(" ".join(folder))

@@ -31,23 +31,17 @@ def test_sizes_are_in_millions_of_bytes() -> None:
     assert megabytes(29_449_999) == "29.4 MB"
 
 
-def test_brackets_in_text_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_is_printed_as_it_is_and_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "python -m pip install --find-links " + "folder/" * 60 + " llama-cpp-python"
     shown = Console(terminal=False)
     shown.note("units[core] of [bold]x[/bold]")
+    shown.note(command)
     shown.warn("[red]")
     shown.error("gcc said: [-Wreturn-type]")
     shown.table("t", (("name", "[/]"),))
-
     printed = capsys.readouterr().out
-    for text in ("units[core] of [bold]x[/bold]", "[red]", "[-Wreturn-type]", "[/]"):
+    for text in ("units[core] of [bold]x[/bold]", command, "[red]", "[-Wreturn-type]", "[/]"):
         assert text in printed
-
-
-def test_long_lines_are_not_broken_so_that_they_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
-    command = "python -m pip install --find-links " + "folder/" * 60 + " llama-cpp-python"
-    Console(terminal=False).note(command)
-
-    assert command in capsys.readouterr().out
 
 
 def test_json_for_programs_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,24 +51,17 @@ def test_json_for_programs_stays_json(capsys: pytest.CaptureFixture[str]) -> Non
     assert json.loads(capsys.readouterr().out) == value
 
 
-def test_step_prints_its_title_first_and_its_time_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_prints_its_title_first_and_is_timed_also_if_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
     shown = Console(terminal=False)
     with shown.step("sources", "Fetching sources"):
         shown.note("inside")
-
     first, inside, last = capsys.readouterr().out.splitlines()
     assert "Fetching sources" in first
     assert "inside" in inside
     assert "sources: 0 s" in last
-    assert [timing.step for timing in shown.timings] == ["sources"]
-
-
-def test_failed_step_is_timed_too() -> None:
-    shown = Console(terminal=False)
     with pytest.raises(KeyError), shown.step("build", "Building"):
         raise KeyError
-
-    assert [timing.step for timing in shown.timings] == ["build"]
+    assert [timing.step for timing in shown.timings] == ["sources", "build"]
 
 
 def test_without_a_terminal_progress_is_a_line_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,17 +78,17 @@ def test_without_a_terminal_progress_is_a_line_every_half_minute(capsys: pytest.
     ]
 
 
-def test_given_eta_is_shown_and_an_unknown_total_is_no_error(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("terminal", [False, True])
+def test_without_a_total_and_in_a_terminal_that_cannot_move_its_cursor_there_are_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, terminal: bool
 ) -> None:
+    monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
-    with Console(terminal=False).progress("fetching", total=0) as bar:
+    with Console(terminal=terminal).progress("fetching", total=0) as bar:
         bar.update(0)
         bar.update(5, total=10, eta=90)
-
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.strip() == "fetching: 0 %, ETA ?"
-    assert second.strip() == "fetching: 50 %, ETA 1 min 30 s"
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["fetching: 0 %, ETA ?", "fetching: 50 %, ETA 1 min 30 s"]
 
 
 def test_in_a_terminal_the_bar_moves_and_goes_away(
@@ -119,13 +106,3 @@ def test_in_a_terminal_the_bar_moves_and_goes_away(
     assert "25 %" in printed
     assert "ETA 1 min 30 s" in printed
     assert printed.rstrip().endswith("\x1b[2K")  # the line is cleared at the end
-
-
-def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.0)
-    with Console(terminal=True).progress("fetching", total=10) as bar:
-        bar.update(5, eta=90)
-    assert "fetching: 50 %, ETA 1 min 30 s" in capsys.readouterr().out

@@ -87,20 +87,13 @@ def test_a_card_that_is_lost_does_not_hide_the_others(monkeypatch: pytest.Monkey
     assert "card 0" in str(state.problem)
 
 
-def test_memory_in_use_is_that_of_all_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = Driver(monkeypatch, "NVIDIA L4", "NVIDIA L4")
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda _: SimpleNamespace(used=1 << 30))
-
-    assert machine.card_memory_used() == 1 << 31
+@pytest.mark.parametrize("cards", [(), ("NVIDIA GB10",), ("lost", "NVIDIA L4"), ("NVIDIA L4", "NVIDIA L4")], ids=str)
+def test_memory_in_use_is_that_of_all_gpus_or_unknown(monkeypatch: pytest.MonkeyPatch, cards: tuple[str, ...]) -> None:
+    driver = Driver(monkeypatch, *cards)
+    assert machine.card_memory_used() is None, "this driver does not tell"
     assert driver.shut_down == 1
-
-
-@pytest.mark.parametrize("cards", [(), ("NVIDIA GB10",), ("lost", "NVIDIA L4")], ids=str)
-def test_memory_that_the_driver_does_not_tell_is_unknown(
-    monkeypatch: pytest.MonkeyPatch, cards: tuple[str, ...]
-) -> None:
-    Driver(monkeypatch, *cards)
-    assert machine.card_memory_used() is None
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda _: SimpleNamespace(used=1 << 30))
+    assert machine.card_memory_used() == (len(cards) << 30 if cards and "lost" not in cards else None)
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: _raising(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
     assert machine.card_memory_used() is None
 

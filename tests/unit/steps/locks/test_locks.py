@@ -33,6 +33,10 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+def pins(name: str) -> list[locks.Pin]:
+    return locks.read_pins(LOCKS / f"{name}.txt")
+
+
 # -------------------------------------------------------------------------------------------------------- shipped
 
 
@@ -47,9 +51,8 @@ def test_the_shipped_toolkits_are_whole(platform: PlatformName) -> None:
 
 
 def test_the_locks_share_their_versions() -> None:
-    requirements, making, tests = (
-        {(p.name, p.version) for p in pins(name)} for name in ("requirements", "lock", "test")
-    )
+    names = ("requirements", "lock", "test")
+    requirements, making, tests = ({(pin.name, pin.version) for pin in pins(name)} for name in names)
     assert requirements < making < tests
 
 
@@ -69,16 +72,9 @@ def test_requirements_name_hashes_and_no_place(name: str) -> None:
 
 def test_the_environment_of_the_tests_is_the_locked_one() -> None:
     """To fix it: `nox -s tests` installs the lock; after a change of a .in file, `nox -s lock` makes it again."""
-    wanted = {pin.name: pin.version for pin in pins("test") if marked_for_here(pin)}
+    markers = {pin: pin.requirement.marker for pin in pins("test")}
+    wanted = {pin.name: pin.version for pin, marker in markers.items() if marker is None or marker.evaluate()}
     assert {name: metadata.version(name) for name in wanted} == wanted
-
-
-def marked_for_here(pin: locks.Pin) -> bool:
-    return pin.requirement.marker is None or pin.requirement.marker.evaluate()
-
-
-def pins(name: str) -> list[locks.Pin]:
-    return locks.read_pins(LOCKS / f"{name}.txt")
 
 
 # -------------------------------------------------------------------------------------------------------- reading
