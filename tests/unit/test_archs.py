@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from build_config import archs
 from build_config.errors import ArchitectureError
-from build_config.model import CudaArch, GpuDevice
+from build_config.model import ArchSelection, CudaArch, GpuDevice, Shard
 from build_config.steps import locks
 from build_config.system.layout import PACKAGE
 from tests.support import pairs
@@ -20,14 +20,13 @@ pytestmark = pytest.mark.unit
 RELEASES = ("11.8", "12.0", "12.4", "12.6", "12.8", "12.9", "13.0", "13.2")
 
 
-def gpu(capability: str, index: int = 0) -> GpuDevice:
-    return GpuDevice(index=index, name=f"GPU {index}", capability=capability, memory=24 << 30)
+def resolve(requested: str, *capabilities: str, release: str = "13.0") -> ArchSelection:
+    """Resolve a request on a machine with GPUs of these compute capabilities."""
+    gpus = (GpuDevice(index=i, name=f"GPU {i}", capability=one, memory=24 << 30) for i, one in enumerate(capabilities))
+    return archs.resolve(requested, cuda_release=release, gpus=tuple(gpus))
 
 
-def shards(
-    requested: str, *, release: str = "13.0", gpus: tuple[GpuDevice, ...] = ()
-) -> list[tuple[str, tuple[str, ...]]]:
-    selection = archs.resolve(requested, cuda_release=release, gpus=gpus)
+def shards(selection: ArchSelection) -> list[tuple[str, tuple[str, ...]]]:
     return [(shard.name, tuple(map(str, shard.archs))) for shard in selection.shards]
 
 
@@ -51,106 +50,74 @@ def shards(
 def test_each_named_architecture_is_a_shard_of_its_own(
     requested: str, expected: list[tuple[str, tuple[str, ...]]]
 ) -> None:
-    assert shards(requested) == expected
+    assert shards(resolve(requested)) == expected
 
 
-def test_without_a_gpu_auto_builds_for_rtx_40_and_says_how_to_choose() -> None:
-    selection = archs.resolve("auto", cuda_release="13.0", gpus=())
-    assert [shard.name for shard in selection.shards] == ["sm89"]
-    assert selection.notice is not None
-    assert "RTX 40" in selection.notice
-    assert "nox -s build_cuda_wheel -- --arch 86" in selection.notice
+@pytest.mark.parametrize(
+    ("requested", "capabilities", "shard", "notices"),
+    [
+        ("auto", (), ("sm89", ("89-real",)), ("RTX 40", "nox -s build_cuda_wheel -- --arch 86")),
+        ("auto", ("12.0",), ("sm120a", ("120a-real",)), ()),
+        ("native", ("12.0",), ("sm120a", ("120a-real",)), ()),
+        ("native", ("8.9", "8.6", "8.9"), ("sm86x89", ("86-real", "89-real")), ()),  # one backend drives them all
+        ("native", ("6.1", "8.6"), ("sm86", ("86-real",)), ("GPU 0 (6.1)",)),
+    ],
+)
+def test_auto_and_native_take_the_gpus_of_the_machine_and_say_what_they_cannot(
+    requested: str, capabilities: tuple[str, ...], shard: tuple[str, tuple[str, ...]], notices: tuple[str, ...]
+) -> None:
+    selection = resolve(requested, *capabilities)
+    assert shards(selection) == [shard]
+    assert (selection.notice is not None) is bool(notices)
+    assert all(text in str(selection.notice) for text in notices)
 
 
-def test_auto_and_native_take_the_gpus_of_the_machine() -> None:
-    for requested in ("auto", "native"):
-        assert shards(requested, gpus=(gpu("12.0"),)) == [("sm120a", ("120a-real",))]
-        assert archs.resolve(requested, cuda_release="13.0", gpus=(gpu("8.6"),)).notice is None
-
-
-def test_gpus_of_one_machine_share_a_shard_because_one_backend_drives_them_all() -> None:
-    gpus = (gpu("8.9"), gpu("8.6", 1), gpu("8.9", 2))
-    assert shards("native", gpus=gpus) == [("sm86x89", ("86-real", "89-real"))]
-
-
-def test_native_says_which_gpu_it_leaves_out() -> None:
-    selection = archs.resolve("native", cuda_release="13.0", gpus=(gpu("6.1"), gpu("8.6", 1)))
-    assert [shard.name for shard in selection.shards] == ["sm86"]
-    assert selection.notice is not None
-    assert "GPU 0 (6.1)" in selection.notice
-
-
-def test_native_without_a_gpu_names_the_way_out() -> None:
-    with pytest.raises(ArchitectureError, match="no NVIDIA GPU") as caught:
-        archs.resolve("native", cuda_release="13.0", gpus=())
-    assert "--arch 86 for RTX 30" in str(caught.value)
+@pytest.mark.parametrize(
+    ("requested", "release", "told"),
+    [
+        *(
+            (requested, "13.0", r"is not a CUDA architecture.*89 or 8\.9.*portable")
+            for requested in ("8.9x", "abc", "", "86,", "native,89", "8.9.1", "89_real", "-89", "89-cubin")
+        ),
+        ("native", "13.0", "no NVIDIA GPU.*--arch 86 for RTX 30"),
+        ("50", "13.0", r"CUDA 13\.0 cannot compile for 5\.0 .*75, 80, 86.*install CUDA 12\.9.*--cuda 12\.9"),
+        ("86,90", "11.8", r"11\.8 cannot compile llama\.cpp for 9\.0 .*cudaGrid.*install CUDA 12\.0 or later"),
+        ("12.0", "12.4", r"CUDA 12\.8 or later"),
+        ("75", "11.4", r"CUDA 11\.4 is older"),
+        ("89a", "13.0", "there is no sm_89a, the suffix a begins with 90a"),
+        ("90f", "13.0", "has no sm_90f; the suffix f begins with 100f"),
+        ("100f", "12.8", r"has no sm_100f; the suffix f begins with 100f and CUDA 12\.9"),
+        ("85", "13.0", r"cannot compile for 8\.5"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_the_reason_and_the_way_out(
+    requested: str, release: str, told: str
+) -> None:
+    with pytest.raises(ArchitectureError, match=f"(?s){told}") as caught:
+        resolve(requested, release=release)
+    assert caught.value.exit_code == 12
 
 
 @pytest.mark.parametrize("requested", ["native", "auto"])
 def test_a_gpu_that_the_toolkit_no_longer_knows_is_refused(requested: str) -> None:
-    with pytest.raises(ArchitectureError, match=r"6\.1 \(GTX 10\)") as caught:
-        archs.resolve(requested, cuda_release="13.0", gpus=(gpu("6.1"),))
-    assert "CUDA 12.9" in str(caught.value.remedy)
-
-
-@pytest.mark.parametrize("requested", ["8.9x", "abc", "", "86,", "native,89", "8.9.1", "89_real", "-89", "89-cubin"])
-def test_another_form_is_refused_with_the_accepted_ones(requested: str) -> None:
-    with pytest.raises(ArchitectureError, match="is not a CUDA architecture") as caught:
-        archs.resolve(requested, cuda_release="13.0", gpus=())
-    assert caught.value.exit_code == 12
-    assert "89 or 8.9" in str(caught.value.remedy)
-    assert "portable" in str(caught.value.remedy)
-
-
-def test_an_architecture_that_was_dropped_names_what_is_supported_and_the_toolkit_that_still_can() -> None:
-    with pytest.raises(ArchitectureError, match=r"CUDA 13\.0 cannot compile for 5\.0 .*75, 80, 86") as caught:
-        archs.resolve("50", cuda_release="13.0", gpus=())
-    assert "install CUDA 12.9" in str(caught.value.remedy)
-    assert "--cuda 12.9" in str(caught.value.remedy)
-
-
-def test_what_nvcc_can_and_llama_cpp_cannot_is_refused_with_the_reason_and_a_toolkit_that_can() -> None:
-    with pytest.raises(ArchitectureError, match=r"CUDA 11\.8 cannot compile llama\.cpp for 9\.0 .*cudaGrid") as caught:
-        archs.resolve("86,90", cuda_release="11.8", gpus=())
-    assert "install CUDA 12.0 or later" in str(caught.value.remedy)
-    assert archs.resolve("90", cuda_release="12.4", gpus=()).shards
+    with pytest.raises(ArchitectureError, match=r"(?s)6\.1 \(GTX 10\).*CUDA 12\.9"):
+        resolve(requested, "6.1")
 
 
 @pytest.mark.parametrize(
     ("release", "first", "last"), [("11.8", 35, 90), ("12.4", 50, 90), ("12.9", 50, 121), ("13.0", 75, 121)]
 )
 def test_each_series_of_toolkits_has_its_architectures(release: str, first: int, last: int) -> None:
-    numbers = archs.toolkit_series(release).architectures
-    assert (numbers[0], numbers[-1]) == (first, last)
-    for series in (archs.toolkit_series(release),):
-        portable = {arch.number for shard in series.portable for arch in shard}
-        assert portable <= set(numbers) - set(series.without)
-
-
-def test_an_architecture_that_is_too_new_names_the_toolkit_that_can() -> None:
-    with pytest.raises(ArchitectureError) as caught:
-        archs.resolve("12.0", cuda_release="12.4", gpus=())
-    assert "CUDA 12.8 or later" in str(caught.value.remedy)
-
-
-@pytest.mark.parametrize(("requested", "release"), [("89a", "13.0"), ("90f", "13.0"), ("100f", "12.8"), ("85", "13.0")])
-def test_an_architecture_that_does_not_exist_is_refused(requested: str, release: str) -> None:
-    with pytest.raises(ArchitectureError):
-        archs.resolve(requested, cuda_release=release, gpus=())
-
-
-def test_a_toolkit_older_than_all_known_ones_is_refused() -> None:
-    with pytest.raises(ArchitectureError, match=r"CUDA 11\.4 is older"):
-        archs.resolve("75", cuda_release="11.4", gpus=())
+    series = archs.toolkit_series(release)
+    assert (series.architectures[0], series.architectures[-1]) == (first, last)
+    portable = {arch.number for shard in series.portable for arch in shard}
+    assert portable <= set(series.architectures) - set(series.without)
 
 
 def test_the_portable_shards_of_the_locked_toolkit() -> None:
-    assert archs.resolve("portable", cuda_release="13.0", gpus=()).portable
-    assert shards("portable") == [
-        ("sm75", ("75-real",)),
-        ("sm80", ("80-real",)),
-        ("sm86", ("86-real",)),
-        ("sm89", ("89-real",)),
+    assert resolve("portable").portable
+    assert shards(resolve("portable")) == [
+        *((f"sm{number}", (f"{number}-real",)) for number in (75, 80, 86, 89)),
         ("sm90ptx", ("90-real", "90-virtual")),
         ("sm120a", ("120a-real",)),
     ]
@@ -161,13 +128,13 @@ def test_a_portable_wheel_runs_on_every_gpu_that_the_toolkit_knows_and_on_later_
     series = archs.toolkit_series(release)
     compiled = list(itertools.chain.from_iterable(series.portable))
     for number in (*(n for n in series.architectures if n >= 50), 130, 200):
-        assert archs.covers(compiled, f"{number // 10}.{number % 10}"), number
+        assert archs.covers(compiled, pairs.capability(number)), number
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_what_is_portable_can_be_asked_for_by_name(release: str) -> None:
     for arch in itertools.chain.from_iterable(archs.toolkit_series(release).portable):
-        assert archs.resolve(str(arch), cuda_release=release, gpus=()).shards[0].archs == (arch,)
+        assert resolve(str(arch), release=release).shards[0].archs == (arch,)
 
 
 @pytest.mark.parametrize(
@@ -186,38 +153,30 @@ def test_what_is_portable_can_be_asked_for_by_name(release: str) -> None:
         ("90a-virtual", "10.0", None),
         ("100f-virtual", "10.3", "ptx"),
         ("100f-virtual", "12.0", None),
+        ("90-virtual 90-real", "9.0", "cubin"),
+        ("90-virtual 90-real", "10.0", "ptx"),
+        ("", "9.0", None),
     ],
 )
-def test_what_runs_on_which_gpu(compiled: str, capability: str, expected: str | None) -> None:
-    assert archs.covers([CudaArch.parse(compiled)], capability) == expected
-
-
-def test_machine_code_is_preferred_to_ptx() -> None:
-    both = [CudaArch.parse("90-virtual"), CudaArch.parse("90-real")]
-    assert archs.covers(both, "9.0") == "cubin"
-    assert archs.covers(both, "10.0") == "ptx"
-    assert archs.covers([], "9.0") is None
+def test_what_runs_on_which_gpu_and_machine_code_is_preferred_to_ptx(
+    compiled: str, capability: str, expected: str | None
+) -> None:
+    assert archs.covers(map(CudaArch.parse, compiled.split()), capability) == expected
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_name_of_every_shard_is_read_back(release: str) -> None:
-    made = [*archs.resolve("portable", cuda_release=release, gpus=()).shards]
+    made = [*resolve("portable", release=release).shards]
     for arch in map(str, pairs.CODE):
         with contextlib.suppress(ArchitectureError):
-            made += archs.resolve(arch, cuda_release=release, gpus=()).shards
+            made += resolve(arch, release=release).shards
     buildable = [n for n in pairs.NUMBERS if archs.toolkit_series(release).builds_for(n)]
     for count in (2, 3, len(buildable)):
         for numbers in itertools.islice(itertools.combinations(buildable, count), 200):
-            gpus = tuple(gpu(pairs.capability(number), index) for index, number in enumerate(numbers))
-            made += archs.resolve("native", cuda_release=release, gpus=gpus).shards
+            made += resolve("native", *map(pairs.capability, numbers), release=release).shards
     assert len({shard.name for shard in made}) > 2 * len(buildable)
+    made.append(Shard(name="sm90ptx80", archs=(CudaArch.parse("90-real"), CudaArch.parse("80-virtual"))))
     assert [archs.parse_shard(shard.name) for shard in made] == made
-
-
-def test_a_shard_with_ptx_of_another_architecture_is_read_back() -> None:
-    shard = archs.parse_shard("sm90ptx80")
-    assert shard is not None
-    assert shard.archs == (CudaArch.parse("90-real"), CudaArch.parse("80-virtual"))
 
 
 @pytest.mark.parametrize(
@@ -232,19 +191,17 @@ known = st.sampled_from(archs.toolkit_series("13.0").architectures)
 
 @given(st.lists(known, min_size=1, max_size=8))
 def test_any_list_gives_sorted_distinct_shards_that_run_on_their_gpus(numbers: list[int]) -> None:
-    selection = archs.resolve(",".join(map(str, numbers)), cuda_release="13.0", gpus=())
+    selection = resolve(",".join(map(str, numbers)))
     compiled = [arch for shard in selection.shards for arch in shard.archs]
     assert [arch.number for arch in compiled] == sorted(set(numbers))
     assert len({shard.name for shard in selection.shards}) == len(selection.shards)
-    for number in numbers:
-        assert archs.covers(compiled, f"{number // 10}.{number % 10}") == "cubin"
+    assert all(archs.covers(compiled, pairs.capability(number)) == "cubin" for number in numbers)
 
 
 @given(st.text(max_size=12))
 def test_any_text_gives_plain_shard_names_or_a_refusal(text: str) -> None:
     with contextlib.suppress(ArchitectureError):
-        for shard in archs.resolve(text, cuda_release="13.0", gpus=()).shards:
-            assert re.fullmatch(r"[a-z0-9]+", shard.name)
+        assert all(re.fullmatch(r"[a-z0-9]+", shard.name) for shard in resolve(text).shards)
 
 
 def test_the_locked_toolkit_is_the_newest_that_there_is_a_lock_of_and_begins_a_series() -> None:

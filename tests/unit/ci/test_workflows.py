@@ -28,6 +28,7 @@ pytestmark = pytest.mark.unit
 
 CHECKOUT = PACKAGE.parent
 WORKFLOWS = sorted((CHECKOUT / ".github" / "workflows").glob("*.yml"))
+WHEELS = ".github/workflows/wheels.yml"
 SETUP = "./.github/actions/setup"
 ACTION = f"{SETUP}/action.yml".removeprefix("./")
 GITLAB = (CHECKOUT / "ci" / "gitlab-ci.yml", CHECKOUT / "ci" / "gitlab-jobs.yml")
@@ -54,7 +55,8 @@ def steps(file: str) -> list[dict[str, Any]]:
 
 
 def errors(data: object, schema: str) -> list[str]:
-    text = resources.files("check_jsonschema.builtin_schemas.vendor").joinpath(schema).read_text(encoding="utf-8")
+    folder = resources.files("check_jsonschema.builtin_schemas.vendor")
+    text = folder.joinpath(f"{schema}.json").read_text(encoding="utf-8")
     validator = jsonschema.validators.validator_for(json.loads(text))
     return [f"{error.json_path}: {error.message}" for error in validator(json.loads(text)).iter_errors(data)]
 
@@ -64,20 +66,24 @@ every_workflow = pytest.mark.parametrize("workflow", NAMES)
 every_file = pytest.mark.parametrize("file", [*NAMES, ACTION])
 
 
-@every_file
-def test_a_file_is_one_by_its_schema(file: str) -> None:
-    schema = "github-actions.json" if file == ACTION else "github-workflows.json"
+@pytest.mark.parametrize(
+    ("file", "schema", "section", "wrong"),
+    [
+        *((name, "github-workflows", "jobs", {"more": {"runs-on": "ubuntu-24.04", "stepz": []}}) for name in NAMES),
+        (ACTION, "github-actions", "runs", {"stepz": []}),
+        *((path.relative_to(CHECKOUT).as_posix(), "gitlab-ci", "default", {"retrie": 1}) for path in GITLAB),
+    ],
+)
+def test_a_file_is_one_by_its_schema(file: str, schema: str, section: str, wrong: dict[str, Any]) -> None:
     data = load(file)
     assert errors(data, schema) == []
-    steps = data["runs"] if file == ACTION else data["jobs"].setdefault("more", {"runs-on": "ubuntu-24.04"})
-    steps["stepz"] = []
+    data[section] = {**data.get(section, {}), **wrong}
     assert errors(data, schema), "the schema does not find a wrong word"
 
 
 @every_file
 def test_every_action_is_ours_or_pinned_by_commit_with_the_release_that_this_is(file: str) -> None:
-    text = (CHECKOUT / file).read_text(encoding="utf-8")
-    lines = re.findall(r"uses: (.+)", text)
+    lines = re.findall(r"uses: (.+)", (CHECKOUT / file).read_text(encoding="utf-8"))
     assert len(lines) == len([step for step in steps(file) if "uses" in step]) > 1
     for line in lines:
         assert line == SETUP or re.fullmatch(rf"{PINNED} # v\d+\.\d+\.\d+", line), line
@@ -111,32 +117,27 @@ def test_rights_are_named_and_time_is_limited(workflow: str) -> None:
     data = load(workflow)
     assert data["permissions"] in ({}, {"contents": "read"})
     assert data["concurrency"]["group"]
-    for name, job in data["jobs"].items():
-        assert 5 <= job["timeout-minutes"] <= 120, name
-        for step in job["steps"]:
-            if "actions/checkout@" in step.get("uses", ""):
-                assert step["with"]["persist-credentials"] is False
+    assert all(5 <= job["timeout-minutes"] <= 120 for job in data["jobs"].values())
+    checkouts = [step for step in steps(workflow) if "actions/checkout@" in step.get("uses", "")]
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
 def test_only_the_jobs_that_need_them_have_further_rights() -> None:
-    extra = {
-        name: {right for right, level in job["permissions"].items() if level == "write"}
-        for name, job in jobs(".github/workflows/wheels.yml").items()
-    }
-    assert {name: rights for name, rights in extra.items() if rights} == {
-        "publish": {"id-token", "attestations"},
-        "release": {"contents"},
-    }
+    rights = {name: {*job["permissions"].items()} for name, job in jobs(WHEELS).items()}
+    extra = {name: {right for right, level in each if level == "write"} for name, each in rights.items()}
+    assert extra.pop("publish") == {"id-token", "attestations"}
+    assert extra.pop("release") == {"contents"}
+    assert not any(extra.values())
 
 
 def test_no_machine_with_a_card_runs_what_strangers_send() -> None:
-    triggers = load(".github/workflows/wheels.yml")["on"]
+    triggers = load(WHEELS)["on"]
     assert set(triggers) == {"push", "workflow_dispatch"}
     assert triggers["push"] == {"tags": ["v*"]}
 
 
 def test_what_a_job_takes_from_the_plan_is_in_the_plan() -> None:
-    workflow = jobs(".github/workflows/wheels.yml")
+    workflow = jobs(WHEELS)
     outputs = dict(line.split("=", 1) for line in ci_matrix.github_output(PLAN).splitlines())
     assert set(workflow["plan"]["outputs"]) == set(outputs)
     for job, name in (("unit", "units"), ("wheel", "wheels"), ("card", "cards")):
@@ -145,25 +146,23 @@ def test_what_a_job_takes_from_the_plan_is_in_the_plan() -> None:
         assert taken <= set(json.loads(outputs[name])[0]), job
 
 
-def test_an_artifact_that_is_downloaded_was_uploaded_before() -> None:
-    workflow = jobs(".github/workflows/wheels.yml")
-    uploaded = {
-        step["with"]["name"].partition("-")[0]
-        for step in steps(".github/workflows/wheels.yml")
-        if "upload-artifact" in step.get("uses", "")
-    }
-    for job in workflow.values():
-        for step in job["steps"]:
-            if "download-artifact" in step.get("uses", ""):
-                wanted = step["with"].get("name") or step["with"]["pattern"]
-                assert wanted.partition("-")[0] in uploaded
+def test_an_artifact_that_is_downloaded_is_uploaded() -> None:
+    uploaded, downloaded = (
+        {
+            (step["with"].get("name") or step["with"]["pattern"]).partition("-")[0]
+            for step in steps(WHEELS)
+            if f"{verb}-artifact" in step.get("uses", "")
+        }
+        for verb in ("upload", "download")
+    )
+    assert set() < downloaded <= uploaded
 
 
 def test_a_variable_of_a_script_is_the_value_of_that_name() -> None:
     """The rehearsal goes by the names."""
     for job in ("plan", "unit", "wheel", "publish"):
         values = "inputs" if job == "plan" else "matrix"
-        for step in jobs(".github/workflows/wheels.yml")[job]["steps"]:
+        for step in jobs(WHEELS)[job]["steps"]:
             variables = {name: value for name, value in step.get("env", {}).items() if name != "CARDS"}
             assert variables == {name: f"${{{{ {values}.{name.lower()} }}}}" for name in variables}
 
@@ -207,24 +206,16 @@ def read_options(step: str, options: list[str]) -> None:
 # ---------------------------------------------------------------------------------------------------------- gitlab
 
 
-@pytest.mark.parametrize("path", GITLAB, ids=lambda path: path.name)
-def test_a_file_for_gitlab_is_one_by_its_schema(path: Any) -> None:
-    data = load(str(path))
-    assert errors(data, "gitlab-ci.json") == []
-    data["default"] = {"retrie": 1}
-    assert errors(data, "gitlab-ci.json"), "the schema does not find a wrong word"
-
-
 def test_the_generated_pipeline_with_what_it_extends_is_one_by_gitlabs_schema() -> None:
     generated = ci_matrix.gitlab_pipeline(PLAN)
     templates = load(ci_matrix.GITLAB_JOBS)
-    assert errors(generated, "gitlab-ci.json") == []
+    assert errors(generated, "gitlab-ci") == []
     del generated["include"]
     whole = {
         name: templates[job["extends"]] | {k: v for k, v in job.items() if k != "extends"}
         for name, job in generated.items()
     }
-    assert errors({"stages": templates["stages"]} | whole, "gitlab-ci.json") == []
+    assert errors({"stages": templates["stages"]} | whole, "gitlab-ci") == []
     for job in whole.values():
         assert job["stage"] in templates["stages"]
         assert len(job.get("needs", ())) <= 50
@@ -237,6 +228,6 @@ def test_both_services_run_the_same_commands() -> None:
         found = re.findall(r"(?:nox -s (?!matrix|publish).+|ci/validate_on_gpu.+)", text)
         return {line.strip() for line in found if "rehearse" not in line}
 
-    github = (CHECKOUT / ".github" / "workflows" / "wheels.yml").read_text(encoding="utf-8")
+    github = (CHECKOUT / WHEELS).read_text(encoding="utf-8")
     gitlab = (CHECKOUT / ci_matrix.GITLAB_JOBS).read_text(encoding="utf-8")
     assert commands(github) == {line for line in commands(gitlab) if "--gitlab" not in line}

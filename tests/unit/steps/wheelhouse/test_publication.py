@@ -109,7 +109,7 @@ def test_page_admits_a_wheel_that_has_no_record_of_its_bytes(tmp_path: Path) -> 
     ],
 )
 def test_what_failed_or_is_about_something_else_is_refused_with_all_findings(
-    tmp_path: Path, error: type[PipelineError], changes: dict[str, dict[str, Any]], said: str
+    tmp_path: Path, error: type[PipelineError], changes: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(error, match=said):
         publish(tmp_path, **changes)
