@@ -46,16 +46,6 @@ def test_the_log_of_a_cpu_build() -> None:
     )
 
 
-def test_the_log_of_a_cuda_build() -> None:
-    found = placement.parse(CUDA_LOG)
-    assert [(layer.weights, layer.kv_cache) for layer in found.layers] == [
-        ("CUDA0", "CUDA0"),
-        ("CUDA0", "CUDA0"),
-        ("CUDA0", None),
-    ]
-    assert found.offloaded == (3, 3)
-
-
 @pytest.mark.parametrize("prefix", ["llm_load_tensors: ", "load_tensors(): ", "", "0.01.234 D "])
 def test_the_name_before_the_colon_does_not_matter(prefix: str) -> None:
     lines = [prefix + line.partition(": ")[2] for line in CUDA_LOG]
@@ -65,11 +55,6 @@ def test_the_name_before_the_colon_does_not_matter(prefix: str) -> None:
 def test_a_log_that_says_nothing_gives_nothing() -> None:
     assert placement.parse([]) == placement.Placements()
     assert placement.parse(["load_tensors: all is well on CUDA0", "repack: layer 7 of 12"]) == placement.Placements()
-
-
-def test_a_layer_without_its_cache_line_is_not_given_one() -> None:
-    lines = [line for line in CUDA_LOG if "layer   1: dev" not in line]
-    assert [layer.kv_cache for layer in placement.parse(lines).layers] == ["CUDA0", None, None]
 
 
 def test_layers_are_ordered_by_number_and_the_last_line_counts() -> None:

@@ -139,18 +139,6 @@ def test_devices_are_read_with_their_names() -> None:
     assert signs.device_names == ("NVIDIA GeForce RTX 4090", "Tesla T4 (rev 2)", "Tesla T4")
 
 
-@pytest.mark.parametrize(
-    ("line", "built_in"),
-    [
-        ("system_info: CUDA : ARCHS = 890 | CPU : SSE3 = 1", True),
-        ("System Info: AVX = 1 | CPU : SSE3 = 1 | LLAMAFILE = 1", False),
-        ("load_tensors: layer 0 assigned to device CPU", None),
-    ],
-)
-def test_the_features_say_whether_cuda_is_built_in(line: str, *, built_in: bool | None) -> None:
-    assert log.read([line]).cuda_built_in is built_in
-
-
 # ------------------------------------------------------------------------------------------------------ surroundings
 
 BUS = "sys/bus/pci/devices/0000:01:00.0"
