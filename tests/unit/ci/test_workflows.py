@@ -130,7 +130,7 @@ def test_only_the_jobs_that_need_them_have_further_rights() -> None:
     assert not any(extra.values())
 
 
-def test_no_machine_with_a_card_runs_what_strangers_send() -> None:
+def test_no_machine_with_a_gpu_runs_what_outsiders_send() -> None:
     triggers = load(WHEELS)["on"]
     assert set(triggers) == {"push", "workflow_dispatch"}
     assert triggers["push"] == {"tags": ["v*"]}

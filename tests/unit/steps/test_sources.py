@@ -261,7 +261,7 @@ def test_a_users_checkout_is_only_read(vendored: Layout, tmp_path: Path) -> None
     assert {path: path.lstat().st_mtime_ns for path in checkout.rglob("*")} == before
 
 
-def test_what_is_no_checkout_is_refused(vendored: Layout, tmp_path: Path) -> None:
+def test_what_is_not_a_checkout_is_refused(vendored: Layout, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no llama\.cpp checkout"):
         stage(vendored, tmp_path)
 

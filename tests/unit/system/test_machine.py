@@ -47,7 +47,7 @@ def test_a_driver_that_does_not_answer_is_an_answer(
 
 
 class Driver:
-    """A driver with the cards given by their names; a name of ``lost`` fell off the bus. There is none here to ask."""
+    """A driver with GPUs of these names, of which ``lost`` fell off the bus."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *cards: str) -> None:
         self.cards = cards
@@ -71,7 +71,7 @@ class Driver:
         return self.cards[index]
 
 
-def test_a_driver_without_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(monkeypatch)
     state = machine.nvidia()
     assert state.driver is not None
@@ -80,7 +80,7 @@ def test_a_driver_without_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver.shut_down == 1
 
 
-def test_a_card_that_is_lost_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_lost_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     Driver(monkeypatch, "lost", "NVIDIA GB10")
     state = machine.nvidia()
     assert [(gpu.index, gpu.name, gpu.capability, gpu.memory) for gpu in state.gpus] == [(1, "NVIDIA GB10", "12.1", 0)]

@@ -37,11 +37,11 @@ def test_the_keys_of_linux_are_those_of_before_there_were_platforms(monkeypatch:
 
 
 def test_names_of_files() -> None:
-    assert (LINUX.library("ggml-cuda-sm89"), WINDOWS.library("ggml-cuda-sm89")) == (
+    assert [each.library("ggml-cuda-sm89") for each in (LINUX, WINDOWS)] == [
         "libggml-cuda-sm89.so",
         "ggml-cuda-sm89.dll",
-    )
-    assert (LINUX.program("nvcc"), WINDOWS.program("nvcc")) == ("nvcc", "nvcc.exe")
+    ]
+    assert [each.program("nvcc") for each in (LINUX, WINDOWS)] == ["nvcc", "nvcc.exe"]
     assert PureWindowsPath(r"C:\llama-cuda-wheels") == WINDOWS.work_root
 
 
@@ -80,7 +80,5 @@ def test_on_windows_only_an_sccache_without_the_fault_stands_before_nvcc(
 
 
 def test_every_platform_of_the_locks_is_there() -> None:
-    assert {name: platforms.of(name).name for name in platforms.PLATFORMS} == {
-        "linux-x86_64": "linux-x86_64",
-        "win-amd64": "win-amd64",
-    }
+    known = ["linux-x86_64", "win-amd64"]
+    assert [*platforms.PLATFORMS] == [platforms.of(name).name for name in platforms.PLATFORMS] == known

@@ -109,7 +109,7 @@ def test_vex_and_evex_coded_instructions_are_told_from_those_of_every_processor(
     assert scan.example == (" ".join(f"1a2b: {line}".split()) if line in VEX_CODED else "")
 
 
-def test_lines_that_are_no_instructions_do_not_count() -> None:
+def test_lines_that_are_not_instructions_do_not_count() -> None:
     scan = Scan()
     for line in ("", "libllama.so:     file format elf64-x86-64", "0000000000013000 <_init>:", "\t..."):
         scan.line(line)
@@ -189,7 +189,7 @@ def test_what_a_library_needs_is_found_where_the_loader_would(paths: tuple[str, 
 
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF" + bytes(60), b"\x7fELF\x02\x01\x01" + b"\xff" * 200])
-def test_what_is_no_library_is_unreadable(data: bytes) -> None:
+def test_what_is_not_a_library_is_unreadable(data: bytes) -> None:
     with pytest.raises(UnreadableError):
         read(data)
 

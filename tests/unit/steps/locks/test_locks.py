@@ -124,7 +124,7 @@ def test_the_digests_follow_the_locks_and_nothing_else(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["packaging>=1", "packaging", "packaging==1 and more", "packaging==1,==2"])
-def test_what_is_no_pin_is_refused(folder: Path, line: str) -> None:
+def test_what_is_not_a_pin_is_refused(folder: Path, line: str) -> None:
     (folder / "some.txt").write_text(line)
     with pytest.raises(LockError, match=r"some\.txt"):
         locks.read_pins(folder / "some.txt")

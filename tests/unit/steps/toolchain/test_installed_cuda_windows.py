@@ -39,20 +39,16 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def variables(folder: Path) -> dict[str, str]:
-    return {
-        "CUDA_PATH": str(folder / "v12.9"),
-        "CUDA_PATH_V12_4": str(folder / "v12.4"),
-        "CUDA_PATH_V12_9": str(folder / "v12.9"),
-    }
+    releases = {"CUDA_PATH": "12.9", "CUDA_PATH_V12_4": "12.4", "CUDA_PATH_V12_9": "12.9"}
+    return {name: str(folder / f"v{release}") for name, release in releases.items()}
 
 
-def test_cuda_path_names_the_toolkit(installed: Path) -> None:
+def test_cuda_path_names_the_toolkit_and_another_release_has_its_own_variable_or_the_usual_place(
+    installed: Path,
+) -> None:
     toolkit = installed_cuda.find(variables(installed))
     assert (toolkit.version, toolkit.root, toolkit.locked) == ("12.9.131", installed / "v12.9", False)
     assert toolkit.nvcc.path == installed / "v12.9" / "bin" / "nvcc.exe"
-
-
-def test_another_release_is_found_by_its_own_variable_or_in_the_usual_place(installed: Path) -> None:
     toolkit = installed_cuda.find(variables(installed), "12.4")
     assert toolkit.root == installed / "v12.4"
     assert "not CUDA_PATH" in toolkit.nvcc.found_via

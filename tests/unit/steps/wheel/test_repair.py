@@ -63,7 +63,7 @@ def test_the_shipped_policy_keeps_nvidias_libraries_outside_and_says_why() -> No
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "change",
     [
         lambda text: text + 'colour = "blue"\n',
         lambda text: text.replace("vendored", "vendered"),
@@ -71,12 +71,12 @@ def test_the_shipped_policy_keeps_nvidias_libraries_outside_and_says_why() -> No
     ],
 )
 def test_a_policy_with_a_wrong_key_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[str], str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str]
 ) -> None:
     here = factories.layout(tmp_path)
     text = (here.data / "library_policy.toml").read_text(encoding="utf-8")
     monkeypatch.setattr(layout, "PACKAGE", tmp_path)
     here.data.mkdir()
-    (here.data / "library_policy.toml").write_text(spoil(text), encoding="utf-8")
+    (here.data / "library_policy.toml").write_text(change(text), encoding="utf-8")
     with pytest.raises(SettingsError, match=r"library_policy\.toml cannot be used"):
         repair.load_policy(here)

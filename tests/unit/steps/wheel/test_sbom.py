@@ -114,7 +114,7 @@ def by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "change",
     [
         lambda text: text.replace('"specVersion": "1.6"', '"specVersion": "9.9"'),
         lambda text: text.replace('"scope": "excluded"', '"scope": "somewhere"'),
@@ -124,12 +124,12 @@ def by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     ],
 )
 def test_the_document_is_valid_and_what_breaks_the_schema_is_found(
-    tree: SourceTree, members: dict[str, bytes], spoil: Callable[[str], str]
+    tree: SourceTree, members: dict[str, bytes], change: Callable[[str], str]
 ) -> None:
     text = describe(tree, members)
     assert cyclonedx.problems(text) == ()
-    assert spoil(text) != text
-    assert cyclonedx.problems(spoil(text))
+    assert change(text) != text
+    assert cyclonedx.problems(change(text))
 
 
 def test_the_same_inputs_give_the_same_text_in_any_order(tree: SourceTree, members: dict[str, bytes]) -> None:

@@ -28,7 +28,7 @@ AVX = Finding(code="avx-in-core", severity=Severity.ERROR, message="libllama.so 
 
 
 def assert_consistent(folder: Path) -> None:
-    """Whole wheels, each beside its own record; the page vouches for no file that it does not describe."""
+    """Whole wheels, each next to its own record; the page vouches for no file that it does not describe."""
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.whl")}
     for name, digest in digests.items():
         assert jsonio.read(publication.record_path(folder / name), BuildRecord).sha256 == digest

@@ -276,7 +276,7 @@ NOBODY_SIGNED = jsonio.dumps({**json.loads(dsse.seal(b"x", "x", KEY)), "signatur
     "text",
     ["", "[]", "null", "{}", '{"payload": "", "payloadType": "x", "signatures": 1}', '{"payload": 1}', NOBODY_SIGNED],
 )
-def test_what_is_no_envelope_or_has_no_signature_is_refused(text: str) -> None:
+def test_what_is_not_an_envelope_or_has_no_signature_is_refused(text: str) -> None:
     said = "no valid signature" if text is NOBODY_SIGNED else "not a DSSE envelope"
     with pytest.raises(dsse.UnsignedError, match=said):
         dsse.opened(text, "x", KEY.public_key())
@@ -327,17 +327,17 @@ def test_keys_of_another_kind_are_refused(tmp_path: Path) -> None:
             read(tmp_path / "none")
 
 
-# --------------------------------------------------------------------------------------------------------------- doors
+# --------------------------------------------------------------------------------------------------------------- commands
 
 
-def test_the_door_says_plainly_that_no_signature_was_checked(
+def test_the_command_says_plainly_that_no_signature_was_checked(
     house: attested.House, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verify.verify(house.wheel, LAYOUT, Console(terminal=False))
     assert "NO SIGNATURE was checked" in "".join(capsys.readouterr())
 
 
-def test_the_door_refuses_with_every_finding(house: attested.House, tmp_path: Path) -> None:
+def test_the_command_refuses_with_every_finding(house: attested.House, tmp_path: Path) -> None:
     _, public = dsse.make_keys(tmp_path / "keys")
     house.files()["record"].write_bytes(house.files()["record"].read_bytes() + b" ")
     with pytest.raises(VerificationError) as raised:
