@@ -327,7 +327,7 @@ def test_keys_of_another_kind_are_refused(tmp_path: Path) -> None:
             read(tmp_path / "none")
 
 
-# --------------------------------------------------------------------------------------------------------------- commands
+# ------------------------------------------------------------------------------------------------------------ commands
 
 
 def test_the_command_says_plainly_that_no_signature_was_checked(
