@@ -55,11 +55,11 @@ def build_units(
             found |= {unit.name: unit for unit in builder.build(missing)}
     built = tuple(unit for spec in specs if (unit := found[spec.name]) is not None)
     for unit in built:
-        if unit.headers is not None and unit.headers.strangers:
-            named = ", ".join(map(str, unit.headers.strangers[:STRANGERS_NAMED]))
+        if unit.headers is not None and unit.headers.unexpected:
+            named = ", ".join(map(str, unit.headers.unexpected[:STRANGERS_NAMED]))
             console.warn(
                 f"into unit {unit.name} went headers that are neither locked nor the compiler's nor the C library's,"
-                f" {len(unit.headers.strangers)} in all ({named}): where they are absent, the same inputs may give"
+                f" {len(unit.headers.unexpected)} in all ({named}): where they are absent, the same inputs may give"
                 " other bytes"
             )
     return built

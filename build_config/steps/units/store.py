@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from build_config.errors import BuildError, StepResultError
 from build_config.model import (
@@ -47,7 +47,7 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
     """The unit from the store, every file checked against its digest; ``None`` where it is not there or not whole."""
     folder = _folder(spec, layout)
     try:
-        known = jsonio.read(folder / DESCRIPTION, StoredUnit)
+        known = read(folder)
         files = tuple(describe(folder / "lib" / name) for name in spec.expected)
     except (StepResultError, OSError):
         return None
@@ -63,6 +63,15 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
         headers=known.headers,
         launcher=known.launcher,
     )
+
+
+def read(folder: Path) -> StoredUnit:
+    """Read the description of the unit in ``folder``. Raises ``StepResultError`` if it is missing or malformed."""
+    data = jsonio.read(folder / DESCRIPTION, dict[str, Any])
+    headers = data.get("headers")
+    if isinstance(headers, dict) and "strangers" in headers:  # the key that earlier versions of this project wrote
+        headers["unexpected"] = headers.pop("strangers")
+    return jsonio.from_data(data, StoredUnit)
 
 
 def keep(

@@ -46,7 +46,7 @@ def describe(
 ) -> SystemHeaders:
     """Those that lie outside of the work root and of ``inputs``, which are known by their own digests.
 
-    A stranger is one of them that is neither below ``expected`` nor the compiler's, the C library's or the kernel's.
+    An unexpected one is neither below ``expected`` nor the compiler's, the C library's or the kernel's.
     One that cannot be read any more is in the digest as that: by then the unit is finished.
     """
     known = frozenset(tomllib.loads((layout.data / "system_headers.toml").read_text(encoding="utf-8"))["known"])
@@ -54,8 +54,8 @@ def describe(
     total = hashlib.sha256()
     for path in outside:
         total.update(f"{path.as_posix()}\0{_digest(path)}\n".encode())
-    strangers = (path for path in outside if not _below(path, expected) and not _systems(path, known))
-    return SystemHeaders(number=len(outside), sha256=total.hexdigest(), strangers=tuple(strangers))
+    unexpected = (path for path in outside if not _below(path, expected) and not _systems(path, known))
+    return SystemHeaders(number=len(outside), sha256=total.hexdigest(), unexpected=tuple(unexpected))
 
 
 def _digest(path: Path) -> str:

@@ -187,12 +187,12 @@ def _networks(units: tuple[BuildUnit, ...]) -> str:
 
 
 def _headers(units: tuple[BuildUnit, ...]) -> Iterator[tuple[str, str]]:
-    """Without the folders of the strangers: what is published names none of this machine."""
+    """Without the folders of the unexpected headers: what is published names none of this machine."""
     for unit in units:
         if unit.headers is not None:
             yield f"system headers of {unit.name}", f"{unit.headers.number}, sha256 {unit.headers.sha256}"
-            if unit.headers.strangers:
-                names = sorted({"/".join(path.parts[-2:]) for path in unit.headers.strangers})
+            if unit.headers.unexpected:
+                names = sorted({"/".join(path.parts[-2:]) for path in unit.headers.unexpected})
                 yield f"headers of others in {unit.name}", ", ".join(names)
 
 

@@ -44,7 +44,7 @@ def test_a_wrong_request_is_refused_before_anything_is_made(
     done = call("build", "--work-root", str(root), *arguments)
     assert done.returncode == error.exit_code
     assert said in done.stdout
-    assert "To mend it:" in done.stdout
+    assert "To fix it:" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert not root.exists()
 

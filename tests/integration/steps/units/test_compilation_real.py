@@ -74,7 +74,7 @@ def test_units_are_built_stored_and_taken_from_the_store(shop: Workshop) -> None
     for unit in (core, shard):
         assert unit.headers is not None
         assert unit.headers.number > 0
-        assert unit.headers.strangers == ()
+        assert unit.headers.unexpected == ()
 
     (shop.layout.build / "sm89" / "build.ninja").unlink()  # nothing could be compiled any more
     again = shop.build()
@@ -100,7 +100,7 @@ def test_a_header_that_lay_where_compilers_look_is_named(
     console = Console(terminal=False)
     for unit in compilation.build_units(specs, shop.chain, shop.layout, console, jobs=2):
         assert unit.headers is not None
-        assert unit.headers.strangers == (header,)
+        assert unit.headers.unexpected == (header,)
         if unit.name == "core":
             assert core.headers is not None
             assert unit.headers.number == core.headers.number + 1

@@ -33,7 +33,7 @@ ORIGIN = build_record.Origin(
 HEADERS = SystemHeaders(
     number=461,
     sha256="e" * 64,
-    strangers=(Path("/usr/include/nvtx3/nvToolsExt.h"), Path("/opt/x/include/nvtx3/nvtx3.hpp")),
+    unexpected=(Path("/usr/include/nvtx3/nvToolsExt.h"), Path("/opt/x/include/nvtx3/nvtx3.hpp")),
 )
 
 
