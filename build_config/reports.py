@@ -80,7 +80,7 @@ class ScenarioResult:
         return not self.findings
 
     @property
-    def on_card(self) -> bool:
+    def on_gpu(self) -> bool:
         """Whether every layer was on a GPU, real or simulated."""
         return bool(self.placements) and all((each.weights or "").startswith("CUDA") for each in self.placements)
 

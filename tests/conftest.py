@@ -1,4 +1,4 @@
-"""Rules for all tests: unit tests start no process; a promised card or wheel that is not there is a failure."""
+"""Rules for all tests: unit tests start no process; a required GPU or wheel that is missing is a failure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # A shell starts its background jobs with Ctrl-C ignored; the tests of interruption would wait for ever.
+    # A shell starts its background jobs with Ctrl-C ignored; the tests of interruption would wait forever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -32,5 +32,5 @@ def _no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(name="no_programs")
 def _no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither c++filt nor diffoscope is found: what is said comes from the bytes."""
+    """Hide c++filt and diffoscope: every result comes from the bytes."""
     monkeypatch.setenv("PATH", "")
