@@ -84,7 +84,7 @@ USE = SimulatedUse(
 )
 ON_SIMULATED = dataclasses.replace(
     ON_GPU,
-    cuda_status={**(ON_GPU.cuda_status or {}), "devices": [{"name": "SIMULATED device 9.0 (no card)"}]},
+    cuda_status={**(ON_GPU.cuda_status or {}), "devices": [{"name": "SIMULATED device 9.0 (not a GPU)"}]},
     use=USE,
 )
 
