@@ -117,7 +117,7 @@ class Rehearsal:
             "environment": environment | variables,
         }
         jsonio.write(folder / "enter.json", description)
-        enter = (sys.executable, "-I", second_build.second_world_script(), str(folder / "enter.json"))
+        enter = (sys.executable, "-I", second_build.entry_script(), str(folder / "enter.json"))
         log = self.out / "logs" / f"{folder.name}.log"
         command = processes.Command(argv=(*second_build.namespaces(), *enter), log=log)
         self.console.note(f"$ {script}")

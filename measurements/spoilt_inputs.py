@@ -59,7 +59,7 @@ def outside(arch: str, output: Path, checkout: Path) -> int:
     try:
         with (
             workroot.claim(layout, purpose="spoilt inputs", console=console),
-            second_build.second_world(
+            second_build.second_environment(
                 layout, jobs=(jobs, jobs), launchers=("sccache", "sccache"), user=getpass.getuser()
             ) as world,
         ):

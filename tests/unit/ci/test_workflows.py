@@ -33,7 +33,7 @@ ACTION = f"{SETUP}/action.yml".removeprefix("./")
 GITLAB = (CHECKOUT / "ci" / "gitlab-ci.yml", CHECKOUT / "ci" / "gitlab-jobs.yml")
 PINNED = r"[\w.-]+/[\w./-]+@[0-9a-f]{40}"
 EXPRESSION = "${{"
-PLAN = ci_matrix.plan(ci_matrix.read(CHECKOUT / "ci" / "matrix.toml"), ci_matrix.read_card_runners("8.9=rtx"))
+PLAN = ci_matrix.plan(ci_matrix.read(CHECKOUT / "ci" / "matrix.toml"), ci_matrix.read_gpu_runners("8.9=rtx"))
 
 
 def load(name: str) -> dict[str, Any]:
