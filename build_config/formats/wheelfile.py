@@ -16,6 +16,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from build_config.errors import PackagingError
 from build_config.model import Wheel
+from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,8 +40,7 @@ def read(path: Path) -> Wheel:
     """Name, digest and size of a wheel file; the archive is not opened. Raises ``PackagingError``."""
     try:
         _, version, _, tags = parse_wheel_filename(path.name)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(path)
         size = path.stat().st_size
     except InvalidWheelFilename as error:
         raise PackagingError(f"{path.name} is not the name of a wheel: {error}") from error

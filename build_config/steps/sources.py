@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
 import os
 import re
 import shutil
@@ -15,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from build_config.errors import DiskFullError, LockError, SettingsError, StepResultError
+from build_config.errors import LockError, SettingsError, StepResultError
 from build_config.formats import tar
 from build_config.model import SourceTree
 from build_config.system import jsonio
+from build_config.system.files import disk_full_is_said, file_sha256, listing_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +66,7 @@ def vendor(lock: SourceLock, archive: Path, layout: Layout) -> None:
     present = _vendored(layout)
     if present is not None and present.sha256 == lock.file.sha256:
         return
-    with _disk_full_is_said(layout.vendor):
+    with disk_full_is_said(layout.vendor, "the sources"):
         layout.vendor.mkdir(parents=True, exist_ok=True)
         (layout.vendor / STAMP).unlink(missing_ok=True)  # from here on, until it is written again, nothing is whole
         for leftover in layout.vendor.glob(".unpacking-*"):
@@ -123,12 +121,12 @@ def mirror(source: Path, target: Path, *, left_out: tuple[str, ...] = ()) -> str
     Only files whose content differs are written: an unchanged file keeps its time, and Ninja, which goes by it, has
     nothing to do. What vanished from the source is removed. ``left_out`` are folders relative to ``source``.
     """
-    with _disk_full_is_said(target):
+    with disk_full_is_said(target, "the sources"):
         listing = _listing(source, left_out)
         _remove_others(target, frozenset(listing))
         for name, digest in listing.items():
             copy = target / name
-            if not copy.is_file() or _digest(copy) != digest:
+            if not copy.is_file() or file_sha256(copy) != digest:
                 _replace(source / name, copy)
     return _tree_digest(listing)
 
@@ -138,7 +136,7 @@ def mirror(source: Path, target: Path, *, left_out: tuple[str, ...] = ()) -> str
 
 def _listing(root: Path, left_out: tuple[str, ...]) -> dict[str, str]:
     """Relative name -> SHA-256 of each source file, in an order that no file system decides."""
-    return {path.relative_to(root).as_posix(): _digest(path) for path in sorted(_files(root, left_out))}
+    return {path.relative_to(root).as_posix(): file_sha256(path) for path in sorted(_files(root, left_out))}
 
 
 def _files(root: Path, left_out: tuple[str, ...]) -> Iterator[Path]:
@@ -157,13 +155,7 @@ def _files(root: Path, left_out: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _tree_digest(listing: dict[str, str]) -> str:
-    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(listing.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return listing_sha256(sorted(listing.items()))
 
 
 # -------------------------------------------------------------------------------------------------------- writing
@@ -197,17 +189,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _disk_full_is_said(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        message = f"the disk is full: the sources could not be written to {place}"
-        raise DiskFullError(message, remedy="free some space, then run the same command again") from error
 
 
 # ------------------------------------------------------------------------------------------------------- what is there

@@ -9,14 +9,13 @@ import os
 import sys
 import sysconfig
 import tempfile
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config.errors import CommandError, PackagingError, SettingsError, StepResultError
+from build_config.errors import CommandError, PackagingError, SettingsError
 from build_config.formats import wheelfile
 from build_config.model import LibraryPolicy
-from build_config.system import jsonio, platforms, processes
+from build_config.system import platforms, processes, tomlio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,11 +33,7 @@ EPOCH = "315532800"
 
 def load_policy(layout: Layout, platform: PlatformName = platforms.HERE.name) -> LibraryPolicy:
     """Read the policy of a platform. An unknown or missing key raises ``SettingsError``."""
-    path = layout.data / POLICIES[platform]
-    try:
-        return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), LibraryPolicy)
-    except (OSError, ValueError, StepResultError) as error:
-        raise SettingsError(f"{path.name} cannot be used: {error}", remedy=f"restore {path.name}") from error
+    return tomlio.read(layout.data / POLICIES[platform], LibraryPolicy, error=SettingsError)
 
 
 def repair(wheel: Wheel, out: Path, *, policy: LibraryPolicy, log: Path) -> Wheel:

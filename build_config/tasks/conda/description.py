@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from build_config.errors import PackagingError, SettingsError, StepResultError
+from build_config.errors import PackagingError, SettingsError
 from build_config.formats import wheelfile
-from build_config.system import jsonio
+from build_config.system import tomlio
 from check_gpu import coverage
 
 if TYPE_CHECKING:
@@ -77,10 +76,7 @@ class CondaPackage:
 
 def read_names(path: Path) -> Names:
     """Read the table. Raises ``SettingsError`` when it is missing or malformed."""
-    try:
-        return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), Names)
-    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
-        raise SettingsError(f"{path.name}: {error}") from error
+    return tomlio.read(path, Names, error=SettingsError)
 
 
 def describe(wheel: Wheel, contents: Mapping[str, bytes], record: BuildRecord, names: Names) -> CondaPackage:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packageurl import PackageURL
 
-from build_config.errors import PackagingError, SettingsError, StepResultError
+from build_config.errors import PackagingError, SettingsError
 from build_config.model import DISTRIBUTION, LockedFile, Shard, SourceLock, SourceTree, Toolchain, ToolkitLock
-from build_config.system import jsonio
+from build_config.system import tomlio
+from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,11 +102,7 @@ class Ingredients:
 
 def read_components(layout: Layout) -> Components:
     """Read ``components.toml``. An unknown or missing key raises ``SettingsError``."""
-    path = layout.data / DATA
-    try:
-        return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), Components)
-    except (OSError, ValueError, StepResultError) as error:
-        raise SettingsError(f"{DATA} cannot be used: {error}", remedy=f"restore {DATA}") from error
+    return tomlio.read(layout.data / DATA, Components, error=SettingsError)
 
 
 def collect(
@@ -256,7 +251,7 @@ def _purl(text: str | None, version: str | None) -> str | None:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise PackagingError(
             f"{path.name}, which the SBOM has to name, cannot be read: {error.strerror}", remedy=f"correct {DATA}"
