@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from packaging.version import Version
 from build_config.errors import LockError, SettingsError, StepResultError
 from build_config.formats import tar
 from build_config.model import SourceTree
-from build_config.system import jsonio
+from build_config.system import git, jsonio
 from build_config.system.files import disk_full_is_said, file_sha256, listing_sha256
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def vendor(lock: SourceLock, archive: Path, layout: Layout) -> None:
         with tempfile.TemporaryDirectory(dir=layout.vendor, prefix=".unpacking-") as temporary:
             tar.extract_tar(archive, Path(temporary))
             root = _root_of(Path(temporary), archive.name)
-            commit = _commit_of(root / NESTED)
+            commit = git.commit(root / NESTED)
             for name, place in ((LLAMA_CPP, root / NESTED), (BINDINGS, root)):
                 _remove(place / ".git")
                 _remove(layout.vendor / name)
@@ -106,7 +105,7 @@ def stage(lock: SourceLock, layout: Layout, *, llama_cpp: Path | None) -> Source
         llama_cpp_digest=mirror(source, layout.staged / LLAMA_CPP, left_out=LEFT_OUT),
         bindings_digest=mirror(layout.vendor / BINDINGS, layout.staged / BINDINGS, left_out=BINDINGS_LEFT_OUT),
         locked=llama_cpp is None,
-        commit=vendored.commit if llama_cpp is None else _commit_of(source),
+        commit=vendored.commit if llama_cpp is None else git.commit(source),
     )
     if tree.locked and tree.llama_cpp_digest != vendored.llama_cpp_digest:
         raise _edited(layout.vendor / LLAMA_CPP, "; to build with your changes, copy it and pass --llama-cpp COPY")
@@ -236,39 +235,3 @@ def _edited(folder: Path, alternative: str) -> LockError:
         f"{folder} is not as it was unpacked: files were edited, added or removed",
         remedy=f"remove that folder and run again{alternative}",
     )
-
-
-# --------------------------------------------------------------------------------------------------------- commit
-
-
-def _commit_of(checkout: Path) -> str:
-    """The commit that is checked out, read without running git; ``unknown`` where that cannot be made out."""
-    try:
-        git = _git_folder(checkout)
-        head = (git / "HEAD").read_text(encoding="utf-8").strip()
-        commit = _resolve(git, head.removeprefix("ref: ")) if head.startswith("ref: ") else head
-    except (OSError, UnicodeDecodeError):
-        return "unknown"
-    return commit if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit) else "unknown"
-
-
-def _git_folder(checkout: Path) -> Path:
-    """The folder with ``HEAD``: ``.git`` itself, or what the ``.git`` file of a submodule or worktree points to."""
-    git = checkout / ".git"
-    if git.is_file():
-        return checkout / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-    return git
-
-
-def _resolve(git: Path, reference: str) -> str:
-    """What a branch points to: a file of its own, here or in the main checkout of a worktree, or a line of a list."""
-    pointer = git / "commondir"
-    common = git / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else git
-    for folder in (git, common):
-        if (folder / reference).is_file():
-            return (folder / reference).read_text(encoding="utf-8").strip()
-    for line in (common / "packed-refs").read_text(encoding="utf-8").splitlines():
-        commit, _, name = line.partition(" ")
-        if name == reference:
-            return commit
-    return "unknown"

@@ -10,7 +10,7 @@ from packageurl import PackageURL
 
 from build_config.errors import PackagingError, SettingsError
 from build_config.model import DISTRIBUTION, LockedFile, Shard, SourceLock, SourceTree, Toolchain, ToolkitLock
-from build_config.system import tomlio
+from build_config.system import git, tomlio
 from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _is_there(source: Source, tree: SourceTree) -> bool:
 
 
 def _source_part(source: Source, tree: SourceTree) -> Part:
-    known = tree.commit if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", tree.commit) else None
+    known = tree.commit if git.is_commit(tree.commit) else None
     version = _read(source.version, tree)
     revision = known if source.of_tree else _read(source.revision, tree)
     mine = "" if tree.locked or not source.of_tree else "NOT the locked one: a checkout of the user's"
