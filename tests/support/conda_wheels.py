@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
-from build_config.formats import wheelfile
+from build_config.formats import build_facts, wheelfile
 from build_config.model import CudaArch, Shard
 from build_config.system.layout import PACKAGE
 from build_config.tasks import conda
@@ -36,7 +35,7 @@ def members(cuda: str = "13.0", more: Iterable[str] = (), without: str = "\n") -
     metadata = f"{wheels.DIST_INFO}/METADATA"
     lines = [*found[metadata].decode().strip().splitlines(), *MORE_REQUIREMENTS, *more]
     found[metadata] = "\n".join(line for line in lines if without not in line).encode() + b"\n\nThe description.\n"
-    found["llama_cpp/_cuda_build.json"] = json.dumps({"cuda": cuda}).encode()
+    found[build_facts.MEMBER] = build_facts.text(factories.build_facts("89", cuda=cuda)).encode()
     return found
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from build_config import archs
-from build_config.model import CudaArch, Shard
 from build_config.steps.validation.judge import LAYERS, Expected
 from build_config.testbed.simulated_device import SimulatedMachine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from build_config.model import Machine, Wheel
+    from build_config.formats.build_facts import BuildFacts, ShardFacts
+    from build_config.model import Machine
 
-FACTS = "llama_cpp/_cuda_build.json"
-"""What a wheel of this pipeline says of itself."""
 ALL = -1
 """``n_gpu_layers`` for every layer."""
 TOO_SMALL = 300_000
@@ -46,63 +42,39 @@ class Scenario:
     planted: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildFacts:
-    """What a wheel says of itself. ``cuda`` is ``major.minor``."""
-
-    cuda: str
-    shards: tuple[Shard, ...]
-
-    @property
-    def major(self) -> int:
-        """CUDA's major version."""
-        return int(self.cuda.partition(".")[0])
-
-    def shard_for(self, capabilities: tuple[str, ...]) -> str | None:
-        """The shard that has to be in use on these devices; ``None`` where none runs on all of them.
-
-        Machine code comes before PTX, the nearest before the others; of several devices the worst served counts.
-        """
-        fits = {shard.name: min(_fit(shard, capability) for capability in capabilities) for shard in self.shards}
-        best = max(fits, key=lambda name: fits[name])
-        return best if fits[best] > _NO_FIT else None
-
-    def uncovered(self) -> str | None:
-        """A compute capability for which there is no shard; ``None`` where PTX serves them all."""
-        return next((each for each in TRIED_CAPABILITIES if not self.shard_for((each,))), None)
-
-    def own_capabilities(self) -> tuple[str, ...]:
-        """One for each shard: that of the first architecture in it."""
-        return tuple(dict.fromkeys(shard.archs[0].capability for shard in self.shards))
-
-
 _NO_FIT = (0, 0)
 
 
-def _fit(shard: Shard, capability: str) -> tuple[int, int]:
+def shard_for(facts: BuildFacts, capabilities: tuple[str, ...]) -> str | None:
+    """The shard that has to be in use on these devices; ``None`` where none runs on all of them.
+
+    Machine code comes before PTX, the nearest before the others; of several devices the worst served counts.
+    """
+    fits = {shard.name: min(_fit(shard, capability) for capability in capabilities) for shard in facts.shards}
+    best = max(fits, key=lambda name: fits[name])
+    return best if fits[best] > _NO_FIT else None
+
+
+def uncovered(facts: BuildFacts) -> str | None:
+    """A compute capability for which there is no shard; ``None`` where PTX serves them all."""
+    return next((each for each in TRIED_CAPABILITIES if not shard_for(facts, (each,))), None)
+
+
+def own_capabilities(facts: BuildFacts) -> tuple[str, ...]:
+    """One for each shard: that of the first architecture in it."""
+    return tuple(dict.fromkeys(shard.archs[0].capability for shard in facts.shards))
+
+
+def _fit(shard: ShardFacts, capability: str) -> tuple[int, int]:
     ranks = {"cubin": 2, "ptx": 1, None: 0}
     fits = ((ranks[archs.covers((arch,), capability)], arch.number) for arch in shard.archs)
     return max((fit for fit in fits if fit[0]), default=_NO_FIT)
 
 
-def read_facts(wheel: Wheel) -> BuildFacts | None:
-    """What the wheel says of itself; ``None`` where it is not one of this pipeline."""
-    try:
-        with zipfile.ZipFile(wheel.path) as archive:
-            data = json.loads(archive.read(FACTS))
-        shards = tuple(
-            Shard(name=item["name"], archs=tuple(CudaArch.parse(arch) for arch in item["archs"]))
-            for item in data["shards"]
-        )
-        return BuildFacts(cuda=data["cuda"], shards=shards)
-    except (KeyError, ValueError, TypeError, zipfile.BadZipFile, OSError):
-        return None
-
-
 def on_this_machine(machine: Machine, facts: BuildFacts | None) -> tuple[Scenario, ...]:
     """The wheel as a user has it here: with the cards that there are, or with none. The first one decides."""
     cards = tuple(gpu.capability for gpu in machine.gpus)
-    shard = facts.shard_for(cards) if facts is not None and cards else None
+    shard = shard_for(facts, cards) if facts is not None and cards else None
     if cards and facts is None:  # a wheel of somebody else's: all it can do is to use the card
         as_it_is = Expected(cuda=True, on_card=LAYERS)
     elif shard:
@@ -138,8 +110,8 @@ def on_simulated_devices(facts: BuildFacts, capability: str | None) -> tuple[Sce
 
     Without ``capability`` each shard gets a device of its own. The first scenario decides.
     """
-    first, *others = (capability,) if capability is not None else facts.own_capabilities()
-    if not facts.shard_for((first,)):
+    first, *others = (capability,) if capability is not None else own_capabilities(facts)
+    if not shard_for(facts, (first,)):
         return (_not_covered("simulated device", (first,)),)
     return (
         *(_simulated(facts, (each,), f"simulated {each}") for each in (first, *others)),
@@ -152,14 +124,14 @@ def _simulated(facts: BuildFacts, capabilities: tuple[str, ...], name: str, *, f
     return Scenario(
         name=name,
         shows=f"every layer and its cache are on {'CUDA0' if len(capabilities) == 1 else 'CUDA devices'}",
-        expected=Expected(cuda=True, on_card=LAYERS, simulated=True, shard=facts.shard_for(capabilities)),
+        expected=Expected(cuda=True, on_card=LAYERS, simulated=True, shard=shard_for(facts, capabilities)),
         simulated=SimulatedMachine(capabilities=capabilities, fault=fault),
     )
 
 
 def _with_a_card(facts: BuildFacts, first: str) -> Iterator[Scenario]:
     card = SimulatedMachine(capabilities=(first,))
-    whole = Expected(cuda=True, on_card=LAYERS, simulated=True, shard=facts.shard_for((first,)))
+    whole = Expected(cuda=True, on_card=LAYERS, simulated=True, shard=shard_for(facts, (first,)))
     yield from (_with_layers(count, whole, card) for count in (0, 1))
     yield Scenario(
         name="simulated, planted library",
@@ -205,11 +177,11 @@ def _without_a_usable_card(facts: BuildFacts, first: str) -> Iterator[Scenario]:
         changes={"CUDA_VISIBLE_DEVICES": "-1"},
         simulated=SimulatedMachine(capabilities=(first,)),
     )
-    uncovered = facts.uncovered()
-    if uncovered is None:
+    without_code = uncovered(facts)
+    if without_code is None:
         return
-    yield _not_covered("card without code", (uncovered,))
-    yield _not_covered("two different cards, one without code", (first, uncovered))
+    yield _not_covered("card without code", (without_code,))
+    yield _not_covered("two different cards, one without code", (first, without_code))
 
 
 def _not_covered(name: str, capabilities: tuple[str, ...]) -> Scenario:

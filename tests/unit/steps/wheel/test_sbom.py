@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from build_config.errors import PackagingError, SettingsError
-from build_config.formats import cyclonedx, elf, wheelfile
+from build_config.formats import build_facts, cyclonedx, elf, wheelfile
 from build_config.model import Wheel
 from build_config.steps import locks
 from build_config.steps.inspection import sbom as bom
@@ -172,7 +172,7 @@ def test_versions_and_commits_come_from_the_sources(document: dict[str, Any]) ->
 def test_all_that_this_project_adds_is_listed(
     platform: PlatformName, tree: SourceTree, members: dict[str, bytes]
 ) -> None:
-    own = {f"llama_cpp/{name}" for name in (*assemble.OWN_MODULES[platform], assemble.BUILD_FACTS)}
+    own = {f"llama_cpp/{name}" for name in (*assemble.OWN_MODULES[platform], build_facts.FILE)}
     added = {**members, **{name: name.encode() for name in own}}
     described = json.loads(sbom_document.describe(collect(tree), added, wheels.wheel_name()))
     listed = {file["name"] for part in described["components"] for file in part.get("components", ())}
