@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import calendar
 import csv
 import hashlib
 import io
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold. ``SOURCE_DATE_EPOCH`` is not asked: the same inputs are to give the same
 bytes in every environment."""
+SOURCE_DATE_EPOCH = str(calendar.timegm(TIMESTAMP))
+"""The same time for programs that do ask."""
 MODE = 0o644
 """Of every member: shared libraries need no execute bit."""
 COMPRESSION_LEVEL = 9

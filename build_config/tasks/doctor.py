@@ -19,7 +19,7 @@ from packaging.tags import sys_tags
 from build_config import archs
 from build_config.archs import LOCKED_CUDA
 from build_config.errors import ArchitectureError, PipelineError, ToolkitMissingError
-from build_config.model import CudaToolkit, HostCompiler, PlatformName, Program
+from build_config.model import OLDEST_PYTHON, CudaToolkit, HostCompiler, PlatformName, Program
 from build_config.steps.toolchain import gcc, installed_cuda, programs
 from build_config.steps.toolchain.windows import msvc
 from build_config.system import machine, platforms, workroot
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "missing", "warning"]
 
-OLDEST_PYTHON = (3, 11)
 
 COMMAND = "nox -s build_cuda_wheel"
 
@@ -201,7 +200,8 @@ def _python(facts: Facts) -> DoctorRow:
     text = ".".join(map(str, facts.python))
     if facts.python >= OLDEST_PYTHON:
         return DoctorRow(subject="Python", state="ok", text=text)
-    remedy = "install Python 3.11 or later (uv python install 3.11 needs no administrator)"
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    remedy = f"install Python {oldest} or later (uv python install {oldest} needs no administrator)"
     return DoctorRow(subject="Python", state="missing", text=f"{text} is too old", remedy=remedy)
 
 

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from build_config.errors import LockError, SettingsError
-from build_config.model import LockedFile, PlatformName, SourceLock, ToolkitLock
+from build_config.model import DISTRIBUTION, LockedFile, PlatformName, SourceLock, ToolkitLock
 from build_config.system import tomlio
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 T = TypeVar("T")
-SOURCE = "llama-cpp-python"
-SOURCE_LOCK = f"{SOURCE}.toml"
+SOURCE_LOCK = f"{DISTRIBUTION}.toml"
 PLATFORMS: dict[PlatformName, tuple[str, re.Pattern[str]]] = {
     "linux-x86_64": ("linux", re.compile(r"manylinux\w*_x86_64\.whl$")),
     "win-amd64": ("win32", re.compile(r"win_amd64\.whl$")),

@@ -41,8 +41,6 @@ FIRST_LINES = {
 }
 """What must be loaded before upstream's package loads its libraries."""
 LOADER_LINE = "\nfrom ._cuda_loader import CudaStatus, cuda_status  # noqa: E402  (added by the CUDA wheel build)\n"
-EPOCH = "315532800"
-"""1980-01-01, the earliest time that a zip file can hold."""
 LICENCES = (
     ("llama.cpp", "LICENSE"),
     ("nlohmann-json", "licenses/LICENSE-jsonhpp"),
@@ -131,7 +129,7 @@ def assemble(
         ),
         cwd=project,
         changes={
-            "SOURCE_DATE_EPOCH": EPOCH,
+            "SOURCE_DATE_EPOCH": wheelfile.SOURCE_DATE_EPOCH,
             "CMAKE_ARGS": None,
             "CMAKE_GENERATOR": "Ninja",
             "CMAKE_EXECUTABLE": str(toolchain.cmake.path),

@@ -27,8 +27,6 @@ POLICIES: dict[PlatformName, str] = {
     "linux-x86_64": "library_policy.toml",
     "win-amd64": "library_policy-win-amd64.toml",
 }
-EPOCH = "315532800"
-"""1980-01-01: with a fixed time delvewheel writes nothing of the machine into the wheel either."""
 
 
 def load_policy(layout: Layout, platform: PlatformName = platforms.HERE.name) -> LibraryPolicy:
@@ -114,8 +112,8 @@ def windows_arguments(
 
 
 def windows_environment() -> Mapping[str, str | None]:
-    """What delvewheel's environment must differ in."""
-    return {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": EPOCH}
+    """What delvewheel's environment must differ in: with a fixed time it writes nothing of the machine."""
+    return {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": wheelfile.SOURCE_DATE_EPOCH}
 
 
 def arguments(wheel: Path, folder: Path, policy: LibraryPolicy) -> tuple[str, ...]:

@@ -20,7 +20,6 @@ from packaging.requirements import Requirement
 from build_config.formats import build_facts, cyclonedx, wheelfile
 from build_config.model import DISTRIBUTION
 from build_config.steps.wheel.assemble import OWN_MODULES
-from build_config.steps.wheel.sbom.ingredients import Ingredients, Part, Piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
