@@ -47,6 +47,10 @@ class Platform(Protocol):
         """What the host compiler is called: ``GCC``."""
 
     @property
+    def uses_dlls(self) -> bool:
+        """Whether libraries are DLLs, linked through import libraries and found by name alone; else they are ELF."""
+
+    @property
     def output_folders(self) -> tuple[str, ...]:
         """Where CMake puts the libraries of a unit, below its build tree; the first is where they are wanted."""
 
@@ -55,6 +59,9 @@ class Platform(Protocol):
 
     def library(self, name: str) -> str:
         """The file name of a library of the wheel: ``llama`` -> ``libllama.so``, ``llama.dll``."""
+
+    def folded(self, name: str) -> str:
+        """A file name as the loader compares it: without case where that does not count."""
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
         """What a shard needs of CUDA at run time, in the order in which it has to be loaded."""
@@ -82,3 +89,8 @@ HERE: Platform = WINDOWS if sys.platform == "win32" else LINUX
 def of(name: PlatformName) -> Platform:
     """The platform of a name."""
     return PLATFORMS[name]
+
+
+def of_tags(tags: tuple[str, ...]) -> Platform:
+    """The platform that a wheel with these tags is for."""
+    return WINDOWS if any(tag.endswith(f"-{WINDOWS.wheel_platform}") for tag in tags) else LINUX

@@ -29,6 +29,7 @@ class Linux:
     scripts: str = "bin"
     compiler: str = "GCC"
     driver: str = "libcuda.so.1"
+    uses_dlls: bool = False
     output_folders: tuple[str, ...] = ("unit",)
 
     def program(self, name: str) -> str:
@@ -38,6 +39,10 @@ class Linux:
     def library(self, name: str) -> str:
         """``libllama.so``."""
         return f"lib{name}.so"
+
+    def folded(self, name: str) -> str:
+        """Case counts."""
+        return name
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
         """``libcudart.so.13`` and ``libcublas.so.13``; cuBLAS finds its other half by itself."""

@@ -52,6 +52,7 @@ class Windows:
     scripts: str = "Scripts"
     compiler: str = "Microsoft Visual C++"
     driver: str = "nvcuda.dll"
+    uses_dlls: bool = True
     # A DLL that is linked against is a "runtime" for CMake, and llama.cpp has those in bin; mtmd is added by ourselves.
     output_folders: tuple[str, ...] = ("unit", "bin", "mtmd")
 
@@ -62,6 +63,10 @@ class Windows:
     def library(self, name: str) -> str:
         """``llama.dll``: without ``lib`` in front, as ggml and the bindings look for it there."""
         return f"{name}.dll"
+
+    def folded(self, name: str) -> str:
+        """Case does not count."""
+        return name.lower()
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
         """``cublasLt64_13.dll`` before cuBLAS, which needs it and is not where Windows would look for it.

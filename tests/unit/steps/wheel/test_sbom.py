@@ -20,6 +20,7 @@ from build_config.steps.wheel import assemble, sbom
 from build_config.steps.wheel.sbom import document as sbom_document
 from build_config.steps.wheel.sbom import ingredients
 from build_config.system.layout import PACKAGE, Layout
+from build_config.system.platforms.linux import LINUX
 from tests.support import factories, wheels
 
 if TYPE_CHECKING:
@@ -288,11 +289,12 @@ def test_a_component_file_with_an_unknown_key_is_refused(tmp_path: Path) -> None
 
 
 MTMD = "llama_cpp/lib/libmtmd.so"
-NO_LIBRARY = elf.Library(soname=None, needed=(), search_paths=(), versions=(), leftovers=(), has_build_id=False)
+NO_LIBRARY = elf.ElfLibrary(soname=None, needed=(), search_paths=(), versions=(), leftovers=(), has_build_id=False)
 
 
 def found(contents: dict[str, bytes], *libraries: str) -> list[str]:
     subject = Subject(
+        platform=LINUX,
         wheel=Wheel(path=Path(wheels.wheel_name()), version=wheels.VERSION, tags=(), sha256="0" * 64, size=1),
         declaration=wheels.declaration(factories.SM89),
         policy=wheels.policy(),
