@@ -13,13 +13,10 @@ from packaging.version import Version
 
 DISTRIBUTION = "llama-cpp-python"
 """The name of the project that is built, as package indexes normalize it."""
-
-PlatformName = Literal["linux-x86_64", "win-amd64"]
-
-DISTRIBUTION = "llama-cpp-python"
-"""What is built, by its name on package indexes."""
 OLDEST_PYTHON = (3, 11)
 """That this project runs with; the wheels have upstream's own limit."""
+
+PlatformName = Literal["linux-x86_64", "win-amd64"]
 
 _ARCH = re.compile(r"(?P<number>[1-9][0-9]{1,2})(?P<suffix>[af]?)(?:-(?P<kind>real|virtual))?")
 

@@ -88,7 +88,7 @@ def check(root: Path) -> None:
     What does not exist yet is not an objection. A sticky folder that everybody may write to (``/var/tmp``) is fine
     above the root: nobody can rename or remove what belongs to another.
     """
-    if platforms.HERE.name == "win-amd64":
+    if not platforms.HERE.has_modes:
         _check_windows(root)
         return
     for folder in reversed(root.parents):
@@ -132,7 +132,7 @@ def _create(root: Path) -> None:
     try:
         root.mkdir()
         root.chmod(0o755)  # whatever the umask: other users may look, nobody else may write
-        if platforms.HERE.name == "win-amd64":  # where a new folder is everybody's, as C:\\ gives it on
+        if not platforms.HERE.has_modes:  # on Windows, where a new folder is everybody's, as C:\\ gives it on
             processes.run(processes.Command(argv=restriction(root, _sid())), timeout=ICACLS_SECONDS)
     except FileExistsError:
         return

@@ -20,6 +20,7 @@ from build_config import archs
 from build_config.archs import LOCKED_CUDA
 from build_config.errors import ArchitectureError, PipelineError, ToolkitMissingError
 from build_config.model import OLDEST_PYTHON, CudaToolkit, HostCompiler, PlatformName, Program
+from build_config.steps import toolchain
 from build_config.steps.toolchain import gcc, installed_cuda, programs
 from build_config.steps.toolchain.windows import msvc
 from build_config.system import machine, platforms, workroot
@@ -133,7 +134,7 @@ def judge(facts: Facts) -> tuple[DoctorRow, ...]:
         _git(facts),
         _disk(facts),
         _memory(facts),
-        *(() if facts.platform == "win-amd64" else (_glibc(facts),)),
+        *((_glibc(facts),) if platforms.of(facts.platform).has_glibc else ()),
         _work_root(facts),
         *_cards(facts),
         _driver(facts),
@@ -161,9 +162,7 @@ def _newest_gcc(layout: Layout) -> int:
 
 def _compiler(newest_gcc: int) -> HostCompiler | PipelineError:
     try:
-        if platforms.HERE.name == "win-amd64":
-            return msvc.find(msvc.LOCKED_MSC_VER, os.environ)
-        return gcc.choose(newest_gcc, os.environ)
+        return toolchain.host_for_locked(newest_gcc, os.environ)
     except PipelineError as error:
         return error
 
@@ -211,11 +210,9 @@ def _cxx(facts: Facts) -> DoctorRow:
         error = facts.compiler
         return DoctorRow(subject=subject, state="missing", text=error.message, remedy=error.remedy)
     cxx = facts.compiler.cxx
-    newest = f"GCC {facts.newest_gcc}"
-    if facts.platform == "win-amd64":
-        newest = f"_MSC_VER {msvc.LOCKED_MSC_VER[-1]}"
-    compiler = platforms.of(facts.platform).compiler
-    text = f"{cxx.path}, {compiler} {cxx.version}; CUDA {LOCKED_CUDA} supports up to {newest}"
+    platform = platforms.of(facts.platform)
+    newest = f"_MSC_VER {msvc.LOCKED_MSC_VER[-1]}" if platform.uses_msvc else f"GCC {facts.newest_gcc}"
+    text = f"{cxx.path}, {platform.compiler} {cxx.version}; CUDA {LOCKED_CUDA} supports up to {newest}"
     return DoctorRow(subject=subject, state="ok", text=text)
 
 

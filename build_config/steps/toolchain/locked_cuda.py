@@ -152,7 +152,7 @@ def _make(lock: ToolkitLock, wheels: tuple[Path, ...], root: Path, cc: str, iden
         partial.mkdir(parents=True)
         for wheel in wheels:
             unpack(wheel, partial, major=lock.cuda.split(".")[0])
-        if lock.platform == "win-amd64":
+        if platforms.of(lock.platform).uses_dlls:
             librarian = functools.partial(import_libraries.arguments, Path(cc).with_name("lib.exe"))
             import_libraries.make(partial, lock.cuda.split(".")[0], librarian)
         else:

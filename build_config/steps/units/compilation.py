@@ -67,10 +67,11 @@ def build_units(
 
 def _environment(toolchain: Toolchain, layout: Layout) -> dict[str, str]:
     """The whole environment of the compilers, and the folders that it names."""
-    if toolchain.platform == "win-amd64":
+    platform = platforms.of(toolchain.platform)
+    if platform.uses_msvc:
         for folder in ("tmp", "home"):
             (layout.work_root / folder).mkdir(parents=True, exist_ok=True)
-        toolkit = platforms.of(toolchain.platform).toolkit_variables(toolchain.cuda.root)
+        toolkit = platform.toolkit_variables(toolchain.cuda.root)
         return sandbox.windows_environment(toolchain.host, toolkit, layout, os.environ)
     path = sandbox.tool_folder(toolchain.host, layout, os.environ, cuda=toolchain.cuda.programs)
     return sandbox.environment(path, layout)

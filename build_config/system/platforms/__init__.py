@@ -47,6 +47,30 @@ class Platform(Protocol):
         """What the host compiler is called: ``GCC``."""
 
     @property
+    def uses_msvc(self) -> bool:
+        """Whether the host compiler is Microsoft's; else it is GCC."""
+
+    @property
+    def has_glibc(self) -> bool:
+        """Whether programs are linked to glibc, whose version decides where a wheel runs."""
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether a mode says who may change a file; else an access list does."""
+
+    @property
+    def has_unix_sockets(self) -> bool:
+        """Whether a server of sccache can listen at a file; else it takes a port."""
+
+    @property
+    def has_simulated_device(self) -> bool:
+        """Whether there are doubles of CUDA's libraries for it."""
+
+    @property
+    def has_cuda_variables(self) -> bool:
+        """Whether NVIDIA's installer names the folder of each toolkit in a variable (``CUDA_PATH``)."""
+
+    @property
     def uses_dlls(self) -> bool:
         """Whether libraries are DLLs, linked through import libraries and found by name alone; else they are ELF."""
 

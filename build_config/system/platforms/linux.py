@@ -29,6 +29,12 @@ class Linux:
     scripts: str = "bin"
     compiler: str = "GCC"
     driver: str = "libcuda.so.1"
+    uses_msvc: bool = False
+    has_glibc: bool = True
+    has_modes: bool = True
+    has_unix_sockets: bool = True
+    has_simulated_device: bool = True
+    has_cuda_variables: bool = False
     uses_dlls: bool = False
     output_folders: tuple[str, ...] = ("unit",)
 

@@ -52,6 +52,12 @@ class Windows:
     scripts: str = "Scripts"
     compiler: str = "Microsoft Visual C++"
     driver: str = "nvcuda.dll"
+    uses_msvc: bool = True
+    has_glibc: bool = False
+    has_modes: bool = False
+    has_unix_sockets: bool = False
+    has_simulated_device: bool = False
+    has_cuda_variables: bool = True
     uses_dlls: bool = True
     # A DLL that is linked against is a "runtime" for CMake, and llama.cpp has those in bin; mtmd is added by ourselves.
     output_folders: tuple[str, ...] = ("unit", "bin", "mtmd")

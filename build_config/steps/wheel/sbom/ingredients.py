@@ -10,7 +10,7 @@ from packageurl import PackageURL
 
 from build_config.errors import PackagingError, SettingsError
 from build_config.model import DISTRIBUTION, LockedFile, Shard, SourceLock, SourceTree, Toolchain, ToolkitLock
-from build_config.system import git, tomlio
+from build_config.system import git, platforms, tomlio
 from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ def collect(
         files=tuple((name, _digest(wheel_project / name)) for name in OWN_SOURCES),
         what="the loader, its facts, and the score in each shard",
     )
-    piece = components.compiler if toolchain.platform == "linux-x86_64" else components.compiler_of_windows
+    msvc = platforms.of(toolchain.platform).uses_msvc
+    piece = components.compiler_of_windows if msvc else components.compiler
     gcc = Part(
         name=piece.name,
         version=compiler,
