@@ -115,7 +115,6 @@ class Shard:
 class ArchSelection:
     """What ``--arch`` was resolved to. ``notice`` is a line for the user where the choice was ours, else ``None``."""
 
-    requested: str
     shards: tuple[Shard, ...]
     portable: bool = False
     notice: str | None = None

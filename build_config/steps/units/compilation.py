@@ -195,8 +195,8 @@ class _Builder:
     def _pending(self, spec: UnitSpec) -> tuple[str, ...]:
         argv = cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs, dry_run=True)
         done = processes.run(processes.Command(argv=argv, environment=self._environment))
-        parsed = (progress.parse_line(line) for line in done.output.splitlines())
-        return tuple(line.output for line in parsed if line is not None)
+        parsed = map(progress.parse_line, done.output.splitlines())
+        return tuple(output for output in parsed if output is not None)
 
     def _ninja(self, spec: UnitSpec, estimate: progress.Estimate, bar: ProgressBar) -> None:
         log = self._log(spec, "build")
@@ -210,7 +210,7 @@ class _Builder:
         def line(text: str) -> None:
             finished = progress.parse_line(text)
             if finished is not None:
-                estimate.finish(finished.output)
+                estimate.finish(finished)
                 show()
 
         def tick(pid: int) -> None:

@@ -39,10 +39,6 @@ class Platform(Protocol):
         """The folder of a virtual environment that holds its programs: ``bin``."""
 
     @property
-    def driver(self) -> str:
-        """The NVIDIA driver's own library, which never comes along: ``libcuda.so.1``."""
-
-    @property
     def compiler(self) -> str:
         """What the host compiler is called: ``GCC``."""
 

@@ -28,7 +28,6 @@ class Linux:
     work_root: PurePath = WORK_ROOT
     scripts: str = "bin"
     compiler: str = "GCC"
-    driver: str = "libcuda.so.1"
     uses_msvc: bool = False
     has_glibc: bool = True
     has_modes: bool = True

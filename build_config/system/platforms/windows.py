@@ -51,7 +51,6 @@ class Windows:
     work_root: PurePath = WORK_ROOT
     scripts: str = "Scripts"
     compiler: str = "Microsoft Visual C++"
-    driver: str = "nvcuda.dll"
     uses_msvc: bool = True
     has_glibc: bool = False
     has_modes: bool = False

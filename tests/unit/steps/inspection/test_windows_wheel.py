@@ -26,7 +26,7 @@ pytestmark = pytest.mark.unit
 SOURCE = PACKAGE / "wheel_project" / "python" / "_vendored_dlls.py"
 PLAN = assemble.WheelPlan(
     version=Version("0.3.36+cu130.sm89"),
-    selection=ArchSelection(requested="89", shards=(factories.SM89,)),
+    selection=ArchSelection(shards=(factories.SM89,)),
     cuda="13.0",
     oldest_driver="580",
     requirements=assemble.runtime_requirements("13.0"),

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.unit
-ONE = ArchSelection(requested="89", shards=(factories.SM89,))
-TWO = ArchSelection(requested="86,89", shards=(factories.SM86, factories.SM89))
-PORTABLE = ArchSelection(requested="portable", shards=(factories.SM86, factories.SM89), portable=True)
+ONE = ArchSelection(shards=(factories.SM89,))
+TWO = ArchSelection(shards=(factories.SM86, factories.SM89))
+PORTABLE = ArchSelection(shards=(factories.SM86, factories.SM89), portable=True)
 UPSTREAM = {
     "build-system": {"requires": ["scikit-build-core"], "build-backend": "scikit_build_core.build"},
     "project": {
