@@ -57,7 +57,7 @@ class InstalledToolkit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class MachineFacts:
     """What was seen of the machine. Sizes are in bytes; a problem stands in place of what could not be had."""
 
     python: tuple[int, int]
@@ -103,10 +103,10 @@ def overall(rows: tuple[DoctorRow, ...]) -> bool:
     return all(row.state != "missing" for row in rows)
 
 
-def gather(layout: Layout) -> Facts:
+def gather(layout: Layout) -> MachineFacts:
     """See what is there. Never raises because something is not."""
     newest_gcc = _newest_gcc(layout)
-    return Facts(
+    return MachineFacts(
         python=sys.version_info[:2],
         compiler=_compiler(newest_gcc),
         newest_gcc=newest_gcc,
@@ -125,7 +125,7 @@ def gather(layout: Layout) -> Facts:
     )
 
 
-def judge(facts: Facts) -> tuple[DoctorRow, ...]:
+def judge(facts: MachineFacts) -> tuple[DoctorRow, ...]:
     """Turn facts into rows."""
     rows = (
         _python(facts),
@@ -195,7 +195,7 @@ def _work_root_problem(layout: Layout) -> PipelineError | None:
 # --------------------------------------------------------------------------------------------------------- judging
 
 
-def _python(facts: Facts) -> DoctorRow:
+def _python(facts: MachineFacts) -> DoctorRow:
     text = ".".join(map(str, facts.python))
     if facts.python >= OLDEST_PYTHON:
         return DoctorRow(subject="Python", state="ok", text=text)
@@ -204,7 +204,7 @@ def _python(facts: Facts) -> DoctorRow:
     return DoctorRow(subject="Python", state="missing", text=f"{text} is too old", remedy=remedy)
 
 
-def _cxx(facts: Facts) -> DoctorRow:
+def _cxx(facts: MachineFacts) -> DoctorRow:
     subject = "C++ compiler"
     if isinstance(facts.compiler, PipelineError):
         error = facts.compiler
@@ -216,7 +216,7 @@ def _cxx(facts: Facts) -> DoctorRow:
     return DoctorRow(subject=subject, state="ok", text=text)
 
 
-def _toolkits(facts: Facts) -> Iterator[DoctorRow]:
+def _toolkits(facts: MachineFacts) -> Iterator[DoctorRow]:
     """Installed toolkits. None is needed, so whatever is wrong with one keeps no build from starting."""
     for one in facts.installed:
         subject = f"CUDA {one.toolkit.release}"
@@ -236,7 +236,7 @@ def _toolkits(facts: Facts) -> Iterator[DoctorRow]:
             yield DoctorRow(subject=subject, state="ok", text=text)
 
 
-def _git(facts: Facts) -> DoctorRow:
+def _git(facts: MachineFacts) -> DoctorRow:
     if facts.git:
         return DoctorRow(subject="git", state="ok", text=facts.git)
     text = "not found; needed to fetch this project, not to build"
@@ -244,7 +244,7 @@ def _git(facts: Facts) -> DoctorRow:
     return DoctorRow(subject="git", state="warning", text=text, remedy=remedy)
 
 
-def _disk(facts: Facts) -> DoctorRow:
+def _disk(facts: MachineFacts) -> DoctorRow:
     needed = workroot.COLD_BUILD_BYTES
     text = f"{_gigabytes(facts.free)} free at {facts.work_root}; a first build needs {_gigabytes(needed)}"
     if facts.free >= needed:
@@ -253,7 +253,7 @@ def _disk(facts: Facts) -> DoctorRow:
     return DoctorRow(subject="Disk", state="missing", text=text, remedy=remedy)
 
 
-def _memory(facts: Facts) -> DoctorRow:
+def _memory(facts: MachineFacts) -> DoctorRow:
     jobs = min(facts.cores, facts.memory // machine.MEMORY_PER_JOB)
     per_job = _gigabytes(machine.MEMORY_PER_JOB)
     text = f"{_gigabytes(facts.memory)} for {facts.cores} cores; a compile job takes up to {per_job}"
@@ -264,7 +264,7 @@ def _memory(facts: Facts) -> DoctorRow:
     return DoctorRow(subject="Memory", state="warning", text=text, remedy=remedy)
 
 
-def _glibc(facts: Facts) -> DoctorRow:
+def _glibc(facts: MachineFacts) -> DoctorRow:
     subject = "C library"
     if not facts.glibc:
         text = "not glibc; NVIDIA's compiler and libraries need it"
@@ -275,14 +275,14 @@ def _glibc(facts: Facts) -> DoctorRow:
     return DoctorRow(subject=subject, state="ok", text=text)
 
 
-def _work_root(facts: Facts) -> DoctorRow:
+def _work_root(facts: MachineFacts) -> DoctorRow:
     problem = facts.work_root_problem
     if problem is not None:
         return DoctorRow(subject="Work root", state="missing", text=problem.message, remedy=problem.remedy)
     return DoctorRow(subject="Work root", state="ok", text=f"{facts.work_root} is safe to use")
 
 
-def _cards(facts: Facts) -> Iterator[DoctorRow]:
+def _cards(facts: MachineFacts) -> Iterator[DoctorRow]:
     series = archs.toolkit_series(LOCKED_CUDA)
     for gpu in facts.nvidia.gpus:
         memory = f", {_gigabytes(gpu.memory)}" if gpu.memory else ""
@@ -300,7 +300,7 @@ def _cards(facts: Facts) -> Iterator[DoctorRow]:
         yield DoctorRow(subject="NVIDIA card", state="warning", text=text)
 
 
-def _driver(facts: Facts) -> DoctorRow:
+def _driver(facts: MachineFacts) -> DoctorRow:
     subject = "NVIDIA driver"
     needed = archs.oldest_driver(LOCKED_CUDA)
     need = f"wheels of CUDA {LOCKED_CUDA} need {needed} or later"
@@ -319,7 +319,7 @@ def _driver(facts: Facts) -> DoctorRow:
     return DoctorRow(subject=subject, state="warning", text=text, remedy=remedy)
 
 
-def _launcher(facts: Facts) -> DoctorRow:
+def _launcher(facts: MachineFacts) -> DoctorRow:
     subject = "Compiler cache"
     if facts.ccache is not None and programs.usable(facts.ccache):
         return DoctorRow(subject=subject, state="ok", text=f"ccache {facts.ccache.version} ({facts.ccache.path})")
@@ -331,7 +331,7 @@ def _launcher(facts: Facts) -> DoctorRow:
     return DoctorRow(subject=subject, state="warning", text=text, remedy=remedy)
 
 
-def _closing(facts: Facts, rows: tuple[DoctorRow, ...]) -> DoctorRow:
+def _closing(facts: MachineFacts, rows: tuple[DoctorRow, ...]) -> DoctorRow:
     subject = "This machine"
     missing = [row.subject for row in rows if row.state == "missing"]
     if missing:
