@@ -349,7 +349,6 @@ class WheelDeclaration:
 
     version: Version
     shards: tuple[Shard, ...]
-    cuda: str
     forbidden_paths: tuple[str, ...]
     max_size: int | None
 

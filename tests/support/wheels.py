@@ -36,7 +36,7 @@ def policy(platform: PlatformName = "linux-x86_64") -> LibraryPolicy:
 
 
 def declaration(*shards: Shard, max_size: int | None = 35_000_000) -> WheelDeclaration:
-    return WheelDeclaration(version=VERSION, shards=shards, cuda="13.0", forbidden_paths=(CHECKOUT,), max_size=max_size)
+    return WheelDeclaration(version=VERSION, shards=shards, forbidden_paths=(CHECKOUT,), max_size=max_size)
 
 
 def contents(libraries: Mapping[str, bytes], platform: str = "manylinux_2_17_x86_64") -> dict[str, bytes]:

@@ -29,7 +29,6 @@ Launcher = Literal["auto", "sccache", "ccache", "none"]
 CCACHE_MINIMUM = Version("4.6")
 """The first ccache that caches nvcc's output with every option that ggml passes."""
 
-file_digest = file_sha256
 """The name by which ``tasks/reproduce`` still imports it."""
 _VERSION = re.compile(r"\b[0-9]+\.[0-9]+(?:\.[0-9]+)*\b")
 _INSTALL = "run the step through its nox session, which installs the locked programs"
