@@ -21,12 +21,12 @@ from build_config.model import CudaToolkit, HostCompiler, PlatformName, Program
 from build_config.steps.toolchain import gcc, installed_cuda, programs
 from build_config.steps.toolchain.windows import msvc
 from build_config.system import machine, platforms, workroot
-from build_config.tasks import recommend as choosing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from build_config.system.layout import Layout
+    from build_config.tasks.recommend import Recommendation
 
 State = Literal["ok", "missing", "warning"]
 
@@ -83,11 +83,13 @@ def examine(layout: Layout) -> tuple[DoctorRow, ...]:
     return judge(gather(layout))
 
 
-def recommend(layout: Layout, where: str | None) -> choosing.Recommendation:
+def recommend(layout: Layout, where: str | None) -> Recommendation:
     """Which wheel of an index (a folder, a page, an address; default: the wheelhouse) is for this machine.
 
     Raises ``SettingsError`` for a place that is not there, ``NetworkError`` for one that does not answer.
     """
+    from build_config.tasks import recommend as choosing  # noqa: PLC0415  # it speaks HTTP and reads signatures
+
     index, candidates = choosing.read(where or str(layout.wheelhouse))
     answer = choosing.recommend(machine.describe(), sys.version_info[:2], candidates, index)
     problem = machine.nvidia().problem
