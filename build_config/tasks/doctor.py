@@ -24,12 +24,12 @@ from build_config.steps import toolchain
 from build_config.steps.toolchain import gcc, installed_cuda, programs
 from build_config.steps.toolchain.windows import msvc
 from build_config.system import machine, platforms, workroot
-from build_config.tasks import recommend as choosing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from build_config.system.layout import Layout
+    from build_config.tasks.recommend import Recommendation
 
 State = Literal["ok", "missing", "warning"]
 
@@ -82,11 +82,13 @@ def examine(layout: Layout) -> tuple[DoctorRow, ...]:
     return judge(gather(layout))
 
 
-def recommend(layout: Layout, where: str | None) -> choosing.Recommendation:
+def recommend(layout: Layout, where: str | None) -> Recommendation:
     """Which wheel of an index (a folder, a page, an address; default: the wheelhouse) is for this machine.
 
     Raises ``SettingsError`` for a place that is not there, ``NetworkError`` for one that does not answer.
     """
+    from build_config.tasks import recommend as choosing  # noqa: PLC0415  # it speaks HTTP and reads signatures
+
     index, candidates = choosing.read(where or str(layout.wheelhouse))
     version = ".".join(map(str, sys.version_info[:2]))
     python = choosing.Interpreter(version=version, tags=frozenset(map(str, sys_tags())))

@@ -10,8 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, assert_never
 
-import cmake
-import ninja
 from packaging.version import Version
 
 from build_config.errors import CommandError, LockError, SettingsError
@@ -36,11 +34,15 @@ _INSTALL = "run the step through its nox session, which installs the locked prog
 
 def find_cmake() -> Program:
     """CMake of this Python environment. Raises ``LockError`` when it is not there."""
+    import cmake  # noqa: PLC0415  # it looks through all its files when it is imported, and `doctor` needs none of them
+
     return _packaged("cmake", Path(cmake.CMAKE_BIN_DIR) / platforms.HERE.program("cmake"))
 
 
 def find_ninja() -> Program:
     """Ninja of this Python environment. Raises ``LockError`` when it is not there."""
+    import ninja  # noqa: PLC0415  # as above
+
     return _packaged("ninja", Path(ninja.BIN_DIR) / platforms.HERE.program("ninja"))
 
 

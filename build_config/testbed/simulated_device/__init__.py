@@ -20,6 +20,7 @@ from elftools.elf.sections import SymbolTableSection
 from build_config.errors import CommandError, StepResultError, ToolkitMissingError, ValidationError
 from build_config.system import jsonio
 from build_config.system.processes import Command, run
+from build_config.testbed.simulation_options import DEFAULT_MEMORY, FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,17 +28,6 @@ if TYPE_CHECKING:
 SOURCES = Path(__file__).parent
 MAJORS = (11, 12, 13)
 """Versions of CUDA whose libraries can be doubled."""
-DEFAULT_MEMORY = 8 << 30
-"""Bytes of each device where nothing else is said."""
-FAULTS = {
-    "driver-too-old": "a driver of the CUDA before the build's",
-    "no-device": "a driver and no card",
-    "no-driver": "a driver that does not start",
-    "out-of-memory": "no memory after the given number of bytes",
-    "launch-failure": "the first kernel fails",
-    "no-vmm": "a card without virtual memory management",
-}
-
 HEADERS = {"cuda": "cuda.h", "cudart": "cuda_runtime_api.h", "cublas": "cublas_v2.h"}
 LIBRARIES = tuple(HEADERS)
 """What can be doubled: the driver's library, the runtime, cuBLAS."""

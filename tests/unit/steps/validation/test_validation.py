@@ -12,8 +12,8 @@ from build_config.reports import ScenarioResult, Severity, Verdict
 from build_config.steps.validation import Simulation, judge_all, plan, scenarios
 from build_config.steps.validation.judge import INPUT_BYTES, LAYERS, Expected, ProbeResult, judge
 from build_config.system.jsonio import from_data, to_data
-from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import SimulatedDeviceUse, SimulatedUse
+from build_config.testbed.simulation_options import FAULTS
 from check_gpu import placement
 from tests.support.factories import build_facts
 
@@ -332,7 +332,7 @@ def test_every_shard_gets_a_simulated_device(tmp_path: Path) -> None:
 def test_every_fault_is_tried_on_a_covered_device(tmp_path: Path) -> None:
     tried = plan(WITHOUT_CARD, build_facts("89"), simulation(tmp_path, "8.9"))
     faults = {s.simulated.fault for s in tried if s.simulated is not None}
-    assert faults == {None, *simulated_device.FAULTS}
+    assert faults == {None, *FAULTS}
     named = by_name(tried)
     assert named["two equal cards"].expected.on_card == LAYERS
     mixed = named["two different cards, one without code"]
