@@ -7,6 +7,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+import filelock
 import platformdirs
 import pytest
 
@@ -40,7 +41,9 @@ def locked_wheel(file: LockedFile) -> Path:
     if at_hand.is_file() and file_sha256(at_hand) == file.sha256:
         return at_hand
     shared = platformdirs.user_cache_path("llama-cuda-wheels") / "test-downloads"
-    (wheel,) = download.fetch((file,), shared, Console(terminal=False))
+    shared.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(shared / "lock"):  # tests run in several processes
+        (wheel,) = download.fetch((file,), shared, Console(terminal=False))
     return wheel
 
 
