@@ -27,6 +27,9 @@ LOCKS = Path("build_config/data/locks")
 INTERRUPT_TIMEOUT = 1.5
 TERMINATE_TIMEOUT = 0.4
 
+# The tests of a file run in one process, because they share slow fixtures. `-- -n0` runs all tests in nox's process.
+IN_PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+
 
 @nox.session
 def build_cuda_wheel(session: nox.Session) -> None:
@@ -159,9 +162,9 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests; `-- -m unit` or a file name selects some of them."""
+    """All tests, on all cores; `-- -m unit` or a file name selects some, `-- -n0` runs them one after the other."""
     install(session, "test.txt")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *IN_PARALLEL, *session.posargs)
 
 
 @nox.session(name="tests-unit")

@@ -86,25 +86,25 @@ def resolve(requested: str, *, cuda_release: str, gpus: tuple[GpuDevice, ...]) -
     match requested.strip().lower():
         case "portable":
             shards = tuple(_shard(archs) for archs in series.portable)
-            return ArchSelection(requested=requested, shards=shards, portable=True)
+            return ArchSelection(shards=shards, portable=True)
         case "native":
             if not gpus:
                 message = "--arch native: this machine has no NVIDIA GPU"
                 raise ArchitectureError(message, remedy=f"name the architecture of the GPU, {_examples()}")
-            return _native(requested, series, cuda_release, gpus)
+            return _native(series, cuda_release, gpus)
         case "auto" if gpus:
-            return _native(requested, series, cuda_release, gpus)
+            return _native(series, cuda_release, gpus)
         case "auto":
             notice = (
                 f"No NVIDIA GPU in this machine: building for {DEFAULT.capability} "
                 f"({gpu_names(DEFAULT.capability)}). For another GPU: {_examples()}."
             )
-            return ArchSelection(requested=requested, shards=(_shard((DEFAULT,)),), notice=notice)
+            return ArchSelection(shards=(_shard((DEFAULT,)),), notice=notice)
         case listed:
             archs = {_parse(entry.strip(), requested) for entry in listed.split(",")}
             for arch in archs:
                 _require_supported(arch, series, cuda_release)
-            return ArchSelection(requested=requested, shards=tuple(_shard((arch,)) for arch in sorted(archs)))
+            return ArchSelection(shards=tuple(_shard((arch,)) for arch in sorted(archs)))
 
 
 def covers(archs: Iterable[CudaArch], capability: str) -> Literal["cubin", "ptx"] | None:
@@ -209,7 +209,7 @@ def _as_compiled(arch: CudaArch) -> CudaArch:
     return arch
 
 
-def _native(requested: str, series: ToolkitSeries, release: str, gpus: tuple[GpuDevice, ...]) -> ArchSelection:
+def _native(series: ToolkitSeries, release: str, gpus: tuple[GpuDevice, ...]) -> ArchSelection:
     fitting = [gpu for gpu in gpus if series.builds_for(as_number(gpu.capability))]
     if not fitting:
         _require_supported(from_capability(gpus[0].capability), series, release)
@@ -220,7 +220,7 @@ def _native(requested: str, series: ToolkitSeries, release: str, gpus: tuple[Gpu
             f"CUDA {release} cannot compile for {left_out}. "
             "Hide such GPUs with CUDA_VISIBLE_DEVICES when you use the wheel."
         )
-    return ArchSelection(requested=requested, shards=(_shard(archs),), notice=notice)
+    return ArchSelection(shards=(_shard(archs),), notice=notice)
 
 
 def _shard(archs: tuple[CudaArch, ...]) -> Shard:

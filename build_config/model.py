@@ -13,6 +13,8 @@ from packaging.version import Version
 
 DISTRIBUTION = "llama-cpp-python"
 """The normalized name of the project that is built."""
+OLDEST_PYTHON = (3, 11)
+"""The oldest Python that this project supports; the wheels have upstream's own limit."""
 
 PlatformName = Literal["linux-x86_64", "win-amd64"]
 
@@ -113,7 +115,6 @@ class Shard:
 class ArchSelection:
     """The result of resolving ``--arch``. ``notice`` tells the user about a choice made for them, if there was one."""
 
-    requested: str
     shards: tuple[Shard, ...]
     portable: bool = False
     notice: str | None = None
@@ -347,7 +348,6 @@ class WheelDeclaration:
 
     version: Version
     shards: tuple[Shard, ...]
-    cuda: str
     forbidden_paths: tuple[str, ...]
     max_size: int | None
 

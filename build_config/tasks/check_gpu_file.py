@@ -9,6 +9,7 @@ from pathlib import Path
 
 import check_gpu
 from build_config.errors import PackagingError
+from build_config.formats import wheelfile
 from build_config.testbed import synthetic_model
 from check_gpu.__main__ import MODEL
 
@@ -16,7 +17,6 @@ NAME = "check_gpu.pyz"
 CHECK_GPU = Path(check_gpu.__file__).resolve().parent
 
 _INTERPRETER = b"#!/usr/bin/env python3\n"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of the zip format
 _MODE = 0o644
 # In the grammar of every Python, so an old one reports its version instead of a syntax error.
 _START = """\
@@ -56,7 +56,7 @@ def make(path: Path) -> Path:
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     """Add a member that depends only on its name and content, not on time, system or version of zlib."""
-    member = zipfile.ZipInfo(name, date_time=_EPOCH)
+    member = zipfile.ZipInfo(name, date_time=wheelfile.TIMESTAMP)
     member.create_system = 3  # Unix
     member.external_attr = _MODE << 16
     archive.writestr(member, content, compress_type=zipfile.ZIP_STORED)

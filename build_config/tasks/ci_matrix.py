@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from build_config import archs
-from build_config.errors import SettingsError, StepResultError
+from build_config.errors import SettingsError
 from build_config.model import ArchSelection, PlatformName
-from build_config.system import jsonio, platforms
+from build_config.system import jsonio, platforms, tomlio
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,10 +108,7 @@ class Plan:
 
 def read(path: Path) -> Matrix:
     """Read the list. Raises ``SettingsError`` for a missing file, bad TOML, or a missing or unknown key."""
-    try:
-        matrix = jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), Matrix)
-    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
-        raise SettingsError(f"{path.name}: {error}") from error
+    matrix = tomlio.read(path, Matrix, error=SettingsError)
     if not matrix.wheels:
         raise SettingsError(f"{path.name} contains no wheel")
     return matrix

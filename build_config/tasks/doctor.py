@@ -19,20 +19,20 @@ from packaging.tags import sys_tags
 from build_config import archs
 from build_config.archs import LOCKED_CUDA
 from build_config.errors import ArchitectureError, PipelineError, ToolkitMissingError
-from build_config.model import CudaToolkit, HostCompiler, PlatformName, Program
+from build_config.model import OLDEST_PYTHON, CudaToolkit, HostCompiler, PlatformName, Program
+from build_config.steps import toolchain
 from build_config.steps.toolchain import gcc, installed_cuda, programs
 from build_config.steps.toolchain.windows import msvc
 from build_config.system import machine, platforms, workroot
-from build_config.tasks import recommend as choosing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from build_config.system.layout import Layout
+    from build_config.tasks.recommend import Recommendation
 
 State = Literal["ok", "missing", "warning"]
 
-OLDEST_PYTHON = (3, 11)
 
 COMMAND = "nox -s build_cuda_wheel"
 
@@ -57,7 +57,7 @@ class InstalledToolkit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class MachineFacts:
     """The facts about the machine. Sizes are in bytes; an error replaces a fact that could not be found."""
 
     python: tuple[int, int]
@@ -82,11 +82,13 @@ def examine(layout: Layout) -> tuple[DoctorRow, ...]:
     return judge(collect(layout))
 
 
-def recommend(layout: Layout, where: str | None) -> choosing.Recommendation:
+def recommend(layout: Layout, where: str | None) -> Recommendation:
     """Choose the wheel for this machine from an index (a folder, a page, an address; default: the wheelhouse).
 
     Raises ``SettingsError`` for a missing index, ``NetworkError`` for one that does not answer.
     """
+    from build_config.tasks import recommend as choosing  # noqa: PLC0415  # it speaks HTTP and reads signatures
+
     index, candidates = choosing.read(where or str(layout.wheelhouse))
     version = ".".join(map(str, sys.version_info[:2]))
     python = choosing.Interpreter(version=version, tags=frozenset(map(str, sys_tags())))
@@ -103,10 +105,10 @@ def overall(rows: tuple[DoctorRow, ...]) -> bool:
     return all(row.state != "missing" for row in rows)
 
 
-def collect(layout: Layout) -> Facts:
+def collect(layout: Layout) -> MachineFacts:
     """Collect the facts. Raises nothing if one is missing."""
     newest_gcc = _newest_gcc(layout)
-    return Facts(
+    return MachineFacts(
         python=sys.version_info[:2],
         compiler=_compiler(newest_gcc),
         newest_gcc=newest_gcc,
@@ -125,7 +127,7 @@ def collect(layout: Layout) -> Facts:
     )
 
 
-def judge(facts: Facts) -> tuple[DoctorRow, ...]:
+def judge(facts: MachineFacts) -> tuple[DoctorRow, ...]:
     """Turn facts into rows."""
     rows = (
         _python(facts),
@@ -134,7 +136,7 @@ def judge(facts: Facts) -> tuple[DoctorRow, ...]:
         _git(facts),
         _disk(facts),
         _memory(facts),
-        *(() if facts.platform == "win-amd64" else (_glibc(facts),)),
+        *((_glibc(facts),) if platforms.of(facts.platform).has_glibc else ()),
         _work_root(facts),
         *_gpus(facts),
         _driver(facts),
@@ -162,9 +164,7 @@ def _newest_gcc(layout: Layout) -> int:
 
 def _compiler(newest_gcc: int) -> HostCompiler | PipelineError:
     try:
-        if platforms.HERE.name == "win-amd64":
-            return msvc.find(msvc.LOCKED_MSC_VER, os.environ)
-        return gcc.choose(newest_gcc, os.environ)
+        return toolchain.host_for_locked(newest_gcc, os.environ)
     except PipelineError as error:
         return error
 
@@ -197,29 +197,28 @@ def _work_root_problem(layout: Layout) -> PipelineError | None:
 # --------------------------------------------------------------------------------------------------------- judging
 
 
-def _python(facts: Facts) -> DoctorRow:
+def _python(facts: MachineFacts) -> DoctorRow:
     text = ".".join(map(str, facts.python))
     if facts.python >= OLDEST_PYTHON:
         return DoctorRow(subject="Python", state="ok", text=text)
-    remedy = "install Python 3.11 or later (uv python install 3.11 needs no administrator)"
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    remedy = f"install Python {oldest} or later (uv python install {oldest} needs no administrator)"
     return DoctorRow(subject="Python", state="missing", text=f"{text} is too old", remedy=remedy)
 
 
-def _cxx(facts: Facts) -> DoctorRow:
+def _cxx(facts: MachineFacts) -> DoctorRow:
     subject = "C++ compiler"
     if isinstance(facts.compiler, PipelineError):
         error = facts.compiler
         return DoctorRow(subject=subject, state="missing", text=error.message, remedy=error.remedy)
     cxx = facts.compiler.cxx
-    newest = f"GCC {facts.newest_gcc}"
-    if facts.platform == "win-amd64":
-        newest = f"_MSC_VER {msvc.LOCKED_MSC_VER[-1]}"
-    compiler = platforms.of(facts.platform).compiler
-    text = f"{cxx.path}, {compiler} {cxx.version}; CUDA {LOCKED_CUDA} supports up to {newest}"
+    platform = platforms.of(facts.platform)
+    newest = f"_MSC_VER {msvc.LOCKED_MSC_VER[-1]}" if platform.uses_msvc else f"GCC {facts.newest_gcc}"
+    text = f"{cxx.path}, {platform.compiler} {cxx.version}; CUDA {LOCKED_CUDA} supports up to {newest}"
     return DoctorRow(subject=subject, state="ok", text=text)
 
 
-def _toolkits(facts: Facts) -> Iterator[DoctorRow]:
+def _toolkits(facts: MachineFacts) -> Iterator[DoctorRow]:
     """Installed toolkits. None is required, so a problem with one does not prevent a build."""
     for one in facts.installed:
         subject = f"CUDA {one.toolkit.release}"
@@ -239,7 +238,7 @@ def _toolkits(facts: Facts) -> Iterator[DoctorRow]:
             yield DoctorRow(subject=subject, state="ok", text=text)
 
 
-def _git(facts: Facts) -> DoctorRow:
+def _git(facts: MachineFacts) -> DoctorRow:
     if facts.git:
         return DoctorRow(subject="git", state="ok", text=facts.git)
     text = "not found; needed to download this project, not to build"
@@ -247,7 +246,7 @@ def _git(facts: Facts) -> DoctorRow:
     return DoctorRow(subject="git", state="warning", text=text, remedy=remedy)
 
 
-def _disk(facts: Facts) -> DoctorRow:
+def _disk(facts: MachineFacts) -> DoctorRow:
     needed = workroot.COLD_BUILD_BYTES
     text = f"{_gigabytes(facts.free)} free at {facts.work_root}; a first build needs {_gigabytes(needed)}"
     if facts.free >= needed:
@@ -256,7 +255,7 @@ def _disk(facts: Facts) -> DoctorRow:
     return DoctorRow(subject="Disk", state="missing", text=text, remedy=remedy)
 
 
-def _memory(facts: Facts) -> DoctorRow:
+def _memory(facts: MachineFacts) -> DoctorRow:
     jobs = min(facts.cores, facts.memory // machine.MEMORY_PER_JOB)
     per_job = _gigabytes(machine.MEMORY_PER_JOB)
     text = f"{_gigabytes(facts.memory)} for {facts.cores} cores; a compile job takes up to {per_job}"
@@ -267,7 +266,7 @@ def _memory(facts: Facts) -> DoctorRow:
     return DoctorRow(subject="Memory", state="warning", text=text, remedy=remedy)
 
 
-def _glibc(facts: Facts) -> DoctorRow:
+def _glibc(facts: MachineFacts) -> DoctorRow:
     subject = "C library"
     if not facts.glibc:
         text = "not glibc; NVIDIA's compiler and libraries need it"
@@ -278,14 +277,14 @@ def _glibc(facts: Facts) -> DoctorRow:
     return DoctorRow(subject=subject, state="ok", text=text)
 
 
-def _work_root(facts: Facts) -> DoctorRow:
+def _work_root(facts: MachineFacts) -> DoctorRow:
     problem = facts.work_root_problem
     if problem is not None:
         return DoctorRow(subject="Work root", state="missing", text=problem.message, remedy=problem.remedy)
     return DoctorRow(subject="Work root", state="ok", text=f"{facts.work_root} is safe to use")
 
 
-def _gpus(facts: Facts) -> Iterator[DoctorRow]:
+def _gpus(facts: MachineFacts) -> Iterator[DoctorRow]:
     series = archs.toolkit_series(LOCKED_CUDA)
     for gpu in facts.nvidia.gpus:
         memory = f", {_gigabytes(gpu.memory)}" if gpu.memory else ""
@@ -303,7 +302,7 @@ def _gpus(facts: Facts) -> Iterator[DoctorRow]:
         yield DoctorRow(subject="NVIDIA card", state="warning", text=text)
 
 
-def _driver(facts: Facts) -> DoctorRow:
+def _driver(facts: MachineFacts) -> DoctorRow:
     subject = "NVIDIA driver"
     needed = archs.oldest_driver(LOCKED_CUDA)
     need = f"wheels of CUDA {LOCKED_CUDA} need {needed} or later"
@@ -322,7 +321,7 @@ def _driver(facts: Facts) -> DoctorRow:
     return DoctorRow(subject=subject, state="warning", text=text, remedy=remedy)
 
 
-def _launcher(facts: Facts) -> DoctorRow:
+def _launcher(facts: MachineFacts) -> DoctorRow:
     subject = "Compiler cache"
     if facts.ccache is not None and programs.usable(facts.ccache):
         return DoctorRow(subject=subject, state="ok", text=f"ccache {facts.ccache.version} ({facts.ccache.path})")
@@ -334,7 +333,7 @@ def _launcher(facts: Facts) -> DoctorRow:
     return DoctorRow(subject=subject, state="warning", text=text, remedy=remedy)
 
 
-def _closing(facts: Facts, rows: tuple[DoctorRow, ...]) -> DoctorRow:
+def _closing(facts: MachineFacts, rows: tuple[DoctorRow, ...]) -> DoctorRow:
     subject = "This machine"
     missing = [row.subject for row in rows if row.state == "missing"]
     if missing:

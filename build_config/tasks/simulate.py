@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from build_config import archs
 from build_config.archs import LOCKED_CUDA
 from build_config.errors import SettingsError
-from build_config.formats import wheelfile
+from build_config.formats import build_facts
 from build_config.inputs import provide_toolkit
 from build_config.plan import resolve_toolkit
 from build_config.steps import locks, validation
-from build_config.steps.validation.scenarios import read_facts
 from build_config.system import platforms, processes, workroot
 from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import SimulatedMachine
@@ -38,7 +37,7 @@ def provide_simulation(simulate: str, layout: Layout, console: Console, *, cuda:
 
 def of_wheel(wheel: Path) -> str:
     """The release of CUDA with which a wheel was built; the locked one for a wheel that does not name it."""
-    facts = read_facts(wheelfile.read(wheel))
+    facts = build_facts.read(wheel)
     return LOCKED_CUDA if facts is None or facts.major == locked_major() else facts.cuda
 
 

@@ -17,6 +17,7 @@ from packaging.version import Version
 
 from build_config.errors import CommandError, ValidationError
 from build_config.reports import Finding, Severity
+from build_config.system import platforms
 from build_config.system.processes import Command, run
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def make(folder: Path, lock: Path, downloads: Path, log: Path) -> Path:
     Files are checked by digest and taken from ``downloads`` first. Raises ``ValidationError`` if that fails.
     """
     environment = folder / "environment"
-    python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    python = environment / platforms.HERE.scripts / platforms.HERE.program("python")
     held, others = folder / "held.txt", folder / "others.txt"
     _split(lock, downloads, held, others)
     commands = [Command(argv=(sys.executable, "-I", "-m", "venv", str(environment)), cwd=folder, log=log)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import gguf
 import pytest
 
+from build_config.formats import build_facts
 from build_config.steps.validation import compare_with_cpu, numerics, scenarios
 from build_config.tasks import simulate
 from build_config.testbed import clean_environment, simulated_device, synthetic_model
@@ -49,9 +50,9 @@ def _doubles(simulation: Simulation, wheel: Wheel, tmp_path_factory: pytest.Temp
 @pytest.fixture(name="machine", scope="module")
 def _machine(wheel: Wheel) -> SimulatedMachine:
     """A simulated GPU for which the wheel has code."""
-    facts = scenarios.read_facts(wheel)
+    facts = build_facts.read(wheel.path)
     assert facts is not None
-    return SimulatedMachine(capabilities=facts.own_capabilities()[:1])
+    return SimulatedMachine(capabilities=scenarios.own_capabilities(facts)[:1])
 
 
 def failed(checks: tuple[DeviceCheck, ...]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, StepResultError, ValidationError
+from build_config.formats import build_facts
 from build_config.reports import DeviceCheck, ScenarioResult, Severity, ValidationReport, Verdict
 from build_config.steps.validation import compare_with_cpu, probe, scenarios
 from build_config.steps.validation.judge import ProbeResult, error, judge
@@ -23,8 +24,9 @@ from build_config.testbed.simulated_device import SimulatedLibraries
 from check_gpu import placement
 
 if TYPE_CHECKING:
+    from build_config.formats.build_facts import BuildFacts
     from build_config.model import Machine, Wheel
-    from build_config.steps.validation.scenarios import BuildFacts, Scenario
+    from build_config.steps.validation.scenarios import Scenario
     from build_config.system.console import Console
     from build_config.system.layout import Layout
     from build_config.system.processes import Completed
@@ -83,7 +85,7 @@ def validate(
     start = time.monotonic()
     log = layout.logs / "validation.log"
     log.unlink(missing_ok=True)
-    facts = scenarios.read_facts(wheel)
+    facts = build_facts.read(wheel.path)
     tried = plan(machine, facts, simulation)
     results: tuple[ScenarioResult, ...] = ()
     checks: tuple[DeviceCheck, ...] = ()

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from build_config import archs
-from build_config.model import CudaArch, Shard
 from build_config.steps.validation.judge import LAYERS, Expected
 from build_config.testbed.simulated_device import SimulatedMachine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from build_config.model import Machine, Wheel
+    from build_config.formats.build_facts import BuildFacts, ShardFacts
+    from build_config.model import Machine
 
-FACTS = "llama_cpp/_cuda_build.json"
-"""The file in which a wheel of this project describes itself."""
 ALL = -1
 """``n_gpu_layers`` for every layer."""
 TOO_SMALL = 300_000
@@ -46,64 +42,39 @@ class Scenario:
     planted: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildFacts:
-    """A wheel's description of itself. ``cuda`` is ``major.minor``."""
-
-    cuda: str
-    shards: tuple[Shard, ...]
-
-    @property
-    def major(self) -> int:
-        """CUDA's major version."""
-        return int(self.cuda.partition(".")[0])
-
-    def shard_for(self, capabilities: tuple[str, ...]) -> str | None:
-        """The shard that must be in use on GPUs of these capabilities; ``None`` if none runs on all of them.
-
-        Machine code is preferred to PTX, then the nearest architecture. Of several GPUs the one with the worst fit
-        counts.
-        """
-        fits = {shard.name: min(_fit(shard, capability) for capability in capabilities) for shard in self.shards}
-        best = max(fits, key=lambda name: fits[name])
-        return best if fits[best] > _NO_FIT else None
-
-    def uncovered(self) -> str | None:
-        """A compute capability for which there is no shard; ``None`` if PTX covers all of them."""
-        return next((each for each in TRIED_CAPABILITIES if not self.shard_for((each,))), None)
-
-    def own_capabilities(self) -> tuple[str, ...]:
-        """For each shard, the compute capability of its first architecture."""
-        return tuple(dict.fromkeys(shard.archs[0].capability for shard in self.shards))
-
-
 _NO_FIT = (0, 0)
 
 
-def _fit(shard: Shard, capability: str) -> tuple[int, int]:
+def shard_for(facts: BuildFacts, capabilities: tuple[str, ...]) -> str | None:
+    """The shard that must be in use on GPUs of these capabilities; ``None`` if none runs on all of them.
+
+    Machine code is preferred to PTX, then the nearest architecture. Of several GPUs the one with the worst fit counts.
+    """
+    fits = {shard.name: min(_fit(shard, capability) for capability in capabilities) for shard in facts.shards}
+    best = max(fits, key=lambda name: fits[name])
+    return best if fits[best] > _NO_FIT else None
+
+
+def uncovered(facts: BuildFacts) -> str | None:
+    """A compute capability for which there is no shard; ``None`` if PTX covers all of them."""
+    return next((each for each in TRIED_CAPABILITIES if not shard_for(facts, (each,))), None)
+
+
+def own_capabilities(facts: BuildFacts) -> tuple[str, ...]:
+    """For each shard, the compute capability of its first architecture."""
+    return tuple(dict.fromkeys(shard.archs[0].capability for shard in facts.shards))
+
+
+def _fit(shard: ShardFacts, capability: str) -> tuple[int, int]:
     ranks = {"cubin": 2, "ptx": 1, None: 0}
     fits = ((ranks[archs.covers((arch,), capability)], arch.number) for arch in shard.archs)
     return max((fit for fit in fits if fit[0]), default=_NO_FIT)
 
 
-def read_facts(wheel: Wheel) -> BuildFacts | None:
-    """Read the wheel's description of itself; ``None`` if this project did not build it."""
-    try:
-        with zipfile.ZipFile(wheel.path) as archive:
-            data = json.loads(archive.read(FACTS))
-        shards = tuple(
-            Shard(name=item["name"], archs=tuple(CudaArch.parse(arch) for arch in item["archs"]))
-            for item in data["shards"]
-        )
-        return BuildFacts(cuda=data["cuda"], shards=shards)
-    except (KeyError, ValueError, TypeError, zipfile.BadZipFile, OSError):
-        return None
-
-
 def on_this_machine(machine: Machine, facts: BuildFacts | None) -> tuple[Scenario, ...]:
     """The wheel as a user has it on this machine, with its GPUs if it has any. The first scenario decides."""
     capabilities = tuple(gpu.capability for gpu in machine.gpus)
-    shard = facts.shard_for(capabilities) if facts is not None and capabilities else None
+    shard = shard_for(facts, capabilities) if facts is not None and capabilities else None
     if capabilities and facts is None:  # another project's wheel: it is only expected to use the GPU
         as_it_is = Expected(cuda=True, on_gpu=LAYERS)
     elif shard:
@@ -139,8 +110,8 @@ def on_simulated_devices(facts: BuildFacts, capability: str | None) -> tuple[Sce
 
     Without ``capability`` there is one GPU for each shard. The first scenario decides.
     """
-    first, *others = (capability,) if capability is not None else facts.own_capabilities()
-    if not facts.shard_for((first,)):
+    first, *others = (capability,) if capability is not None else own_capabilities(facts)
+    if not shard_for(facts, (first,)):
         return (_not_covered("simulated device", (first,)),)
     return (
         *(_simulated(facts, (each,), f"simulated {each}") for each in (first, *others)),
@@ -153,14 +124,14 @@ def _simulated(facts: BuildFacts, capabilities: tuple[str, ...], name: str, *, f
     return Scenario(
         name=name,
         shows=f"every layer and its cache are on {'CUDA0' if len(capabilities) == 1 else 'the GPUs'}",
-        expected=Expected(cuda=True, on_gpu=LAYERS, simulated=True, shard=facts.shard_for(capabilities)),
+        expected=Expected(cuda=True, on_gpu=LAYERS, simulated=True, shard=shard_for(facts, capabilities)),
         simulated=SimulatedMachine(capabilities=capabilities, fault=fault),
     )
 
 
 def _with_a_gpu(facts: BuildFacts, first: str) -> Iterator[Scenario]:
     machine = SimulatedMachine(capabilities=(first,))
-    whole = Expected(cuda=True, on_gpu=LAYERS, simulated=True, shard=facts.shard_for((first,)))
+    whole = Expected(cuda=True, on_gpu=LAYERS, simulated=True, shard=shard_for(facts, (first,)))
     yield from (_with_layers(count, whole, machine) for count in (0, 1))
     yield Scenario(
         name="simulated, planted library",
@@ -206,11 +177,11 @@ def _without_a_usable_gpu(facts: BuildFacts, first: str) -> Iterator[Scenario]:
         changes={"CUDA_VISIBLE_DEVICES": "-1"},
         simulated=SimulatedMachine(capabilities=(first,)),
     )
-    uncovered = facts.uncovered()
-    if uncovered is None:
+    without_code = uncovered(facts)
+    if without_code is None:
         return
-    yield _not_covered("card without code", (uncovered,))
-    yield _not_covered("two different cards, one without code", (first, uncovered))
+    yield _not_covered("card without code", (without_code,))
+    yield _not_covered("two different cards, one without code", (first, without_code))
 
 
 def _not_covered(name: str, capabilities: tuple[str, ...]) -> Scenario:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +14,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from build_config.errors import PackagingError, SettingsError, StepResultError
-from build_config.formats import wheelfile
-from build_config.system import jsonio
+from build_config.errors import PackagingError, SettingsError
+from build_config.formats import build_facts, wheelfile
+from build_config.system import tomlio
 from check_gpu import coverage
 
 if TYPE_CHECKING:
@@ -77,10 +75,7 @@ class CondaPackage:
 
 def read_names(path: Path) -> Names:
     """Read the table. Raises ``SettingsError`` if it is missing or malformed."""
-    try:
-        return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), Names)
-    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
-        raise SettingsError(f"{path.name}: {error}") from error
+    return tomlio.read(path, Names, error=SettingsError)
 
 
 def describe(wheel: Wheel, contents: Mapping[str, bytes], record: BuildRecord, names: Names) -> CondaPackage:
@@ -96,25 +91,23 @@ def describe(wheel: Wheel, contents: Mapping[str, bytes], record: BuildRecord, n
         raise PackagingError(f"{wheel.path.name} has programs or data files, which the conda package cannot express")
     metadata, _ = parse_email(contents[f"{folder}/METADATA"])
     requirements = [Requirement(text) for text in metadata.get("requires_dist", [])]
-    facts = contents.get("llama_cpp/_cuda_build.json")
-    if facts is None:
+    if build_facts.MEMBER not in contents:
         raise PackagingError(f"{wheel.path.name} is not a wheel of this project: it does not name its CUDA")
-    cuda = str(json.loads(facts)["cuda"])
-    cuda_major = int(cuda.split(".", maxsplit=1)[0])
-    if cuda_major < OLDEST_CUDA:
+    facts = build_facts.parse(contents[build_facts.MEMBER])
+    if facts.major < OLDEST_CUDA:
         raise PackagingError(
-            f"conda-forge has no packages of CUDA {cuda}'s libraries",
+            f"conda-forge has no packages of CUDA {facts.cuda}'s libraries",
             remedy=f"build with CUDA {OLDEST_CUDA} or later, or install the wheel itself with pip",
         )
     depends = [
         f"python {_python_range(metadata.get('requires_python', ''), names)}",
         *_depends(requirements, names),
-        f"cuda-version >={cuda},<{cuda_major + 1}.0a0",
+        f"cuda-version >={facts.cuda},<{facts.major + 1}.0a0",
         *(f"{library} >={_gcc_major(record)}" for library in names.compiler_libraries),
         f"__glibc >={_glibc(wheel)},<3.0.a0",
     ]
     constrains = (
-        f"__cuda >={cuda_major}",
+        f"__cuda >={facts.major}",
         f"__cuda_arch {capabilities(arch for s in record.shards for arch in s.archs)}",
     )
     unhashed = (wheel.sha256, *depends, *constrains)

@@ -17,8 +17,9 @@ from build_config.plan import BuildPlan, BuildRequest, ToolkitPlan, default_jobs
 from build_config.reports import BuildRecord, Compared, ReproductionReport
 from build_config.steps import locks
 from build_config.steps.toolchain import gcc
-from build_config.steps.toolchain.programs import Launcher, file_digest, find_cuobjdump
+from build_config.steps.toolchain.programs import Launcher, find_cuobjdump
 from build_config.system import jsonio, machine, redaction, workroot
+from build_config.system.files import file_sha256
 from build_config.tasks.reproduce import difference, second_build
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _again(
         seconds = time.monotonic() - start
         found = _found(second, first)
         compared = tuple(
-            Compared(name=name, first=digest, second=file_digest(found[name]) if name in found else None)
+            Compared(name=name, first=digest, second=file_sha256(found[name]) if name in found else None)
             for name, digest in first.digests
         )
         equal = all(one.equal for one in compared)

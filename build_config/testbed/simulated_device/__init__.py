@@ -20,6 +20,7 @@ from elftools.elf.sections import SymbolTableSection
 from build_config.errors import CommandError, StepResultError, ToolkitMissingError, ValidationError
 from build_config.system import jsonio
 from build_config.system.processes import Command, run
+from build_config.testbed.simulation_options import DEFAULT_MEMORY, FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,17 +28,6 @@ if TYPE_CHECKING:
 SOURCES = Path(__file__).parent
 MAJORS = (11, 12, 13)
 """Major versions of CUDA whose libraries can be simulated."""
-DEFAULT_MEMORY = 8 << 30
-"""Bytes of memory of each device by default."""
-FAULTS = {
-    "driver-too-old": "a driver for the CUDA before the build's",
-    "no-device": "a driver without a GPU",
-    "no-driver": "a driver that does not start",
-    "out-of-memory": "no memory after the given number of bytes",
-    "launch-failure": "the first kernel fails",
-    "no-vmm": "a GPU without virtual memory management",
-}
-
 HEADERS = {"cuda": "cuda.h", "cudart": "cuda_runtime_api.h", "cublas": "cublas_v2.h"}
 LIBRARIES = tuple(HEADERS)
 """The libraries that can be simulated: the driver's, the runtime, cuBLAS."""

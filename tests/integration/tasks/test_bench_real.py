@@ -258,6 +258,7 @@ def test_a_baseline_that_cannot_be_imported_fails_alone(tmp_path: Path, layout: 
     assert report.ratios == ()
 
 
+@pytest.mark.usefixtures("copied_environments")
 def test_a_wheel_that_does_not_install_is_not_measured(tmp_path: Path, layout: _Layout) -> None:
     wheel = make_wheel(tmp_path / "wheels", requires="Requires-Dist: llama-cuda-wheels-no-such-package\n")
 
@@ -271,7 +272,7 @@ def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "describe", lambda: MACHINE)
 
 
-@pytest.mark.usefixtures("without_downloads")
+@pytest.mark.usefixtures("without_downloads", "copied_environments")
 def test_the_report_is_written_and_a_slow_wheel_fails(
     tmp_path: Path, layout: _Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:

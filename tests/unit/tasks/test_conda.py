@@ -8,7 +8,7 @@ import pytest
 
 from build_config import archs
 from build_config.errors import PackagingError, SettingsError
-from build_config.formats import wheelfile
+from build_config.formats import build_facts, wheelfile
 from build_config.model import CudaArch
 from build_config.system.layout import PACKAGE
 from build_config.tasks import conda
@@ -109,7 +109,7 @@ def test_a_wheel_of_another_platform_is_refused(tmp_path: Path, platform: str) -
 
 def test_a_wheel_that_does_not_name_its_cuda_is_refused(tmp_path: Path) -> None:
     contents = conda_wheels.members()
-    del contents["llama_cpp/_cuda_build.json"]
+    del contents[build_facts.MEMBER]
     wheel = conda_wheels.write(tmp_path, contents)
     with pytest.raises(PackagingError, match="not a wheel of this project"):
         conda_wheels.describe(wheel, tmp_path / "record")

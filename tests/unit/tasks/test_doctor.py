@@ -29,7 +29,7 @@ def gpu(capability: str, name: str = "NVIDIA GeForce RTX 4090") -> GpuDevice:
     return GpuDevice(index=0, name=name, capability=capability, memory=24_000_000_000)
 
 
-FACTS = doctor.Facts(
+FACTS = doctor.MachineFacts(
     python=(3, 12),
     compiler=HostCompiler(
         cc=program("gcc", "12.2.0"), cxx=program("g++", "12.2.0"), identity="0" * 64, binutils="GNU ld 2.40"

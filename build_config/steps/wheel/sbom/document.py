@@ -17,10 +17,9 @@ from packageurl import PackageURL
 from packaging.metadata import parse_email
 from packaging.requirements import Requirement
 
-from build_config.formats import cyclonedx, wheelfile
+from build_config.formats import build_facts, cyclonedx, wheelfile
 from build_config.model import DISTRIBUTION
-from build_config.steps.wheel.assemble import BUILD_FACTS, OWN_MODULES
-from build_config.steps.wheel.sbom.ingredients import Ingredients, Part, Piece
+from build_config.steps.wheel.assemble import OWN_MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +32,7 @@ VENDORED = ".libs"
 AUDITWHEEL = "sboms/auditwheel.cdx.json"
 OWN_MEMBERS = tuple(
     f"llama_cpp/{name}"
-    for name in (*dict.fromkeys(module for modules in OWN_MODULES.values() for module in modules), BUILD_FACTS)
+    for name in (*dict.fromkeys(module for modules in OWN_MODULES.values() for module in modules), build_facts.FILE)
 )
 """What this project adds to upstream's package, on any platform."""
 

@@ -155,6 +155,7 @@ def test_a_correct_wheel_is_installed_run_and_verified_on_the_cpu(
     assert "noise on standard output" in (layout.logs / "validation.log").read_text()
 
 
+@pytest.mark.usefixtures("copied_environments")
 @pytest.mark.parametrize("fault", ["a requirement that the lock lacks", "other bytes under the name"])
 def test_a_wheel_that_does_not_install_has_failed(tmp_path: Path, layout: _Layout, library: Path, fault: str) -> None:
     requires = "Requires-Dist: llama-cuda-wheels-no-such-package\n" if fault.startswith("a requirement") else ""

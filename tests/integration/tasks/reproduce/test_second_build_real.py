@@ -22,6 +22,8 @@ from tests.support import wheels
 from tests.support.workshop import QUIET, Workshop, workshop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from build_config.model import BuildUnit, CudaToolkit, ToolkitLock
     from build_config.tasks.reproduce.difference import Difference
 
@@ -69,11 +71,22 @@ def kept(unit: BuildUnit, target: Path) -> Path:
     return target
 
 
-@pytest.fixture(name="twice")
-def _twice(tmp_path: Path, toolkit: CudaToolkit) -> Twice:
-    shop = workshop(tmp_path / "w", toolkit)
+@pytest.fixture(name="built_once", scope="module")
+def _built_once(toolkit: CudaToolkit, tmp_path_factory: pytest.TempPathFactory) -> Twice:
+    folder = tmp_path_factory.mktemp("twice")
+    shop = workshop(folder / "w", toolkit)
     (unit,) = shop.build(shop.specs()[1])
-    return Twice(shop, kept(unit, tmp_path / "first"))
+    return Twice(shop, kept(unit, folder / "first"))
+
+
+@pytest.fixture(name="twice")
+def _twice(built_once: Twice, tmp_path: Path) -> Iterator[Twice]:
+    """Share the first build: each test has its own copy of the library, and leaves only staged files of its build."""
+    yield Twice(built_once.shop, Path(shutil.copytree(built_once.first, tmp_path / "first")))
+    layout, llama_cpp = built_once.shop.layout, built_once.shop.tree.llama_cpp
+    for folder in (layout.build, layout.store, layout.object_cache, llama_cpp):
+        shutil.rmtree(folder, ignore_errors=True)
+    built_once.shop.specs()  # stages the miniature again
 
 
 def explained(differences: tuple[Difference, ...]) -> str:

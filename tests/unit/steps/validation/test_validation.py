@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from build_config.model import CudaArch, GpuDevice, Machine, Shard
+from build_config.model import GpuDevice, Machine
 from build_config.reports import ScenarioResult, Severity, Verdict
 from build_config.steps.validation import Simulation, judge_all, plan, scenarios
 from build_config.steps.validation.judge import INPUT_BYTES, LAYERS, Expected, ProbeResult, judge
-from build_config.steps.validation.scenarios import BuildFacts
 from build_config.system.jsonio import from_data, to_data
-from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import SimulatedDeviceUse, SimulatedUse
+from build_config.testbed.simulation_options import FAULTS
 from check_gpu import placement
-from tests.support import wheels
+from tests.support.factories import build_facts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -294,11 +291,6 @@ def test_one_failed_scenario_or_no_scenario_at_all_gives_failed() -> None:
 # ------------------------------------------------------------------------------------------------------ scenarios
 
 
-def facts(*listed: str) -> BuildFacts:
-    shards = tuple(Shard(name=f"sm{arch}", archs=(CudaArch.parse(arch),)) for arch in listed)
-    return BuildFacts(cuda="13.0", shards=shards)
-
-
 def simulation(tmp_path: Path, capability: str | None) -> Simulation:
     return Simulation(include=tmp_path, cc="cc", capability=capability)
 
@@ -310,26 +302,26 @@ def by_name(tried: tuple[Scenario, ...]) -> dict[str, Scenario]:
 
 
 def test_without_a_gpu_the_wheel_must_run_on_the_cpu() -> None:
-    tried = plan(WITHOUT_GPU, facts("89"), None)
+    tried = plan(WITHOUT_GPU, build_facts("89"), None)
     assert all(not scenario.expected.cuda and scenario.simulated is None for scenario in tried)
     assert any(scenario.planted for scenario in tried)
 
 
 def test_a_covered_gpu_must_be_used_with_any_number_of_layers() -> None:
-    tried = plan(WITH_GPU, facts("89", "90"), None)
+    tried = plan(WITH_GPU, build_facts("89", "90"), None)
     assert tried[0].expected == Expected(cuda=True, on_gpu=LAYERS, shard="sm90")
     assert {(s.gpu_layers, s.expected.on_gpu) for s in tried if s.expected.cuda} == {(-1, LAYERS), (0, 0), (1, 1)}
 
 
 def test_a_gpu_that_the_wheel_does_not_cover_must_not_be_used() -> None:
     """A wheel for other machines can be built and validated on this one."""
-    first = plan(WITH_GPU, facts("89"), None)[0]
+    first = plan(WITH_GPU, build_facts("89"), None)[0]
     assert not first.expected.cuda
     assert first.expected.reason == "has code for"
 
 
 def test_every_shard_gets_a_simulated_gpu(tmp_path: Path) -> None:
-    tried = by_name(plan(WITHOUT_GPU, facts("86", "89"), simulation(tmp_path, None)))
+    tried = by_name(plan(WITHOUT_GPU, build_facts("86", "89"), simulation(tmp_path, None)))
     for capability, shard in (("8.6", "sm86"), ("8.9", "sm89")):
         scenario = tried[f"simulated {capability}"]
         assert scenario.expected == Expected(cuda=True, on_gpu=LAYERS, simulated=True, shard=shard)
@@ -338,9 +330,9 @@ def test_every_shard_gets_a_simulated_gpu(tmp_path: Path) -> None:
 
 
 def test_every_fault_is_simulated_on_a_covered_gpu(tmp_path: Path) -> None:
-    tried = plan(WITHOUT_GPU, facts("89"), simulation(tmp_path, "8.9"))
+    tried = plan(WITHOUT_GPU, build_facts("89"), simulation(tmp_path, "8.9"))
     faults = {s.simulated.fault for s in tried if s.simulated is not None}
-    assert faults == {None, *simulated_device.FAULTS}
+    assert faults == {None, *FAULTS}
     named = by_name(tried)
     assert named["two equal cards"].expected.on_gpu == LAYERS
     mixed = named["two different cards, one without code"]
@@ -350,7 +342,7 @@ def test_every_fault_is_simulated_on_a_covered_gpu(tmp_path: Path) -> None:
 
 
 def test_a_simulated_gpu_without_code_must_be_named(tmp_path: Path) -> None:
-    *here, last = plan(WITHOUT_GPU, facts("89"), simulation(tmp_path, "7.5"))
+    *here, last = plan(WITHOUT_GPU, build_facts("89"), simulation(tmp_path, "7.5"))
     assert all(scenario.simulated is None for scenario in here)
     assert not last.expected.cuda
     assert last.expected.reason is not None
@@ -358,34 +350,22 @@ def test_a_simulated_gpu_without_code_must_be_named(tmp_path: Path) -> None:
 
 
 def test_machine_code_is_preferred_to_ptx() -> None:
-    mixed = facts("89-real", "80-virtual")
-    assert mixed.shard_for(("8.9",)) == "sm89-real"
-    assert mixed.shard_for(("9.0",)) == "sm80-virtual"
-    assert mixed.shard_for(("7.5",)) is None
-    assert mixed.uncovered() == "7.5"
+    mixed = build_facts("89-real", "80-virtual")
+    assert scenarios.shard_for(mixed, ("8.9",)) == "sm89-real"
+    assert scenarios.shard_for(mixed, ("9.0",)) == "sm80-virtual"
+    assert scenarios.shard_for(mixed, ("7.5",)) is None
+    assert scenarios.uncovered(mixed) == "7.5"
 
 
 def test_the_nearest_machine_code_is_preferred() -> None:
-    near = facts("80", "86", "89")
-    assert near.shard_for(("8.9",)) == "sm89"
-    assert near.shard_for(("8.7",)) == "sm86"
-    assert near.shard_for(("8.6", "8.9")) == "sm86", "it has to run on both"
+    near = build_facts("80", "86", "89")
+    assert scenarios.shard_for(near, ("8.9",)) == "sm89"
+    assert scenarios.shard_for(near, ("8.7",)) == "sm86"
+    assert scenarios.shard_for(near, ("8.6", "8.9")) == "sm86", "it has to run on both"
 
 
 def test_for_a_wheel_that_covers_every_gpu_the_scenario_without_code_is_left_out() -> None:
-    assert facts("50-virtual").uncovered() is None
-    tried = by_name(scenarios.on_simulated_devices(facts("50-virtual"), "8.9"))
+    assert scenarios.uncovered(build_facts("50-virtual")) is None
+    tried = by_name(scenarios.on_simulated_devices(build_facts("50-virtual"), "8.9"))
     assert "driver too old" in tried
     assert "card without code" not in tried
-
-
-def test_a_wheel_describes_itself(tmp_path: Path) -> None:
-    wheel = wheels.write(tmp_path, wheels.contents({}))
-    assert scenarios.read_facts(wheel) is None
-    with zipfile.ZipFile(wheel.path, "a") as archive:
-        archive.writestr(
-            scenarios.FACTS, json.dumps({"cuda": "13.0", "shards": [{"name": "sm89", "archs": ["89-real"]}]})
-        )
-    assert scenarios.read_facts(wheel) == BuildFacts(
-        cuda="13.0", shards=(Shard(name="sm89", archs=(CudaArch.parse("89-real"),)),)
-    )
