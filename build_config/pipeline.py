@@ -104,7 +104,7 @@ def compile_units(plan: BuildPlan, console: Console, *, only: tuple[str, ...] = 
             raise SettingsError(f"there is no unit {', '.join(sorted(unknown))} in this build", remedy=f"name {names}")
         wanted = tuple(spec for spec in specs if not only or spec.name in only)
         if request.units is not None or request.require_units:
-            transfer.take(wanted, request.units, layout, console, required=request.require_units)
+            transfer.import_units(wanted, request.units, layout, console, required=request.require_units)
         if any(store.find(spec, layout) is None for spec in wanted):
             workroot.require_space(layout, workroot.COLD_BUILD_BYTES)
         built = compilation.build_units(wanted, chain, layout, console, jobs=plan.jobs)

@@ -108,7 +108,7 @@ def build_units(
     with workroot.claim(layout, purpose=f"units --arch {arch}", console=console):
         compiled = pipeline.compile_units(plan, console, only=tuple(only or ()))
         if export is not None:
-            transfer.give(compiled.units, export)
+            transfer.export_units(compiled.units, export)
     for unit in compiled.units:
         for file in unit.files:
             console.note(f"{file.sha256}  {file.name}")
