@@ -15,7 +15,7 @@ from build_config.system.layout import CANONICAL_WORK_ROOT
 
 
 @app.command()
-def build(  # noqa: PLR0913, PLR0917  # one parameter an option
+def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
     arch: Annotated[
         str, typer.Option(help="89 | 86,89 | native (the GPUs here) | portable (all GPUs) | auto")
     ] = "auto",

@@ -108,7 +108,7 @@ def upstream_tests(
 
 
 @bench.command(name="device")
-def bench_device(  # noqa: PLR0913, PLR0917  # one parameter an option
+def bench_device(  # noqa: PLR0913, PLR0917  # one parameter for each option
     model: Annotated[
         Path | None, typer.Option(help="A GGUF file; default: a random model.", exists=True, dir_okay=False)
     ] = None,

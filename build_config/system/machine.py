@@ -88,7 +88,7 @@ def parse_cpu_model(cpuinfo: str) -> str | None:
 def glibc_version() -> str:
     """``2.36``; empty for another C library."""
     try:
-        # Asks the library that runs. platform.libc_ver would search the text of the Python executable instead.
+        # Ask the library in use. platform.libc_ver would search the text of the Python executable instead.
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
     except (AttributeError, ValueError, OSError):
         name, version = platform.libc_ver()

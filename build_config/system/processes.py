@@ -40,7 +40,7 @@ NO_SPACE = ("No space left on device", "Disk quota exceeded", "not enough space 
 class Command:
     """A program call.
 
-    ``environment`` is the whole environment, or ``None`` for the current one; ``changes`` is applied on top of it
+    ``environment`` is the complete environment, or ``None`` for the current one; ``changes`` is applied on top of it
     (``None`` removes a variable) and is what the log shows.
     """
 
@@ -61,7 +61,7 @@ class Command:
         return base
 
     def __str__(self) -> str:
-        """The call as one would type it, with the changed variables in front."""
+        """The call as a user would type it, with the changed variables in front."""
         changed = [f"{name}={shlex.quote(value)}" for name, value in self.changes.items() if value is not None]
         return " ".join([*changed, shlex.join(self.argv)])
 
@@ -220,7 +220,7 @@ def stop_strays(folder: Path) -> int:
 def _is_ours(process: psutil.Process, link: str, path: Path) -> bool:
     """Whether ``path`` is the same file or folder for that process as for us.
 
-    A build in a container or in a mount namespace (``reproduction``) has other files at the same paths.
+    A build in a container or in a mount namespace (``nox -s reproduce``) has other files at the same paths.
     """
     theirs = Path("/proc", str(process.pid), link)
     return not Path("/proc").is_dir() or theirs.samefile(path)

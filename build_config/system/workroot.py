@@ -34,7 +34,7 @@ COLD_BUILD_BYTES = 6_000_000_000
 """Disk space of a first build: toolkit, sources, build trees, object cache, wheels."""
 
 REPORT_INTERVAL = 30.0
-"""Seconds between two lines about the build that a waiting one waits for."""
+"""Seconds between two lines about the other build while waiting."""
 
 POLL_INTERVAL = 0.2
 ROOT_USER = 0
@@ -257,7 +257,7 @@ def _acquire(lock: filelock.BaseFileLock, layout: Layout, console: Console) -> N
 
 
 def _holder(layout: Layout) -> Holder | None:
-    """The build that holds the lock; ``None`` in the moment before it has written this down."""
+    """The build that holds the lock; ``None`` in the moment before its entry is written."""
     try:
         return jsonio.read(_holder_file(layout), Holder)
     except StepResultError:

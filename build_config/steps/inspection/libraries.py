@@ -201,7 +201,7 @@ def check_windows_tag(subject: Subject) -> Iterator[Finding]:
 
 
 def check_backends(subject: Subject) -> Iterator[Finding]:
-    """Every module exports its score and its start: a DLL exports only what it is told to."""
+    """Every module exports its score and init functions: a DLL exports only what it is told to."""
     for name, library in subject.own_dlls():
         if PurePosixPath(name).name.startswith(("ggml-cpu-", "ggml-cuda-")):
             missing = {INIT, SCORE} - {*library.exports}

@@ -1,6 +1,6 @@
 """The sandbox of compilers and linkers: an environment of its own, a PATH with the toolchain only, no network.
 
-Nothing else on a machine is visible to them, so it cannot get into a wheel.
+What they cannot find cannot get into a wheel.
 """
 
 from __future__ import annotations

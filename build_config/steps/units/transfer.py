@@ -53,7 +53,7 @@ def export_units(built: tuple[BuildUnit, ...], folder: Path) -> None:
 def import_units(
     specs: tuple[UnitSpec, ...], folder: Path | None, layout: Layout, console: Console, *, required: bool
 ) -> None:
-    """Copy the units that the store lacks from ``folder`` into it; one with another key is ignored.
+    """Copy the units that the store lacks from ``folder`` into the store; one with another key is ignored.
 
     Raises ``HandoverError`` for a damaged unit, and with ``required`` for each that is neither there nor in the store.
     """

@@ -50,7 +50,7 @@ class Linux:
         return name
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
-        """``libcudart.so.13`` and ``libcublas.so.13``; cuBLAS finds its other half by itself."""
+        """``libcudart.so.13`` and ``libcublas.so.13``; cuBLAS finds cuBLASLt itself."""
         major = release.split(".", maxsplit=1)[0]
         return (f"libcudart.so.{SONAME_VERSIONS.get(major, major)}", f"libcublas.so.{major}")
 
@@ -59,7 +59,7 @@ class Linux:
         return wanted
 
     def flag_entries(self, work_root: PurePath) -> dict[str, str]:
-        """``__FILE__`` in messages and assertions becomes ``src/llama.cpp/...``, wherever the work root is."""
+        """``__FILE__`` in messages and assertions becomes ``src/llama.cpp/...``, for any work root."""
         prefix_map = _prefix_map(work_root)
         return {
             "CMAKE_C_FLAGS": prefix_map,

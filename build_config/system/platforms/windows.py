@@ -74,10 +74,10 @@ class Windows:
         return name.lower()
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
-        """``cublasLt64_13.dll`` before cuBLAS, which needs it and is not where Windows would look for it.
+        """``cublasLt64_13.dll`` before cuBLAS, which needs it: its folder is not one that Windows searches.
 
-        Since CUDA 13 nothing is linked to ``cudart64_13.dll``: ``cudart.lib`` loads ``nvcudart_hybrid64.dll``, which
-        comes with the driver, when it is first called (seen in the locked wheel; tests/integration links with it).
+        Since CUDA 13 nothing is linked to ``cudart64_13.dll``: on its first call, ``cudart.lib`` loads the driver's
+        ``nvcudart_hybrid64.dll`` (checked in the locked wheel; tests/integration links with it).
         """
         major = int(release.split(".", maxsplit=1)[0])
         blas = (f"cublasLt64_{major}.dll", f"cublas64_{major}.dll")
