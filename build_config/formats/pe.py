@@ -1,4 +1,4 @@
-"""Reads of a DLL what Windows' loader reads of it, and what a linker leaves behind that differs from build to build."""
+"""Read a DLL: the facts that Windows' loader uses, and those of the linker that differ from build to build."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ DEBUG_REPRO = 16
 DLL = 0x2000
 
 
-class UnreadableError(Exception):
+class UnreadableDllError(Exception):
     """Not a DLL for x86-64, or one that is damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Library:
+class Dll:
     """A DLL.
 
-    ``needed`` are the DLLs it imports from, delayed ones too, in lower case: names are the same in any case there.
-    ``name`` is the one that its export table gives. ``reproducible`` says that the linker wrote a hash in the place of
-    the time (``/Brepro``), ``debug_file`` is the path of a PDB.
+    ``needed`` are the DLLs it imports from, delayed ones too, in lower case: Windows ignores case.
+    ``name`` is the one that its export table gives. ``reproducible`` means that the linker wrote a hash instead of
+    the time (``/Brepro``). ``debug_file`` is the path of a PDB.
     """
 
     name: str | None
@@ -31,9 +31,9 @@ class Library:
     debug_file: str | None
 
 
-def read(data: bytes) -> Library:
-    """The facts of a DLL. Raises ``UnreadableError``."""
-    import pefile  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415  # not installed where it is not needed
+def read(data: bytes) -> Dll:
+    """The facts of a DLL. Raises ``UnreadableDllError``."""
+    import pefile  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415  # not installed on every platform
 
     directories = [
         pefile.DIRECTORY_ENTRY[f"IMAGE_DIRECTORY_ENTRY_{name}"]
@@ -42,13 +42,13 @@ def read(data: bytes) -> Library:
     try:
         with pefile.PE(data=data, fast_load=True) as file:
             if file.FILE_HEADER.Machine != MACHINE_X64 or not file.FILE_HEADER.Characteristics & DLL:
-                raise UnreadableError("it is no DLL for x86-64")
+                raise UnreadableDllError("it is not a DLL for x86-64")
             file.parse_data_directories(directories)
             imports = [*getattr(file, "DIRECTORY_ENTRY_IMPORT", ()), *getattr(file, "DIRECTORY_ENTRY_DELAY_IMPORT", ())]
             exports = getattr(file, "DIRECTORY_ENTRY_EXPORT", None)
             debug = getattr(file, "DIRECTORY_ENTRY_DEBUG", ())
             pdb = next((one.entry for one in debug if one.struct.Type == DEBUG_CODEVIEW and one.entry), None)
-            return Library(
+            return Dll(
                 name=exports.name.decode() if exports is not None and exports.name else None,
                 needed=tuple(sorted({one.dll.decode().lower() for one in imports})),
                 exports=tuple(sorted(one.name.decode() for one in exports.symbols if one.name)) if exports else (),
@@ -56,4 +56,4 @@ def read(data: bytes) -> Library:
                 debug_file=pdb.PdbFileName.rstrip(b"\0").decode(errors="replace") if pdb is not None else None,
             )
     except (pefile.PEFormatError, UnicodeDecodeError, ValueError, LookupError, AttributeError) as error:
-        raise UnreadableError(str(error) or type(error).__name__) from error
+        raise UnreadableDllError(str(error) or type(error).__name__) from error

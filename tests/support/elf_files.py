@@ -1,4 +1,4 @@
-"""ELF files made by hand, section by section, for tests that change one thing in them."""
+"""ELF files written section by section, for tests that change one detail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Part:
 
 
 def elf_file(*parts: Part) -> bytes:
-    """An ELF file of these sections, each where the one before it ends."""
+    """An ELF file of these sections, each after the end of the previous one."""
     everything = [Part("", b""), *parts, Part(".shstrtab", b"", STRTAB)]
     strings = b"\0".join(part.name.encode() for part in everything) + b"\0"
     everything[-1] = dataclasses.replace(everything[-1], content=strings)

@@ -1,4 +1,4 @@
-"""Wheels made by hand: the members of a sound one, to be spoilt by tests one at a time."""
+"""Wheels written by hand: the members of a correct one, which tests corrupt one at a time."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from build_config.steps.inspection.contents import Subject
 from build_config.steps.wheel import repair
 from build_config.steps.wheel.sbom import document as sbom_document
 from build_config.steps.wheel.sbom import ingredients
+from build_config.system.platforms.linux import LINUX
 from tests.support import factories
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ def policy(platform: PlatformName = "linux-x86_64") -> LibraryPolicy:
 
 
 def declaration(*shards: Shard, max_size: int | None = 35_000_000) -> WheelDeclaration:
-    return WheelDeclaration(version=VERSION, shards=shards, cuda="13.0", forbidden_paths=(CHECKOUT,), max_size=max_size)
+    return WheelDeclaration(version=VERSION, shards=shards, forbidden_paths=(CHECKOUT,), max_size=max_size)
 
 
 def contents(libraries: Mapping[str, bytes], platform: str = "manylinux_2_17_x86_64") -> dict[str, bytes]:
-    """A sound wheel's members, without RECORD. ``libraries`` are put into ``llama_cpp/lib``."""
+    """A correct wheel's members, without RECORD. ``libraries`` are put into ``llama_cpp/lib``."""
     licences = {name: f"The licence of {name}.\n".encode() for name in policy().licences}
     metadata = [
         "Metadata-Version: 2.2",
@@ -63,9 +64,9 @@ def contents(libraries: Mapping[str, bytes], platform: str = "manylinux_2_17_x86
     }
 
 
-def library(*needed: str, **changes: Any) -> elf.Library:
+def library(*needed: str, **changes: Any) -> elf.ElfLibrary:
     facts = {"soname": None, "search_paths": ("$ORIGIN",), "versions": (), "leftovers": (), "has_build_id": False}
-    return elf.Library(needed=needed, **{**facts, **changes})
+    return elf.ElfLibrary(needed=needed, **{**facts, **changes})
 
 
 def subject(
@@ -75,8 +76,9 @@ def subject(
     size: int = 1000,
     **facts: Any,
 ) -> Subject:
-    """A sound wheel as inspection sees it, without libraries. ``changes`` are members, ``facts`` all else."""
+    """A correct wheel as inspection sees it, without libraries. ``changes`` are members, ``facts`` other fields."""
     known = {
+        "platform": LINUX,
         "declaration": declaration(factories.SM89),
         "policy": policy(),
         "contents": {**contents({}), **(changes or {})},
@@ -90,7 +92,7 @@ def subject(
 
 
 def listed(members: Mapping[str, bytes], *shards: Shard) -> dict[str, bytes]:
-    """The members and an SBOM that fits them."""
+    """The members and a matching SBOM."""
     known = ingredients.Ingredients(version=str(VERSION), cuda="13.0.88", shards=shards, parts=(), vendored=())
     document = sbom_document.describe(known, members, wheel_name())
     return {**members, f"{DIST_INFO}/{cyclonedx.MEMBER}": document.encode()}
@@ -106,7 +108,7 @@ def record(members: Mapping[str, bytes]) -> bytes:
 
 
 def write(folder: Path, members: Mapping[str, bytes], name: str = "") -> Wheel:
-    """Write the members, and a RECORD where they bring none."""
+    """Write the members, and a RECORD if there is none among them."""
     path = folder / (name or wheel_name())
     record_name = f"{DIST_INFO}/RECORD"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -47,7 +47,7 @@ def shards(selection: ArchSelection) -> list[tuple[str, tuple[str, ...]]]:
         ("100f", [("sm100f", ("100f-real",))]),
     ],
 )
-def test_each_named_architecture_is_a_shard_of_its_own(
+def test_each_named_architecture_is_a_separate_shard(
     requested: str, expected: list[tuple[str, tuple[str, ...]]]
 ) -> None:
     assert shards(resolve(requested)) == expected
@@ -59,11 +59,11 @@ def test_each_named_architecture_is_a_shard_of_its_own(
         ("auto", (), ("sm89", ("89-real",)), ("RTX 40", "nox -s build_cuda_wheel -- --arch 86")),
         ("auto", ("12.0",), ("sm120a", ("120a-real",)), ()),
         ("native", ("12.0",), ("sm120a", ("120a-real",)), ()),
-        ("native", ("8.9", "8.6", "8.9"), ("sm86x89", ("86-real", "89-real")), ()),  # one backend drives them all
+        ("native", ("8.9", "8.6", "8.9"), ("sm86x89", ("86-real", "89-real")), ()),  # one backend uses all of them
         ("native", ("6.1", "8.6"), ("sm86", ("86-real",)), ("GPU 0 (6.1)",)),
     ],
 )
-def test_auto_and_native_take_the_gpus_of_the_machine_and_say_what_they_cannot(
+def test_auto_and_native_use_the_gpus_of_the_machine_and_name_those_that_they_leave_out(
     requested: str, capabilities: tuple[str, ...], shard: tuple[str, tuple[str, ...]], notices: tuple[str, ...]
 ) -> None:
     selection = resolve(requested, *capabilities)
@@ -84,13 +84,13 @@ def test_auto_and_native_take_the_gpus_of_the_machine_and_say_what_they_cannot(
         ("86,90", "11.8", r"11\.8 cannot compile llama\.cpp for 9\.0 .*cudaGrid.*install CUDA 12\.0 or later"),
         ("12.0", "12.4", r"CUDA 12\.8 or later"),
         ("75", "11.4", r"CUDA 11\.4 is older"),
-        ("89a", "13.0", "there is no sm_89a, the suffix a begins with 90a"),
-        ("90f", "13.0", "has no sm_90f; the suffix f begins with 100f"),
-        ("100f", "12.8", r"has no sm_100f; the suffix f begins with 100f and CUDA 12\.9"),
+        ("89a", "13.0", "sm_89a does not exist; the suffix a begins with 90a"),
+        ("90f", "13.0", "does not know sm_90f; the suffix f begins with 100f"),
+        ("100f", "12.8", r"does not know sm_100f; the suffix f begins with 100f and CUDA 12\.9"),
         ("85", "13.0", r"cannot compile for 8\.5"),
     ],
 )
-def test_what_cannot_be_built_is_refused_with_the_reason_and_the_way_out(
+def test_what_cannot_be_built_is_refused_with_the_reason_and_the_remedy(
     requested: str, release: str, told: str
 ) -> None:
     with pytest.raises(ArchitectureError, match=f"(?s){told}") as caught:
@@ -132,7 +132,7 @@ def test_a_portable_wheel_runs_on_every_gpu_that_the_toolkit_knows_and_on_later_
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_what_is_portable_can_be_asked_for_by_name(release: str) -> None:
+def test_the_portable_shards_can_be_requested_by_name(release: str) -> None:
     for arch in itertools.chain.from_iterable(archs.toolkit_series(release).portable):
         assert resolve(str(arch), release=release).shards[0].archs == (arch,)
 
@@ -165,7 +165,7 @@ def test_what_runs_on_which_gpu_and_machine_code_is_preferred_to_ptx(
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_the_name_of_every_shard_is_read_back(release: str) -> None:
+def test_the_name_of_every_shard_can_be_parsed(release: str) -> None:
     made = [*resolve("portable", release=release).shards]
     for arch in map(str, pairs.CODE):
         with contextlib.suppress(ArchitectureError):
@@ -182,7 +182,7 @@ def test_the_name_of_every_shard_is_read_back(release: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", "special", "sm", "ptx", "sm8x", "smx89", "cpu", "sm89-real", "sm90ptx90", "sm89.sm90", "SM89"]
 )
-def test_no_other_name_is_taken_for_a_shard(name: str) -> None:
+def test_no_other_name_is_parsed_as_a_shard(name: str) -> None:
     assert archs.parse_shard(name) is None
 
 
@@ -199,12 +199,12 @@ def test_any_list_gives_sorted_distinct_shards_that_run_on_their_gpus(numbers: l
 
 
 @given(st.text(max_size=12))
-def test_any_text_gives_plain_shard_names_or_a_refusal(text: str) -> None:
+def test_any_text_gives_valid_shard_names_or_an_error(text: str) -> None:
     with contextlib.suppress(ArchitectureError):
         assert all(re.fullmatch(r"[a-z0-9]+", shard.name) for shard in resolve(text).shards)
 
 
-def test_the_locked_toolkit_is_the_newest_that_there_is_a_lock_of_and_begins_a_series() -> None:
+def test_the_locked_toolkit_is_the_newest_one_with_a_lock_and_begins_a_series() -> None:
     releases = locks.toolkits(PACKAGE / "data" / "locks")
     assert releases[-1] == archs.LOCKED_CUDA
     assert archs.toolkit_series(archs.LOCKED_CUDA).since == archs.LOCKED_CUDA

@@ -1,9 +1,10 @@
-"""Tests on the finished wheel of the wheelhouse: the real thing, after the main job."""
+"""Tests of the finished wheel in the wheelhouse, after the main job."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import filelock
 import pytest
 
 from build_config.errors import PipelineError
@@ -34,6 +35,7 @@ def _wheel(request: pytest.FixtureRequest, layout: Layout) -> Wheel:
 
 
 @pytest.fixture(name="simulation", scope="session")
-def _simulation(layout: Layout, wheel: Wheel) -> Simulation:
-    cuda = simulate.of_wheel(wheel.path)  # no toolkit is fetched for a wheel that is not there
-    return simulate.provide_simulation(simulate.EVERY_SHARD, layout, Console(terminal=False), cuda=cuda)
+def _simulation(layout: Layout, wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Simulation:
+    cuda = simulate.of_wheel(wheel.path)  # download no toolkit for a missing wheel
+    with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "toolkit.lock"):  # tests run in several processes
+        return simulate.provide_simulation(simulate.EVERY_SHARD, layout, Console(terminal=False), cuda=cuda)

@@ -1,6 +1,6 @@
-"""What the finished wheel is: findings from reading it. Nothing of the wheel is executed.
+"""Inspect the finished wheel by reading it: nothing in the wheel is executed.
 
-Every check runs, whatever the others found. A check that cannot run is an error, never a pass.
+Every check runs, whatever the others find. A check that cannot run is an error, never a pass.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.reports import InspectionReport
-from build_config.steps.inspection import archive, device_code, dlls, instructions, libraries, sbom
+from build_config.steps.inspection import archive, device_code, instructions, libraries, sbom
 from build_config.steps.inspection.contents import NotRunError, Subject, error, read_libraries, read_members
+from build_config.system import platforms
 from build_config.system.layout import CANONICAL_WORK_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from build_config.model import LibraryPolicy, Program, Wheel, WheelDeclaration
+    from build_config.model import LibraryPolicy, PlatformName, Program, Wheel, WheelDeclaration
     from build_config.reports import Finding
     from build_config.system.layout import Layout
 
-OF_THE_ARCHIVE: dict[str, Callable[[Subject], Iterable[Finding]]] = {
+    Check = Callable[[Subject], Iterable[Finding]]
+
+ON_EVERY_PLATFORM: dict[str, Check] = {
     "record": archive.check_record,
     "metadata": archive.check_metadata,
     "tags": archive.check_tags,
@@ -31,31 +34,28 @@ OF_THE_ARCHIVE: dict[str, Callable[[Subject], Iterable[Finding]]] = {
     "unwanted-files": archive.check_unwanted,
     "size": archive.check_size,
     "build-paths": archive.check_build_paths,
-}
-CHECKS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
-    **OF_THE_ARCHIVE,
     "libraries-present": libraries.check_present,
     "single-copies": libraries.check_copies,
     "bundled": libraries.check_bundled,
     "needed-libraries": libraries.check_needed,
-    "search-paths": libraries.check_search_paths,
-    "symbol-versions": libraries.check_symbol_versions,
-    "stripped": libraries.check_stripped,
-    "device-code": device_code.check_device_code,
-    "instructions": instructions.check_instructions,
-}
-CHECKS_OF_WINDOWS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
-    **OF_THE_ARCHIVE,
-    "windows-tag": dlls.check_tag,
-    "libraries-present": dlls.check_present,
-    "single-copies": dlls.check_copies,
-    "bundled": dlls.check_bundled,
-    "needed-libraries": dlls.check_needed,
-    "backend-exports": dlls.check_backends,
-    "reproducible": dlls.check_reproducible,
     "device-code": device_code.check_device_code,
 }
-"""Which instructions a DLL holds is not read yet: binutils' objdump is not there to do it."""
+CHECKS: dict[PlatformName, dict[str, Check]] = {
+    "linux-x86_64": {
+        **ON_EVERY_PLATFORM,
+        "search-paths": libraries.check_search_paths,
+        "symbol-versions": libraries.check_symbol_versions,
+        "stripped": libraries.check_stripped,
+        "instructions": instructions.check_instructions,
+    },
+    "win-amd64": {
+        **ON_EVERY_PLATFORM,
+        "windows-tag": libraries.check_windows_tag,
+        "backend-exports": libraries.check_backends,
+        "reproducible": libraries.check_reproducible,
+    },
+}
+"""The instructions of a DLL are not checked yet: Windows has no objdump of binutils."""
 
 
 def inspect(
@@ -67,32 +67,30 @@ def inspect(
     objdump: str = "objdump",
     workdir: Path,
 ) -> InspectionReport:
-    """Hold a wheel against what it claims to be; all findings, and the names of the checks that ran.
+    """Compare a wheel with its declaration; return all findings, and the names of the checks that ran.
 
-    ``workdir`` is created where needed and holds extracted libraries while this runs. ``inspect`` raises for nothing
-    that is in the wheel.
+    ``workdir`` is created if needed and contains extracted libraries while this runs. Nothing in a wheel makes
+    ``inspect`` raise.
     """
     contents, findings = read_members(wheel.path)
-    windows = any(tag.endswith("-win_amd64") for tag in wheel.tags)
-    elf_files, unreadable = read_libraries(contents)
-    findings += unreadable
-    dll_files, unreadable = dlls.read_dlls(contents) if windows else ({}, [])
+    platform = platforms.of_tags(wheel.tags)
+    found, unreadable = read_libraries(contents, platform)
     findings += unreadable
     ran = ["archive"]
     workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workdir) as folder:
         subject = Subject(
             wheel=wheel,
+            platform=platform,
             declaration=declaration,
             policy=policy,
             contents=contents,
-            libraries=elf_files,
+            libraries=found,
             cuobjdump=cuobjdump,
             objdump=objdump,
             folder=Path(folder),
-            dlls=dll_files,
         )
-        for name, check in (CHECKS_OF_WINDOWS if windows else CHECKS).items():
+        for name, check in CHECKS[platform.name].items():
             try:
                 findings.extend(check(subject))  # keeps what a check found before it gave up
             except NotRunError as reason:
@@ -103,9 +101,9 @@ def inspect(
 
 
 def forbidden_paths(layout: Layout) -> tuple[str, ...]:
-    """Paths that no file of a wheel may hold.
+    """Paths that no file of a wheel may contain.
 
-    A home like ``/`` or ``/root`` is no sign of this machine: such short paths stand in upstream's own texts.
+    A home such as ``/`` or ``/root`` is not included: upstream's own texts contain such short paths.
     """
     homes = (os.environ.get("HOME", ""), os.environ.get("USERPROFILE", ""))
     candidates = (CANONICAL_WORK_ROOT, layout.work_root, layout.checkout, *homes)

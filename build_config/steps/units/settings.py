@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from build_config.errors import SettingsError, StepResultError
-from build_config.system import jsonio
+from build_config.errors import SettingsError
+from build_config.system import tomlio
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreSettings:
-    """The core unit: which CPU variants, the major version of GCC that a variant needs, and CMake cache entries."""
+    """The core unit: its CPU variants, the GCC major versions that variants need, and CMake cache entries."""
 
     cpu_variants: tuple[str, ...]
     oldest_gcc: dict[str, int]
     defines: dict[str, str]
 
     def too_new_for(self, gcc: str) -> tuple[str, ...]:
-        """Variants that a GCC cannot compile, ``gcc`` being its version (``12.2.0``)."""
+        """Variants that GCC of version ``gcc`` (``12.2.0``) cannot compile."""
         major = int(gcc.partition(".")[0])
         return tuple(name for name in self.cpu_variants if major < self.oldest_gcc.get(name, 0))
 
@@ -53,8 +52,4 @@ class Settings:
 
 def read(path: Path) -> Settings:
     """Read the settings. Raises ``SettingsError`` for a missing file, bad TOML, or a missing or unknown key."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return jsonio.from_data(data, Settings)
-    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
-        raise SettingsError(f"{path.name}: {error}") from error
+    return tomlio.read(path, Settings, error=SettingsError)

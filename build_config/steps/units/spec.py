@@ -1,8 +1,7 @@
-"""What makes each build unit what it is: the core and the CUDA shards, their keys and the files that they give."""
+"""The specification of each build unit, core or CUDA shard: its key, its CMake entries and its files."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from build_config.model import (
 )
 from build_config.steps.units import cmake
 from build_config.system import platforms
+from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from build_config.steps.units.settings import Settings
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 KEY_FORMAT = "2"
-"""Raised when what a key covers changes, so that no unit of an older form is taken."""
+"""Increased when the inputs of a key change, so that no unit with an older kind of key is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitSpec:
-    """A unit to be had: its name, its key, CMake's entries, and the shard where it is one."""
+    """A required unit: its name, key, CMake entries, the shard if it is one, and the names of its files."""
 
     name: str
     key: UnitKey
@@ -44,11 +44,11 @@ def core_spec(
     platform = platforms.of(toolchain.platform)
     variants = cmake.cpu_variants(settings, toolchain)
     names = ["ggml-base", "ggml", "llama", "mtmd", *(f"ggml-cpu-{variant}" for variant in variants)]
-    older = (layout.wheel_project / cmake.OLDER_GCC).read_bytes() if cmake.INCLUDE in entries else None
-    included = {} if older is None else {cmake.OLDER_GCC: hashlib.sha256(older).hexdigest()}
+    included = (cmake.OLDER_GCC,) if cmake.INCLUDE in entries else ()
+    older = {name: file_sha256(layout.wheel_project / name) for name in included}
     return UnitSpec(
         name="core",
-        key=UnitKey.of(_common_inputs(tree, toolchain, project_digest) | included | _entry_inputs(entries)),
+        key=UnitKey.of(_common_inputs(tree, toolchain, project_digest) | older | _entry_inputs(entries)),
         entries=entries,
         shard=None,
         expected=tuple(sorted(map(platform.library, names))),

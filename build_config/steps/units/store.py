@@ -1,14 +1,13 @@
 """The store of finished build units.
 
-A unit whose key is in the store is taken from there, with no compiler run at all.
+A unit whose key is in the store is taken from there, and no compiler runs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from build_config.errors import BuildError, StepResultError
 from build_config.model import (
@@ -19,6 +18,7 @@ from build_config.model import (
     UnitKey,
 )
 from build_config.system import jsonio
+from build_config.system.files import file_sha256, listing_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 DESCRIPTION = "unit.json"
-"""Beside the files of a unit."""
+"""The name of the description next to the files of a unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredUnit:
-    """What the store keeps beside the files of a unit."""
+    """The description of a unit, next to its files."""
 
     name: str
     key: UnitKey
@@ -44,10 +44,10 @@ class StoredUnit:
 
 
 def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
-    """The unit from the store, every file checked against its digest; ``None`` where it is not there or not whole."""
+    """The unit from the store, every file checked against its digest; ``None`` if it is missing or incomplete."""
     folder = _folder(spec, layout)
     try:
-        known = jsonio.read(folder / DESCRIPTION, StoredUnit)
+        known = read(folder)
         files = tuple(describe(folder / "lib" / name) for name in spec.expected)
     except (StepResultError, OSError):
         return None
@@ -65,6 +65,15 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
     )
 
 
+def read(folder: Path) -> StoredUnit:
+    """Read the description of the unit in ``folder``. Raises ``StepResultError`` if it is missing or malformed."""
+    data = jsonio.read(folder / DESCRIPTION, dict[str, Any])
+    headers = data.get("headers")
+    if isinstance(headers, dict) and "strangers" in headers:  # the key that earlier versions of this project wrote
+        headers["unexpected"] = headers.pop("strangers")
+    return jsonio.from_data(data, StoredUnit)
+
+
 def keep(
     spec: UnitSpec,
     built: Path,
@@ -75,15 +84,15 @@ def keep(
     launcher: str | None = None,
     declared: tuple[BuiltFile, ...] | None = None,
 ) -> BuildUnit:
-    """Put a finished unit into the store, whole or not at all.
+    """Put a finished unit into the store, completely or not at all.
 
-    ``built`` is the folder with the unit's libraries; what ``network``, ``headers`` and ``launcher`` are, ``BuildUnit``
-    says. ``declared`` is what the files have to be, where that is known. Raises ``BuildError`` when a library is
-    missing and ``StepResultError`` when one is not as declared.
+    ``built`` is the folder with the unit's libraries; ``network``, ``headers`` and ``launcher`` are those of
+    ``BuildUnit``. ``declared`` are the expected files, if they are known. Raises ``BuildError`` if a library is missing
+    and ``StepResultError`` if one is not as declared.
     """
     missing = [name for name in spec.expected if not (built / name).is_file()]
     if missing:
-        raise BuildError(f"unit {spec.name} was built, but {', '.join(missing)} is not there")
+        raise BuildError(f"unit {spec.name} was built, but {', '.join(missing)} is missing")
     folder = _folder(spec, layout)
     temporary = folder.with_name(folder.name + ".partial")
     for old in (temporary, folder):
@@ -97,7 +106,7 @@ def keep(
     if declared is not None and files != declared:
         shutil.rmtree(temporary)
         changed = ", ".join(file.name for file in files if file not in declared)
-        raise StepResultError(f"{changed} of unit {spec.name}: not the SHA-256 that it was built with")
+        raise StepResultError(f"{changed} of unit {spec.name} has another SHA-256 than when it was built")
     unit = BuildUnit(
         name=spec.name,
         key=spec.key,
@@ -114,7 +123,7 @@ def keep(
 
 
 def stored(unit: BuildUnit) -> StoredUnit:
-    """What is written beside the files of a unit, in the store and where it is handed over."""
+    """The description of a unit, for the store and for an export."""
     return StoredUnit(
         name=unit.name,
         key=unit.key,
@@ -127,14 +136,12 @@ def stored(unit: BuildUnit) -> StoredUnit:
 
 
 def folder_digest(folder: Path, *, without: tuple[str, ...] = ()) -> str:
-    """SHA-256 over the names and contents of the files below a folder, but for those in the folders ``without``."""
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        left_out = {"__pycache__", *without} & set(path.relative_to(folder).parts)
-        if path.is_file() and not left_out:
-            name = path.relative_to(folder).as_posix()
-            total.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return total.hexdigest()
+    """SHA-256 over the names and contents of the files below a folder, except those in the folders ``without``."""
+    left_out = {"__pycache__", *without}
+    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return listing_sha256(
+        (path.as_posix(), file_sha256(folder / path)) for path in paths if left_out.isdisjoint(path.parts)
+    )
 
 
 def _folder(spec: UnitSpec, layout: Layout) -> Path:
@@ -142,7 +149,5 @@ def _folder(spec: UnitSpec, layout: Layout) -> Path:
 
 
 def describe(path: Path) -> BuiltFile:
-    """A file's name, digest and size. Raises ``OSError`` where it cannot be read."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return BuiltFile(name=path.name, sha256=digest, size=path.stat().st_size)
+    """A file's name, digest and size. Raises ``OSError`` if it cannot be read."""
+    return BuiltFile(name=path.name, sha256=file_sha256(path), size=path.stat().st_size)

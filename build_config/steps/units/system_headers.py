@@ -1,12 +1,11 @@
-"""What a unit was compiled with that no lock brought: headers of the compiler, the C library and the kernel.
+"""Record the headers that a unit was compiled with and that are in no lock: of compiler, C library and kernel.
 
-They belong to the machine. Another version of one of them can change the bytes of a wheel; so can a header that some
-package has put where compilers look. The first kind is written down by its digest, the second by name.
+They belong to the machine. Another version of one of them can change the bytes of a wheel, and so can a header that
+some package has installed where compilers look. The first kind is recorded by digest, the second by name.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tomllib
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.model import SystemHeaders
+from build_config.system.files import file_sha256, listing_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 OBJECTS = (".o", ".obj")
-_COMPILERS = re.compile(r"/gcc/[^/]+/[0-9.]+/include(?:-fixed)?/|/include/(?:[\w-]+/)?c\+\+/[0-9.]+/")
-_KERNELS = "/usr/lib/linux/uapi/"  # where Debian 13 keeps some that are linked to from /usr/include
-_LIBRARYS = re.compile(r"^(?:.*/sysroot)?/usr/include/(?:[\w-]+-linux-gnu\w*/)?(?P<name>[^/]+)")
+_COMPILER_HEADER = re.compile(r"/gcc/[^/]+/[0-9.]+/include(?:-fixed)?/|/include/(?:[\w-]+/)?c\+\+/[0-9.]+/")
+_KERNEL_HEADERS = "/usr/lib/linux/uapi/"  # Debian 13 keeps some there, with links in /usr/include
+_LIBC_HEADER = re.compile(r"^(?:.*/sysroot)?/usr/include/(?:[\w-]+-linux-gnu\w*/)?(?P<name>[^/]+)")
 
 
 def parse(lines: Iterable[str], build: Path) -> tuple[Path, ...]:
     """The files that ``ninja -t deps`` lists for object files, each once.
 
-    It names those below ``build`` relative to it. For a library it lists, with some linkers, what was linked.
+    Paths below ``build`` are relative to it. With some linkers, the list also has what a library was linked from.
     """
     listed, compiled = set(), False
     for line in lines:
@@ -44,23 +44,21 @@ def parse(lines: Iterable[str], build: Path) -> tuple[Path, ...]:
 def describe(
     headers: Iterable[Path], layout: Layout, *, inputs: tuple[Path, ...], expected: tuple[Path, ...]
 ) -> SystemHeaders:
-    """Those that lie outside of the work root and of ``inputs``, which are known by their own digests.
+    """Describe the headers outside the work root and ``inputs``, which have digests of their own.
 
-    A stranger is one of them that is neither below ``expected`` nor the compiler's, the C library's or the kernel's.
+    An unexpected one is neither below ``expected`` nor the compiler's, the C library's or the kernel's.
     One that cannot be read any more is in the digest as that: by then the unit is finished.
     """
     known = frozenset(tomllib.loads((layout.data / "system_headers.toml").read_text(encoding="utf-8"))["known"])
     outside = sorted(path for path in headers if not _below(path, (layout.work_root, *inputs)))
-    total = hashlib.sha256()
-    for path in outside:
-        total.update(f"{path.as_posix()}\0{_digest(path)}\n".encode())
-    strangers = (path for path in outside if not _below(path, expected) and not _systems(path, known))
-    return SystemHeaders(number=len(outside), sha256=total.hexdigest(), strangers=tuple(strangers))
+    digest = listing_sha256((path.as_posix(), _digest(path)) for path in outside)
+    unexpected = (path for path in outside if not _below(path, expected) and not _systems(path, known))
+    return SystemHeaders(number=len(outside), sha256=digest, unexpected=tuple(unexpected))
 
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     except OSError:
         return "unreadable"
 
@@ -71,7 +69,7 @@ def _below(path: Path, folders: tuple[Path, ...]) -> bool:
 
 def _systems(path: Path, known: frozenset[str]) -> bool:
     text = path.as_posix()
-    library = _LIBRARYS.match(text)
-    if text.startswith(_KERNELS) or _COMPILERS.search(text) is not None:
+    library = _LIBC_HEADER.match(text)
+    if text.startswith(_KERNEL_HEADERS) or _COMPILER_HEADER.search(text) is not None:
         return True
     return library is not None and library["name"] in known

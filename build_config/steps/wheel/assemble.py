@@ -1,12 +1,11 @@
-"""Assembles the wheel: upstream's Python package as it is, our loader, and the finished units; no compiler runs here.
+"""Assemble the wheel from upstream's Python package, our loader and the finished units; no compiler runs here.
 
-scikit-build-core makes the wheel from a project that is written anew each time: upstream's ``pyproject.toml`` with
+scikit-build-core makes the wheel from a project that is written again each time: upstream's ``pyproject.toml`` with
 another version and three more requirements, upstream's package with one line before and one after its ``__init__.py``.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tomllib
@@ -17,8 +16,9 @@ import tomli_w
 from packaging.version import Version
 
 from build_config.errors import CommandError, PackagingError
-from build_config.formats import wheelfile
-from build_config.model import DISTRIBUTION, ArchSelection, BuildUnit, CudaToolkit, Shard, SourceTree, Toolchain, Wheel
+from build_config.formats import build_facts, wheelfile
+from build_config.formats.build_facts import BuildFacts, ShardFacts
+from build_config.model import DISTRIBUTION, ArchSelection, BuildUnit, CudaToolkit, SourceTree, Toolchain, Wheel
 from build_config.system import platforms, processes
 
 if TYPE_CHECKING:
@@ -28,23 +28,19 @@ if TYPE_CHECKING:
     from build_config.system.platforms import Platform
 
 LAST_SUFFIXED_MAJOR = 12
-"""NVIDIA's wheels carry the major release in their names (``nvidia-cublas-cu12``) up to this one."""
+"""NVIDIA's wheels have the CUDA major release in their names (``nvidia-cublas-cu12``) up to this one."""
 CUBLAS_RELEASES = {"11.8": "11.11"}
-"""cuBLAS's own release where it is not that of the toolkit: from CUDA 12.0 on it is."""
+"""cuBLAS's own release if it differs from that of the toolkit; since CUDA 12.0 it does not."""
 OWN_MODULES = {
     "linux-x86_64": ("_cuda_loader.py", "_cuda_libraries.py", "_conda_libraries.py"),
     "win-amd64": ("_cuda_loader.py", "_cuda_libraries.py", "_vendored_dlls.py"),
 }
-BUILD_FACTS = "_cuda_build.json"
-"""Next to them: which CUDA, which shards."""
 FIRST_LINES = {
     "linux-x86_64": "from . import _conda_libraries  # noqa: F401  (added by the CUDA wheel build)\n",
     "win-amd64": "from . import _vendored_dlls  # noqa: F401  (added by the CUDA wheel build)\n",
 }
-"""What must be loaded before upstream's package loads its libraries."""
+"""Lines that import what must be loaded before upstream's package loads its libraries."""
 LOADER_LINE = "\nfrom ._cuda_loader import CudaStatus, cuda_status  # noqa: E402  (added by the CUDA wheel build)\n"
-EPOCH = "315532800"
-"""1980-01-01, the earliest time that a zip file can hold."""
 LICENCES = (
     ("llama.cpp", "LICENSE"),
     ("nlohmann-json", "licenses/LICENSE-jsonhpp"),
@@ -52,14 +48,14 @@ LICENCES = (
     ("rotate-bits", "vendor/hash/rotate-bits/LICENSE.md"),
     ("xxhash", "vendor/hash/xxhash/LICENSE"),
 )
-"""Licences of what is compiled in: a name for the wheel, and the file below llama.cpp's root."""
+"""Licences of compiled-in code: a name for the wheel, and the file below llama.cpp's root."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelPlan:
-    """What the wheel will claim: decided before anything is packed.
+    """The claims of the wheel, decided before anything is packed.
 
-    ``cuda_option`` is what the command for another card must say of CUDA: nothing for the locked toolkit.
+    ``cuda_option`` is the CUDA option in the build command for another GPU; it is empty for the locked toolkit.
     """
 
     version: Version
@@ -91,15 +87,15 @@ def wheel_version(base: Version, cuda_tag: str, selection: ArchSelection) -> Ver
 def runtime_requirements(release: str) -> tuple[str, ...]:
     """NVIDIA's libraries as wheels: this minor release or a later one of the same major release.
 
-    Within a major release the sonames and the interfaces stay, so that other packages in the same environment may ask
-    for a later minor release: https://docs.nvidia.com/deploy/cuda-compatibility/
+    Within a major release the sonames and the interfaces stay the same, so other packages in the environment may
+    require a later minor release: https://docs.nvidia.com/deploy/cuda-compatibility/
     """
     major = int(release.split(".", maxsplit=1)[0])
     suffix = f"-cu{major}" if major <= LAST_SUFFIXED_MAJOR else ""
     return (
         f"nvidia-cuda-runtime{suffix}>={release},<{major + 1}",
         f"nvidia-cublas{suffix}>={CUBLAS_RELEASES.get(release, release)},<{major + 1}",
-        # It has no release for Python 3.8, which upstream still supports; the loader can do without.
+        # It has no release for Python 3.8, which upstream still supports; the loader works without it.
         'cuda-pathfinder>=1.3,<2; python_version >= "3.9"',
     )
 
@@ -107,7 +103,7 @@ def runtime_requirements(release: str) -> tuple[str, ...]:
 def assemble(
     wheel_plan: WheelPlan, units: tuple[BuildUnit, ...], tree: SourceTree, toolchain: Toolchain, layout: Layout
 ) -> Wheel:
-    """Write the project and have scikit-build-core make the wheel.
+    """Write the project and let scikit-build-core make the wheel.
 
     The result is not repaired yet. Raises ``PackagingError``.
     """
@@ -133,7 +129,7 @@ def assemble(
         ),
         cwd=project,
         changes={
-            "SOURCE_DATE_EPOCH": EPOCH,
+            "SOURCE_DATE_EPOCH": wheelfile.SOURCE_DATE_EPOCH,
             "CMAKE_ARGS": None,
             "CMAKE_GENERATOR": "Ninja",
             "CMAKE_EXECUTABLE": str(toolchain.cmake.path),
@@ -166,14 +162,14 @@ def write_project(
         shutil.copyfile(layout.wheel_project / "python" / name, package / name)
     upstream_init = init.read_text(encoding="utf-8").rstrip("\n")
     init.write_text(f"{FIRST_LINES[platform.name]}{upstream_init}\n{LOADER_LINE}", encoding="utf-8")
-    (package / BUILD_FACTS).write_text(build_facts(wheel_plan, platform), encoding="utf-8")
+    (package / build_facts.FILE).write_text(build_facts.text(facts(wheel_plan, platform)), encoding="utf-8")
 
     licences = project / "licenses"
     licences.mkdir()
     for name, file in LICENCES:
         source = tree.llama_cpp / file
         if not source.is_file():
-            raise PackagingError(f"llama.cpp has no {file} any more: the wheel could not carry its licence")
+            raise PackagingError(f"llama.cpp has no {file} any more: its licence would be missing in the wheel")
         shutil.copyfile(source, licences / f"{name}.txt")
     for text in (layout.wheel_project / "licences").iterdir():
         shutil.copyfile(text, licences / text.name)
@@ -186,7 +182,7 @@ def write_project(
 
 
 def project_metadata(upstream: dict[str, Any], wheel_plan: WheelPlan) -> dict[str, Any]:
-    """Upstream's metadata with our version, and with what the CUDA backend needs at run time."""
+    """Upstream's metadata with our version and the run-time requirements of the CUDA backend."""
     metadata = {key: value for key, value in upstream["project"].items() if key != "dynamic"}
     metadata["name"] = DISTRIBUTION
     metadata["version"] = str(wheel_plan.version)
@@ -209,22 +205,16 @@ def project_metadata(upstream: dict[str, Any], wheel_plan: WheelPlan) -> dict[st
     }
 
 
-def build_facts(wheel_plan: WheelPlan, platform: Platform = platforms.HERE) -> str:
-    """What the loader inside the wheel must know of its own build, as JSON."""
-
-    def describe(shard: Shard) -> dict[str, Any]:
-        return {
-            "name": shard.name,
-            "file": platform.library(f"ggml-cuda-{shard.name}"),
-            "archs": [str(arch) for arch in shard.archs],
-        }
-
-    facts = {
-        "version": str(wheel_plan.version),
-        "cuda": wheel_plan.cuda,
-        "oldest_driver": wheel_plan.oldest_driver,
-        "shards": [describe(shard) for shard in wheel_plan.selection.shards],
-        "libraries": list(platform.cuda_libraries(wheel_plan.cuda)),
-        "build_command": f"nox -s build_cuda_wheel -- {wheel_plan.cuda_option}--arch {{arch}}",
-    }
-    return json.dumps(facts, indent=2) + "\n"
+def facts(wheel_plan: WheelPlan, platform: Platform = platforms.HERE) -> BuildFacts:
+    """The facts about the build that the loader inside the wheel needs."""
+    return BuildFacts(
+        version=str(wheel_plan.version),
+        cuda=wheel_plan.cuda,
+        oldest_driver=wheel_plan.oldest_driver,
+        shards=tuple(
+            ShardFacts(name=shard.name, file=platform.library(f"ggml-cuda-{shard.name}"), archs=shard.archs)
+            for shard in wheel_plan.selection.shards
+        ),
+        libraries=platform.cuda_libraries(wheel_plan.cuda),
+        build_command=f"nox -s build_cuda_wheel -- {wheel_plan.cuda_option}--arch {{arch}}",
+    )

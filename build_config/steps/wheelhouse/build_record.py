@@ -1,13 +1,12 @@
-"""What went into a wheel and what was seen of it, as one record without a path of the machine that made it."""
+"""The record of a wheel: its inputs and the findings about it, without paths of the machine that made it."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from build_config.system import jsonio, platforms, redaction
+from build_config.system import git, jsonio, platforms, redaction
 from build_config.model import NO_RANDOM_SEED
 from build_config.reports import BuildRecord, Material
 
@@ -19,16 +18,12 @@ if TYPE_CHECKING:
     from build_config.reports import InspectionReport, StepTiming, ValidationReport
 
 VERSION = "0.1.0"
-"""That of this pipeline; the wheels have upstream's."""
-UNKNOWN = "unknown"
-
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_MAX_SYMBOLIC_REFS = 5
+"""The version of this pipeline; wheels have the version of upstream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a build went by: the pipeline's version and commit, the request in words, locks and materials.
+    """The origin of a build: the pipeline's version and commit, the request in words, locks and materials.
 
     ``locks`` are names and digests of the lock files. ``started`` has a time zone.
     """
@@ -50,10 +45,10 @@ def make_record(
     steps: tuple[StepTiming, ...],
     created: datetime,
 ) -> BuildRecord:
-    """The record of one wheel: the same arguments give the same record.
+    """Make the record of one wheel: the same arguments give the same record.
 
-    Times must know their time zone; they are recorded in UTC. Every absolute path, wherever it stands in the arguments,
-    is replaced by ``<path>``; only the canonical work root, which is the same on every machine, may stay.
+    Times must have a time zone; they are recorded in UTC. Every absolute path anywhere in the arguments is replaced by
+    ``<path>``; only the canonical work root, which is the same on every machine, stays.
 
     Raises ``ValueError`` for a time without a zone.
     """
@@ -89,7 +84,7 @@ def materials(
     toolchain: Toolchain,
     tools: tuple[tuple[str, str, tuple[str, ...]], ...],
 ) -> tuple[Material, ...]:
-    """What a wheel is made of and with. ``toolkit`` is empty for an installed one.
+    """The inputs and tools of a wheel. ``toolkit`` is empty for an installed one.
 
     ``tools`` are Python packages: name, version, and the digests of the files that their lock allows; which of those
     was installed depends on the machine.
@@ -97,7 +92,7 @@ def materials(
     llama_cpp = Material(
         name="llama.cpp",
         uri="git+https://github.com/ggml-org/llama.cpp" if tree.locked else None,
-        digests=(("gitCommit", tree.commit),) if _COMMIT.fullmatch(tree.commit) else (),
+        digests=(("gitCommit", tree.commit),) if git.is_commit(tree.commit) else (),
         annotations=(("tree-sha256", (tree.llama_cpp_digest,)), ("locked", ("yes" if tree.locked else "no",))),
     )
     installed = Material(
@@ -137,10 +132,10 @@ def materials(
 def pipeline_version(checkout: Path) -> str:
     """The version of this pipeline and the commit that is checked out: ``0.1.0 (commit 1f0c...)``.
 
-    The commit is read from git's files, git is not run, so it cannot tell whether the working tree was changed. One
-    that cannot be read is called ``unknown``.
+    The commit is read from git's files without running git, so changes of the working tree are not noticed. A commit
+    that cannot be read is ``unknown``.
     """
-    return f"{VERSION} (commit {_commit(checkout)})"
+    return f"{VERSION} (commit {git.commit(checkout)})"
 
 
 # ------------------------------------------------------------------------------------------------------- details
@@ -177,7 +172,7 @@ def _toolchain(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> tuple[tupl
 
 
 def _launchers(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> str:
-    """Those that the units were compiled through, whenever that was."""
+    """The launchers with which the units were compiled, in this run or an earlier one."""
     here = "none" if toolchain.launcher is None else toolchain.launcher.described
     return "; ".join(dict.fromkeys(unit.launcher or here for unit in units)) or here
 
@@ -187,38 +182,10 @@ def _networks(units: tuple[BuildUnit, ...]) -> str:
 
 
 def _headers(units: tuple[BuildUnit, ...]) -> Iterator[tuple[str, str]]:
-    """Without the folders of the strangers: what is published names none of this machine."""
+    """Without the folders of the unexpected headers: what is published names none of this machine."""
     for unit in units:
         if unit.headers is not None:
             yield f"system headers of {unit.name}", f"{unit.headers.number}, sha256 {unit.headers.sha256}"
-            if unit.headers.strangers:
-                names = sorted({"/".join(path.parts[-2:]) for path in unit.headers.strangers})
+            if unit.headers.unexpected:
+                names = sorted({"/".join(path.parts[-2:]) for path in unit.headers.unexpected})
                 yield f"headers of others in {unit.name}", ", ".join(names)
-
-
-def _commit(checkout: Path) -> str:
-    """The commit that ``HEAD`` names, read as git's own documents lay the files out."""
-    try:
-        git = checkout / ".git"
-        if git.is_file():  # a worktree or a submodule: the file says where the real one is
-            git = checkout / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-        common = git / "commondir"
-        shared = git / common.read_text(encoding="utf-8").strip() if common.is_file() else git
-        value = (git / "HEAD").read_text(encoding="utf-8").strip()
-        for _ in range(_MAX_SYMBOLIC_REFS):
-            if not value.startswith("ref:"):
-                break
-            value = _ref(value.removeprefix("ref:").strip(), git, shared)
-    except (OSError, UnicodeDecodeError):
-        return UNKNOWN
-    return value if _COMMIT.fullmatch(value) else UNKNOWN
-
-
-def _ref(name: str, git: Path, shared: Path) -> str:
-    for root in (git, shared):
-        if (root / name).is_file():
-            return (root / name).read_text(encoding="utf-8").strip()
-    packed = shared / "packed-refs"
-    lines = packed.read_text(encoding="utf-8").splitlines() if packed.is_file() else []
-    found = (line.split()[0] for line in lines if line.endswith(f" {name}"))
-    return next(found, UNKNOWN)

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from build_config.errors import StepResultError
 from build_config.model import CudaArch, LockedFile, Wheel
-from build_config.reports import BuildRecord
+from build_config.reports import BuildRecord, Severity
 from build_config.system import jsonio
 from tests.support.publishable import make
 
@@ -24,6 +25,15 @@ def test_nested_values_tuples_and_literals_come_back_equal(tmp_path: Path) -> No
     for value, kind in ((wheel, Wheel), (record, BuildRecord), (archs, tuple[CudaArch, ...])):
         jsonio.write(tmp_path / "state" / "value.json", value)
         assert jsonio.read(tmp_path / "state" / "value.json", kind) == value
+
+
+def test_values_become_plain_text() -> None:
+    value = {"a": (Path("x"), Version("1.0rc1")), Severity.NOTE: [CudaArch.parse("90a-real"), None, 1.5, True]}
+
+    assert json.loads(jsonio.dumps(value)) == {
+        "a": ["x", "1.0rc1"],
+        "note": [{"number": 90, "suffix": "a", "kind": "real"}, None, 1.5, True],
+    }
 
 
 def test_equal_values_give_equal_text_whatever_the_order_of_keys() -> None:

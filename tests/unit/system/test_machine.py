@@ -42,7 +42,6 @@ def test_a_driver_that_does_not_answer_is_an_answer(
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: _raising(code))
     state = machine.nvidia()
     assert (state.driver, state.gpus) == (None, ())
-    assert machine.gpus() == (None, ())
     assert (state.problem is None) if problem is None else (problem in str(state.problem))
 
 
@@ -84,18 +83,18 @@ def test_a_gpu_that_is_lost_does_not_hide_the_others(monkeypatch: pytest.MonkeyP
     Driver(monkeypatch, "lost", "NVIDIA GB10")
     state = machine.nvidia()
     assert [(gpu.index, gpu.name, gpu.capability, gpu.memory) for gpu in state.gpus] == [(1, "NVIDIA GB10", "12.1", 0)]
-    assert "card 0" in str(state.problem)
+    assert "GPU 0" in str(state.problem)
 
 
 @pytest.mark.parametrize("cards", [(), ("NVIDIA GB10",), ("lost", "NVIDIA L4"), ("NVIDIA L4", "NVIDIA L4")], ids=str)
 def test_memory_in_use_is_that_of_all_gpus_or_unknown(monkeypatch: pytest.MonkeyPatch, cards: tuple[str, ...]) -> None:
     driver = Driver(monkeypatch, *cards)
-    assert machine.card_memory_used() is None, "this driver does not tell"
+    assert machine.gpu_memory_used() is None, "this driver does not tell"
     assert driver.shut_down == 1
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda _: SimpleNamespace(used=1 << 30))
-    assert machine.card_memory_used() == (len(cards) << 30 if cards and "lost" not in cards else None)
+    assert machine.gpu_memory_used() == (len(cards) << 30 if cards and "lost" not in cards else None)
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: _raising(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
-    assert machine.card_memory_used() is None
+    assert machine.gpu_memory_used() is None
 
 
 def test_this_machine_is_described_without_a_path_or_host_name() -> None:

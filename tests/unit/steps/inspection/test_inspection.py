@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config.formats.elf import UnreadableError, read
+from build_config.formats.elf import UnreadableElfError, read
 from build_config.model import CudaArch
 from build_config.steps.inspection import archive, device_code, libraries
 from build_config.steps.inspection.contents import NotRunError, Subject, read_members
@@ -190,7 +190,7 @@ def test_what_a_library_needs_is_found_where_the_loader_would(paths: tuple[str, 
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF" + bytes(60), b"\x7fELF\x02\x01\x01" + b"\xff" * 200])
 def test_what_is_not_a_library_is_unreadable(data: bytes) -> None:
-    with pytest.raises(UnreadableError):
+    with pytest.raises(UnreadableElfError):
         read(data)
 
 

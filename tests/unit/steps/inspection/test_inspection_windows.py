@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from build_config.formats import pe
-from build_config.steps import inspection
-from build_config.steps.inspection import dlls
+from build_config.formats.pe import Dll
+from build_config.steps.inspection import CHECKS, libraries
+from build_config.system.platforms.windows import WINDOWS
 from tests.support import wheels
+
+if TYPE_CHECKING:
+    from build_config.formats.elf import ElfLibrary
 
 pytestmark = pytest.mark.unit
 LIB = "llama_cpp/lib"
 MODULE = ("ggml_backend_init", "ggml_backend_score")
 
 
-def dll(name: str, *needed: str, **changes: Any) -> pe.Library:
+def dll(name: str, *needed: str, **changes: Any) -> Dll:
     facts = {"name": name, "needed": needed, "exports": MODULE, "reproducible": True, "debug_file": None}
-    return pe.Library(**{**facts, **changes})
+    return Dll(**{**facts, **changes})
 
 
-def sound() -> dict[str, pe.Library]:
+def sound() -> dict[str, Dll]:
     return {
         f"{LIB}/ggml-base.dll": dll("ggml-base.dll", "kernel32.dll", "vcruntime140.dll", "api-ms-win-crt-x-l1-1-0.dll"),
         f"{LIB}/ggml.dll": dll("ggml.dll", "ggml-base.dll"),
@@ -34,12 +37,13 @@ def sound() -> dict[str, pe.Library]:
     }
 
 
-def codes(name: str, library: pe.Library | None, tag: str = dlls.TAG) -> list[str]:
-    """The findings of the checks of DLLs in the sound wheel after one library was put in, replaced or removed."""
-    found = {each: dll for each, dll in {**sound(), name: library}.items() if dll is not None}
+def codes(name: str, library: Dll | ElfLibrary | None, tag: str = "py3-none-win_amd64") -> list[str]:
+    """The findings of the checks of libraries in the sound wheel after one library was added, replaced or removed."""
+    found = {each: one for each, one in {**sound(), name: library}.items() if one is not None}
     contents = wheels.contents({}, "win_amd64") | {each: each.encode() for each in found}
-    subject = wheels.subject(tags=(tag,), policy=wheels.policy("win-amd64"), contents=contents, dlls=found)
-    checks = [check for check in inspection.CHECKS_OF_WINDOWS.values() if check.__module__ == dlls.__name__]
+    policy = wheels.policy("win-amd64")
+    subject = wheels.subject(tags=(tag,), platform=WINDOWS, policy=policy, contents=contents, libraries=found)
+    checks = [check for check in CHECKS["win-amd64"].values() if check.__module__ == libraries.__name__]
     return [finding.code for check in checks for finding in check(subject)]
 
 
@@ -50,6 +54,7 @@ def codes(name: str, library: pe.Library | None, tag: str = dlls.TAG) -> list[st
         (f"{LIB}/ggml-cuda-sm75.dll", dll("ggml-cuda-sm75.dll"), "shard-undeclared"),
         (f"{LIB}/ggml-cpu-zen4.dll", dll("ggml-cpu-zen4.dll"), "variant-not-windows"),
         (f"{LIB}/helper.dll", dll("helper.dll"), "library-unexpected"),
+        (f"{LIB}/libllama.so", wheels.library(), "library-unexpected"),
         ("llama_cpp/ggml-cpu-sse42.dll", dll("ggml-cpu-sse42.dll"), "library-unexpected"),
         (f"{LIB}/ggml-cpu-sse42.dll", dll("libggml-cpu-sse42.dll"), "name-mismatch"),
         (f"{LIB}/ggml-cpu-sse42.dll", dll("ggml-cpu-sse42.dll", exports=("ggml_backend_init",)), "backend-exports"),
@@ -58,12 +63,12 @@ def codes(name: str, library: pe.Library | None, tag: str = dlls.TAG) -> list[st
         (f"{LIB}/ggml-cpu-sse42.dll", dll("ggml-cpu-sse42.dll", debug_file=r"C:\b\x.pdb"), "debug-file"),
         ("llama_cpp_python.libs/cublas64_13.dll", dll("cublas64_13.dll"), "external-bundled"),
         ("llama_cpp_python.libs/libgomp-1.dll", dll("libgomp-1.dll"), "vendored-unexpected"),
-        *((f"{LIB}/{name}", None, "library-missing") for name in dlls.CORE),
+        *((f"{LIB}/{name}", None, "library-missing") for name in map(WINDOWS.library, libraries.CORE)),
         (f"{LIB}/ggml-cuda-sm89.dll", None, "shard-missing"),
     ],
 )
 def test_each_library_that_is_wrong_unexpected_or_missing_is_found(
-    name: str, library: pe.Library | None, code: str
+    name: str, library: Dll | ElfLibrary | None, code: str
 ) -> None:
     assert code in codes(name, library)
 

@@ -56,7 +56,7 @@ def test_a_header_that_says_nothing_is_an_incomplete_toolkit(tmp_path: Path, tex
         ({"PATH": ""}, CompilerMissingError, r"no C\+\+ compiler", "sudo dnf install gcc-c++"),
         ({}, CompilerMissingError, r"no C\+\+ compiler", ""),  # not what is in the usual folders
         ({"PATH": "/usr/bin:/bin", "CXX": "/no/such/g++"}, CompilerMissingError, r"CXX=/no/such/g\+\+", "unset CXX"),
-        ({"PATH": "/usr/bin", "CXX": "ccache g++"}, SettingsError, "only the compiler itself", "--launcher ccache"),
+        ({"PATH": "/usr/bin", "CXX": "ccache g++"}, SettingsError, "must name the compiler only", "--launcher ccache"),
     ],
 )
 def test_a_compiler_that_is_not_there_is_named_with_the_remedy_and_not_replaced_by_another(

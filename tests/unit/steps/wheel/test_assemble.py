@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import tomli_w
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from build_config.formats import build_facts
 from build_config.model import ArchSelection, CudaArch, Shard
 from build_config.steps.wheel import assemble
 from build_config.system.platforms.linux import LINUX
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from build_config.system.platforms import Platform
 
 pytestmark = pytest.mark.unit
-ONE = ArchSelection(requested="89", shards=(factories.SM89,))
-TWO = ArchSelection(requested="86,89", shards=(factories.SM86, factories.SM89))
-PORTABLE = ArchSelection(requested="portable", shards=(factories.SM86, factories.SM89), portable=True)
+ONE = ArchSelection(shards=(factories.SM89,))
+TWO = ArchSelection(shards=(factories.SM86, factories.SM89))
+PORTABLE = ArchSelection(shards=(factories.SM86, factories.SM89), portable=True)
 UPSTREAM = {
     "build-system": {"requires": ["scikit-build-core"], "build-backend": "scikit_build_core.build"},
     "project": {
@@ -84,14 +84,13 @@ def test_the_loader_learns_what_was_built_and_the_command_for_another_gpu(
     """Whoever has a wheel of CUDA 11 or 12 needs that CUDA: for the GPU, or for the driver."""
     toolkit = dataclasses.replace(factories.toolchain(cuda=f"{cuda}.1").cuda, locked=cuda == "13.0")
     shard = Shard(name="sm90", archs=(CudaArch.parse("90"), CudaArch.parse("90-virtual")))
-    selection = ArchSelection(requested="90", shards=(shard,))
-    plan = assemble.plan(factories.source_tree(), toolkit, selection, oldest_driver="580")
-    facts = json.loads(assemble.build_facts(plan, platform))
-    assert facts["shards"] == [{"name": "sm90", "file": file, "archs": ["90-real", "90-virtual"]}]
-    assert facts["libraries"] == libraries
-    assert facts["oldest_driver"] == "580"
+    plan = assemble.plan(factories.source_tree(), toolkit, ArchSelection(shards=(shard,)), oldest_driver="580")
+    facts = assemble.facts(plan, platform)
+    assert facts.shards == (build_facts.ShardFacts(name="sm90", file=file, archs=shard.archs),)
+    assert facts.libraries == tuple(libraries)
+    assert (facts.cuda, facts.oldest_driver) == (cuda, "580")
     option = "" if cuda == "13.0" else f"--cuda {cuda} "
-    assert facts["build_command"] == f"nox -s build_cuda_wheel -- {option}--arch {{arch}}"
+    assert facts.build_command == f"nox -s build_cuda_wheel -- {option}--arch {{arch}}"
 
 
 @pytest.mark.parametrize(("platform", "first"), [(LINUX, "_conda_libraries"), (WINDOWS, "_vendored_dlls")])

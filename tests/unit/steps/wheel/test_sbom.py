@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from build_config.errors import PackagingError, SettingsError
-from build_config.formats import cyclonedx, wheelfile
+from build_config.formats import build_facts, cyclonedx, wheelfile
 from build_config.steps import locks
 from build_config.steps.inspection import sbom as bom
 from build_config.steps.inspection.contents import NotRunError
@@ -168,7 +168,7 @@ def test_versions_and_commits_come_from_the_sources(document: dict[str, Any]) ->
 def test_all_that_this_project_adds_is_listed(
     platform: PlatformName, tree: SourceTree, members: dict[str, bytes]
 ) -> None:
-    own = {f"llama_cpp/{name}" for name in (*assemble.OWN_MODULES[platform], assemble.BUILD_FACTS)}
+    own = {f"llama_cpp/{name}" for name in (*assemble.OWN_MODULES[platform], build_facts.FILE)}
     added = {**members, **{name: name.encode() for name in own}}
     described = json.loads(describe(tree, added))
     listed = {file["name"] for part in described["components"] for file in part.get("components", ())}
@@ -228,7 +228,10 @@ def test_it_is_a_member_that_record_covers(tree: SourceTree, members: dict[str, 
 
 @pytest.mark.parametrize(
     ("file", "text", "said"),
-    [("ggml/CMakeLists.txt", "nothing", r"ggml/CMakeLists\.txt does not say"), ("vendor/stb/stb_image.h", None, "stb")],
+    [
+        ("ggml/CMakeLists.txt", "nothing", r"ggml/CMakeLists\.txt does not contain"),
+        ("vendor/stb/stb_image.h", None, "stb"),
+    ],
 )
 def test_a_locked_tree_without_a_version_or_a_file_is_refused(
     tree: SourceTree, file: str, text: str | None, said: str

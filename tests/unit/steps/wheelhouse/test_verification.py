@@ -279,7 +279,7 @@ NOBODY_SIGNED = jsonio.dumps({**json.loads(dsse.seal(b"x", "x", KEY)), "signatur
 def test_what_is_not_an_envelope_or_has_no_signature_is_refused(text: str) -> None:
     said = "no valid signature" if text is NOBODY_SIGNED else "not a DSSE envelope"
     with pytest.raises(dsse.UnsignedError, match=said):
-        dsse.opened(text, "x", KEY.public_key())
+        dsse.verified_payload(text, "x", KEY.public_key())
 
 
 # --------------------------------------------------------------------------------------------------------------- keys
@@ -299,7 +299,7 @@ def test_made_keys_fit_one_another_and_are_never_replaced(tmp_path: Path) -> Non
 def test_a_key_that_others_may_read_is_not_used(tmp_path: Path, mode: int) -> None:
     private, _ = dsse.make_keys(tmp_path)
     private.chmod(mode)
-    with pytest.raises(SettingsError, match="others than its owner"):
+    with pytest.raises(SettingsError, match="users other than its owner"):
         dsse.read_private_key(private)
 
 
