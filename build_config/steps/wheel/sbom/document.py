@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 from build_config.formats import cyclonedx, wheelfile
 from build_config.model import DISTRIBUTION
-from build_config.steps.wheel.assemble import BUILD_FACTS, OWN_MODULES
+from build_config.steps.wheel.assemble import BUILD_FACTS, OWN_MODULES, SHARED_MODULES
 from build_config.steps.wheel.sbom.ingredients import Ingredients, Part, Piece
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ VENDORED = ".libs"
 AUDITWHEEL = "sboms/auditwheel.cdx.json"
 OWN_MEMBERS = tuple(
     f"llama_cpp/{name}"
-    for name in (*dict.fromkeys(module for modules in OWN_MODULES.values() for module in modules), BUILD_FACTS)
+    for name in (
+        *dict.fromkeys(module for modules in OWN_MODULES.values() for module in modules),
+        *SHARED_MODULES,
+        BUILD_FACTS,
+    )
 )
 """What this project adds to upstream's package, on any platform."""
 

@@ -152,7 +152,10 @@ def test_the_project_is_upstreams_package_plus_loader_and_licences(tmp_path: Pat
     assert first.startswith("from . import _conda_libraries")
     assert upstream == '__version__ = "0.3.36"'
     assert init.count("from ._cuda_loader import") == 1
-    assert all((project / "llama_cpp" / name).is_file() for name in assemble.OWN_MODULES["linux-x86_64"])
+    assert all(
+        (project / "llama_cpp" / name).is_file()
+        for name in assemble.own_modules("linux-x86_64", factories.layout(tmp_path))
+    )
     assert tomllib.loads((project / "pyproject.toml").read_text())["project"]["version"] == "0.3.36+cu130.sm89"
     assert (project / "licenses" / "llama.cpp.txt").read_text() == "LICENSE"
     written = {"LICENSE.md", *(f"licenses/{path.name}" for path in (project / "licenses").iterdir())}

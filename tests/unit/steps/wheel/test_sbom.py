@@ -172,7 +172,7 @@ def test_versions_and_commits_come_from_the_sources(document: dict[str, Any]) ->
 def test_all_that_this_project_adds_is_listed(
     platform: PlatformName, tree: SourceTree, members: dict[str, bytes]
 ) -> None:
-    own = {f"llama_cpp/{name}" for name in (*assemble.OWN_MODULES[platform], assemble.BUILD_FACTS)}
+    own = {f"llama_cpp/{name}" for name in (*assemble.own_modules(platform, LAYOUT), assemble.BUILD_FACTS)}
     added = {**members, **{name: name.encode() for name in own}}
     described = json.loads(sbom_document.describe(collect(tree), added, wheels.wheel_name()))
     listed = {file["name"] for part in described["components"] for file in part.get("components", ())}
