@@ -567,20 +567,20 @@ LOGS: dict[str, tuple[list[str], Code, tuple[str, ...], str | None]] = {
     ),
     "our wheel's own words": (
         [
-            "llama-cpp-python computes on the CPU although this machine has an NVIDIA GPU. The driver is old: update it.",
+            "llama-cpp-python computes on the CPU although this machine has an NVIDIA GPU. The driver is old.",
             *ON_CPU,
         ],
         Code.BACKEND_NOT_LOADED,
-        ("The driver is old: update it.",),
+        ("The driver is old.",),
         "check_gpu.pyz",
     ),
     "the words of our earlier wheels": (
         [
-            "llama-cpp-python computes on the CPU although an NVIDIA card is there. The driver is old: update it.",
+            "llama-cpp-python computes on the CPU although an NVIDIA card is there. The driver is old.",
             *ON_CPU,
         ],
         Code.BACKEND_NOT_LOADED,
-        ("The driver is old: update it.",),
+        ("The driver is old.",),
         "check_gpu.pyz",
     ),
     "features without CUDA": (
