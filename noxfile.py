@@ -1,7 +1,7 @@
-"""Sessions only: each one installs its locked requirements and calls ``python -m build_config STEP``.
+"""Sessions only: each installs its locked requirements and calls ``python -m build_config STEP``.
 
-Options of a step go behind two dashes: ``nox -s build_cuda_wheel -- --arch 86,89``. A session that fails ends nox with
-status 1 whatever the step's own exit code was; nox's line "failed with exit code N" names it.
+Options of a step follow two dashes: ``nox -s build_cuda_wheel -- --arch 86,89``. If a session fails, nox exits with
+status 1, whatever the step's own exit code was; nox's line "failed with exit code N" names it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ nox.options.error_on_external_run = True
 OLDEST_PYTHON = (3, 11)
 LOCKS = Path("build_config/data/locks")
 
-# Seconds. Ctrl-C reaches the step itself too, and it needs a moment to stop its compilers: nox's own 0.3 would kill it
-# half-way and leave them running. Together they stay below the two seconds that a stop may take.
+# Seconds. Ctrl-C also reaches the step itself, which needs time to stop its compilers: nox's own 0.3 would kill it too
+# early and leave them running. The sum stays below the two seconds that an interruption may take.
 INTERRUPT_TIMEOUT = 1.5
 TERMINATE_TIMEOUT = 0.4
+
+# The tests of a file run in one process, because they share slow fixtures. `-- -n0` runs all tests in nox's process.
+IN_PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 @nox.session
@@ -48,19 +51,19 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session
 def publish(session: nox.Session) -> None:
-    """Put wheels that were built elsewhere into the wheelhouse: `-- FOLDER...`."""
+    """Publish wheels of other jobs in the wheelhouse: `-- FOLDER...`."""
     step(session, "publish")
 
 
 @nox.session
 def rehearse(session: nox.Session) -> None:
-    """Run the jobs of .github/workflows/wheels.yml here, each in a clone of its own: `-- --arch 86,89`."""
+    """Run the jobs of .github/workflows/wheels.yml here, each in its own clone: `-- --arch 86,89`."""
     module(session, "ci.rehearse", requirements="test.txt")
 
 
 @nox.session
 def vendor(session: nox.Session) -> None:
-    """Fetch the locked sources and put them below vendor/."""
+    """Download the locked sources and unpack them below vendor/."""
     step(session, "vendor")
 
 
@@ -72,13 +75,13 @@ def lock(session: nox.Session) -> None:
 
 @nox.session
 def validate(session: nox.Session) -> None:
-    """Install a wheel into a clean environment, run it, and say where its layers are."""
+    """Install a wheel into a clean environment, run it, and report where its layers are."""
     step(session, "validate")
 
 
 @nox.session
 def verify(session: nox.Session) -> None:
-    """Hold a wheel against its record, its statement, its signature and the locks; `-- WHEEL --public-key KEY`."""
+    """Compare a wheel with its record, its statement, its signature and the locks: `-- WHEEL --public-key KEY`."""
     step(session, "verify")
 
 
@@ -96,7 +99,7 @@ def conda(session: nox.Session) -> None:
 
 @nox.session
 def cibuildwheel(session: nox.Session) -> None:
-    """Build what is committed by cibuildwheel, in a container on Linux; its options behind `--`."""
+    """Build the last commit with cibuildwheel, in a container on Linux; its options follow `--`."""
     install(session, "cibuildwheel.txt")
     # A clone: cibuildwheel copies the whole folder into the container, and these environments are gigabytes.
     output, project = Path("wheelhouse").resolve(), Path(session.create_tmp(), "project")
@@ -108,7 +111,7 @@ def cibuildwheel(session: nox.Session) -> None:
 
 @nox.session
 def upstream_tests(session: nox.Session) -> None:
-    """Run llama-cpp-python's own tests with a wheel, but for those that download a model."""
+    """Run llama-cpp-python's own tests with a wheel, except those that download a model."""
     step(session, "upstream_tests")
 
 
@@ -120,25 +123,25 @@ def doctor(session: nox.Session) -> None:
 
 @nox.session
 def check_gpu(session: nox.Session) -> None:
-    """Say of an installed llama-cpp-python whether it uses the card; `-- --python PATH`."""
+    """Say whether an installed llama-cpp-python uses the GPU: `-- --python PATH`."""
     step(session, "check_gpu")
 
 
 @nox.session
 def reproduce(session: nox.Session) -> None:
-    """Build the wheel a second time in another world, and hold the bytes of both against each other."""
+    """Build the wheel a second time in another environment, and compare the bytes."""
     step(session, "reproduce")
 
 
 @nox.session
 def simulate(session: nox.Session) -> None:
-    """Run a command on a simulated device: `-- 8.9 -- python script.py`. Never a card."""
+    """Run a command on a simulated GPU, whose kernels do nothing: `-- 8.9 -- python script.py`."""
     step(session, "simulate")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what a wheel gives: `-- device` takes the same prompt to the CPU and to the card."""
+    """Measure the speed of a wheel: `-- device` runs the same prompt on the CPU and on the GPU."""
     step(session, "bench", requirements="bench.txt")
 
 
@@ -152,16 +155,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict, over the noxfile and the tests too."""
+    """Mypy, strict, including the noxfile and the tests."""
     install(session, "test.txt")
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests; `-- -m unit` or a file name takes some of them."""
+    """All tests, on all cores; `-- -m unit` or a file name selects some, `-- -n0` runs them one after the other."""
     install(session, "test.txt")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *IN_PARALLEL, *session.posargs)
 
 
 @nox.session(name="tests-unit")
@@ -177,7 +180,7 @@ def step(session: nox.Session, name: str, *, requirements: str = "requirements.t
 
 
 def module(session: nox.Session, *arguments: str, requirements: str) -> None:
-    """Run ``python -m ARGUMENTS`` with the options behind the two dashes."""
+    """Run ``python -m ARGUMENTS`` with the options that follow the two dashes."""
     install(session, requirements)
     # As a module: nox changes into this folder but does not put it on sys.path, so `import build_config` would fail.
     session.run(
@@ -191,14 +194,14 @@ def module(session: nox.Session, *arguments: str, requirements: str) -> None:
 
 
 def install(session: nox.Session, requirements: str) -> None:
-    """Install a lock, unless this environment already holds it.
+    """Install a lock, unless it is already installed in this environment.
 
     The lock is complete and hashed, so pip resolves nothing and builds nothing.
     """
     if sys.version_info[:2] < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
         session.error(
-            f"Python {oldest} or later is needed, this is {sys.version.split()[0]}: install nox with a newer one"
+            f"Python {oldest} or later is needed, this is {sys.version.split()[0]}: install nox with a newer Python"
         )
     path = LOCKS / requirements
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""``--arch`` to build units: which CUDA architectures are compiled, and what runs on which GPU."""
+"""Resolve ``--arch`` to shards: which CUDA architectures are compiled, and which code runs on which GPU."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).with_name("data") / "cuda_architectures.toml"
 LOCKED_CUDA = "13.0"
-"""The release of the locked toolkit, which is fetched: what a build takes where no other is named."""
+"""The release of the locked toolkit, which is downloaded: the default of a build."""
 
 DEFAULT = CudaArch(number=89)
-"""The architecture of ``auto`` on a machine without a GPU: that of the most common GPUs of today (RTX 40)."""
+"""The architecture of ``auto`` on a machine without a GPU: the most common GPUs of today (RTX 40)."""
 BUILD_COMMAND = "nox -s build_cuda_wheel"
 
 FORMS = "89 or 8.9, several as 86,89, 90-virtual for PTX, or one of: native, portable, auto"
@@ -38,7 +38,7 @@ _CONSUMER_BLACKWELL = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolkitSeries:
-    """What a series of CUDA toolkits can do; ``data/cuda_architectures.toml`` explains the fields."""
+    """The abilities of a series of CUDA toolkits; ``data/cuda_architectures.toml`` explains the fields."""
 
     since: str
     architectures: tuple[int, ...]
@@ -55,9 +55,9 @@ class ToolkitSeries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuModels:
-    """The GPUs of one compute capability: ``names`` as they are sold, ``generation`` as NVIDIA calls it.
+    """The GPUs of one compute capability: ``names`` as they are sold, ``generation`` is NVIDIA's name.
 
-    ``another_processor``: they come only in machines that are not x86-64, for which there are no wheels.
+    ``another_processor``: they exist only in machines that are not x86-64, for which there are no wheels.
     """
 
     capability: str
@@ -75,40 +75,40 @@ class _Table:
 def resolve(requested: str, *, cuda_release: str, gpus: tuple[GpuDevice, ...]) -> ArchSelection:
     """Turn the value of ``--arch`` into shards.
 
-    A list gives one shard an architecture, so that each is built, keyed and stored by itself. ``native`` gives one
-    shard for all GPUs of this machine: ggml drives them all with the one backend it loads. ``cuda_release`` is
+    A list gives one shard for each architecture, so each has its own key and its own place in the store. ``native``
+    gives one shard for all GPUs of this machine: ggml uses a single CUDA backend for all of them. ``cuda_release`` is
     ``major.minor``.
 
-    Raises ``ArchitectureError`` for a form that is not known, an architecture that this toolkit cannot compile for,
-    and ``native`` without a GPU.
+    Raises ``ArchitectureError`` for an unknown form, an architecture that this toolkit cannot compile for, and
+    ``native`` without a GPU.
     """
     series = toolkit_series(cuda_release)
     match requested.strip().lower():
         case "portable":
             shards = tuple(_shard(archs) for archs in series.portable)
-            return ArchSelection(requested=requested, shards=shards, portable=True)
+            return ArchSelection(shards=shards, portable=True)
         case "native":
             if not gpus:
-                message = "--arch native: no NVIDIA GPU was found in this machine"
+                message = "--arch native: this machine has no NVIDIA GPU"
                 raise ArchitectureError(message, remedy=f"name the architecture of the GPU, {_examples()}")
-            return _native(requested, series, cuda_release, gpus)
+            return _native(series, cuda_release, gpus)
         case "auto" if gpus:
-            return _native(requested, series, cuda_release, gpus)
+            return _native(series, cuda_release, gpus)
         case "auto":
             notice = (
                 f"No NVIDIA GPU in this machine: building for {DEFAULT.capability} "
                 f"({gpu_names(DEFAULT.capability)}). For another GPU: {_examples()}."
             )
-            return ArchSelection(requested=requested, shards=(_shard((DEFAULT,)),), notice=notice)
+            return ArchSelection(shards=(_shard((DEFAULT,)),), notice=notice)
         case listed:
             archs = {_parse(entry.strip(), requested) for entry in listed.split(",")}
             for arch in archs:
                 _require_supported(arch, series, cuda_release)
-            return ArchSelection(requested=requested, shards=tuple(_shard((arch,)) for arch in sorted(archs)))
+            return ArchSelection(shards=tuple(_shard((arch,)) for arch in sorted(archs)))
 
 
 def covers(archs: Iterable[CudaArch], capability: str) -> Literal["cubin", "ptx"] | None:
-    """How a GPU of ``capability`` (``8.9``) runs code compiled for ``archs``; ``None`` if it does not."""
+    """Say how a GPU of ``capability`` (``8.9``) runs code compiled for ``archs``; ``None`` if it cannot."""
     kinds = {arch.kind for arch in archs if coverage.runs_on(str(arch), capability)}
     if "real" in kinds:
         return "cubin"
@@ -116,15 +116,15 @@ def covers(archs: Iterable[CudaArch], capability: str) -> Literal["cubin", "ptx"
 
 
 def toolkit_series(cuda_release: str) -> ToolkitSeries:
-    """What is known of a toolkit by its release (``13.0``).
+    """Find the series of a toolkit by its release (``13.0``).
 
-    Raises ``ArchitectureError`` for one older than all that are known.
+    Raises ``ArchitectureError`` for a release older than all known ones.
     """
     release = _release(cuda_release)
     known = _table().series
     fitting = [series for series in known if _release(series.since) <= release]
     if not fitting:
-        message = f"CUDA {cuda_release} is older than {known[0].since}, the oldest toolkit that is supported"
+        message = f"CUDA {cuda_release} is older than {known[0].since}, the oldest supported toolkit"
         raise ArchitectureError(message, remedy="leave out --cuda: the locked toolkit needs no installation")
     return fitting[-1]
 
@@ -142,7 +142,7 @@ def known_gpus() -> tuple[GpuModels, ...]:
 
 
 def known_releases() -> tuple[str, ...]:
-    """The releases with which series of toolkits begin, oldest first."""
+    """The first release of each series of toolkits, oldest first."""
     return tuple(series.since for series in _table().series)
 
 
@@ -152,7 +152,7 @@ def oldest_driver(cuda_release: str) -> str:
 
 
 def gpu_names(capability: str) -> str:
-    """The GPUs of a compute capability as they are sold: ``8.9`` -> ``RTX 40, L4``; empty for an unknown one."""
+    """The names of the GPUs of a compute capability: ``8.9`` -> ``RTX 40, L4``; empty for an unknown one."""
     models = _table().gpus.get(capability)
     return models.names if models else ""
 
@@ -203,13 +203,13 @@ def _parse(entry: str, requested: str) -> CudaArch:
 
 
 def _as_compiled(arch: CudaArch) -> CudaArch:
-    """Say what llama.cpp's CMake makes of it: ``12X`` becomes ``12Xa``, because its FP4 instructions need that."""
+    """Apply the change that llama.cpp's CMake makes: ``12X`` becomes ``12Xa``, which its FP4 instructions need."""
     if arch.number // 10 == _CONSUMER_BLACKWELL and not arch.suffix:
         return CudaArch(number=arch.number, suffix="a", kind=arch.kind)
     return arch
 
 
-def _native(requested: str, series: ToolkitSeries, release: str, gpus: tuple[GpuDevice, ...]) -> ArchSelection:
+def _native(series: ToolkitSeries, release: str, gpus: tuple[GpuDevice, ...]) -> ArchSelection:
     fitting = [gpu for gpu in gpus if series.builds_for(as_number(gpu.capability))]
     if not fitting:
         _require_supported(from_capability(gpus[0].capability), series, release)
@@ -220,11 +220,11 @@ def _native(requested: str, series: ToolkitSeries, release: str, gpus: tuple[Gpu
             f"CUDA {release} cannot compile for {left_out}. "
             "Hide such GPUs with CUDA_VISIBLE_DEVICES when you use the wheel."
         )
-    return ArchSelection(requested=requested, shards=(_shard(archs),), notice=notice)
+    return ArchSelection(shards=(_shard(archs),), notice=notice)
 
 
 def _shard(archs: tuple[CudaArch, ...]) -> Shard:
-    """Name a shard by what is in it: ``sm89``, ``sm120a``, ``sm86x89``, ``ptx90``, ``sm90ptx`` for both kinds."""
+    """Name a shard by its contents: ``sm89``, ``sm120a``, ``sm86x89``, ``ptx90``, ``sm90ptx`` for both kinds."""
     real = "x".join(f"{arch.number}{arch.suffix}" for arch in archs if arch.kind == "real")
     virtual = "x".join(f"{arch.number}{arch.suffix}" for arch in archs if arch.kind == "virtual")
     if not virtual:
@@ -237,7 +237,7 @@ def _shard(archs: tuple[CudaArch, ...]) -> Shard:
 
 
 def parse_shard(name: str) -> Shard | None:
-    """Read the name of a shard back; ``None`` for any other text."""
+    """Parse the name of a shard; ``None`` for any other text."""
     if not (match := _SHARD_NAME.fullmatch(name)):
         return None
     real, virtual = match["real"] or "", match["virtual"]
@@ -270,20 +270,20 @@ def _require_supported(arch: CudaArch, series: ToolkitSeries, release: str) -> N
         )
         raise ArchitectureError(message, remedy=_other_toolkit(arch.number, release))
     if arch.suffix == "a" and arch.number < _FIRST_ARCHITECTURE_SPECIFIC:
-        message = f"{arch}: there is no {arch.name}, the suffix a begins with 90a"
+        message = f"{arch}: {arch.name} does not exist; the suffix a begins with 90a"
         raise ArchitectureError(message, remedy=f"pass {arch.number}-{arch.kind}")
     if arch.suffix == "f" and (arch.number < _FIRST_FAMILY_SPECIFIC or _release(release) < _FAMILY_SPECIFIC_SINCE):
-        message = f"{arch}: CUDA {release} has no {arch.name}; the suffix f begins with 100f and CUDA 12.9"
+        message = f"{arch}: CUDA {release} does not know {arch.name}; the suffix f begins with 100f and CUDA 12.9"
         raise ArchitectureError(message, remedy=f"pass {arch.number}-{arch.kind}")
 
 
 def _other_toolkit(number: int, release: str) -> str:
     able = [series for series in _table().series if series.builds_for(number)]
     if not able:
-        return "look the compute capability of the GPU up at https://developer.nvidia.com/cuda-gpus"
+        return "look up the compute capability of the GPU at https://developer.nvidia.com/cuda-gpus"
     last = able[-1].since
     if _release(release) < _release(able[0].since):
-        return f"install CUDA {able[0].since} or later and name it to --cuda, or leave out --cuda for the locked one"
+        return f"install CUDA {able[0].since} or later and pass it as --cuda, or leave out --cuda for the locked one"
     return f"install CUDA {last}, the last toolkit that compiles for it, and pass --cuda {last}"
 
 
@@ -292,7 +292,7 @@ def _other_toolkit(number: int, release: str) -> str:
 
 @functools.cache
 def _table() -> _Table:
-    """The data file, the oldest series and GPUs first."""
+    """Read the data file; the oldest series and GPUs come first."""
     data = tomllib.loads(TABLE.read_text(encoding="utf-8"))
     series = [
         ToolkitSeries(

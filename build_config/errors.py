@@ -1,4 +1,4 @@
-"""What can go wrong, one class and one exit code each.
+"""One class and one exit code for each kind of failure.
 
 A message says what failed, what was tried, and what to do next. ``__main__`` is the only place that turns these into
 an exit status.
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class PipelineError(Exception):
-    """Base of everything the pipeline reports by itself.
+    """Base of all errors that this project reports.
 
-    ``message`` says what failed and what was tried; ``remedy`` is the next thing to do (a command, a package, an
-    option); ``log`` is the whole log, where there is one.
+    ``message`` says what failed and what was tried. ``remedy`` is the next thing to do (a command, a package, an
+    option). ``log`` is the complete log, if there is one.
     """
 
     exit_code: ClassVar[int] = 1
@@ -31,9 +31,9 @@ class PipelineError(Exception):
         """The message, then the remedy and the log on lines of their own."""
         lines = [self.message]
         if self.remedy:
-            lines.append(f"To mend it: {self.remedy}")
+            lines.append(f"To fix it: {self.remedy}")
         if self.log:
-            lines.append(f"Whole log: {self.log}")
+            lines.append(f"Complete log: {self.log}")
         return "\n".join(lines)
 
 
@@ -50,7 +50,7 @@ class CompilerMissingError(PipelineError):
 
 
 class CompilerUnsupportedError(PipelineError):
-    """The C++ compiler is one that this nvcc refuses."""
+    """nvcc does not support the C++ compiler."""
 
     exit_code = 11
 
@@ -74,7 +74,7 @@ class NetworkError(PipelineError):
 
 
 class DiskFullError(PipelineError):
-    """The disk filled up. What was finished is kept."""
+    """The disk is full. Finished files are kept."""
 
     exit_code = 15
 
@@ -86,7 +86,7 @@ class WorkRootError(PipelineError):
 
 
 class BuildError(PipelineError):
-    """A file did not compile or link. What was finished is kept."""
+    """A file did not compile or link. Finished files are kept."""
 
     exit_code = 17
 
@@ -104,7 +104,7 @@ class LockError(PipelineError):
 
 
 class ToolkitMissingError(PipelineError):
-    """The CUDA toolkit that was asked for is not there or not complete."""
+    """The requested CUDA toolkit is missing or incomplete."""
 
     exit_code = 20
 
@@ -128,7 +128,7 @@ class PackagingError(PipelineError):
 
 
 class CommandError(PipelineError):
-    """A program failed in a way that no step has a better name for."""
+    """A program failed, and no other class describes the failure."""
 
     exit_code = 24
 
@@ -140,7 +140,7 @@ class StepResultError(PipelineError):
 
 
 class MeasurementError(PipelineError):
-    """A benchmark could not measure, or a wheel is slower than it may be."""
+    """A benchmark could not measure, or a wheel is slower than allowed."""
 
     exit_code = 26
 
@@ -152,18 +152,18 @@ class ReproductionError(PipelineError):
 
 
 class VerificationError(PipelineError):
-    """A wheel does not have the provenance that lies beside it, or nobody signed it who should have."""
+    """A wheel does not match the provenance next to it, or a required signature is missing."""
 
     exit_code = 28
 
 
-class HandoverError(PipelineError):
-    """A unit that another machine built is damaged, is not there, or is not the one that this build needs."""
+class TransferError(PipelineError):
+    """A unit from another machine is damaged, missing or not the one that this build needs."""
 
     exit_code = 29
 
 
 class InterruptedRunError(PipelineError):
-    """The user stopped the run. What was finished is kept."""
+    """The user stopped the run. Finished files are kept."""
 
     exit_code = 130

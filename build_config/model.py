@@ -1,4 +1,4 @@
-"""The frozen types that steps hand to one another: standard library and ``packaging`` only."""
+"""Frozen types that pass between the steps: standard library and ``packaging`` only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Literal
 from packaging.version import Version
 
 DISTRIBUTION = "llama-cpp-python"
-"""The name of the project that is built, as package indexes normalize it."""
+"""The normalized name of the project that is built."""
+OLDEST_PYTHON = (3, 11)
+"""The oldest Python that this project supports; the wheels have upstream's own limit."""
 
 PlatformName = Literal["linux-x86_64", "win-amd64"]
 
@@ -24,7 +26,7 @@ _ARCH = re.compile(r"(?P<number>[1-9][0-9]{1,2})(?P<suffix>[af]?)(?:-(?P<kind>re
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockedFile:
-    """One file of a package index, named by digest: nothing else is ever unpacked.
+    """One file of a package index, identified by digest: nothing else is ever unpacked.
 
     ``size`` is in bytes. ``sha256`` is 64 lower-case hexadecimal digits.
     """
@@ -47,7 +49,7 @@ class ToolkitLock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceLock:
-    """llama-cpp-python's source distribution; it carries llama.cpp."""
+    """llama-cpp-python's source distribution, which contains llama.cpp."""
 
     file: LockedFile
 
@@ -83,7 +85,7 @@ class CudaArch:
 
     @property
     def capability(self) -> str:
-        """The compute capability as users know it: ``8.9``."""
+        """The compute capability: ``8.9``."""
         return f"{self.number // 10}.{self.number % 10}"
 
     @property
@@ -111,9 +113,8 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchSelection:
-    """What ``--arch`` was resolved to. ``notice`` is a line for the user where the choice was ours, else ``None``."""
+    """The result of resolving ``--arch``. ``notice`` tells the user about a choice made for them, if there was one."""
 
-    requested: str
     shards: tuple[Shard, ...]
     portable: bool = False
     notice: str | None = None
@@ -127,7 +128,7 @@ class SourceTree:
     """The staged sources at the canonical path.
 
     ``llama_cpp`` is llama.cpp's root, ``bindings`` the root of llama-cpp-python (with ``llama_cpp/`` in it).
-    The digests are over names and contents (hexadecimal SHA-256). ``locked`` is false when llama.cpp is a checkout of
+    The digests are over names and contents (hexadecimal SHA-256). ``locked`` is false if llama.cpp is a checkout of
     the user's. ``commit`` is llama.cpp's commit, or ``unknown``.
     """
 
@@ -166,10 +167,10 @@ NO_RANDOM_SEED = (
 class CudaToolkit:
     """A CUDA toolkit root with ``bin/nvcc``.
 
-    ``version`` is nvcc's (``13.0.88``). ``identity`` is what distinguishes its bytes: the digest of the lock for the
-    locked toolkit, of the compiler's programs and of its headers for an installed one. ``headers`` is the folder with
-    ``cuda_runtime_api.h`` where that is not ``include`` below the root; ``programs`` are those that nvcc calls by name
-    and that lie outside its own folder, so that PATH must lead to them: distributions lay toolkits out like that.
+    ``version`` is nvcc's (``13.0.88``). ``identity`` identifies its bytes: the digest of the lock for the locked
+    toolkit, of the compiler's programs and headers for an installed one. ``headers`` is the folder with
+    ``cuda_runtime_api.h`` if that is not ``include`` below the root. ``programs`` are those that nvcc calls by name
+    outside its own folder, so PATH must lead to them: distributions split toolkits like that.
     """
 
     root: Path
@@ -204,12 +205,11 @@ class CudaToolkit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCompiler:
-    """The C and C++ drivers: two of GCC, or Microsoft's one twice.
+    """The C and C++ compiler drivers: two programs of GCC, or Microsoft's single program twice.
 
-    ``identity`` is a digest over the compiler proper, assembler and linker in use, ``binutils`` the version that these
-    two give themselves. ``system`` names, with their versions, the libraries of the system that enter what is built,
-    and is empty where these are the C library of this process. ``environment`` are the variables without which the
-    compiler does not work.
+    ``identity`` is a digest over the compiler proper, assembler and linker in use, ``binutils`` the version that
+    assembler and linker report. ``system`` lists name and version of each system library that enters the build; it is
+    empty if that is only the C library of this process. ``environment`` holds the variables that the compiler needs.
     """
 
     cc: Program
@@ -222,7 +222,7 @@ class HostCompiler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
-    """Everything that compiles and links."""
+    """All programs that compile and link."""
 
     cuda: CudaToolkit
     host: HostCompiler
@@ -238,14 +238,14 @@ class Toolchain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitKey:
-    """What makes a build unit what it is: ``digest`` over ``inputs`` (sorted name-value pairs)."""
+    """The identity of a build unit: ``digest`` over ``inputs``, sorted name-value pairs."""
 
     digest: str
     inputs: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, inputs: dict[str, str]) -> UnitKey:
-        """The key over name-value pairs, in whatever order they come."""
+        """Make the key of name-value pairs; their order does not matter."""
         pairs = tuple(sorted(inputs.items()))
         return cls(digest=hashlib.sha256(json.dumps(pairs).encode()).hexdigest(), inputs=pairs)
 
@@ -261,23 +261,23 @@ class BuiltFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemHeaders:
-    """The headers outside of all locked inputs that a unit was compiled with.
+    """The headers that a unit was compiled with and that no lock covers.
 
-    ``sha256`` is over their paths and contents. ``strangers`` are those of them that belong neither to the compiler nor
-    to the C library nor to the kernel.
+    ``sha256`` is over their paths and contents. ``unexpected`` are those that belong neither to the compiler nor to the
+    C library nor to the kernel.
     """
 
     number: int
     sha256: str
-    strangers: tuple[Path, ...]
+    unexpected: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildUnit:
     """A finished unit in the store.
 
-    ``network`` says which network the compilers had when it was built. ``headers`` and ``launcher``, the object cache
-    that its compilers were called through, are ``None`` if an earlier version of this project built the unit.
+    ``network`` says which network its compilers could reach. ``launcher`` is the object cache that they were called
+    through. ``headers`` and ``launcher`` are ``None`` if an earlier version of this project built the unit.
     """
 
     name: str
@@ -292,7 +292,7 @@ class BuildUnit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledUnits:
-    """Finished units, with what they were compiled from and by. ``project_digest`` is that of our part of the wheel."""
+    """Finished units, their sources and toolchain. ``project_digest`` is that of this project's part of the wheel."""
 
     tree: SourceTree
     toolchain: Toolchain
@@ -306,7 +306,7 @@ class CompiledUnits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """A wheel file. ``tags`` are the compressed tag sets of its name; ``size`` is in bytes."""
+    """A wheel file. ``tags`` are the compressed tag sets of its name. ``size`` is in bytes."""
 
     path: Path
     version: Version
@@ -317,10 +317,10 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalLibrary:
-    """Libraries that a wheel needs and that stay outside it.
+    """Libraries that a wheel needs but does not contain.
 
-    ``soname`` may hold ``*``. ``reason`` says why they stay outside. ``providers`` are the distributions of which one
-    must stand among the wheel's requirements; none where the machine itself provides the library.
+    ``soname`` may contain ``*``. ``reason`` says why they stay outside. The wheel must require one of the distributions
+    in ``providers``, which is empty if the machine itself provides the library.
     """
 
     soname: str
@@ -330,9 +330,9 @@ class ExternalLibrary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LibraryPolicy:
-    """Where each library that a wheel needs may come from, and whose licences the wheel carries.
+    """The allowed origin of each library that a wheel needs, and the licences that the wheel contains.
 
-    ``vendored`` are sonames that come along from the build machine, ``system`` those that every machine with the
+    ``vendored`` are sonames that are copied from the build machine, ``system`` those that every machine with the
     wheel's manylinux tag has. ``licences`` are names of files below ``.dist-info/licenses/``.
     """
 
@@ -344,18 +344,17 @@ class LibraryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelDeclaration:
-    """What a wheel claims to be; inspection holds the file against it."""
+    """What a wheel claims to be; inspection compares the file with it."""
 
     version: Version
     shards: tuple[Shard, ...]
-    cuda: str
     forbidden_paths: tuple[str, ...]
     max_size: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuDevice:
-    """A card. ``memory`` is in bytes, ``capability`` like ``8.9``."""
+    """A GPU. ``memory`` is in bytes, ``capability`` like ``8.9``."""
 
     index: int
     name: str
@@ -373,7 +372,7 @@ class Driver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What matters of the machine on which something was measured or validated. No host name, no path."""
+    """The machine of a measurement or a validation, without host name and paths."""
 
     system: str
     cpu: str

@@ -18,7 +18,7 @@ from build_config.steps.units import cmake, compilation, store, transfer
 from build_config.steps.units.spec import core_spec, shard_spec
 from build_config.steps.wheel import assemble
 from build_config.steps.wheelhouse import build_record, publication
-from build_config.system import jsonio, workroot
+from build_config.system import jsonio, platforms, workroot
 from build_config.system.layout import PACKAGE
 
 if TYPE_CHECKING:
@@ -127,7 +127,6 @@ def _make_wheel(plan: BuildPlan, compiled: CompiledUnits) -> tuple[Wheel, WheelD
     return finished, WheelDeclaration(
         version=wheel_plan.version,
         shards=shards,
-        cuda=chain.cuda.release,
         forbidden_paths=inspection.forbidden_paths(plan.layout),
         max_size=limit,
     )
@@ -155,7 +154,7 @@ def _validate(plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, console
     """Validate, unless this very wheel passed this very validation on this very machine before."""
     chain, require_gpu = compiled.toolchain, plan.request.require_gpu
     simulation = None  # there are no doubles of CUDA's DLLs for Windows
-    if chain.platform != "win-amd64":
+    if platforms.of(chain.platform).has_simulated_device:
         simulation = validation.Simulation(include=chain.cuda.include, cc=str(chain.host.cc.path))
     tried_by = (store.folder_digest(PACKAGE / "steps" / "validation"), store.folder_digest(PACKAGE / "testbed"))
     return _remembered(

@@ -1,4 +1,4 @@
-"""What is found out about a wheel, and the record that holds all of it: the frozen types of the second half."""
+"""Frozen types of what was found out about a wheel, and the record that contains all of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that inspection or validation saw. ``code`` is stable and greppable, like ``rpath-outside``."""
+    """One problem or fact that inspection or validation found. ``code`` is stable, like ``rpath-outside``."""
 
     code: str
     severity: Severity
@@ -28,7 +28,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectionReport:
-    """All findings about one wheel, by digest. ``checks`` names every check that ran."""
+    """All findings about the wheel with this digest. ``checks`` names every check that ran."""
 
     wheel_sha256: str
     checks: tuple[str, ...]
@@ -36,12 +36,12 @@ class InspectionReport:
 
     @property
     def passed(self) -> bool:
-        """No finding is an error, and checks did run."""
+        """Whether checks ran and no finding is an error."""
         return bool(self.checks) and all(f.severity is not Severity.ERROR for f in self.findings)
 
 
 class Verdict(StrEnum):
-    """Where the layers of a wheel were seen to run. ``gpu-verified`` needs a real card."""
+    """Where the layers were seen to run. ``gpu-verified`` needs a real GPU."""
 
     GPU_VERIFIED = "gpu-verified"
     SIMULATED_DEVICE_VERIFIED = "simulated-device-verified"
@@ -51,12 +51,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScenarioResult:
-    """What came of one situation in which the wheel was used.
+    """The result of one scenario.
 
-    ``shows`` is what a pass means, ``simulated`` the compute capabilities of devices that were no cards; empty on the
-    machine's own. ``shard`` and ``cpu_variant`` are the backends in use. ``text`` is what the tiny random model
-    generated: noise, kept to show that it ran. ``launches`` are kernels counted by a simulated device. ``said`` is the
-    sentence that a user gets to see when CUDA is not in use, or the end of what went wrong.
+    ``shows`` is what a pass means. ``simulated`` are the compute capabilities of simulated GPUs; it is empty on the
+    machine's own GPUs. ``shard`` and ``cpu_variant`` are the backends in use. ``text`` is what the tiny random model
+    generated: noise, kept to show that it ran. ``launches`` are kernels counted by a simulated GPU. ``said`` is the
+    sentence that a user sees if CUDA is not in use, or the end of the error's output.
     """
 
     name: str
@@ -76,21 +76,21 @@ class ScenarioResult:
 
     @property
     def passed(self) -> bool:
-        """Whether it came out as it must."""
+        """Whether the result is as expected."""
         return not self.findings
 
     @property
-    def on_card(self) -> bool:
-        """Whether every layer was on a CUDA device, real or simulated."""
+    def on_gpu(self) -> bool:
+        """Whether every layer was on a GPU, real or simulated."""
         return bool(self.placements) and all((each.weights or "").startswith("CUDA") for each in self.placements)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceCheck:
-    """What a card computed, held against the CPU, judged.
+    """One judged comparison of what a GPU computed with the CPU.
 
-    ``measured`` is in ``unit``, and ``None`` when there is no value; ``bound`` may be reached. The unit is ``NMSE``,
-    ``tokens`` that differ, or ``bytes``. ``reason`` is set when it did not pass.
+    ``measured`` is in ``unit``, or ``None`` if there is no value; ``bound`` may be reached. The unit is ``NMSE``,
+    ``tokens`` that differ, or ``bytes``. ``reason`` is set if the check did not pass.
     """
 
     name: str
@@ -103,10 +103,10 @@ class DeviceCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationReport:
-    """What happened when the wheel was installed and used.
+    """The results of installing and using the wheel.
 
-    ``decisive`` names the scenario that the verdict speaks of. ``device_checks`` are what real cards computed; there
-    are none without a card. ``findings`` are those that belong to no scenario.
+    ``decisive`` names the scenario on which the verdict is based. ``device_checks`` come from real GPUs and are empty
+    without one. ``findings`` are those that belong to no scenario.
     """
 
     wheel_sha256: str
@@ -119,7 +119,7 @@ class ValidationReport:
     seconds: float
 
     def all_findings(self) -> tuple[Finding, ...]:
-        """Those of the whole and those of each scenario, which they name."""
+        """All findings; those of a scenario begin with its name."""
         of_scenarios = (
             Finding(code=finding.code, severity=finding.severity, message=f"{scenario.name}: {finding.message}")
             for scenario in self.scenarios
@@ -138,10 +138,10 @@ class StepTiming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """Something that a wheel was made of or with.
+    """An input of a wheel: something that it was made of or with.
 
     ``digests`` are pairs of algorithm and hexadecimal digits: ``sha256`` of a locked file, ``gitCommit`` of a tree.
-    ``annotations`` are what else tells it apart, each a name and its values.
+    ``annotations`` are further properties that identify it, each a name and its values.
     """
 
     name: str
@@ -152,7 +152,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRecord:
-    """Everything that went into a wheel and everything seen of it; published beside it.
+    """Everything that went into a wheel and everything found about it; published next to it.
 
     ``request`` is what the user asked for, as pairs. ``started`` and ``created`` are times in UTC, RFC 3339.
     """
@@ -179,7 +179,7 @@ class BuildRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
-    """One thing that was not the same in two builds, and must not matter."""
+    """One condition that differed between two builds and must not matter."""
 
     what: str
     first: str
@@ -188,7 +188,7 @@ class Variation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One file of two builds. ``second`` is ``None`` where the second build has none of that name."""
+    """One file of two builds. ``second`` is ``None`` if the second build has no file of that name."""
 
     name: str
     first: str
@@ -202,10 +202,10 @@ class Compared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproductionReport:
-    """What a second build gave. ``compared`` are the wheel, or the libraries of the units that were asked for.
+    """The result of a second build. ``compared`` are the wheel, or the libraries of the units that were asked for.
 
-    ``host_compiler`` is the identity of the compiler of both builds: with another one the bytes may differ. ``why`` are
-    the differences in words, empty where there are none. ``seconds`` is the wall time of the second build.
+    ``host_compiler`` is the identity of the compiler of both builds: with another one the bytes may differ. ``why``
+    describes the differences, and is empty without any. ``seconds`` is the wall time of the second build.
     """
 
     subject: str
@@ -220,5 +220,5 @@ class ReproductionReport:
 
     @property
     def equal(self) -> bool:
-        """Whether all files are the same, and there were some."""
+        """Whether files were compared and all are the same."""
         return bool(self.compared) and all(one.equal for one in self.compared)

@@ -1,5 +1,5 @@
-"""Says of any installed llama-cpp-python, ours or anyone's, whether it uses the card, and if not, why.
+"""Tells whether an installed llama-cpp-python, ours or anyone's, uses the GPU, and if not, why.
 
-This package stands alone: standard library only, Python 3.8 and later, so that it also travels as one file
-(``check_gpu.pyz``) to machines that have nothing else of this project.
+This package stands alone: standard library only, Python 3.8 and later, so that one file (``check_gpu.pyz``)
+also runs on machines that have nothing else of this project.
 """

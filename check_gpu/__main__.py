@@ -1,6 +1,6 @@
-"""The command line of the package alone: ``python check_gpu.pyz``. The only module here that prints and exits.
+"""The package's own command line: ``python check_gpu.pyz``. The only module here that prints and exits.
 
-The status is 0 when a card is used or there is nothing to mend, 1 when there is, and 2 for a wrong option.
+The status is 0 if a GPU is used or there is nothing to fix, 1 if there is something to fix, and 2 for a wrong option.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Sequence
 from check_gpu import collect, diagnosis, report
 
 INTERRUPTED = 130
-"""The status after Ctrl-C, as of a shell. The processes that were running are gone by then."""
+"""The status after Ctrl-C, as in a shell. By then, the processes that were running have been killed."""
 MODEL = "tiny.gguf"
-"""The model that travels inside the one file, beside this module."""
+"""The model inside the one file, next to this module."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timeout=options.timeout,
     )
     try:
-        facts = collect.gather(request, _write_model)
+        facts = collect.collect(request, _write_model)
     except KeyboardInterrupt:
         return INTERRUPTED
     answer = diagnosis.diagnose(facts)
@@ -53,15 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the parser of the options."""
     options = argparse.ArgumentParser(
         prog="check_gpu",
-        description="Says whether an installed llama-cpp-python uses the card, and if not, why and what mends it.",
-        epilog="status: 0 the card is used or there is nothing to mend; 1 there is something to mend",
+        description="Says whether an installed llama-cpp-python uses the GPU, and if not, why and what fixes it.",
+        epilog="status: 0 the GPU is used or there is nothing to fix; 1 there is something to fix",
     )
     options.add_argument("--python", default=sys.executable, help="the interpreter to check; default: this one")
-    options.add_argument("--model", type=Path, help="a GGUF file to load; default: a tiny one of its own")
-    options.add_argument("--log", type=Path, help="judge this log of llama.cpp; nothing is looked at or loaded")
+    options.add_argument("--model", type=Path, help="a GGUF file to load; default: the built-in tiny model")
+    options.add_argument("--log", type=Path, help="judge this log of llama.cpp; examine and load nothing")
     options.add_argument("--n-gpu-layers", type=int, default=-1, help="as for Llama(); default: all layers")
     options.add_argument("--n-ctx", type=int, default=512, help="as for Llama(); default: 512")
     options.add_argument("--timeout", type=float, default=300.0, help="seconds for loading the model; default: 300")
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _has_model() -> bool:
-    """Whether this is the one file; the sources alone carry no model."""
+    """Whether this is the one file; the sources alone contain no model."""
     try:
         return pkgutil.get_data(__package__ or "", MODEL) is not None
     except OSError:
@@ -78,7 +78,7 @@ def _has_model() -> bool:
 
 
 def _write_model(path: Path) -> Path:
-    """The model from inside the one file, put where a process of its own can open it."""
+    """Copy the model of the one file to ``path``, where another process can open it, and return ``path``."""
     content = pkgutil.get_data(__package__ or "", MODEL)
     assert content is not None  # noqa: S101  # for the type checker: loaders of zip files have it
     path.write_bytes(content)

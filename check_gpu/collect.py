@@ -1,4 +1,4 @@
-"""Puts together the facts about this machine and an installation. What they mean is decided in ``diagnosis``."""
+"""Collects the facts about this machine and an installation. ``diagnosis`` decides what they mean."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Callable
 
 from check_gpu import device_code, elf, log, process, surroundings
-from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Needed, Own
+from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, NeededLibrary, OwnBuild
 
+TINY_MODEL = "the built-in tiny model"
 TOKENS = 4
-SHORT = 60.0
-"""Seconds for a look at files or at the driver; one that wakes a card takes a few."""
+SHORT_TIMEOUT = 60.0
+"""Seconds for examining files or the driver; waking a GPU takes a few."""
 
 _OURS = ("libggml", "libllama", "libllava", "libmtmd", "ggml", "llama", "llava", "mtmd")
 _VERSION = re.compile(r"(?<=\.so)(\.\d+)+$")
@@ -27,9 +28,9 @@ _CUDA_PREFIXES = ("libcudart", "libcublas", "libcuda.", "libnccl", "libnvrtc", "
 
 @dataclass(frozen=True)
 class Request:
-    """What to check. With a ``log`` nothing but that file is looked at.
+    """An installation or a log to check. With a ``log``, nothing but that file is examined.
 
-    ``model`` of ``None`` is the tiny one; ``timeout`` is for the load of the model, in seconds.
+    If ``model`` is ``None``, the tiny model is used. ``timeout`` limits the load of the model, in seconds.
     """
 
     python: str
@@ -40,10 +41,10 @@ class Request:
     timeout: float = 300.0
 
 
-def gather(request: Request, write_model: Callable[[Path], Path]) -> Facts:
-    """Look at everything, then load the model. What is missing, crashes or hangs is in the facts.
+def collect(request: Request, write_model: Callable[[Path], Path]) -> Facts:
+    """Examine everything, then load the model. A missing part, a crash or a hang is one of the facts.
 
-    ``write_model`` writes the tiny model to a path; it is asked only when that is needed. Raises ``OSError`` when the
+    ``write_model`` writes the tiny model to a path; it is called only if that is needed. Raises ``OSError`` if the
     log cannot be read.
     """
     machine = surroundings.look(os.environ)
@@ -51,7 +52,7 @@ def gather(request: Request, write_model: Callable[[Path], Path]) -> Facts:
         return Facts(machine=machine, load=read_log(request.log))
     with tempfile.TemporaryDirectory(prefix="check-gpu-") as temporary:
         folder = Path(temporary)
-        installation = find(request.python, folder)
+        installation = find_installation(request.python, folder)
         if installation.error is not None:
             return Facts(machine=machine, installation=installation)
         request = replace(request, python=installation.python)
@@ -60,12 +61,12 @@ def gather(request: Request, write_model: Callable[[Path], Path]) -> Facts:
             return Facts(machine=machine, installation=installation, driver=driver)
         installation = try_libraries(read_libraries(installation), driver.devices, folder)
         model = request.model or write_model(folder / "tiny.gguf")
-        seen = load(request, model, folder)
-        return Facts(machine=machine, installation=installation, driver=driver, load=seen)
+        load = load_model(request, model, folder)
+        return Facts(machine=machine, installation=installation, driver=driver, load=load)
 
 
 def read_log(file: Path) -> Load:
-    """The load that a log tells of. Raises ``OSError``."""
+    """Read a model load from its log. Raises ``OSError``."""
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     return Load(n_gpu_layers=None, model=str(file), stage="log", log=tuple(lines), signs=log.read(lines))
 
@@ -73,24 +74,24 @@ def read_log(file: Path) -> Load:
 # ---------------------------------------------------------------------------------------------------- installation
 
 
-def find(python: str, folder: Path) -> Installation:
+def find_installation(python: str, folder: Path) -> Installation:
     """Find the package without importing it.
 
     ``python`` is the path of an interpreter, its name, or the folder of an environment.
     """
     python = _interpreter(python)
     try:
-        ended = process.run(python, "find", (), folder, timeout=SHORT)
+        ended = process.run(python, "find", (), folder, timeout=SHORT_TIMEOUT)
     except OSError as error:
         return Installation(python=python, error=f"{python} cannot be started: {error.strerror}")
     if ended.how is not None or not ended.objects:
-        last = ended.output[-1] if ended.output else "it said nothing"
-        return Installation(python=python, error=f"{python} cannot be asked: {ended.how}; {last}")
+        last = ended.output[-1] if ended.output else "it printed nothing"
+        return Installation(python=python, error=f"{python} cannot be examined: {ended.how}; {last}")
     return Installation(python=python, **ended.merged)
 
 
 def _interpreter(named: str) -> str:
-    """The path of an interpreter, links as they are: that of an environment is a link to another."""
+    """Return the path of an interpreter without resolving links: that of an environment is a link to another."""
     for inside in ("bin/python", "Scripts/python.exe"):
         if Path(named, inside).is_file():
             return os.path.abspath(Path(named, inside))  # noqa: PTH100  # see above; Path.absolute() keeps the dots
@@ -99,20 +100,20 @@ def _interpreter(named: str) -> str:
 
 
 def read_libraries(installation: Installation) -> Installation:
-    """Read the shared libraries of the package: which there are, which hold CUDA code or need CUDA's libraries."""
+    """Read the package's shared libraries, and which of them contain CUDA code or need CUDA's libraries."""
     package = Path(installation.package or "")
     files = _library_files(package)
     read = (read_library(path) for path in files.values())
     return replace(
         installation,
-        own=_own(package / "_cuda_build.json"),
+        own=_own_build(package / "_cuda_build.json"),
         libraries=tuple(sorted(files)),
         cuda=tuple(sorted((library for library in read if library is not None), key=lambda library: library.file)),
     )
 
 
 def read_library(path: Path) -> CudaLibrary | None:
-    """A library's CUDA side; ``None`` when it has none."""
+    """Read the CUDA code and the needs of a library; ``None`` if it has nothing to do with CUDA."""
     named = "cuda" in path.name.lower()
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -129,7 +130,7 @@ def read_library(path: Path) -> CudaLibrary | None:
 
 
 def try_libraries(installation: Installation, devices: tuple[Device, ...], folder: Path) -> Installation:
-    """Let the loader find what the CUDA code needs, and the library with the code for ``devices`` itself."""
+    """Let the loader load the libraries that the CUDA code needs, then the library with code for ``devices``."""
     if not installation.cuda:
         return installation
     own = installation.own
@@ -142,17 +143,17 @@ def try_libraries(installation: Installation, devices: tuple[Device, ...], folde
         "pathfinder": own.libraries if own else (),
         "backend": backend,
     }
-    ended = process.run(installation.python, "libraries", (json.dumps(request),), folder, timeout=SHORT)
-    needed = [Needed(**found) for found in ended.objects if "soname" in found]
+    ended = process.run(installation.python, "libraries", (json.dumps(request),), folder, timeout=SHORT_TIMEOUT)
+    needed = [NeededLibrary(**found) for found in ended.objects if "soname" in found]
     if ended.how is not None and len(needed) < len(needs):
-        needed.append(Needed([*needs][len(needed)], error=ended.how))
+        needed.append(NeededLibrary([*needs][len(needed)], error=ended.how))
     return replace(installation, needed=tuple(needed), backend_error=ended.merged.get("backend_error"))
 
 
 def _library_files(package: Path) -> dict[str, Path]:
-    """The libraries of llama.cpp by name, from the least to the most likely folder: the last of a name is loaded.
+    """Find the libraries of llama.cpp by name, from the least to the most likely folder: the last of a name is loaded.
 
-    Links become copies in a wheel, so ``libggml.so``, ``libggml.so.0`` and ``libggml.so.0.9.4`` are one.
+    Links become copies in a wheel, so ``libggml.so``, ``libggml.so.0`` and ``libggml.so.0.9.4`` count as one.
     """
     override = os.environ.get("LLAMA_CPP_LIB_PATH")
     folders = [package.parent / "llama_cpp_python.libs", package / "bin", package / "lib64", package, package / "lib"]
@@ -167,11 +168,11 @@ def _library_files(package: Path) -> dict[str, Path]:
     return found
 
 
-def _own(file: Path) -> Own | None:
-    """What a wheel of this project says of itself; a damaged one says nothing."""
+def _own_build(file: Path) -> OwnBuild | None:
+    """Read the description in a wheel of this project; ``None`` if it is missing or damaged."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        return Own(data["cuda"], data["oldest_driver"], tuple(data["libraries"]), data["build_command"])
+        return OwnBuild(data["cuda"], data["oldest_driver"], tuple(data["libraries"]), data["build_command"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -180,10 +181,10 @@ def _own(file: Path) -> Own | None:
 
 
 def ask_driver(python: str, folder: Path) -> Driver:
-    """What the driver says to a process under ``python``."""
-    ended = process.run(python, "driver", (), folder, timeout=SHORT)
+    """Ask the driver in a process under ``python``."""
+    ended = process.run(python, "driver", (), folder, timeout=SHORT_TIMEOUT)
     if not ended.objects:
-        return Driver(failure=ended.how or "it gave no answer")
+        return Driver(failure=ended.how or "its process ended without an answer")
     found: dict[str, Any] = ended.merged
     found["devices"] = tuple(Device(**device) for device in found.get("devices", ()))
     if "cards" in found:
@@ -191,15 +192,15 @@ def ask_driver(python: str, folder: Path) -> Driver:
     return Driver(**found)
 
 
-def load(request: Request, model: Path, folder: Path) -> Load:
-    """Load the model in a process of its own."""
+def load_model(request: Request, model: Path, folder: Path) -> Load:
+    """Load the model in a separate process."""
     options = {
         "model": str(model.resolve()),
         "n_gpu_layers": request.n_gpu_layers,
         "n_ctx": request.n_ctx,
         "tokens": TOKENS,
     }
-    # Otherwise ggml starts a debugger when it aborts, and waits for it.
+    # Otherwise ggml starts a debugger if it aborts, and waits for it.
     quiet = {"GGML_NO_BACKTRACE": "1"}
     ended = process.run(request.python, "load", (json.dumps(options),), folder, timeout=request.timeout, changes=quiet)
     logged = "".join(found["log"] for found in ended.objects if "log" in found).splitlines()
@@ -207,7 +208,7 @@ def load(request: Request, model: Path, folder: Path) -> Load:
     error = found.get("error")
     return Load(
         n_gpu_layers=request.n_gpu_layers,
-        model=str(request.model or "a tiny one of its own"),
+        model=str(request.model or TINY_MODEL),
         stage=found.get("stage", "start"),
         error=error,
         ended=ended.how,

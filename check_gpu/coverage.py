@@ -7,7 +7,7 @@ import re
 from typing import Iterable
 
 OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}
-"""By CUDA major version, the oldest driver of Linux on which its machine code runs."""
+"""The oldest Linux driver that runs the machine code of a CUDA major version."""
 
 _ARCH = re.compile(r"(\d+)([af]?)-(real|virtual)")
 _VERSIONED = re.compile(r"libcu(?:dart|blas|blasLt)\.so\.(\d+)(?:\.\d+)*|cu(?:dart|blas)64_(\d{2})")
@@ -20,12 +20,12 @@ def runs_on(arch: str, capability: str) -> bool:
 
 
 def span(arch: str) -> tuple[int, float]:
-    """The compute capabilities that run code for an architecture: the first, and the first that is too new.
+    """Return the range of compute capabilities that run code for an architecture: the first, and the first too new.
 
     Both are ten times major plus minor; the second is infinite for code that every later GPU runs. Machine code
     (``real``) runs from its own minor version on within its major version, PTX (``virtual``) on everything later. ``a``
-    binds either to this very architecture, ``f`` to its major version
-    (https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility). Nothing runs any other text.
+    binds either to exactly this architecture, ``f`` to its major version
+    (https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility). No GPU runs an unknown architecture.
     """
     match = _ARCH.fullmatch(arch)
     if match is None:
@@ -39,13 +39,13 @@ def span(arch: str) -> tuple[int, float]:
 
 
 def order(arch: str) -> tuple[int, str]:
-    """For sorting: by number, machine code before PTX."""
+    """Return a sort key: by number, machine code before PTX."""
     number = re.match(r"\d+", arch)
     return int(number[0]) if number else 0, arch
 
 
 def cuda_major(sonames: Iterable[str]) -> str | None:
-    """The CUDA major version in the name of the runtime or of cuBLAS, ``None`` where none of them is needed."""
+    """Return the CUDA major version in the name of the runtime or of cuBLAS; ``None`` if neither is needed."""
     for soname in sonames:
         if match := _VERSIONED.fullmatch(soname.replace(".dll", "")):
             return match[1] or match[2]

@@ -1,8 +1,8 @@
-"""Lists the CUDA code in a shared library: for which architectures it holds machine code (cubins) and PTX.
+"""Lists the CUDA code in a shared library: the architectures of its machine code (cubins) and PTX.
 
-nvcc puts it into sections of its own as fat binaries: a header, then entries, one for each architecture. Contents may
-be compressed, the headers of the entries never are. NVIDIA does not document the form; the tests hold this reader
-against its cuobjdump.
+nvcc puts this code into separate sections as fat binaries: a header, then entries, one for each architecture. Contents
+may be compressed, the headers of the entries never are. NVIDIA does not document the format; the tests compare this
+reader with its cuobjdump.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _ARCHITECTURE_ONLY, _FAMILY_ONLY = 1 << 20, 1 << 21  # the suffixes "a" and "f"
 class Entry:
     """Code for one architecture, like ``89-real``.
 
-    ``binary`` counts the fat binaries of the section from 0. ``offset`` and ``size`` are those of the contents in the
-    section; ``header`` stands right before them.
+    ``binary`` counts the fat binaries of the section from 0. ``offset`` and ``size`` locate the contents in the
+    section; ``header`` is directly before them.
     """
 
     architecture: str
@@ -39,25 +39,25 @@ class Entry:
 
 
 def architectures(data: elf.Data, library: elf.SharedLibrary) -> tuple[str, ...]:
-    """The architectures in a library, like ``89-real`` and ``90-virtual``, each once, in the order of their numbers.
+    """Return the architectures in a library, like ``89-real`` and ``90-virtual``, each once, ordered by number.
 
-    Raises ``elf.UnreadableError`` when a fat binary is not of the form that is known.
+    Raises ``elf.UnreadableError`` if a fat binary is not in the known format.
     """
     found: set[str] = set()
     for section in library.sections:
         if section.name in SECTIONS:
-            # A copy, once: a view into a mapped file would keep it from being closed.
+            # One copy: a view into a mapped file would keep that file open.
             found.update(entries(data[section.offset : section.offset + section.size]))
     return tuple(sorted(found, key=coverage.order))
 
 
 def entries(section: bytes) -> Iterator[str]:
-    """The architecture of each entry of a section, in its order. Raises ``elf.UnreadableError``."""
+    """Yield the architecture of each entry of a section, in file order. Raises ``elf.UnreadableError``."""
     return (entry.architecture for entry in read(section))
 
 
 def read(section: bytes) -> Iterator[Entry]:
-    """The entries of a section, in its order. Raises ``elf.UnreadableError``."""
+    """Yield the entries of a section, in file order. Raises ``elf.UnreadableError``."""
     try:
         position, binary = 0, 0
         while (position := _next_header(section, position)) >= 0:
@@ -70,7 +70,7 @@ def read(section: bytes) -> Iterator[Entry]:
                 entry = _ENTRY.unpack_from(section, position)
                 kind, entry_header, payload, number, flags = entry[0], entry[2], entry[3], entry[8], entry[11]
                 if entry_header < _ENTRY.size:
-                    raise elf.UnreadableError("cannot read its CUDA code: a fat binary of an unknown form")
+                    raise elf.UnreadableError("cannot read its CUDA code: a fat binary has an unknown format")
                 start = position + entry_header
                 if kind in _KINDS:
                     suffix = "a" if flags & _ARCHITECTURE_ONLY else "f" if flags & _FAMILY_ONLY else ""
@@ -88,7 +88,7 @@ def read(section: bytes) -> Iterator[Entry]:
 
 
 def _next_header(section: bytes, position: int) -> int:
-    """Fat binaries start at multiples of eight, with zeros between them."""
+    """Find the next fat binary, or return -1. They start at multiples of eight, with zeros between them."""
     position += -position % 8
     while position + _HEADER.size <= len(section):
         if section[position : position + 4] == _MAGIC:

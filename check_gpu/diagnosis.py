@@ -1,7 +1,7 @@
-"""What the facts mean: the first cause that keeps the card from being used, and the command that mends it.
+"""Diagnoses the facts: the first cause that prevents the use of the GPU, and the command that fixes it.
 
-A pure function. The order of the causes is the order in which they hide one another: without a driver nothing can be
-said about the card, and without a card nothing about the layers.
+A pure function. The causes are in the order in which they hide one another: without a driver, nothing can be said
+about the GPU, and without a GPU, nothing about the layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OTHER_BACKENDS = ("vulkan", "hip", "sycl", "metal", "musa", "opencl")
 
 
 def diagnose(facts: Facts) -> Diagnosis:
-    """The diagnosis. Never raises; what none of the causes explains is ``unknown``."""
+    """Return the diagnosis: ``unknown`` if no cause explains the facts. Never raises."""
     causes = CAUSES if facts.installation is not None else log_diagnosis.CAUSES
     found = (cause(facts) for cause in causes)
     return next((diagnosis for diagnosis in found if diagnosis is not None), _unknown(facts))
@@ -31,15 +31,13 @@ def diagnose(facts: Facts) -> Diagnosis:
 
 def _in_use(facts: Facts) -> Diagnosis | None:
     load = facts.load
-    if load is None or load.stage != "done" or load.ended is not None or not layers.all_on_card(load):
+    if load is None or load.stage != "done" or load.ended is not None or not layers.all_on_gpu(load):
         return None
     where, tokens = layers.where(load), load.tokens
     if _simulated(facts):
-        sentence = (
-            f"All layers are on a simulated device: {where}. It is no card; nothing here says that a card would work."
-        )
+        sentence = f"All layers are on a simulated device: {where}. It is not a GPU, and says nothing about a real one."
         return Diagnosis(Code.SIMULATED, sentence)
-    sentence = f"The card is used: all layers and their KV cache are on {where}; {tokens} tokens were generated."
+    sentence = f"The GPU is used: all layers and their KV cache are on {where}; {tokens} tokens were generated."
     return Diagnosis(Code.CARD_USED, sentence)
 
 
@@ -49,14 +47,14 @@ def _simulated(facts: Facts) -> bool:
     return any(SIMULATED in name for name in names) or any(device.simulated for device in seen)
 
 
-# ------------------------------------------------------------------------------------------------- nothing to look at
+# ------------------------------------------------------------------------------------------------- nothing to examine
 
 
 def _python_failed(facts: Facts) -> Diagnosis | None:
     installation = _installation(facts)
     if installation.error is None:
         return None
-    sentence = f"The interpreter could not be asked: {installation.error}."
+    sentence = f"The interpreter could not be examined: {installation.error}."
     return Diagnosis(Code.PYTHON_FAILED, sentence, "name a Python 3.8 or later: --python PATH")
 
 
@@ -68,24 +66,24 @@ def _not_installed(facts: Facts) -> Diagnosis | None:
     if installation.distribution:
         left = f", although pip lists {installation.distribution} {installation.version}"
     sentence = f"{installation.python} (Python {installation.python_version}) has no package llama_cpp{left}."
-    return Diagnosis(Code.NOT_INSTALLED, sentence, remedies.build(facts))
+    return Diagnosis(Code.NOT_INSTALLED, sentence, remedies.install_cuda_build(facts))
 
 
 # ------------------------------------------------------------------------------------------------------------ build
 
 
-def _no_card_at_all(facts: Facts) -> Diagnosis | None:
-    """Nothing is wrong with a build that computes on the CPU where there is nothing else."""
-    if not _works_on_cpu(facts.load) or not _has_no_card(facts):
+def _no_gpu(facts: Facts) -> Diagnosis | None:
+    """Nothing is wrong with a build that runs on the CPU of a machine without a GPU."""
+    if not _works_on_cpu(facts.load) or not _has_no_gpu(facts):
         return None
-    what = "macOS has no CUDA" if facts.machine.system == "darwin" else "This machine has no NVIDIA card"
-    return Diagnosis(Code.NO_CARD, f"{what}; the model runs on the CPU, as it has to.")
+    what = "macOS has no CUDA" if facts.machine.system == "darwin" else "This machine has no NVIDIA GPU"
+    return Diagnosis(Code.NO_CARD, f"{what}, so the model runs on the CPU.")
 
 
-def _has_no_card(facts: Facts) -> bool:
-    """Whether there is none on the bus, and a driver, if there is one, has nothing to say against it.
+def _has_no_gpu(facts: Facts) -> bool:
+    """Whether the bus has no GPU, and the driver, if there is one, does not contradict that.
 
-    A sandbox can show a bus that is not the machine's; there the driver fails in a way of its own, or cards are hidden.
+    A sandbox can show a bus that is not the machine's. There the driver fails in another way, or GPUs are hidden.
     """
     driver, machine = _driver(facts), facts.machine
     hidden = driver.problem is None and driver.cards is None and "CUDA_VISIBLE_DEVICES" in machine.variables
@@ -98,12 +96,12 @@ def _cpu_only(facts: Facts) -> Diagnosis | None:
     if installation.cuda or not installation.libraries or not _works_on_cpu(facts.load):
         return None
     others = [name for name in installation.libraries if any(f"ggml-{kind}" in name for kind in _OTHER_BACKENDS)]
-    kind = f"has no CUDA, only {', '.join(others)}, which finds no card" if others else "is a build for the CPU only"
+    kind = f"has no CUDA, only {', '.join(others)}, which finds no GPU" if others else "is a CPU-only build"
     sentence = (
         f"{_name(installation)} {kind}: none of its {len(installation.libraries)} libraries has CUDA code, "
         f"so n_gpu_layers has no effect{_on(facts)}."
     )
-    return Diagnosis(Code.CPU_ONLY_BUILD, sentence, remedies.build(facts))
+    return Diagnosis(Code.CPU_ONLY_BUILD, sentence, remedies.install_cuda_build(facts))
 
 
 # ----------------------------------------------------------------------------------------------------------- driver
@@ -114,12 +112,12 @@ def _needs_driver(facts: Facts) -> bool:
 
 
 def _hidden_by_container(facts: Facts) -> Diagnosis | None:
-    """The NVIDIA runtime of a container brings in the driver for the cards that this variable names."""
+    """The NVIDIA runtime gives a container the driver and the GPUs that this variable names."""
     value = facts.machine.variables.get("NVIDIA_VISIBLE_DEVICES")
     nothing = value in {"", "none", "void"}
     if not _needs_driver(facts) or facts.machine.container is None or not nothing or _driver(facts).devices:
         return None
-    sentence = f"NVIDIA_VISIBLE_DEVICES={value!r} keeps every card out of this container."
+    sentence = f"NVIDIA_VISIBLE_DEVICES={value!r} keeps every GPU out of this container."
     return Diagnosis(Code.CARD_HIDDEN, sentence, "docker run --gpus all -e NVIDIA_VISIBLE_DEVICES=all IMAGE")
 
 
@@ -128,24 +126,24 @@ def _driver_missing(facts: Facts) -> Diagnosis | None:
     if not _needs_driver(facts) or driver.problem is None:
         return None
     sentence = f"No NVIDIA driver can be loaded ({driver.problem})"
-    if _has_no_card(facts):
-        sentence += ", and this machine has no NVIDIA card"
-        sentence += ": this build cannot even be imported here" if _import_failed_at_all(facts.load) else ""
-        return Diagnosis(Code.DRIVER_MISSING, f"{sentence}.", _without_card(facts))
+    if _has_no_gpu(facts):
+        sentence += ", and this machine has no NVIDIA GPU"
+        sentence += ": this build cannot even be imported here" if _stopped_at_import(facts.load) else ""
+        return Diagnosis(Code.DRIVER_MISSING, f"{sentence}.", _install_cpu_build(facts))
     if machine.container is not None and machine.system == "linux":
         sentence = f"This is a container ({machine.container}) that was started without the NVIDIA driver."
         return Diagnosis(Code.CONTAINER_WITHOUT_DRIVER, sentence, remedies.start_container())
     if machine.card_on_bus:
-        sentence += " although an NVIDIA card is in the machine"
-    return Diagnosis(Code.DRIVER_MISSING, f"{sentence}.", remedies.driver(machine))
+        sentence += ", although this machine has an NVIDIA GPU"
+    return Diagnosis(Code.DRIVER_MISSING, f"{sentence}.", remedies.install_driver(machine))
 
 
-def _without_card(facts: Facts) -> str:
+def _install_cpu_build(facts: Facts) -> str:
     name = _installation(facts).distribution or "llama-cpp-python"
     return f"{_installation(facts).python} -m pip install --force-reinstall --no-cache-dir {name}  # a CPU build"
 
 
-def _card_hidden(facts: Facts) -> Diagnosis | None:
+def _gpu_hidden(facts: Facts) -> Diagnosis | None:
     driver = _driver(facts)
     hidden = facts.machine.variables.get("CUDA_VISIBLE_DEVICES")
     if not _needs_driver(facts) or hidden is None or driver.devices or driver.error not in {0, _NO_DEVICE}:
@@ -153,8 +151,8 @@ def _card_hidden(facts: Facts) -> Diagnosis | None:
     if driver.failure is not None or driver.cards == ():
         return None
     listed = f": {', '.join(driver.cards)}" if driver.cards else ""
-    sentence = f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card from this process{listed}."
-    return Diagnosis(Code.CARD_HIDDEN, sentence, remedies.unset(facts.machine, "CUDA_VISIBLE_DEVICES"))
+    sentence = f"CUDA_VISIBLE_DEVICES={hidden!r} hides every GPU from this process{listed}."
+    return Diagnosis(Code.CARD_HIDDEN, sentence, remedies.unset_variable(facts.machine, "CUDA_VISIBLE_DEVICES"))
 
 
 def _driver_too_old(facts: Facts) -> Diagnosis | None:
@@ -168,10 +166,10 @@ def _driver_too_old(facts: Facts) -> Diagnosis | None:
     oldest = installation.own.oldest_driver if installation.own else _oldest_driver(needed)
     version = f" {driver.version}" if driver.version else ""
     sentence = (
-        f"The NVIDIA driver{version} runs CUDA {driver.cuda} at most and this build needs CUDA {needed}"
+        f"The NVIDIA driver{version} supports CUDA {driver.cuda} at most, but this build needs CUDA {needed}"
         f"{f' (driver {oldest} or later)' if oldest else ''}."
     )
-    return Diagnosis(Code.DRIVER_TOO_OLD, sentence, remedies.driver(facts.machine, oldest=oldest))
+    return Diagnosis(Code.DRIVER_TOO_OLD, sentence, remedies.install_driver(facts.machine, oldest=oldest))
 
 
 def _oldest_driver(cuda: str | None) -> str | None:
@@ -182,14 +180,14 @@ def _driver_broken(facts: Facts) -> Diagnosis | None:
     driver = _driver(facts)
     if not _needs_driver(facts) or driver.devices:
         return None
-    restart = "wsl --shutdown" if facts.machine.wsl else log_diagnosis.ASK_DRIVER
+    restart = "wsl --shutdown" if facts.machine.wsl else log_diagnosis.REMEDY_ASK_DRIVER
     if driver.failure is not None:
         return Diagnosis(Code.DRIVER_BROKEN, f"The NVIDIA driver does not answer: {driver.failure}.", restart)
     if driver.error not in {0, _NO_DEVICE}:
         sentence = f"The NVIDIA driver does not start: CUDA error {driver.error}."
         return Diagnosis(Code.DRIVER_BROKEN, sentence, restart)
     if facts.machine.card_on_bus or driver.cards:
-        sentence = "The NVIDIA driver is there and finds no card, although one is in the machine."
+        sentence = "The NVIDIA driver finds no GPU, although this machine has one."
         return Diagnosis(Code.DRIVER_BROKEN, sentence, restart)
     return None
 
@@ -198,15 +196,16 @@ def _driver_broken(facts: Facts) -> Diagnosis | None:
 
 
 def _library_missing(facts: Facts) -> Diagnosis | None:
-    missing = [needed for needed in _installation(facts).needed if needed.error and not _is_driver(needed.soname)]
+    installation = _installation(facts)
+    missing = [needed for needed in installation.needed if needed.error and not _is_driver(needed.soname)]
     if not missing:
         return None
     said = missing[0].error or ""
     names = ", ".join(needed.soname for needed in missing)
-    consequence = "it cannot be imported" if _import_failed_at_all(facts.load) else "its CUDA code is not in use"
-    sentence = f"CUDA's libraries are missing, {names}, so {consequence} ({said})."
+    consequence = "it cannot be imported" if _stopped_at_import(facts.load) else "its CUDA code is not in use"
+    sentence = f"{_name(installation)} lacks CUDA libraries ({names}), so {consequence}: {said}."
     return Diagnosis(
-        Code.CUDA_LIBRARY_MISSING, sentence, remedies.libraries(facts, [needed.soname for needed in missing])
+        Code.CUDA_LIBRARY_MISSING, sentence, remedies.install_libraries(facts, [needed.soname for needed in missing])
     )
 
 
@@ -222,9 +221,10 @@ def _not_covered(facts: Facts) -> Diagnosis | None:
     if not devices or (not (with_code and not fits) and not (load and load.signs.no_kernel)):
         return None
     without = [device for device in devices if not any(library.covers(device) for library in with_code)] or devices
-    cards = ", ".join(f"{device.name} (compute capability {device.capability})" for device in without)
-    sentence = f"{_name(installation)} has CUDA code for {', '.join(installation.code)} and none that {cards} can run."
-    return Diagnosis(Code.CARD_NOT_COVERED, sentence, remedies.build(facts))
+    gpus = ", ".join(f"{device.name} (compute capability {device.capability})" for device in without)
+    code = f"CUDA code for {', '.join(installation.code)}, but none" if installation.code else "no CUDA code"
+    sentence = f"{_name(installation)} has {code} that {gpus} can run."
+    return Diagnosis(Code.CARD_NOT_COVERED, sentence, remedies.install_cuda_build(facts))
 
 
 # -------------------------------------------------------------------------------------------------------------- load
@@ -242,7 +242,7 @@ def _import_failed(facts: Facts) -> Diagnosis | None:
     if load is None or load.stage != "import" or load.error is None:
         return None
     installation = _installation(facts)
-    command = remedies.imports(installation, load.error)
+    command = remedies.repair_import(installation, load.error)
     return Diagnosis(Code.IMPORT_FAILED, f"{_name(installation)} cannot be imported: {load.error}.", command)
 
 
@@ -255,15 +255,15 @@ def _crashed(facts: Facts) -> Diagnosis | None:
     )
     if load.ended.startswith("no answer"):
         sentence = f"There was {load.ended} while {doing}."
-        command = "--timeout SECONDS allows more; nvidia-smi shows whether the card hangs"
+        command = "--timeout SECONDS allows more; nvidia-smi shows whether the GPU hangs"
         return Diagnosis(Code.TIMED_OUT, sentence, command)
-    sentence = f"It crashed while {doing}: {load.ended}"
+    sentence = f"llama_cpp crashed while {doing}: {load.ended}"
     command = remedies.reinstall(_installation(facts), portable=load.signal == "SIGILL")
     if load.signal == "SIGILL":
         sentence += "; this build uses instructions that this CPU lacks"
     elif load.signs.cuda_error:
         sentence += f"; CUDA says: {load.signs.cuda_error}"
-        command = log_diagnosis.ASK_KERNEL
+        command = log_diagnosis.REMEDY_ASK_KERNEL
     return Diagnosis(Code.CRASHED, f"{sentence}.", command)
 
 
@@ -271,8 +271,8 @@ def _model_not_loaded(facts: Facts) -> Diagnosis | None:
     load = facts.load
     if load is None or load.error is None or load.stage == "done":
         return None
-    sentence = f"The model {load.model} could not be used: {load.error}."
-    command = "--model PATH names another GGUF file; without it a tiny one is used"
+    sentence = f"Could not use {load.model}: {load.error}."
+    command = "--model PATH names another GGUF file; without it, the built-in tiny model is used"
     return Diagnosis(Code.MODEL_NOT_LOADED, sentence, command)
 
 
@@ -295,8 +295,8 @@ def _layers(facts: Facts) -> Diagnosis | None:
 def _unknown(facts: Facts) -> Diagnosis:
     load = facts.load
     said = load.status_reason or load.signs.init_error if load else None
-    where = layers.where(load) if load and load.signs.placements.layers else "a place that the log does not name"
-    sentence = f"The layers are on {where} and nothing that was looked at explains it"
+    where = layers.where(load) if load and load.signs.placements.layers else "a device that the log does not name"
+    sentence = f"The layers are on {where}, and none of the facts explains why"
     sentence += f"; the wheel says: {said}" if said else "."
     return Diagnosis(Code.UNKNOWN, sentence, "report it with the output of --json")
 
@@ -305,11 +305,11 @@ CAUSES: tuple[Cause, ...] = (
     _in_use,
     _python_failed,
     _not_installed,
-    _no_card_at_all,
+    _no_gpu,
     _cpu_only,
     _hidden_by_container,
     _driver_missing,
-    _card_hidden,
+    _gpu_hidden,
     _driver_too_old,
     _driver_broken,
     _library_missing,
@@ -324,7 +324,7 @@ CAUSES: tuple[Cause, ...] = (
 
 
 def _installation(facts: Facts) -> Installation:
-    assert facts.installation is not None  # noqa: S101  # for the type checker: logs alone have causes of their own
+    assert facts.installation is not None  # noqa: S101  # for the type checker: a log alone has other causes
     return facts.installation
 
 
@@ -336,7 +336,7 @@ def _works_on_cpu(load: Load | None) -> bool:
     return load is not None and load.stage == "done" and load.ended is None
 
 
-def _import_failed_at_all(load: Load | None) -> bool:
+def _stopped_at_import(load: Load | None) -> bool:
     return load is not None and load.stage == "import"
 
 
@@ -345,5 +345,5 @@ def _name(installation: Installation) -> str:
 
 
 def _on(facts: Facts) -> str:
-    cards = ", ".join(device.name for device in _driver(facts).devices)
-    return f" on {cards}" if cards else ""
+    gpus = ", ".join(device.name for device in _driver(facts).devices)
+    return f" on {gpus}" if gpus else ""

@@ -1,4 +1,4 @@
-"""Reads from a shared library what it needs and where its sections are. 64-bit little-endian ELF, nothing else."""
+"""Reads the needed libraries and the sections of a shared library: 64-bit little-endian ELF only."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NEEDED, _SONAME, _RPATH, _RUNPATH = 1, 14, 15, 29
 
 
 class UnreadableError(Exception):
-    """The file is not what it should be; the text says in plain words what it is instead."""
+    """Raised for a file that is not a readable library; the text says in plain words what it is instead."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the file with a name."""
+    """A named part of the file."""
 
     name: str
     kind: int
@@ -34,7 +34,7 @@ class Section:
 
 @dataclass(frozen=True)
 class SharedLibrary:
-    """What the loader would read. ``search`` are the folders of RUNPATH or RPATH, ``$ORIGIN`` not yet replaced."""
+    """The entries that the loader reads. ``search``: the folders of RUNPATH or RPATH, ``$ORIGIN`` not yet replaced."""
 
     soname: str | None
     needed: tuple[str, ...]
@@ -55,7 +55,7 @@ def read(data: Data) -> SharedLibrary:
 def _sections(data: Data) -> tuple[Section, ...]:
     ident = bytes(data[:6])
     if ident[:4] != b"\x7fELF":
-        form = "a Windows library" if ident[:2] == b"MZ" else "no ELF file"
+        form = "a Windows library" if ident[:2] == b"MZ" else "not an ELF file"
         raise UnreadableError(f"cannot read it: {form}")
     if ident[4:6] != b"\x02\x01":
         raise UnreadableError("cannot read it: not 64-bit little-endian ELF")

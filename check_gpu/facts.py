@@ -1,4 +1,4 @@
-"""What was seen of a machine, an installation and one load of a model: frozen, so that any situation can be a test."""
+"""Facts about a machine, an installation and one load of a model: frozen, so that any situation can be a test."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from check_gpu import coverage
 from check_gpu.log import Signs
 
 SIMULATED = "SIMULATED"
-"""In the name of a device that is no card: a double of the driver, for tests on machines without one."""
+"""Part of the name of a device that is not a GPU but a simulated one, for tests on machines without a GPU."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where this runs.
+    """The machine that runs the check.
 
     ``system`` is ``sys.platform``, ``distribution`` the ``ID`` of ``/etc/os-release``. ``wsl_driver``: Windows has put
-    its driver where WSL keeps it, found by the loader or not. ``container`` names what gave it away. ``card_on_bus``:
-    whether the machine has an NVIDIA card at all, driver or not; ``None`` where that cannot
-    be seen. ``variables`` are those of the environment that decide which card or library is found, with their values.
+    its driver into WSL's folder, whether or not the loader finds it there. ``container`` names the sign of a container.
+    ``card_on_bus``: whether the machine has an NVIDIA GPU at all, with or without a driver; ``None`` if that cannot be
+    seen. ``variables``: the environment variables, with values, that decide which GPU or library is found.
     """
 
     system: str
@@ -32,7 +32,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Device:
-    """A device as the driver shows it to a process. ``capability`` is like ``8.9``, ``memory`` is in bytes."""
+    """A device that the driver shows to a process. ``capability`` is like ``8.9``, ``memory`` is in bytes."""
 
     index: int
     name: str
@@ -41,18 +41,18 @@ class Device:
 
     @property
     def simulated(self) -> bool:
-        """Whether it is a double and no card."""
+        """Whether it is simulated and not a GPU."""
         return SIMULATED in self.name
 
 
 @dataclass(frozen=True)
 class Driver:
-    """What the driver says of itself.
+    """The driver's answers.
 
-    ``problem``: why it cannot be loaded. ``failure``: it is there, and crashed or hung. ``version`` is like
-    ``580.65.06``, ``cuda`` the newest CUDA that it runs (``13.0``), ``error`` what ``cuInit`` or the count of devices
-    returned. ``devices`` are those that a process of CUDA sees, ``cards`` the names of all that the driver manages,
-    whatever the environment hides; ``None`` where NVML could not be asked.
+    ``problem``: why it cannot be loaded. ``failure``: it is installed, but crashed or hung. ``version`` is like
+    ``580.65.06``, ``cuda`` the newest CUDA that it supports (``13.0``), ``error`` the result of ``cuInit`` or of
+    counting the devices. ``devices`` are those that a CUDA process sees, ``cards`` the names of all GPUs that the
+    driver manages, whatever the environment hides; ``None`` if NVML could not be asked.
     """
 
     problem: str | None = None
@@ -65,16 +65,16 @@ class Driver:
 
     @property
     def major(self) -> int:
-        """The CUDA major version that it runs; 0 when it did not say."""
+        """The CUDA major version that it supports; 0 if unknown."""
         return int((self.cuda or "0").split(".")[0])
 
 
 @dataclass(frozen=True)
 class CudaLibrary:
-    """A library of the installation with CUDA code in it, or with a need for CUDA's libraries.
+    """A library of the installation that contains CUDA code or needs CUDA's libraries.
 
-    ``code`` is like ``("89-real", "90-virtual")``, ``search`` are the folders that it names for its needs; ``problem``
-    is why it could not be read.
+    ``code`` is like ``("89-real", "90-virtual")``, ``search`` lists the folders to search for what it ``needs``;
+    ``problem`` is why it could not be read.
     """
 
     file: str
@@ -89,8 +89,8 @@ class CudaLibrary:
 
 
 @dataclass(frozen=True)
-class Needed:
-    """A shared library that CUDA code needs. ``error`` is what the loader said, ``None`` when it is found."""
+class NeededLibrary:
+    """A shared library that CUDA code needs. ``error`` is the loader's message, ``None`` if the library was found."""
 
     soname: str
     path: str | None = None
@@ -98,8 +98,8 @@ class Needed:
 
 
 @dataclass(frozen=True)
-class Own:
-    """What a wheel of this project says of itself in ``_cuda_build.json``."""
+class OwnBuild:
+    """The description in a wheel of this project, ``_cuda_build.json``."""
 
     cuda: str
     oldest_driver: str
@@ -109,12 +109,12 @@ class Own:
 
 @dataclass(frozen=True)
 class Installation:
-    """An installed llama-cpp-python, seen without importing it.
+    """An installed llama-cpp-python, examined without importing it.
 
-    ``package`` is the folder of ``llama_cpp``; ``None`` when there is none. ``error``: the interpreter could not be
-    asked. ``site`` is where pip installs to. ``libraries`` are all shared libraries of llama.cpp by name, ``cuda``
-    those with CUDA. ``backend_error`` is what the loader said to the library with the CUDA code, after its needs were
-    loaded.
+    ``package`` is the folder of ``llama_cpp``; ``None`` if it is not installed. ``error``: why the interpreter could
+    not be examined. ``site`` is the folder into which pip installs. ``libraries`` are the names of all shared libraries
+    of llama.cpp, ``cuda`` those with CUDA. ``backend_error`` is the loader's message about the library with the CUDA
+    code, after the libraries that it needs were loaded.
     """
 
     python: str
@@ -123,21 +123,21 @@ class Installation:
     distribution: str | None = None
     version: str | None = None
     site: str = ""
-    own: Own | None = None
+    own: OwnBuild | None = None
     libraries: tuple[str, ...] = ()
     cuda: tuple[CudaLibrary, ...] = ()
-    needed: tuple[Needed, ...] = ()
+    needed: tuple[NeededLibrary, ...] = ()
     backend_error: str | None = None
     error: str | None = None
 
     @property
     def code(self) -> tuple[str, ...]:
-        """All CUDA code that it carries, each architecture once."""
+        """All CUDA code in it, each architecture once."""
         return tuple(sorted({arch for library in self.cuda for arch in library.code}, key=coverage.order))
 
     @property
     def cuda_version(self) -> str | None:
-        """The CUDA that it was built with: ``13.0``, or only ``13`` as read from the names of the libraries."""
+        """The CUDA version of the build: ``13.0``, or only ``13`` if read from the names of the libraries."""
         if self.own:
             return self.own.cuda
         return coverage.cuda_major(soname for library in self.cuda for soname in library.needs)
@@ -145,12 +145,12 @@ class Installation:
 
 @dataclass(frozen=True)
 class Load:
-    """One model load in a process of its own.
+    """One model load, in a separate process or as told by a log.
 
-    ``stage`` is how far it came: ``start``, ``import``, ``load``, ``generate``, ``done``. ``ended`` says in plain words
-    how the process ended when it did not do so by itself, ``signal`` by which signal. ``status_reason`` is what
-    ``llama_cpp.cuda_status()`` says, which only wheels of this project have. ``log`` are the lines of llama.cpp's log
-    and whatever else the process printed.
+    ``stage`` is how far it came: ``start``, ``import``, ``load``, ``generate``, ``done``; ``log`` if only a log was
+    read. ``ended`` says in plain words how the process ended if not with status 0, ``signal`` by which signal.
+    ``status_reason`` is the reason of ``llama_cpp.cuda_status()``, which only wheels of this project have. ``log``
+    contains the lines of llama.cpp's log and everything else that the process printed.
     """
 
     n_gpu_layers: int | None
@@ -167,7 +167,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a diagnosis is made from. ``installation`` and ``driver`` are ``None`` where only a log was read."""
+    """Everything that a diagnosis needs. ``installation`` and ``driver`` are ``None`` if only a log was read."""
 
     machine: Machine
     installation: Installation | None = None

@@ -1,4 +1,4 @@
-"""Reads from llama.cpp's log, and from what an import or a crash left there, the signs that decide a diagnosis."""
+"""Reads the signs that decide a diagnosis from llama.cpp's log, including the traces of a failed import or a crash."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class FoundDevice:
 
 @dataclass(frozen=True)
 class Signs:
-    """What a log says, each ``None``, ``False`` or empty where it does not say it.
+    """The contents of a log; each field is ``None``, ``False`` or empty if the log does not mention it.
 
-    ``in_use`` are pairs of ggml's and the card's name that the model was loaded on, ``found`` what the backend listed
-    when it started, ``cuda_built_in`` whether the list of features in the log names CUDA. ``init_error`` is why CUDA
-    did not start, ``cuda_error`` what it failed with later. ``wheel_reason`` is the warning of a wheel of this project.
+    ``in_use`` pairs ggml's name and the GPU's name of each device of the model, ``found`` lists the devices that the
+    backend found at its start, ``cuda_built_in``: whether the features in the log name CUDA. ``init_error`` is why CUDA
+    did not start, ``cuda_error`` its later failure. ``wheel_reason`` is the warning of a wheel of this project.
     """
 
     placements: Placements = Placements()  # noqa: RUF009  # frozen
@@ -58,12 +58,12 @@ class Signs:
 
     @property
     def device_names(self) -> tuple[str, ...]:
-        """The names of the cards, in use or only listed."""
+        """The names of the GPUs, in use or only listed."""
         return tuple(dict.fromkeys([*(name for _, name in self.in_use), *(device.name for device in self.found)]))
 
 
 def read(lines: Iterable[str]) -> Signs:
-    """Read the lines of a log: of llama.cpp, of a Python that failed to import it, or of both."""
+    """Read the lines of a log: from llama.cpp, from a Python that failed to import it, or from both."""
     kept = list(lines)
     text = "\n".join(kept)
     info = [line for line in kept if _SYSTEM_INFO.search(line)]

@@ -1,4 +1,4 @@
-"""Reads from llama.cpp's log where each layer and its KV cache are, and how much memory each device holds."""
+"""Reads the placement of each layer and its KV cache, and the memory on each device, from llama.cpp's log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Iterable
 
-# Nothing is anchored on the name before the colon: it has changed between versions of llama.cpp.
+# No pattern contains the name before the colon: it has changed between versions of llama.cpp.
 _WEIGHTS = re.compile(r"\blayer\s+(\d+)\s+assigned to device\s+([^\s,]+)")
 _KV_CACHE = re.compile(r"\blayer\s+(\d+):\s+dev\s*=\s*([^\s,]+)")
 _OFFLOADED = re.compile(r"\boffloaded\s+(\d+)/(\d+)\s+layers to GPU\b")
@@ -16,9 +16,9 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class LayerPlacement:
-    """Where one layer is.
+    """The placement of one layer.
 
-    ``weights`` and ``kv_cache`` are ggml device names (``CPU``, ``CUDA0``), or ``None`` where the log did not say.
+    ``weights`` and ``kv_cache`` are ggml device names (``CPU``, ``CUDA0``), or ``None`` if the log does not say.
     """
 
     layer: int
@@ -28,10 +28,10 @@ class LayerPlacement:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A block of memory that llama.cpp took.
+    """A block of memory that llama.cpp allocated.
 
-    ``name`` is that of its type (``CUDA0``, ``CPU_Mapped``, ``CUDA_Host``), ``purpose`` is ``model``, ``KV``, ``RS``,
-    ``compute`` or ``output``, ``size`` is in bytes, as exact as the log: to a hundredth of a mebibyte.
+    ``name`` is the name of its type (``CUDA0``, ``CPU_Mapped``, ``CUDA_Host``), ``purpose`` is ``model``, ``KV``,
+    ``RS``, ``compute`` or ``output``, ``size`` is in bytes, as exact as the log: to a hundredth of a mebibyte.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Buffer:
 
     @property
     def on_card(self) -> bool:
-        """Whether it is memory of a CUDA device; ``CUDA_Host`` is the machine's own, pinned."""
+        """Whether it is memory of a CUDA device; ``CUDA_Host`` is pinned memory of the host."""
         return re.fullmatch(r"CUDA\d+", self.name) is not None
 
 
 @dataclass(frozen=True)
 class Placements:
-    """What the log says. Nothing at all means that the log does not say it, not that all is well.
+    """The placements in a log. If they are empty, the log does not say; it does not mean that all is well.
 
-    ``layers`` is in the order of the layers; the last has no KV cache, it is the output. ``offloaded`` is ``(n, m)``
+    ``layers`` is in the order of the layers; the last is the output, which has no KV cache. ``offloaded`` is ``(n, m)``
     from ``offloaded n/m layers to GPU``, which only a build with a GPU backend in use prints.
     """
 
@@ -58,9 +58,9 @@ class Placements:
 
 
 def parse(lines: Iterable[str]) -> Placements:
-    """Read the lines of one model load, all levels, debug included.
+    """Read the lines of one model load, of all levels including debug.
 
-    Where a layer is named twice, the later line counts: it is the one that was acted on.
+    If a layer is named twice, the later line counts: llama.cpp acted on that one.
     """
     weights: dict[int, str] = {}
     kv_cache: dict[int, str] = {}

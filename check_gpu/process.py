@@ -1,6 +1,6 @@
-"""Runs a script in a process of its own and says how it ended. The only module here that starts processes.
+"""Runs a script in a separate process and says how it ended. The only module here that starts processes.
 
-A driver that hangs and a library that brings its process down are answers like any other.
+A driver that hangs or a library that crashes its process is a result like any other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILL_WAIT = 5.0
-"""Seconds for a killed process to be gone. One that a driver holds in the kernel may never be."""
+"""Seconds to wait for a killed process to end. If a driver holds it in the kernel, it may never end."""
 
 _WORDS = {"SIGILL": "illegal instruction", "SIGSEGV": "segmentation fault", "SIGABRT": "aborted", "SIGKILL": "killed"}
 _WINDOWS_STATUS = {
@@ -30,11 +30,11 @@ _WINDOWS_STATUS = {
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a process ended and what it wrote.
+class EndedProcess:
+    """The end and the output of a process.
 
-    ``objects`` are the JSON objects of its result, in order. ``how`` is in plain words, and ``None`` when it ended by
-    itself with status 0; ``signal`` is like ``SIGILL``. ``output`` is what it printed.
+    ``objects`` are the JSON objects of its result, in order. ``how`` describes its end in plain words, and is ``None``
+    for status 0; ``signal`` is like ``SIGILL``. ``output`` contains the lines that it printed.
     """
 
     objects: tuple[dict[str, Any], ...]
@@ -44,7 +44,7 @@ class Ended:
 
     @property
     def merged(self) -> dict[str, Any]:
-        """All objects as one; later values that are there win."""
+        """All objects as one; a later value replaces an earlier one unless it is ``None``."""
         return {key: value for found in self.objects for key, value in found.items() if value is not None}
 
 
@@ -56,10 +56,10 @@ def run(
     *,
     timeout: float,
     changes: Mapping[str, str] | None = None,
-) -> Ended:
+) -> EndedProcess:
     """Run ``children/<script>.py`` under ``python`` in ``folder``; ``timeout`` is in seconds.
 
-    Raises ``OSError`` when ``python`` cannot be started.
+    Raises ``OSError`` if ``python`` cannot be started.
     """
     source = pkgutil.get_data(__package__, f"children/{script}.py")
     assert source is not None  # noqa: S101  # for the type checker: loaders of files and of zip files have it
@@ -85,7 +85,7 @@ def run(
         finally:
             _end(process)
     how, name = (f"no answer within {timeout:.0f} seconds", None) if status is None else describe(status)
-    return Ended(
+    return EndedProcess(
         objects=tuple(_objects(result)),
         how=how,
         signal=name,
@@ -94,7 +94,7 @@ def run(
 
 
 def describe(status: int) -> tuple[str | None, str | None]:
-    """The end of a process in plain words, and its signal."""
+    """Describe the end of a process in plain words, and name its signal."""
     if status == 0:
         return None, None
     known = _WINDOWS_STATUS.get(status & 0xFFFFFFFF)  # Python gives them with and without a sign
@@ -110,7 +110,7 @@ def describe(status: int) -> tuple[str | None, str | None]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what still runs, with what it started."""
+    """Kill the process if it still runs, with the processes that it started."""
     if process.poll() is not None:
         return
     if sys.platform == "win32":
@@ -123,7 +123,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _objects(result: Path) -> list[dict[str, Any]]:
-    """The whole lines; a crash may have cut the last."""
+    """Parse the complete lines; a crash may have cut the last."""
     found = []
     if result.exists():
         for line in result.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,4 +1,4 @@
-"""The command that mends each thing, for the system that it has to be typed on."""
+"""The command that fixes each cause, for the system on which the user types it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DRIVER_COMMANDS = {
     "fedora": "sudo dnf install akmod-nvidia",
     "arch": "sudo pacman -S nvidia",
 }
-"""By the ``ID`` of ``/etc/os-release``. Everything else: NVIDIA's page."""
+"""By the ``ID`` of ``/etc/os-release``. For every other system: NVIDIA's page."""
 
 # The names of NVIDIA's wheels; before CUDA 13 with the major version as a suffix.
 _WHEELS = {
@@ -35,15 +35,15 @@ _IMPORT_ERRORS: tuple[tuple[str, str], ...] = (
 )
 
 
-def driver(machine: Machine, *, oldest: str | None = None) -> str:
-    """Install or update the driver; ``oldest`` is the version that is needed, like ``580``."""
+def install_driver(machine: Machine, *, oldest: str | None = None) -> str:
+    """Install or update the driver; ``oldest`` is the required version, like ``580``."""
     wanted = f" {oldest} or later" if oldest else ""
-    if machine.wsl_driver and oldest is None:  # it is there, and the loader does not look where it is
+    if machine.wsl_driver and oldest is None:  # it is there, but the loader does not search its folder
         return "echo /usr/lib/wsl/lib | sudo tee /etc/ld.so.conf.d/ld.wsl.conf && sudo ldconfig"
     if machine.wsl:
         return f"install the NVIDIA driver{wanted} in Windows, not in WSL ({DRIVERS}), then run: wsl --shutdown"
     if machine.container is not None:
-        return f"install driver{wanted} on the host of the container ({DRIVERS}), not in the container"
+        return f"install the NVIDIA driver{wanted} on the host of the container ({DRIVERS}), not in the container"
     command = _DRIVER_COMMANDS.get(machine.distribution)
     if command is None or machine.system != "linux":
         return f"install the NVIDIA driver{wanted}: {DRIVERS}"
@@ -51,17 +51,17 @@ def driver(machine: Machine, *, oldest: str | None = None) -> str:
 
 
 def start_container() -> str:
-    """Give a container the driver and the cards of its host."""
+    """Start a container with the driver and the GPUs of its host."""
     return "docker run --gpus all IMAGE  # or: podman run --device nvidia.com/gpu=all IMAGE"
 
 
-def unset(machine: Machine, variable: str) -> str:
-    """Take a variable out of the environment."""
+def unset_variable(machine: Machine, variable: str) -> str:
+    """Remove a variable from the environment."""
     return f"set {variable}=" if machine.system == "win32" else f"unset {variable}"
 
 
-def build(facts: Facts) -> str:
-    """Install a build with CUDA code for the cards that are there."""
+def install_cuda_build(facts: Facts) -> str:
+    """Install a build with CUDA code for the GPUs of the machine."""
     python = _python(facts.installation)
     devices = facts.driver.devices if facts.driver else ()
     if facts.machine.system != "linux":
@@ -77,15 +77,15 @@ def build(facts: Facts) -> str:
 
 
 def reinstall(installation: Installation, *, portable: bool = False) -> str:
-    """The same version once more. ``portable``: compiled for any CPU."""
+    """Install the same version again. ``portable``: compiled for any CPU."""
     name = installation.distribution or "llama-cpp-python"
     wanted = f"{name}=={installation.version}" if installation.version else name
     options = "CMAKE_ARGS=-DGGML_NATIVE=off " if portable else ""
     return f"{options}{_python(installation)} -m pip install --force-reinstall --no-cache-dir '{wanted}'"
 
 
-def imports(installation: Installation, error: str) -> str:
-    """Make ``import llama_cpp`` work again, by what is in its ``error``."""
+def repair_import(installation: Installation, error: str) -> str:
+    """Make ``import llama_cpp`` work again; its ``error`` decides how."""
     for sign, command in _IMPORT_ERRORS:
         if sign in error:
             module = error.rpartition("named ")[2].strip("'").split(".")[0]
@@ -93,14 +93,14 @@ def imports(installation: Installation, error: str) -> str:
     return reinstall(installation)
 
 
-def libraries(facts: Facts, missing: Iterable[str]) -> str:
-    """Install CUDA's libraries from NVIDIA's wheels, and let a loader find them that does not look there by itself."""
+def install_libraries(facts: Facts, missing: Iterable[str]) -> str:
+    """Install CUDA's libraries from NVIDIA's wheels, and let a loader find them that does not search there."""
     installation = facts.installation
     major = next((match[1] for name in missing if (match := re.search(r"\.so\.(\d+)", name))), None)
     if major is None and installation is not None:
         major = (installation.cuda_version or "13").split(".")[0]
     suffix = "" if int(major or 13) >= _FIRST_WITHOUT_SUFFIX else f"-cu{major}"
-    # Both, always: the loader names the first that is missing, and the next would be the other.
+    # Always both: the loader names only the first missing library, and the second would be missing next.
     wheels = dict.fromkeys(["nvidia-cublas", "nvidia-cuda-runtime", *_wheels_of(missing)])
     wanted = [f"'{wheel}{suffix}=={major}.*'" if wheel != "nvidia-nccl" else f"{wheel}-cu{major}" for wheel in wheels]
     install = f"{_python(installation)} -m pip install {' '.join(wanted)}"

@@ -1,4 +1,4 @@
-"""The answer for people and for programs."""
+"""Formats the answer for people and for programs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from check_gpu.result import Diagnosis
 
 SCHEMA = 1
-"""Of the JSON document. A new number means that a name or a meaning has changed; names may be added without."""
+"""Version of the JSON document. It changes with a name or a meaning; new names may be added without a change."""
 
 LOG_LINES = 500
-"""How much of the end of a log is in the document."""
+"""Number of lines from the end of the log in the document."""
 
 _WIDTH = 11
 _GOOD, _BAD, _BOLD, _OFF = "\033[32m", "\033[31m", "\033[1m", "\033[0m"
 
 
 def text(facts: Facts, diagnosis: Diagnosis, *, colours: bool = False) -> str:
-    """A short report of aligned lines; the diagnosis comes last."""
+    """Return a short report of aligned lines; the diagnosis comes last."""
     rows = [("machine", _machine(facts.machine)), *_rows(facts)]
     lines = []
     previous = ""
@@ -36,13 +36,13 @@ def text(facts: Facts, diagnosis: Diagnosis, *, colours: bool = False) -> str:
         code = f"{_GOOD if diagnosis.well else _BAD}{code}{_OFF}"
     closing = ["", f"{code}: {diagnosis.sentence}"]
     if diagnosis.command:
-        closing.append(f"  mend it: {_BOLD if colours else ''}{diagnosis.command}{_OFF if colours else ''}")
+        closing.append(f"  fix it: {_BOLD if colours else ''}{diagnosis.command}{_OFF if colours else ''}")
     table = _table(facts.load) if facts.load else []
     return "\n".join([*lines, *(["", *table] if table else []), *closing])
 
 
 def document(facts: Facts, diagnosis: Diagnosis) -> dict[str, Any]:
-    """The same and all details, for ``json.dumps``."""
+    """Return the same with all details, for ``json.dumps``."""
     return {
         "schema": SCHEMA,
         "diagnosis": {
@@ -59,7 +59,7 @@ def document(facts: Facts, diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _load_document(load: Load) -> dict[str, Any]:
-    """The placements beside the signs, not inside; of the log its end."""
+    """Put the placements next to the signs, not inside them, and keep the end of the log."""
     whole = dataclasses.asdict(load)
     return {**whole, "log": whole["log"][-LOG_LINES:], "placements": whole["signs"].pop("placements")}
 
@@ -78,8 +78,8 @@ def _machine(machine: Machine) -> str:
     parts = [f"{system} ({machine.distribution})" if machine.distribution else system]
     parts += ["WSL"] if machine.wsl else []
     parts += [f"container ({machine.container})"] if machine.container else []
-    card = {True: "an NVIDIA card on the bus", False: "no NVIDIA card on the bus", None: ""}[machine.card_on_bus]
-    parts += [card] if card else []
+    gpu = {True: "an NVIDIA GPU on the bus", False: "no NVIDIA GPU on the bus", None: ""}[machine.card_on_bus]
+    parts += [gpu] if gpu else []
     shown = (name for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES") if name in machine.variables)
     parts += [f"{name}={machine.variables[name]!r}" for name in shown]
     return ", ".join(parts)
@@ -89,14 +89,14 @@ def _installation(installation: Installation) -> Iterator[tuple[str, str]]:
     yield "python", f"{installation.python} {installation.python_version}".rstrip()
     if installation.package is None:
         return
-    name = f"{installation.distribution or 'llama_cpp'} {installation.version or 'of an unknown version'}"
+    name = f"{installation.distribution or 'llama_cpp'} {installation.version or '(unknown version)'}"
     yield "package", f"{name} in {installation.package}"
     if not installation.libraries:
         yield "CUDA build", "no shared library of llama.cpp found"
     elif not installation.cuda:
         yield "CUDA build", f"no: none of {len(installation.libraries)} libraries has CUDA code"
     for library in installation.cuda:
-        code = library.problem or (f"code for {', '.join(library.code)}" if library.code else "no CUDA code in it")
+        code = library.problem or (f"code for {', '.join(library.code)}" if library.code else "no CUDA code")
         cuda = f", CUDA {installation.cuda_version}" if installation.cuda_version else ""
         yield "CUDA build", f"{Path(library.file).name}{cuda}, {code}"
     for needed in installation.needed:
@@ -108,14 +108,14 @@ def _driver(driver: Driver) -> Iterator[tuple[str, str]]:
         yield "driver", f"none: {driver.problem}" if driver.problem else f"does not answer: {driver.failure}"
         return
     error = f", error {driver.error}" if driver.error else ""
-    yield "driver", f"{driver.version or 'unknown version'}, runs CUDA {driver.cuda} at the newest{error}"
+    yield "driver", f"{driver.version or 'unknown version'}, supports CUDA up to {driver.cuda}{error}"
     for device in driver.devices:
-        kind = "simulated" if device.simulated else "card"
+        kind = "simulated" if device.simulated else "GPU"
         memory = f"{device.memory / 2**30:.1f} GiB"
         yield kind, f"{device.index}: {device.name}, compute capability {device.capability}, {memory}"
     if not driver.devices:
         listed = f"none visible to CUDA; the driver manages {', '.join(driver.cards)}" if driver.cards else "none"
-        yield "card", listed
+        yield "GPU", listed
 
 
 def _load(load: Load) -> Iterator[tuple[str, str]]:
@@ -129,7 +129,7 @@ def _load(load: Load) -> Iterator[tuple[str, str]]:
 
 
 def _table(load: Load) -> list[str]:
-    """Where the layers are; neighbours that are at the same place share a line."""
+    """Format the placements; consecutive layers with the same placement share a line."""
     placements = load.signs.placements
     rows = [
         (layers.ranges(layer.layer for layer in group), weights or "?", cache or "-")
@@ -139,7 +139,7 @@ def _table(load: Load) -> list[str]:
     ]
     lines = []
     if rows:
-        # A load that broke off has said where the layers were to go, and may not have brought them there.
+        # A load that stopped early has logged the planned devices, but may not have moved the layers there.
         rows.insert(0, ("layer", "weights" if load.stage in {"generate", "done", "log"} else "planned", "KV cache"))
         lines = [f"{first:<{_WIDTH}}{second:<12}{third}" for first, second, third in rows]
     if placements.buffers:

@@ -1,4 +1,4 @@
-"""The answer: a stable code, one sentence, and the command that mends it."""
+"""The answer: a stable code, one sentence, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Code(enum.Enum):
-    """Every diagnosis there is. The values are stable: programs may rely on them."""
+    """All diagnoses. The values are stable, because programs may rely on them."""
 
     CARD_USED = "card-used"
     SIMULATED = "simulated-device"
@@ -35,12 +35,12 @@ class Code(enum.Enum):
     UNKNOWN = "unknown"
 
 
-NOTHING_TO_MEND = frozenset({Code.CARD_USED, Code.SIMULATED, Code.NO_CARD})
+NOTHING_TO_FIX = frozenset({Code.CARD_USED, Code.SIMULATED, Code.NO_CARD})
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """``sentence`` says what is the case, ``command`` mends it; ``None`` where there is nothing to mend."""
+    """A cause in one ``sentence``, and the ``command`` that fixes it; ``None`` if there is nothing to fix."""
 
     code: Code
     sentence: str
@@ -48,5 +48,5 @@ class Diagnosis:
 
     @property
     def well(self) -> bool:
-        """Whether there is nothing to mend."""
-        return self.code in NOTHING_TO_MEND
+        """Whether there is nothing to fix."""
+        return self.code in NOTHING_TO_FIX

@@ -1,4 +1,4 @@
-"""Sees where this runs: system, WSL, container, whether there is a card on the bus at all."""
+"""Examines the machine: its system, WSL, container, and whether it has a GPU on the bus at all."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ VARIABLES = (
     "LLAMA_CPP_LIB_PATH",
     "CUDA_PATH",
 )
-"""What decides which card or which library is found."""
+"""The environment variables that decide which GPU or library is found."""
 
 WSL_LIBRARIES = "usr/lib/wsl/lib"
 
 _NVIDIA = "0x10de"
-_DISPLAY = "0x03"  # the class of graphics cards, with a monitor or without one
+_DISPLAY = "0x03"  # the PCI class of display controllers, with a monitor or without one
 _CONTAINER_FILES = (".dockerenv", "run/.containerenv")
 _CONTAINER_GROUP = re.compile(r"/(docker|containerd|kubepods|lxc|libpod)\b")
 
 
 def look(environment: Mapping[str, str], *, root: Path = Path("/"), system: str = sys.platform) -> Machine:
-    """Look at this machine; ``root`` is where its files are. Never raises because something is not there."""
+    """Examine this machine, whose files are below ``root``. A missing file never raises an error."""
     wsl = system == "linux" and "microsoft" in _text(root / "proc/version").lower()
     return Machine(
         system=system,
@@ -37,7 +37,7 @@ def look(environment: Mapping[str, str], *, root: Path = Path("/"), system: str 
         wsl=wsl,
         wsl_driver=wsl and (root / WSL_LIBRARIES / "libcuda.so.1").exists(),
         container=_container(root) if system == "linux" else None,
-        card_on_bus=_card_on_bus(root, system, wsl=wsl),
+        card_on_bus=_gpu_on_bus(root, system, wsl=wsl),
         variables={name: environment[name] for name in VARIABLES if name in environment},
     )
 
@@ -55,18 +55,18 @@ def _container(root: Path) -> str | None:
     return match[1] if match else None
 
 
-def _card_on_bus(root: Path, system: str, *, wsl: bool) -> bool | None:
-    if wsl:  # cards are not on its bus; this device is what stands for them, NVIDIA's or not
+def _gpu_on_bus(root: Path, system: str, *, wsl: bool) -> bool | None:
+    if wsl:  # its bus shows no GPUs; this device represents them, NVIDIA's or not
         return None if (root / "dev/dxg").exists() else False
     if system == "win32":
-        return _card_in_registry()
+        return _gpu_in_registry()
     if system == "darwin":
         return False
     bus = root / "sys/bus/pci/devices"
     if not bus.is_dir():
         return None
     devices = [*bus.iterdir()]
-    if not devices:  # a sandbox that shows none
+    if not devices:  # a sandbox that hides the bus
         return None
     return any(
         _text(device / "vendor").strip() == _NVIDIA and _text(device / "class").startswith(_DISPLAY)
@@ -74,10 +74,10 @@ def _card_on_bus(root: Path, system: str, *, wsl: bool) -> bool | None:
     )
 
 
-def _card_in_registry() -> bool | None:
-    """Whether Windows has seen a device of NVIDIA on the bus."""
+def _gpu_in_registry() -> bool | None:
+    """Whether Windows has seen an NVIDIA device on the bus; ``None`` if its registry cannot be read."""
     try:
-        winreg: Any = importlib.import_module("winreg")  # exists there only
+        winreg: Any = importlib.import_module("winreg")  # exists only on Windows
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\CurrentControlSet\Enum\PCI") as bus:
             devices = (winreg.EnumKey(bus, index) for index in range(winreg.QueryInfoKey(bus)[0]))
             return any(name.startswith("VEN_10DE") for name in devices)

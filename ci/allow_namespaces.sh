@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lets users have namespaces where Ubuntu's AppArmor denies them: compilers then have no network, and a second build a
-# root of its own. Changes nothing on a system that does not know the setting.
+# Lets users create namespaces although Ubuntu's AppArmor denies them: for compilers without a network, and for a second
+# build with its own work root. Changes nothing on a system without this setting.
 set -euo pipefail
 
 setting=kernel.apparmor_restrict_unprivileged_userns

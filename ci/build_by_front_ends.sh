@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the wheel as pip and build do, in a copy of the checkout, and holds it against that of the wheelhouse: one SHA-256.
+# Builds the wheel with pip and with build, in a copy of the checkout, and compares its SHA-256 with that in the wheelhouse.
 #   ci/build_by_front_ends.sh [ARCH]
-# Needs a finished `nox -s build_cuda_wheel -- --arch ARCH` here. Its units are taken from the store; the wheel is packed anew
-# for each front end.
+# Needs a finished `nox -s build_cuda_wheel -- --arch ARCH` here. Its units are taken from the store; the wheel is packed
+# again for each front end.
 set -euo pipefail
 
 arch=${1:-auto}
@@ -28,5 +28,5 @@ for front_end in pip build; do
 done
 name=$(cd "$scratch/pip" && echo *.whl)
 digests=$(sha256sum "$scratch/pip/$name" "$scratch/build/$name" "$root/wheelhouse/$name" | tee /dev/stderr | cut -d ' ' -f 1 | sort -u)
-[ "$(wc -l <<<"$digests")" = 1 ] || { echo "these are not the same wheel" >&2; exit 1; }
+[ "$(wc -l <<<"$digests")" = 1 ] || { echo "the wheels differ" >&2; exit 1; }
 echo "pip, build and nox give the same wheel"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds what `pip install llama-cpp-python` builds, from the same locked sources and with the same toolkit as ours, to
-# compare with: upstream's own project and settings, nothing of this one.
+# Builds a baseline for comparisons: what `pip install llama-cpp-python` builds, with upstream's project and settings, from
+# the same locked sources and with the same toolkit as ours.
 #   ci/build_stock_wheel.sh FOLDER cpu          for the instruction set of this machine, as upstream does
 #   ci/build_stock_wheel.sh FOLDER cuda ARCH    ARCH is a compute capability without its dot: 89
 # Needs a finished `nox -s build_cuda_wheel` here (the toolkit) and `nox -s vendor` (the sources).
@@ -16,14 +16,14 @@ arguments=()
 case $kind in
   cpu) ;;
   cuda)
-    arch=${3:?name the architecture: ci/build_stock_wheel.sh FOLDER cuda 89}
+    arch=${3:?pass the architecture: ci/build_stock_wheel.sh FOLDER cuda 89}
     toolkit=$(find "$work_root/toolkit" -maxdepth 1 -name 'cuda-*' | sort | tail -n 1)
     [ -n "$toolkit" ] || { echo "no toolkit in $work_root: run nox -s build_cuda_wheel" >&2; exit 1; }
     arguments=(-DGGML_CUDA=on "-DCMAKE_CUDA_ARCHITECTURES=$arch" "-DCMAKE_CUDA_COMPILER=$toolkit/bin/nvcc"
       "-DCUDAToolkit_ROOT=$toolkit")
     ;;
   *)
-    echo "cpu or cuda, not $kind" >&2
+    echo "pass cpu or cuda, not $kind" >&2
     exit 2
     ;;
 esac

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Does what a user does with a finished wheel: installs it into a fresh environment away from the checkout, loads a
-# model, generates. The model is the tiny one of the validation, so the environment of the build must be there.
+# Uses a finished wheel as a user does: installs it into a new environment outside the checkout, loads a model,
+# generates. The environment of the build is needed, because it writes the tiny model of the validation.
 #   ci/install_from_wheelhouse.sh [WHEELHOUSE]
 set -euo pipefail
 
@@ -26,7 +26,7 @@ python=$scratch/environment/bin/python
 "$python" - <<'PYTHON'
 from importlib.metadata import version
 installed = version("llama-cpp-python")
-assert "+cu" in installed, f"pip took llama-cpp-python {installed}, which is not from the wheelhouse"
+assert "+cu" in installed, f"pip installed llama-cpp-python {installed}, which is not from the wheelhouse"
 print("installed: llama-cpp-python", installed)
 PYTHON
 "$python" - <<'PYTHON'

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Carries folders of the work root over from one job to the next, for a service that keeps only what lies in the checkout.
+# Keeps folders of the work root from one job to the next, for a service that keeps only files in the checkout.
 #   ci/keep.sh save|restore KEPT WORK_ROOT FOLDER...
 set -euo pipefail
 
@@ -16,7 +16,7 @@ case $direction in
     exit 2
     ;;
 esac
-umask 022 # the work root is refused where others can write to it
+umask 022 # the work root is refused if others can write to it
 mkdir -p "$to"
 for folder in "$@"; do
   [ -d "$from/$folder" ] || continue

@@ -1,11 +1,11 @@
-"""Runs the jobs of wheels.yml here that need neither GitHub nor a GPU: plan, units, wheels, publish.
+"""Run the jobs of wheels.yml that need neither GitHub nor a GPU on this machine: plan, units, wheels, publish.
 
     nox -s rehearse -- --arch 86,89 --seed /var/tmp/llama-cuda-wheels
 
-Each job runs its own scripts from that file, in a fresh clone of the last commit, with an environment that holds what a
-runner's holds. The bytes of a unit depend on the path of the work root, so each job has an empty folder mounted at that
-path, in a mount namespace of its own (unshare --mount). The work root of this machine is neither used nor moved: there
-is nothing to restore, whatever ends the rehearsal. Artifacts and caches are folders.
+Each job runs its own scripts from that file, in a new clone of the last commit, with the variables of a runner. The
+bytes of a unit depend on the path of the work root, so each job has an empty folder mounted at that path, in its own
+mount namespace (unshare --mount). The work root of this machine is neither used nor moved, so nothing must be restored
+after an interruption. Artifacts and caches are folders.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from build_config.tasks.reproduce import second_build
 CHECKOUT = PACKAGE.parent
 WORKFLOW = ".github/workflows/wheels.yml"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-TO_THE_INDEX = re.compile(r"PIP_\w+|\w+_(?:PROXY|proxy)|SSL_CERT_FILE|REQUESTS_CA_BUNDLE")
-"""Variables by which this machine reaches a package index, if it needs any."""
+INDEX_VARIABLES = re.compile(r"PIP_\w+|\w+_(?:PROXY|proxy)|SSL_CERT_FILE|REQUESTS_CA_BUNDLE")
+"""Variables with which this machine reaches a package index."""
 SETUP = f'PYTHON={shlex.quote(sys.executable)} ci/bootstrap.sh "$RUNNER_TEMP/nox"'
-"""Stands for the action that installs Python and nox."""
+"""Replaces the action that installs Python and nox."""
 CACHES = ("downloads", "cache")
 """Folders of the work root that the service keeps for later jobs and runs."""
 
@@ -52,9 +52,9 @@ class Rehearsal:
     console: Console
 
     def run(self, *, arch: str, cuda: str, seed: Path | None) -> None:
-        """Run all jobs in order. Raises ``CommandError`` for the first script that fails, and runs none after it."""
+        """Run all jobs in order. Raises ``CommandError`` for the first script that fails, and stops there."""
         if self.out.exists() and any(self.out.iterdir()):
-            raise SettingsError(f"{self.out} is not empty", remedy="name a new folder")
+            raise SettingsError(f"{self.out} is not empty", remedy="pass a new folder")
         for cache in CACHES:
             (self.out / cache).mkdir(parents=True)
             if seed is not None and (seed / cache).is_dir():
@@ -76,28 +76,28 @@ class Rehearsal:
     def _job(
         self, job: str, name: str, values: dict[str, Any], *, takes: dict[str, str] | None = None, gives: str = ""
     ) -> None:
-        """Run one job. ``takes`` are artifacts and their folders in the clone, ``gives`` is what becomes one."""
+        """Run one job. ``takes`` are artifacts and their folders in the clone, ``gives`` the folder to keep as one."""
         folder = self.out / "jobs" / name
         clone = folder / "checkout"
-        (folder / "work-root").mkdir(parents=True, mode=0o755)  # it is refused where others can write to it
+        (folder / "work-root").mkdir(parents=True, mode=0o755)  # it is refused if others can write to it
         with self.console.step(name, f"Job {name}"):
-            clone_it = ("git", "clone", "--quiet", "--no-hardlinks", str(self.checkout), str(clone))
-            processes.run(processes.Command(argv=clone_it))
+            clone_command = ("git", "clone", "--quiet", "--no-hardlinks", str(self.checkout), str(clone))
+            processes.run(processes.Command(argv=clone_command))
             for artifact, target in (takes or {}).items():
                 shutil.copytree(self.out / "artifacts" / artifact, clone / target, dirs_exist_ok=True)
             self._script(SETUP, folder, {})
             for step in yaml.safe_load((clone / WORKFLOW).read_text(encoding="utf-8"))["jobs"][job]["steps"]:
                 if "run" in step:
                     self._script(step["run"], folder, {key: values[key.lower()] for key in step.get("env", {})})
-            if gives:  # without modes: as the service keeps artifacts
+            if gives:  # without modes, like the service's artifacts
                 shutil.copytree(clone / gives, self.out / "artifacts" / name, copy_function=shutil.copyfile)
         shutil.rmtree(folder)
 
     def _script(self, script: str, folder: Path, variables: dict[str, str]) -> None:
-        """Run a script as GitHub does, by ``bash -e`` in the clone, with the work root of this job."""
+        """Run a script as GitHub does, with ``bash -e`` in the clone, with the work root of this job."""
         root = CANONICAL_WORK_ROOT
         caches = [[str(self.out / cache), str(root / cache)] for cache in CACHES]
-        environment = {key: value for key, value in os.environ.items() if TO_THE_INDEX.fullmatch(key)} | {
+        environment = {key: value for key, value in os.environ.items() if INDEX_VARIABLES.fullmatch(key)} | {
             "PATH": f"{folder}/temp/nox/bin:{SYSTEM_PATH}",
             "HOME": str(folder),
             "LANG": "C.UTF-8",
@@ -117,7 +117,7 @@ class Rehearsal:
             "environment": environment | variables,
         }
         jsonio.write(folder / "enter.json", description)
-        enter = (sys.executable, "-I", second_build.second_world_script(), str(folder / "enter.json"))
+        enter = (sys.executable, "-I", second_build.entry_script(), str(folder / "enter.json"))
         log = self.out / "logs" / f"{folder.name}.log"
         command = processes.Command(argv=(*second_build.namespaces(), *enter), log=log)
         self.console.note(f"$ {script}")
@@ -132,12 +132,12 @@ def main(
     seed: Annotated[Path | None, typer.Option(help="An earlier run's work root: its downloads and cache.")] = None,
     out: Annotated[Path | None, typer.Option(help="A new folder for logs and artifacts; default: temporary.")] = None,
 ) -> None:
-    """Run the jobs of wheels.yml here, one after the other."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill stops the job's processes too
+    """Run the jobs of wheels.yml on this machine, one after the other."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM then stops the job's processes, too
     console = Console()
     folder = (out or Path(tempfile.mkdtemp(prefix="rehearsal-"))).absolute()
     if processes.capture("git", "-C", str(CHECKOUT), "status", "--porcelain").output:
-        console.warn("each job clones the last commit: what is not committed has no part in this")
+        console.warn("each job clones the last commit: uncommitted changes are not used")
     try:
         Rehearsal(checkout=CHECKOUT, out=folder, console=console).run(arch=arch, cuda=cuda, seed=seed)
     except PipelineError as error:

@@ -2,8 +2,8 @@
 
     python ci/try_installed_wheel.py CHECKOUT
 
-What is tried is in the environment of ``python``. The model is written by the environment that built the wheel, which
-lies below the checkout after a build by a PEP 517 front end (``.build-environment``).
+The package is in the environment of ``python``. The environment that built the wheel writes the model; after a build
+with a PEP 517 front end it is below the checkout (``.build-environment``).
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-WRITE = (
-    "import pathlib, sys; from build_config import synthetic_model; synthetic_model.write(pathlib.Path(sys.argv[1]))"
-)
+WRITE = """
+import pathlib, sys
+from build_config.testbed import synthetic_model
+synthetic_model.write(pathlib.Path(sys.argv[1]))
+"""
 TOKENS = 8
 
 
 def main(checkout: Path) -> None:
-    """Generate, and say with which libraries."""
-    import llama_cpp  # noqa: PLC0415  # what is tried
+    """Generate, and print the libraries in use."""
+    import llama_cpp  # noqa: PLC0415  # the package to try
 
     programs = ("bin/python", "Scripts/python.exe")
     found = (path for name in programs for path in checkout.glob(f".build-environment/*/{name}"))

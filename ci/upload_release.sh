@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Puts the wheelhouse's wheels and the files beside them into the release of a tag, which is made where it is missing.
+# Uploads the wheelhouse's wheels and the files next to them to the release of a tag, and makes the release if it is missing.
 #   ci/upload_release.sh TAG FOLDER
-# Needs gh, and GH_TOKEN with the right to write contents. A file that is there already is never replaced.
+# Needs gh, and GH_TOKEN with the right to write contents. An existing file is never replaced.
 set -euo pipefail
 
 tag=${1:?usage: ci/upload_release.sh TAG FOLDER}

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Everything that needs a card, in one call: validates the wheel of the wheelhouse on it, checks the installation as a
+# Does everything that needs a GPU in one call: validates the wheel of the wheelhouse on it, checks the installation as a
 # user would, measures, runs the gpu tests, and writes one report.
 #   ci/validate_on_gpu.sh [--out FOLDER] [--stock-cuda WHEEL] [--stock-cpu WHEEL] [--quick] [--simulate CAPABILITY]
-# --stock-cuda, --stock-cpu: wheels of ci/build_stock_wheel.sh to compare speeds with.
-# --quick: a small model for the measurement. --simulate 8.9: no card; shows that the script works, and nothing else.
-# Every part runs even when one before it failed; the status is 0 when all passed.
+# --stock-cuda, --stock-cpu: baselines for the speed, wheels of ci/build_stock_wheel.sh.
+# --quick: a small model for the measurement. --simulate 8.9: without a GPU; only shows that the script works.
+# Every part runs even if an earlier one failed; the status is 0 if all passed.
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -42,9 +42,9 @@ part() { # name, then the command
 
 {
   if [ -n "$simulate" ]; then
-    printf '# SIMULATED device %s: no card, no kernel ran, no figure of speed means anything\n\n' "$simulate"
+    printf '# SIMULATED GPU %s: no kernel ran, and no figure says anything about speed\n\n' "$simulate"
   else
-    printf '# On a card\n\n'
+    printf '# On a GPU\n\n'
   fi
   printf '%s, commit %s.\n' "$(date -u +%F)" "$(git rev-parse HEAD 2>/dev/null || echo unknown)"
 } >"$report"
@@ -74,5 +74,5 @@ fi
 part upstream_tests nox -s upstream_tests
 
 printf '\nreport: %s\n' "$report"
-[ "$failed" = 0 ] && echo "all parts passed" || echo "not all parts passed"
+[ "$failed" = 0 ] && echo "all parts passed" || echo "a part failed"
 exit "$failed"

@@ -1,10 +1,10 @@
-"""Times each CPU variant of a llama.cpp build: prompt and generation, tokens per second.
+"""Measure each CPU variant of a llama.cpp build: prompt and generation, tokens per second.
 
     python -m measurements.cpu_variants LIBRARIES [--threads 2] [--rounds 2]
 
 LIBRARIES is the ``bin`` folder of a llama.cpp build with ``GGML_BACKEND_DL=ON GGML_CPU_ALL_VARIANTS=ON``. The model is
-written anew: random weights, 8 layers of 2048, Q4_0, 200 MB. Needs numpy, gguf and llama-cpp-python's sources in
-``vendor/`` (``nox -s vendor``). A variant that this processor cannot run is said to be so.
+written each time: random weights, 8 layers of 2048, Q4_0, 200 MB. Needs numpy, gguf and llama-cpp-python's sources in
+``vendor/`` (``nox -s vendor``). A variant that this processor cannot run is reported as such.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def measure(model: Path, threads: int) -> tuple[float, float]:
-    """Tokens per second for the prompt and for generation, the best of three; runs in a child with one variant."""
+    """Tokens per second for prompt and generation, the best of three; runs in a child process with one variant."""
     import llama_cpp  # noqa: PLC0415
     from llama_cpp import _ggml  # noqa: PLC0415
 
@@ -57,7 +57,7 @@ def measure(model: Path, threads: int) -> tuple[float, float]:
 
 
 def run_variant(module: Path, libraries: Path, model: Path, threads: int) -> tuple[float, float] | None:
-    """Measure one variant in a process of its own; ``None`` where this processor cannot run it."""
+    """Measure one variant in its own process; ``None`` if this processor cannot run it."""
     bindings = CHECKOUT / "vendor" / "llama-cpp-python" / "llama_cpp"
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "llama_cpp"
@@ -70,7 +70,7 @@ def run_variant(module: Path, libraries: Path, model: Path, threads: int) -> tup
         shutil.copy(module, lib)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join((folder, str(CHECKOUT))), "LD_LIBRARY_PATH": str(lib)}
         call = [sys.executable, __file__, "--child", str(model), "--threads", str(threads)]
-        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # ourselves
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # this script
         if done.returncode != 0:
             return None
         prompt, generation = json.loads(done.stdout.splitlines()[-1])
@@ -78,7 +78,7 @@ def run_variant(module: Path, libraries: Path, model: Path, threads: int) -> tup
 
 
 def main() -> None:
-    """Print one line a variant."""
+    """Print one line for each variant."""
     parser = argparse.ArgumentParser()
     parser.add_argument("libraries", type=Path, nargs="?")
     parser.add_argument("--threads", type=int, default=2)

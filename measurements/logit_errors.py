@@ -1,11 +1,11 @@
-"""How far right results are from exact arithmetic, and wrong ones: what the bounds of validation/numerics.py rest on.
+"""Measure how far correct and wrong results are from exact arithmetic: the basis of the bounds in numerics.py.
 
     python -m measurements.logit_errors PYTHON
 
-PYTHON is an interpreter whose environment has the wheel. Everything is computed on the CPU, by the device checks' own
-child process. Prints one line a type of weights: the error of the logits against the same weights as float32, the same
-with flash attention, then what the device checks themselves measure with the CPU in the card's place; then one line a
-tensor of the float32 model that was multiplied, a column a factor.
+PYTHON is an interpreter whose environment has the wheel. Everything is computed on the CPU, by the child process of the
+device checks. Prints one line for each type of weights: the error of the logits compared with the same weights as
+float32, the same with flash attention, then the values of the device checks with the CPU in place of the GPU. Then one
+line for each multiplied tensor of the float32 model, with one column for each factor.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FACTORS = (1.01, 1.1, 1.5, 0.0)
 
 
 def request(name: str, model: Path, reference: Path, *, flash: bool = False) -> Request:
-    """The logits of ``model`` against those of ``reference``, both on the CPU."""
+    """Compare the logits of ``model`` with those of ``reference``, both on the CPU."""
     return Request(
         name=name,
         check="logits",
@@ -48,7 +48,7 @@ def request(name: str, model: Path, reference: Path, *, flash: bool = False) -> 
 
 
 def exact(model: Path) -> Path:
-    """The same weights as float32."""
+    """Write the same weights as float32."""
     target = synthetic_model.write(model.with_suffix(".exact.gguf"), SMALL)
     weights = {tensor.name: tensor for tensor in gguf.GGUFReader(model).tensors}
     for tensor in gguf.GGUFReader(target, "r+").tensors:
@@ -59,7 +59,7 @@ def exact(model: Path) -> Path:
 
 
 def scaled(model: Path, name: str, factor: float) -> Path:
-    """A copy with one tensor multiplied."""
+    """Write a copy with one multiplied tensor."""
     target = model.with_name(f"{name}-{factor}.gguf")
     shutil.copyfile(model, target)
     for tensor in gguf.GGUFReader(target, "r+").tensors:

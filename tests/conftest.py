@@ -1,12 +1,23 @@
-"""Rules for all tests: unit tests start no process; a promised card or wheel that is not there is a failure."""
+"""Rules for all tests.
+
+Unit tests start no process; a required GPU or wheel that is missing is a failure; one test at a time uses the GPU.
+"""
 
 from __future__ import annotations
 
 import signal
 import subprocess
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import filelock
 import pytest
+
+from build_config.system import machine
+from build_config.testbed import clean_environment
+from tests.support.environments import Environments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,8 +26,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # A shell starts its background jobs with Ctrl-C ignored; the tests of interruption would wait for ever.
+    # A shell starts its background jobs with Ctrl-C ignored; the tests of interruption would wait forever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        # Quick files last: while there are some, no worker waits for a long file of another one.
+        items.sort(key=lambda item: item.get_closest_marker("unit") is not None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _exclusive_gpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let one test at a time use the GPU: tests measure its memory, which every process changes."""
+    on_gpu = any(request.node.get_closest_marker(name) for name in ("gpu", "wheel"))
+    if not on_gpu or not machine.nvidia().gpus:
+        yield
+        return
+    with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "gpu.lock"):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -32,5 +60,16 @@ def _no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(name="no_programs")
 def _no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither c++filt nor diffoscope is found: what is said comes from the bytes."""
+    """Hide c++filt and diffoscope: every result comes from the bytes."""
     monkeypatch.setenv("PATH", "")
+
+
+@pytest.fixture(name="environments", scope="session")
+def _environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
+    return Environments(tmp_path_factory.mktemp("environments"))
+
+
+@pytest.fixture(name="copied_environments")
+def _copied_environments(environments: Environments, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that need an environment and do not test how one is made."""
+    monkeypatch.setattr(clean_environment, "make", environments.make)

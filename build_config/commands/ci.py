@@ -31,7 +31,7 @@ def show_matrix(
 
     listed = ci_matrix.read(layout_of(CANONICAL_WORK_ROOT).checkout / LIST)
     made = ci_matrix.plan(
-        ci_matrix.select(listed, arch=arch, cuda=cuda, platform=platform), ci_matrix.read_card_runners(cards)
+        ci_matrix.select(listed, arch=arch, cuda=cuda, platform=platform), ci_matrix.read_gpu_runners(cards)
     )
     if github_output is not None:
         with github_output.open("a", encoding="utf-8") as file:

@@ -86,7 +86,7 @@ def check_gpu(
         n_ctx=n_ctx,
         timeout=timeout,
     )
-    facts = collect.gather(request, _write_model)
+    facts = collect.collect(request, _write_model)
     answer = diagnosis.diagnose(facts)
     if json:
         console.raw(jsonio.dumps(report.document(facts, answer)))

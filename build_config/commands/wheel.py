@@ -11,7 +11,7 @@ import typer
 from build_config.commands.app import WorkRoot, app, layout_of
 from build_config.system.console import Console, megabytes
 from build_config.system.layout import CANONICAL_WORK_ROOT
-from build_config.testbed.simulated_device import DEFAULT_MEMORY, FAULTS
+from build_config.testbed.simulation_options import DEFAULT_MEMORY, FAULTS
 
 bench = typer.Typer(no_args_is_help=True, help="Measure what a wheel gives.")
 app.add_typer(bench, name="bench")

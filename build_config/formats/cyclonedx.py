@@ -6,10 +6,6 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from cyclonedx.output.json import JsonV1Dot6
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-
 if TYPE_CHECKING:
     from cyclonedx.model.bom import Bom
 
@@ -27,6 +23,8 @@ def text(bom: Bom) -> str:
 
     It has no time, and its serial number follows from the rest of it.
     """
+    from cyclonedx.output.json import JsonV1Dot6  # noqa: PLC0415  # reading a document needs none of cyclonedx
+
     data: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     data["metadata"].pop("timestamp", None)
     data.pop("serialNumber", None)
@@ -36,6 +34,9 @@ def text(bom: Bom) -> str:
 
 def problems(document: str) -> tuple[str, ...]:
     """Where a text breaks the strict schema of CycloneDX 1.6, one sentence each."""
+    from cyclonedx.schema import SchemaVersion  # noqa: PLC0415  # as in text
+    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415  # takes over a second for grammars
+
     try:
         errors = JsonStrictValidator(SchemaVersion.V1_6).validate_str(document, all_errors=True)
     except ValueError as reason:

@@ -14,12 +14,12 @@ from elftools.elf.gnuversions import GNUVerNeedSection
 MAGIC = b"\x7fELF"
 
 
-class UnreadableError(Exception):
+class UnreadableElfError(Exception):
     """Not a shared library for x86-64, or one that is damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Library:
+class ElfLibrary:
     """A shared library.
 
     ``search_paths`` are the entries of DT_RPATH and DT_RUNPATH, ``versions`` the symbol versions it needs
@@ -34,18 +34,18 @@ class Library:
     has_build_id: bool
 
 
-def read(data: bytes) -> Library:
-    """The facts of a shared library. Raises ``UnreadableError``."""
+def read(data: bytes) -> ElfLibrary:
+    """The facts of a shared library. Raises ``UnreadableElfError``."""
     try:
         file = ELFFile(io.BytesIO(data))
         if file["e_machine"] != "EM_X86_64" or file["e_type"] != "ET_DYN":
-            raise UnreadableError(f"{file['e_type']} for {file['e_machine']}")
+            raise UnreadableElfError(f"{file['e_type']} for {file['e_machine']}")
         sections = {section.name: section for section in file.iter_sections()}
         dynamic = next((segment for segment in file.iter_segments() if isinstance(segment, DynamicSegment)), None)
         if dynamic is None or not sections:
-            raise UnreadableError("it has no dynamic segment or no section table")
+            raise UnreadableElfError("it has no dynamic segment or no section table")
         paths = [*_strings(dynamic, "rpath"), *_strings(dynamic, "runpath")]
-        return Library(
+        return ElfLibrary(
             soname=next(iter(_strings(dynamic, "soname")), None),
             needed=_strings(dynamic, "needed"),
             search_paths=tuple(entry for path in paths for entry in path.split(":")),
@@ -55,7 +55,7 @@ def read(data: bytes) -> Library:
         )
     except (ELFError, ConstructError, UnicodeDecodeError, ValueError, LookupError, AttributeError) as error:
         # pyelftools promises ELFError, but meets a cut or scrambled file with any of the others too.
-        raise UnreadableError(str(error) or type(error).__name__) from error
+        raise UnreadableElfError(str(error) or type(error).__name__) from error
 
 
 def _strings(dynamic: DynamicSegment, kind: str) -> tuple[str, ...]:

@@ -11,12 +11,12 @@ DEBUG_REPRO = 16
 DLL = 0x2000
 
 
-class UnreadableError(Exception):
+class UnreadableDllError(Exception):
     """Not a DLL for x86-64, or one that is damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Library:
+class Dll:
     """A DLL.
 
     ``needed`` are the DLLs it imports from, delayed ones too, in lower case: names are the same in any case there.
@@ -31,8 +31,8 @@ class Library:
     debug_file: str | None
 
 
-def read(data: bytes) -> Library:
-    """The facts of a DLL. Raises ``UnreadableError``."""
+def read(data: bytes) -> Dll:
+    """The facts of a DLL. Raises ``UnreadableDllError``."""
     import pefile  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415  # not installed where it is not needed
 
     directories = [
@@ -42,13 +42,13 @@ def read(data: bytes) -> Library:
     try:
         with pefile.PE(data=data, fast_load=True) as file:
             if file.FILE_HEADER.Machine != MACHINE_X64 or not file.FILE_HEADER.Characteristics & DLL:
-                raise UnreadableError("it is no DLL for x86-64")
+                raise UnreadableDllError("it is no DLL for x86-64")
             file.parse_data_directories(directories)
             imports = [*getattr(file, "DIRECTORY_ENTRY_IMPORT", ()), *getattr(file, "DIRECTORY_ENTRY_DELAY_IMPORT", ())]
             exports = getattr(file, "DIRECTORY_ENTRY_EXPORT", None)
             debug = getattr(file, "DIRECTORY_ENTRY_DEBUG", ())
             pdb = next((one.entry for one in debug if one.struct.Type == DEBUG_CODEVIEW and one.entry), None)
-            return Library(
+            return Dll(
                 name=exports.name.decode() if exports is not None and exports.name else None,
                 needed=tuple(sorted({one.dll.decode().lower() for one in imports})),
                 exports=tuple(sorted(one.name.decode() for one in exports.symbols if one.name)) if exports else (),
@@ -56,4 +56,4 @@ def read(data: bytes) -> Library:
                 debug_file=pdb.PdbFileName.rstrip(b"\0").decode(errors="replace") if pdb is not None else None,
             )
     except (pefile.PEFormatError, UnicodeDecodeError, ValueError, LookupError, AttributeError) as error:
-        raise UnreadableError(str(error) or type(error).__name__) from error
+        raise UnreadableDllError(str(error) or type(error).__name__) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import calendar
 import csv
 import hashlib
 import io
@@ -16,6 +17,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from build_config.errors import PackagingError
 from build_config.model import Wheel
+from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold. ``SOURCE_DATE_EPOCH`` is not asked: the same inputs are to give the same
 bytes in every environment."""
+SOURCE_DATE_EPOCH = str(calendar.timegm(TIMESTAMP))
+"""The same time for programs that do ask."""
 MODE = 0o644
 """Of every member: shared libraries need no execute bit."""
 COMPRESSION_LEVEL = 9
@@ -39,8 +43,7 @@ def read(path: Path) -> Wheel:
     """Name, digest and size of a wheel file; the archive is not opened. Raises ``PackagingError``."""
     try:
         _, version, _, tags = parse_wheel_filename(path.name)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(path)
         size = path.stat().st_size
     except InvalidWheelFilename as error:
         raise PackagingError(f"{path.name} is not the name of a wheel: {error}") from error

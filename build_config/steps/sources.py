@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -15,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from build_config.errors import DiskFullError, LockError, SettingsError, StepResultError
+from build_config.errors import LockError, SettingsError, StepResultError
 from build_config.formats import tar
 from build_config.model import SourceTree
-from build_config.system import jsonio
+from build_config.system import git, jsonio
+from build_config.system.files import disk_full_is_said, file_sha256, listing_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +65,7 @@ def vendor(lock: SourceLock, archive: Path, layout: Layout) -> None:
     present = _vendored(layout)
     if present is not None and present.sha256 == lock.file.sha256:
         return
-    with _disk_full_is_said(layout.vendor):
+    with disk_full_is_said(layout.vendor, "the sources"):
         layout.vendor.mkdir(parents=True, exist_ok=True)
         (layout.vendor / STAMP).unlink(missing_ok=True)  # from here on, until it is written again, nothing is whole
         for leftover in layout.vendor.glob(".unpacking-*"):
@@ -76,7 +73,7 @@ def vendor(lock: SourceLock, archive: Path, layout: Layout) -> None:
         with tempfile.TemporaryDirectory(dir=layout.vendor, prefix=".unpacking-") as temporary:
             tar.extract_tar(archive, Path(temporary))
             root = _root_of(Path(temporary), archive.name)
-            commit = _commit_of(root / NESTED)
+            commit = git.commit(root / NESTED)
             for name, place in ((LLAMA_CPP, root / NESTED), (BINDINGS, root)):
                 _remove(place / ".git")
                 _remove(layout.vendor / name)
@@ -108,7 +105,7 @@ def stage(lock: SourceLock, layout: Layout, *, llama_cpp: Path | None) -> Source
         llama_cpp_digest=mirror(source, layout.staged / LLAMA_CPP, left_out=LEFT_OUT),
         bindings_digest=mirror(layout.vendor / BINDINGS, layout.staged / BINDINGS, left_out=BINDINGS_LEFT_OUT),
         locked=llama_cpp is None,
-        commit=vendored.commit if llama_cpp is None else _commit_of(source),
+        commit=vendored.commit if llama_cpp is None else git.commit(source),
     )
     if tree.locked and tree.llama_cpp_digest != vendored.llama_cpp_digest:
         raise _edited(layout.vendor / LLAMA_CPP, "; to build with your changes, copy it and pass --llama-cpp COPY")
@@ -123,12 +120,12 @@ def mirror(source: Path, target: Path, *, left_out: tuple[str, ...] = ()) -> str
     Only files whose content differs are written: an unchanged file keeps its time, and Ninja, which goes by it, has
     nothing to do. What vanished from the source is removed. ``left_out`` are folders relative to ``source``.
     """
-    with _disk_full_is_said(target):
+    with disk_full_is_said(target, "the sources"):
         listing = _listing(source, left_out)
         _remove_others(target, frozenset(listing))
         for name, digest in listing.items():
             copy = target / name
-            if not copy.is_file() or _digest(copy) != digest:
+            if not copy.is_file() or file_sha256(copy) != digest:
                 _replace(source / name, copy)
     return _tree_digest(listing)
 
@@ -138,7 +135,7 @@ def mirror(source: Path, target: Path, *, left_out: tuple[str, ...] = ()) -> str
 
 def _listing(root: Path, left_out: tuple[str, ...]) -> dict[str, str]:
     """Relative name -> SHA-256 of each source file, in an order that no file system decides."""
-    return {path.relative_to(root).as_posix(): _digest(path) for path in sorted(_files(root, left_out))}
+    return {path.relative_to(root).as_posix(): file_sha256(path) for path in sorted(_files(root, left_out))}
 
 
 def _files(root: Path, left_out: tuple[str, ...]) -> Iterator[Path]:
@@ -157,13 +154,7 @@ def _files(root: Path, left_out: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _tree_digest(listing: dict[str, str]) -> str:
-    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(listing.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return listing_sha256(sorted(listing.items()))
 
 
 # -------------------------------------------------------------------------------------------------------- writing
@@ -197,17 +188,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _disk_full_is_said(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        message = f"the disk is full: the sources could not be written to {place}"
-        raise DiskFullError(message, remedy="free some space, then run the same command again") from error
 
 
 # ------------------------------------------------------------------------------------------------------- what is there
@@ -255,39 +235,3 @@ def _edited(folder: Path, alternative: str) -> LockError:
         f"{folder} is not as it was unpacked: files were edited, added or removed",
         remedy=f"remove that folder and run again{alternative}",
     )
-
-
-# --------------------------------------------------------------------------------------------------------- commit
-
-
-def _commit_of(checkout: Path) -> str:
-    """The commit that is checked out, read without running git; ``unknown`` where that cannot be made out."""
-    try:
-        git = _git_folder(checkout)
-        head = (git / "HEAD").read_text(encoding="utf-8").strip()
-        commit = _resolve(git, head.removeprefix("ref: ")) if head.startswith("ref: ") else head
-    except (OSError, UnicodeDecodeError):
-        return "unknown"
-    return commit if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit) else "unknown"
-
-
-def _git_folder(checkout: Path) -> Path:
-    """The folder with ``HEAD``: ``.git`` itself, or what the ``.git`` file of a submodule or worktree points to."""
-    git = checkout / ".git"
-    if git.is_file():
-        return checkout / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-    return git
-
-
-def _resolve(git: Path, reference: str) -> str:
-    """What a branch points to: a file of its own, here or in the main checkout of a worktree, or a line of a list."""
-    pointer = git / "commondir"
-    common = git / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else git
-    for folder in (git, common):
-        if (folder / reference).is_file():
-            return (folder / reference).read_text(encoding="utf-8").strip()
-    for line in (common / "packed-refs").read_text(encoding="utf-8").splitlines():
-        commit, _, name = line.partition(" ")
-        if name == reference:
-            return commit
-    return "unknown"

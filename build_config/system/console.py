@@ -6,21 +6,20 @@ Colours and a moving bar in a terminal; plain lines, one every 30 seconds on lon
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rich.console import Console as RichConsole
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
 from build_config.reports import Finding, ScenarioResult, Severity, StepTiming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress, TaskID  # noqa: TC004  # jsonio never reads a ProgressBar
 
 PLAIN_INTERVAL = 30.0
 """Seconds between lines of progress where there is no terminal."""
@@ -35,6 +34,13 @@ def duration(seconds: float) -> str:
     if minutes < 60:  # noqa: PLR2004
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def escape(text: str) -> str:
+    """Text that must not be taken for markup."""
+    from rich import markup  # noqa: PLC0415  # see Console._rich
+
+    return markup.escape(text)
 
 
 def megabytes(size: float) -> str:
@@ -84,8 +90,17 @@ class Console:
     """Everything a user sees. ``terminal`` forces or forbids the moving form; by default the stream decides."""
 
     def __init__(self, *, terminal: bool | None = None) -> None:
-        self._rich = RichConsole(file=sys.stdout, force_terminal=terminal, highlight=False, soft_wrap=True, emoji=False)
+        self._file = sys.stdout
+        self._terminal = terminal
         self._timings: list[StepTiming] = []
+
+    @functools.cached_property
+    def _rich(self) -> RichConsole:
+        from rich import console  # noqa: PLC0415  # slow to import, and a command that prints JSON needs none of it
+
+        return console.Console(
+            file=self._file, force_terminal=self._terminal, highlight=False, soft_wrap=True, emoji=False
+        )
 
     @property
     def timings(self) -> tuple[StepTiming, ...]:
@@ -144,7 +159,11 @@ class Console:
 
     def raw(self, text: str) -> None:
         """Text for another program (JSON, a list), printed as it is."""
-        self._rich.print(text, markup=False, highlight=False)
+        try:
+            self._file.write(f"{text}\n")
+            self._file.flush()
+        except (BrokenPipeError, UnicodeEncodeError):
+            self._rich.print(text, markup=False)  # fails again, and ends the way every other line does
 
     @contextlib.contextmanager
     def progress(self, description: str, total: float) -> Iterator[ProgressBar]:
@@ -152,16 +171,18 @@ class Console:
         if not self._rich.is_terminal or self._rich.is_dumb_terminal:
             yield ProgressBar(description, total, self.note)
             return
+        from rich import progress  # noqa: PLC0415  # see _rich
+
         columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[eta]}"),
-            TextColumn("[dim]{task.fields[note]}[/]"),
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TextColumn("{task.percentage:>3.0f} %"),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.fields[eta]}"),
+            progress.TextColumn("[dim]{task.fields[note]}[/]"),
         )
-        with Progress(*columns, console=self._rich, transient=True, refresh_per_second=4) as rich:
+        with progress.Progress(*columns, console=self._rich, transient=True, refresh_per_second=4) as rich:
             task = rich.add_task(escape(description), total=total or None, eta="", note="")
             yield ProgressBar(description, total, self.note, rich, task)
 
@@ -174,6 +195,8 @@ class Console:
 
     def table(self, title: str, rows: tuple[tuple[str, ...], ...], header: tuple[str, ...] = ()) -> None:
         """Rows of text in columns."""
+        from rich.table import Table  # noqa: PLC0415  # see _rich
+
         table = Table(title=title, title_justify="left", show_header=bool(header), box=None, pad_edge=False)
         for column in header or ("",) * max((len(row) for row in rows), default=0):
             table.add_column(column, overflow="fold")

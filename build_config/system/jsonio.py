@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
 import tempfile
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import cattrs
 from packaging.version import Version
 
 from build_config.errors import StepResultError
@@ -16,26 +19,32 @@ from build_config.errors import StepResultError
 if TYPE_CHECKING:
     from types import UnionType
 
-T = TypeVar("T")
+    import cattrs
 
-_converter = cattrs.Converter(forbid_extra_keys=True)
-_converter.register_unstructure_hook(Path, str)
-_converter.register_structure_hook(Path, lambda value, _: Path(str(value)))
-_converter.register_unstructure_hook(Version, str)
-_converter.register_structure_hook(Version, lambda value, _: Version(str(value)))
+T = TypeVar("T")
 
 
 def to_data(value: object) -> Any:
     """A frozen value as plain lists, mappings, strings and numbers."""
-    return _converter.unstructure(value)
+    if dataclasses.is_dataclass(value):
+        return {field.name: to_data(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {to_data(key): to_data(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_data(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, (Path, Version)) else value
 
 
 def from_data(data: Any, kind: type[T] | UnionType) -> T:
     """The reverse of ``to_data``. An unknown or missing key raises ``StepResultError``."""
+    from cattrs import BaseValidationError, transform_error  # noqa: PLC0415  # see _converter
+
     try:
-        return _converter.structure(data, kind)  # type: ignore[arg-type]
-    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
-        details = "; ".join(cattrs.transform_error(error)) if isinstance(error, cattrs.BaseValidationError) else error
+        return _converter().structure(data, kind)  # type: ignore[arg-type]
+    except (BaseValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
+        details = "; ".join(transform_error(error)) if isinstance(error, BaseValidationError) else error
         message = f"not a valid {getattr(kind, '__name__', kind)}: {details}"
         raise StepResultError(message) from error
 
@@ -74,3 +83,13 @@ def read(path: Path, kind: type[T]) -> T:
         message = f"{path.name} cannot be read: {error}"
         raise StepResultError(message) from error
     return from_data(data, kind)
+
+
+@functools.cache
+def _converter() -> cattrs.Converter:
+    import cattrs  # noqa: PLC0415  # slow to import, and writing needs none of it
+
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(Path, lambda value, _: Path(str(value)))
+    converter.register_structure_hook(Version, lambda value, _: Version(str(value)))
+    return converter

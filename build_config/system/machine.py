@@ -38,12 +38,6 @@ def describe() -> Machine:
     )
 
 
-def gpus() -> tuple[Driver | None, tuple[GpuDevice, ...]]:
-    """The driver and the cards; ``(None, ())`` where there is no driver or it does not answer."""
-    state = nvidia()
-    return state.driver, state.gpus
-
-
 def nvidia() -> NvidiaState:
     """Ask the driver through NVML. Never raises: a broken driver is an answer, with the reason in ``problem``."""
     try:

@@ -18,14 +18,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import filelock
-
 from build_config.errors import CommandError, DiskFullError, InterruptedRunError, StepResultError, WorkRootError
 from build_config.system import jsonio, platforms, processes
 from build_config.system.platforms import access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import filelock
 
     from build_config.system.console import Console
     from build_config.system.layout import Layout
@@ -68,6 +68,8 @@ def claim(layout: Layout, *, purpose: str, console: Console) -> Iterator[None]:
 
     Raises ``WorkRootError`` when the root is not safe to use and ``InterruptedRunError`` on Ctrl-C while waiting.
     """
+    import filelock  # noqa: PLC0415  # `doctor` checks the root and locks nothing
+
     check(layout.work_root)
     _create(layout.work_root)
     check(layout.work_root)
@@ -88,7 +90,7 @@ def check(root: Path) -> None:
     What does not exist yet is not an objection. A sticky folder that everybody may write to (``/var/tmp``) is fine
     above the root: nobody can rename or remove what belongs to another.
     """
-    if platforms.HERE.name == "win-amd64":
+    if not platforms.HERE.has_modes:
         _check_windows(root)
         return
     for folder in reversed(root.parents):
@@ -132,7 +134,7 @@ def _create(root: Path) -> None:
     try:
         root.mkdir()
         root.chmod(0o755)  # whatever the umask: other users may look, nobody else may write
-        if platforms.HERE.name == "win-amd64":  # where a new folder is everybody's, as C:\\ gives it on
+        if not platforms.HERE.has_modes:  # on Windows, where a new folder is everybody's, as C:\\ gives it on
             processes.run(processes.Command(argv=restriction(root, _sid())), timeout=ICACLS_SECONDS)
     except FileExistsError:
         return
@@ -227,13 +229,15 @@ def _user() -> str:
 
 
 def _acquire(lock: filelock.BaseFileLock, layout: Layout, console: Console) -> None:
+    from filelock import Timeout  # noqa: PLC0415  # see claim
+
     waits_for = None
     announced = 0.0
     try:
         while True:
             try:
                 lock.acquire(blocking=False)
-            except filelock.Timeout:
+            except Timeout:
                 pass
             except OSError as error:
                 message = f"the work root {layout.work_root} cannot be locked: {error.strerror}"

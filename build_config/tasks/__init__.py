@@ -1,1 +1,1 @@
-"""What is offered besides the main job: each task is one module or folder, and may use the pipeline."""
+"""Everything besides the main job: each task is one module or folder, and may use the pipeline."""

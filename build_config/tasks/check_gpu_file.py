@@ -1,4 +1,4 @@
-"""Makes ``check_gpu.pyz``: the package ``check_gpu`` and a tiny model as one file that any Python 3.8 runs."""
+"""Make ``check_gpu.pyz``: the package ``check_gpu`` and a tiny model as one file for Python 3.8 or later."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import check_gpu
 from build_config.errors import PackagingError
+from build_config.formats import wheelfile
 from build_config.testbed import synthetic_model
 from check_gpu.__main__ import MODEL
 
@@ -16,9 +17,8 @@ NAME = "check_gpu.pyz"
 CHECK_GPU = Path(check_gpu.__file__).resolve().parent
 
 _INTERPRETER = b"#!/usr/bin/env python3\n"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can say
 _MODE = 0o644
-# In the grammar of every Python, so that an old one says what is wrong instead of showing a syntax error.
+# In the grammar of every Python, so an old one reports its version instead of a syntax error.
 _START = """\
 import sys
 
@@ -32,10 +32,7 @@ sys.exit(main())
 
 
 def make(path: Path) -> Path:
-    """Write the one file to ``path``. The same sources give the same bytes. Raises ``PackagingError``.
-
-    What was at ``path`` is replaced in one go.
-    """
+    """Write the file to ``path`` atomically. The same sources give the same bytes. Raises ``PackagingError``."""
     members = {"__main__.py": _START.encode()}
     for source in sorted(CHECK_GPU.rglob("*.py")):
         members[f"check_gpu/{source.relative_to(CHECK_GPU).as_posix()}"] = source.read_bytes()
@@ -53,13 +50,13 @@ def make(path: Path) -> Path:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise PackagingError(f"{path} cannot be written: {error}", remedy="name another place") from error
+        raise PackagingError(f"{path} cannot be written: {error}", remedy="pass another path") from error
     return path
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Add a member that depends on nothing but its name and content: no clock, no system, no version of zlib."""
-    member = zipfile.ZipInfo(name, date_time=_EPOCH)
+    """Add a member that depends only on its name and content, not on time, system or version of zlib."""
+    member = zipfile.ZipInfo(name, date_time=wheelfile.TIMESTAMP)
     member.create_system = 3  # Unix
     member.external_attr = _MODE << 16
     archive.writestr(member, content, compress_type=zipfile.ZIP_STORED)

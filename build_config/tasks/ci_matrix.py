@@ -1,21 +1,20 @@
-"""``ci/matrix.toml`` as a plan: which units are to be built, which wheels are made of them, which cards try these.
+"""Turn ``ci/matrix.toml`` into a plan: which units to build, which wheels to make of them, on which GPUs to try these.
 
-A unit that several wheels need is built once for each platform and release of CUDA. The plan is data; the jobs that a
-service makes of it call the same commands as anybody.
+A unit that several wheels need is built once for each platform and release of CUDA. The plan is data; the jobs of a
+CI service call the same commands as every user.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from build_config import archs
-from build_config.errors import SettingsError, StepResultError
+from build_config.errors import SettingsError
 from build_config.model import ArchSelection, PlatformName
-from build_config.system import jsonio, platforms
+from build_config.system import jsonio, platforms, tomlio
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,14 +22,14 @@ if TYPE_CHECKING:
 DEFAULT_PLATFORM: PlatformName = "linux-x86_64"
 CORE = "core"
 GITLAB_JOBS = "ci/gitlab-jobs.yml"
-"""What the generated jobs extend."""
+"""The file with the templates of the generated jobs."""
 _RELEASE = re.compile(r"[1-9][0-9]*\.[0-9]+")
-_CARD = re.compile(r"(?P<capability>[1-9][0-9]?\.[0-9])=(?P<label>[A-Za-z0-9._-]+)")
+_GPU_RUNNER = re.compile(r"(?P<capability>[1-9][0-9]?\.[0-9])=(?P<label>[A-Za-z0-9._-]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """Where a platform's jobs run: the label of GitHub's machine, the image of GitLab's container."""
+    """The machine of a platform's jobs: GitHub's label, the image of GitLab's container."""
 
     runner: str
     image: str
@@ -38,7 +37,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelEntry:
-    """One wheel: ``cuda`` is ``major.minor``, ``arch`` what ``--arch`` takes."""
+    """One wheel: ``cuda`` is ``major.minor``, ``arch`` a value of ``--arch``."""
 
     platform: PlatformName
     cuda: str
@@ -54,8 +53,8 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CardRunner:
-    """A machine with a card: its compute capability (``8.9``), and the label by which jobs find the machine."""
+class GpuRunner:
+    """A machine with a GPU: the compute capability (``8.9``), and the label by which jobs find the machine."""
 
     capability: str
     label: str
@@ -63,7 +62,7 @@ class CardRunner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitJob:
-    """``nox -s units -- --arch ARCH --cuda CUDA --only UNIT``, with the work root to keep caches of."""
+    """``nox -s units -- --arch ARCH --cuda CUDA --only UNIT``; caches are kept of ``work_root``."""
 
     id: str
     platform: PlatformName
@@ -77,7 +76,7 @@ class UnitJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelJob:
-    """``nox -s build_cuda_wheel -- --arch ARCH --cuda CUDA``; ``units`` are the ids of the jobs that it waits for."""
+    """``nox -s build_cuda_wheel -- --arch ARCH --cuda CUDA``; ``units`` are the ids of the jobs to wait for."""
 
     id: str
     platform: PlatformName
@@ -90,8 +89,8 @@ class WheelJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CardJob:
-    """A wheel, by the id of its job, to be tried on a card that it has code for."""
+class GpuJob:
+    """A wheel, by the id of its job, that is validated on a GPU for which it has code."""
 
     id: str
     wheel: str
@@ -104,25 +103,22 @@ class Plan:
 
     units: tuple[UnitJob, ...]
     wheels: tuple[WheelJob, ...]
-    cards: tuple[CardJob, ...]
+    cards: tuple[GpuJob, ...]
 
 
 def read(path: Path) -> Matrix:
     """Read the list. Raises ``SettingsError`` for a missing file, bad TOML, or a missing or unknown key."""
-    try:
-        matrix = jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), Matrix)
-    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
-        raise SettingsError(f"{path.name}: {error}") from error
+    matrix = tomlio.read(path, Matrix, error=SettingsError)
     if not matrix.wheels:
-        raise SettingsError(f"{path.name}: there is no wheel in it")
+        raise SettingsError(f"{path.name} contains no wheel")
     return matrix
 
 
 def select(matrix: Matrix, *, arch: str = "", cuda: str = "", platform: str = "") -> Matrix:
-    """The part of the list that was asked for; with ``arch`` one wheel of these cards instead, listed or not.
+    """Select a part of the list; with ``arch`` one wheel for these architectures instead, listed or not.
 
-    An empty text asks for nothing in particular. Raises ``SettingsError`` where nothing is left, or for a platform that
-    the list has no machine for.
+    An empty text selects everything. Raises ``SettingsError`` if nothing is left, or for a platform without a machine
+    in the list.
     """
     if platform and platform not in matrix.platforms:
         known = ", ".join(matrix.platforms)
@@ -137,30 +133,30 @@ def select(matrix: Matrix, *, arch: str = "", cuda: str = "", platform: str = ""
         if (not cuda or wheel.cuda == cuda) and (not platform or wheel.platform == platform)
     )
     if not wheels:
-        raise SettingsError(f"the matrix has no wheel of CUDA {cuda} for this", remedy="add one, or pass --arch, too")
+        raise SettingsError(f"the matrix has no such wheel of CUDA {cuda}", remedy="add one, or also pass --arch")
     return Matrix(platforms=matrix.platforms, wheels=wheels)
 
 
-def read_card_runners(text: str) -> tuple[CardRunner, ...]:
-    """``8.9=label 12.0=label``: the machines with cards. Raises ``SettingsError`` for anything else."""
+def read_gpu_runners(text: str) -> tuple[GpuRunner, ...]:
+    """Read ``8.9=label 12.0=label``: the machines with GPUs. Raises ``SettingsError`` for anything else."""
     found = []
     for entry in text.split():
-        match = _CARD.fullmatch(entry)
+        match = _GPU_RUNNER.fullmatch(entry)
         if match is None:
-            raise SettingsError(f"{entry!r} is no card's machine", remedy="pass CAPABILITY=LABEL, such as 8.9=rtx4090")
-        found.append(CardRunner(capability=match["capability"], label=match["label"]))
+            raise SettingsError(f"{entry!r} is not a GPU runner", remedy="pass CAPABILITY=LABEL, such as 8.9=rtx4090")
+        found.append(GpuRunner(capability=match["capability"], label=match["label"]))
     return tuple(found)
 
 
-def plan(matrix: Matrix, cards: tuple[CardRunner, ...] = ()) -> Plan:
-    """The jobs that make the wheels of the list, and try each on every one of ``cards`` that it has code for.
+def plan(matrix: Matrix, runners: tuple[GpuRunner, ...] = ()) -> Plan:
+    """Plan the jobs that make the wheels of the list, and validate each on every runner whose GPU it supports.
 
-    Raises ``SettingsError`` for an entry that depends on the machine at hand, is listed twice or has no platform, and
-    ``ArchitectureError`` for cards that its toolkit cannot compile for.
+    Raises ``SettingsError`` for an entry that depends on the current machine, is listed twice or has no platform, and
+    ``ArchitectureError`` for an architecture that its toolkit cannot compile for.
     """
     units: dict[str, UnitJob] = {}
     wheels: dict[str, WheelJob] = {}
-    trials: list[CardJob] = []
+    gpu_jobs: list[GpuJob] = []
     for entry in matrix.wheels:
         selection = _resolve(entry)
         where = _where(entry, matrix)
@@ -180,22 +176,22 @@ def plan(matrix: Matrix, cards: tuple[CardRunner, ...] = ()) -> Plan:
         if wheel.id in wheels:
             raise SettingsError(f"the matrix lists the wheel {wheel.id} twice", remedy="remove one of the two entries")
         wheels[wheel.id] = wheel
-        trials += [
-            CardJob(id=f"{wheel.id}-on-{card.label}", wheel=wheel.id, label=card.label)
-            for card in cards
-            if any(archs.covers(shard.archs, card.capability) for shard in selection.shards)
+        gpu_jobs += [
+            GpuJob(id=f"{wheel.id}-on-{runner.label}", wheel=wheel.id, label=runner.label)
+            for runner in runners
+            if any(archs.covers(shard.archs, runner.capability) for shard in selection.shards)
         ]
-    return Plan(units=tuple(units.values()), wheels=tuple(wheels.values()), cards=tuple(trials))
+    return Plan(units=tuple(units.values()), wheels=tuple(wheels.values()), cards=tuple(gpu_jobs))
 
 
 def github_output(made: Plan) -> str:
-    """The plan as outputs of a step: three lines ``NAME=JSON``."""
+    """Format the plan as outputs of a step: three lines ``NAME=JSON``."""
     data = jsonio.to_data(made)
     return "".join(f"{name}={json.dumps(data[name], separators=(',', ':'))}\n" for name in ("units", "wheels", "cards"))
 
 
 def gitlab_pipeline(made: Plan) -> dict[str, Any]:
-    """The plan as GitLab's child pipeline: names, variables and order; what a job does stands in ``GITLAB_JOBS``."""
+    """Format the plan as GitLab's child pipeline: names, variables and order; ``GITLAB_JOBS`` has the commands."""
     jobs: dict[str, Any] = {"include": [{"local": GITLAB_JOBS}]}
     for unit in made.units:
         variables = {"ARCH": unit.arch, "CUDA": unit.cuda, "UNIT": unit.unit, "JOB": unit.id}
@@ -207,19 +203,19 @@ def gitlab_pipeline(made: Plan) -> dict[str, Any]:
             "variables": {"ARCH": wheel.arch, "CUDA": wheel.cuda},
             "needs": [f"unit {unit}" for unit in wheel.units],
         }
-    for card in made.cards:
-        jobs[f"card {card.id}"] = {"extends": ".card", "tags": [card.label], "needs": [f"wheel {card.wheel}"]}
+    for gpu in made.cards:
+        jobs[f"card {gpu.id}"] = {"extends": ".card", "tags": [gpu.label], "needs": [f"wheel {gpu.wheel}"]}
     needed = [f"wheel {wheel.id}" for wheel in made.wheels]
-    waits = [{"job": f"card {card.id}", "artifacts": False} for card in made.cards]
+    waits = [{"job": f"card {gpu.id}", "artifacts": False} for gpu in made.cards]
     jobs["publish"] = {"extends": ".publish", "image": made.wheels[0].image, "needs": [*needed, *waits]}
     return jobs
 
 
 def _resolve(entry: WheelEntry) -> ArchSelection:
     if not _RELEASE.fullmatch(entry.cuda):
-        raise SettingsError(f"{entry.cuda!r} is not a release of CUDA", remedy=f"name it as {archs.LOCKED_CUDA}")
+        raise SettingsError(f"{entry.cuda!r} is not a release of CUDA", remedy=f"pass one such as {archs.LOCKED_CUDA}")
     if entry.arch.strip().lower() in {"auto", "native"}:
-        message = f"--arch {entry.arch} depends on the machine, and the jobs run on several"
+        message = f"--arch {entry.arch} depends on the machine, but the jobs run on several"
         raise SettingsError(message, remedy="name the architectures, such as 86,89")
     return archs.resolve(entry.arch, cuda_release=entry.cuda, gpus=())
 
@@ -227,7 +223,7 @@ def _resolve(entry: WheelEntry) -> ArchSelection:
 def _where(entry: WheelEntry, matrix: Matrix) -> dict[str, Any]:
     host = matrix.platforms.get(entry.platform)
     if host is None:
-        message = f"the matrix has a wheel for {entry.platform} and no machine to build it on"
+        message = f"the matrix has a wheel for {entry.platform}, but no machine to build it"
         raise SettingsError(message, remedy=f"add [platforms.{entry.platform}]")
     return {
         "platform": entry.platform,

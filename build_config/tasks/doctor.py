@@ -1,6 +1,6 @@
-"""What this machine can build and what it lacks, with the package to install.
+"""Say what this machine can build and what is missing, with the package to install.
 
-Facts are gathered first; what they mean is decided by pure functions, so that any machine can be judged in a test.
+Facts are collected first; pure functions judge them, so a test can judge any machine.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from packaging.tags import sys_tags
 from build_config import archs
 from build_config.archs import LOCKED_CUDA
 from build_config.errors import ArchitectureError, PipelineError, ToolkitMissingError
-from build_config.model import CudaToolkit, HostCompiler, PlatformName, Program
+from build_config.model import OLDEST_PYTHON, CudaToolkit, HostCompiler, PlatformName, Program
+from build_config.steps import toolchain
 from build_config.steps.toolchain import gcc, installed_cuda, programs
 from build_config.steps.toolchain.windows import msvc
 from build_config.system import machine, platforms, workroot
-from build_config.tasks import recommend as choosing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from build_config.system.layout import Layout
+    from build_config.tasks.recommend import Recommendation
 
 State = Literal["ok", "missing", "warning"]
 
-OLDEST_PYTHON = (3, 11)
 
 COMMAND = "nox -s build_cuda_wheel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorRow:
-    """One line of the answer. ``missing`` keeps a build from starting; ``warning`` does not."""
+    """One line of the answer. ``missing`` prevents a build; ``warning`` does not."""
 
     subject: str
     state: State
@@ -49,7 +49,7 @@ class DoctorRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledToolkit:
-    """A CUDA toolkit of this machine, and the compiler that goes with it. ``problem``: what it lacks besides."""
+    """A CUDA toolkit of this machine, and a compiler that it supports. ``problem``: anything else that is wrong."""
 
     toolkit: CudaToolkit
     compiler: HostCompiler | PipelineError
@@ -57,8 +57,8 @@ class InstalledToolkit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What was seen of the machine. Sizes are in bytes; a problem stands in place of what could not be had."""
+class MachineFacts:
+    """The facts about the machine. Sizes are in bytes; an error replaces a fact that could not be found."""
 
     python: tuple[int, int]
     compiler: HostCompiler | PipelineError
@@ -78,15 +78,17 @@ class Facts:
 
 
 def examine(layout: Layout) -> tuple[DoctorRow, ...]:
-    """Look at this machine; the last row says in one sentence what it can build. Nothing is created or fetched."""
-    return judge(gather(layout))
+    """Examine this machine; the last row says in one sentence what it can build. Creates and downloads nothing."""
+    return judge(collect(layout))
 
 
-def recommend(layout: Layout, where: str | None) -> choosing.Recommendation:
-    """Which wheel of an index (a folder, a page, an address; default: the wheelhouse) is for this machine.
+def recommend(layout: Layout, where: str | None) -> Recommendation:
+    """Choose the wheel for this machine from an index (a folder, a page, an address; default: the wheelhouse).
 
-    Raises ``SettingsError`` for a place that is not there, ``NetworkError`` for one that does not answer.
+    Raises ``SettingsError`` for a missing index, ``NetworkError`` for one that does not answer.
     """
+    from build_config.tasks import recommend as choosing  # noqa: PLC0415  # it speaks HTTP and reads signatures
+
     index, candidates = choosing.read(where or str(layout.wheelhouse))
     version = ".".join(map(str, sys.version_info[:2]))
     python = choosing.Interpreter(version=version, tags=frozenset(map(str, sys_tags())))
@@ -94,7 +96,7 @@ def recommend(layout: Layout, where: str | None) -> choosing.Recommendation:
     problem = machine.nvidia().problem
     if problem is None:
         return answer
-    warning = f"The NVIDIA driver does not answer as it should ({problem}): what is said of cards may not hold."
+    warning = f"The NVIDIA driver has a problem ({problem}): what is said about GPUs may be wrong."
     return dataclasses.replace(answer, advice=(warning, *answer.advice))
 
 
@@ -103,10 +105,10 @@ def overall(rows: tuple[DoctorRow, ...]) -> bool:
     return all(row.state != "missing" for row in rows)
 
 
-def gather(layout: Layout) -> Facts:
-    """See what is there. Never raises because something is not."""
+def collect(layout: Layout) -> MachineFacts:
+    """Collect the facts. Raises nothing if one is missing."""
     newest_gcc = _newest_gcc(layout)
-    return Facts(
+    return MachineFacts(
         python=sys.version_info[:2],
         compiler=_compiler(newest_gcc),
         newest_gcc=newest_gcc,
@@ -125,7 +127,7 @@ def gather(layout: Layout) -> Facts:
     )
 
 
-def judge(facts: Facts) -> tuple[DoctorRow, ...]:
+def judge(facts: MachineFacts) -> tuple[DoctorRow, ...]:
     """Turn facts into rows."""
     rows = (
         _python(facts),
@@ -134,21 +136,21 @@ def judge(facts: Facts) -> tuple[DoctorRow, ...]:
         _git(facts),
         _disk(facts),
         _memory(facts),
-        *(() if facts.platform == "win-amd64" else (_glibc(facts),)),
+        *((_glibc(facts),) if platforms.of(facts.platform).has_glibc else ()),
         _work_root(facts),
-        *_cards(facts),
+        *_gpus(facts),
         _driver(facts),
         _launcher(facts),
         DoctorRow(
             subject="Network",
             state="ok",
-            text="not tested; the first build fetches about 620 MB from the Python package index, later ones nothing",
+            text="not tested; the first build downloads about 620 MB from the Python package index, later ones nothing",
         ),
     )
     return (*rows, _closing(facts, rows))
 
 
-# ------------------------------------------------------------------------------------------------------- gathering
+# ------------------------------------------------------------------------------------------------------ collecting
 
 
 def _newest_gcc(layout: Layout) -> int:
@@ -162,9 +164,7 @@ def _newest_gcc(layout: Layout) -> int:
 
 def _compiler(newest_gcc: int) -> HostCompiler | PipelineError:
     try:
-        if platforms.HERE.name == "win-amd64":
-            return msvc.find(msvc.LOCKED_MSC_VER, os.environ)
-        return gcc.choose(newest_gcc, os.environ)
+        return toolchain.host_for_locked(newest_gcc, os.environ)
     except PipelineError as error:
         return error
 
@@ -182,7 +182,7 @@ def _installed() -> Iterator[InstalledToolkit]:
             problem = error
         if problem is None and not installed_cuda.has_cublas(toolkit):
             remedy = f"install {installed_cuda.cublas_package(toolkit)}"
-            problem = ToolkitMissingError("it has no cuBLAS to compile against", remedy=remedy)
+            problem = ToolkitMissingError("it has no cuBLAS for the compiler", remedy=remedy)
         yield InstalledToolkit(toolkit=toolkit, compiler=compiler, problem=problem)
 
 
@@ -197,30 +197,29 @@ def _work_root_problem(layout: Layout) -> PipelineError | None:
 # --------------------------------------------------------------------------------------------------------- judging
 
 
-def _python(facts: Facts) -> DoctorRow:
+def _python(facts: MachineFacts) -> DoctorRow:
     text = ".".join(map(str, facts.python))
     if facts.python >= OLDEST_PYTHON:
         return DoctorRow(subject="Python", state="ok", text=text)
-    remedy = "install Python 3.11 or later (uv python install 3.11 needs no administrator)"
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    remedy = f"install Python {oldest} or later (uv python install {oldest} needs no administrator)"
     return DoctorRow(subject="Python", state="missing", text=f"{text} is too old", remedy=remedy)
 
 
-def _cxx(facts: Facts) -> DoctorRow:
+def _cxx(facts: MachineFacts) -> DoctorRow:
     subject = "C++ compiler"
     if isinstance(facts.compiler, PipelineError):
         error = facts.compiler
         return DoctorRow(subject=subject, state="missing", text=error.message, remedy=error.remedy)
     cxx = facts.compiler.cxx
-    newest = f"GCC {facts.newest_gcc}"
-    if facts.platform == "win-amd64":
-        newest = f"_MSC_VER {msvc.LOCKED_MSC_VER[-1]}"
-    compiler = platforms.of(facts.platform).compiler
-    text = f"{cxx.path}, {compiler} {cxx.version}; CUDA {LOCKED_CUDA} supports up to {newest}"
+    platform = platforms.of(facts.platform)
+    newest = f"_MSC_VER {msvc.LOCKED_MSC_VER[-1]}" if platform.uses_msvc else f"GCC {facts.newest_gcc}"
+    text = f"{cxx.path}, {platform.compiler} {cxx.version}; CUDA {LOCKED_CUDA} supports up to {newest}"
     return DoctorRow(subject=subject, state="ok", text=text)
 
 
-def _toolkits(facts: Facts) -> Iterator[DoctorRow]:
-    """Installed toolkits. None is needed, so whatever is wrong with one keeps no build from starting."""
+def _toolkits(facts: MachineFacts) -> Iterator[DoctorRow]:
+    """Installed toolkits. None is required, so a problem with one does not prevent a build."""
     for one in facts.installed:
         subject = f"CUDA {one.toolkit.release}"
         text = f"installed: {one.toolkit.version} at {one.toolkit.root}"
@@ -239,15 +238,15 @@ def _toolkits(facts: Facts) -> Iterator[DoctorRow]:
             yield DoctorRow(subject=subject, state="ok", text=text)
 
 
-def _git(facts: Facts) -> DoctorRow:
+def _git(facts: MachineFacts) -> DoctorRow:
     if facts.git:
         return DoctorRow(subject="git", state="ok", text=facts.git)
-    text = "not found; needed to fetch this project, not to build"
+    text = "not found; needed to download this project, not to build"
     remedy = "sudo apt install git (Debian, Ubuntu), sudo dnf install git (Fedora, RHEL)"
     return DoctorRow(subject="git", state="warning", text=text, remedy=remedy)
 
 
-def _disk(facts: Facts) -> DoctorRow:
+def _disk(facts: MachineFacts) -> DoctorRow:
     needed = workroot.COLD_BUILD_BYTES
     text = f"{_gigabytes(facts.free)} free at {facts.work_root}; a first build needs {_gigabytes(needed)}"
     if facts.free >= needed:
@@ -256,36 +255,36 @@ def _disk(facts: Facts) -> DoctorRow:
     return DoctorRow(subject="Disk", state="missing", text=text, remedy=remedy)
 
 
-def _memory(facts: Facts) -> DoctorRow:
+def _memory(facts: MachineFacts) -> DoctorRow:
     jobs = min(facts.cores, facts.memory // machine.MEMORY_PER_JOB)
     per_job = _gigabytes(machine.MEMORY_PER_JOB)
     text = f"{_gigabytes(facts.memory)} for {facts.cores} cores; a compile job takes up to {per_job}"
     if jobs >= facts.cores:
         return DoctorRow(subject="Memory", state="ok", text=text)
     text += f", so {max(jobs, 1)} of them run at a time"
-    remedy = None if jobs else "add memory or swap, or build elsewhere: the largest files may not compile here"
+    remedy = None if jobs else "add memory or swap, or build on another machine: the largest files may not compile here"
     return DoctorRow(subject="Memory", state="warning", text=text, remedy=remedy)
 
 
-def _glibc(facts: Facts) -> DoctorRow:
+def _glibc(facts: MachineFacts) -> DoctorRow:
     subject = "C library"
     if not facts.glibc:
         text = "not glibc; NVIDIA's compiler and libraries need it"
         remedy = "build on a system with glibc (Debian, Ubuntu, Fedora), for example in a container"
         return DoctorRow(subject=subject, state="missing", text=text, remedy=remedy)
     tag = f"manylinux_{facts.glibc.replace('.', '_')}_x86_64"
-    text = f"glibc {facts.glibc}: wheels run on systems with this version or later (at the newest {tag})"
+    text = f"glibc {facts.glibc}: wheels run on systems with this version or later ({tag} or older tags)"
     return DoctorRow(subject=subject, state="ok", text=text)
 
 
-def _work_root(facts: Facts) -> DoctorRow:
+def _work_root(facts: MachineFacts) -> DoctorRow:
     problem = facts.work_root_problem
     if problem is not None:
         return DoctorRow(subject="Work root", state="missing", text=problem.message, remedy=problem.remedy)
     return DoctorRow(subject="Work root", state="ok", text=f"{facts.work_root} is safe to use")
 
 
-def _cards(facts: Facts) -> Iterator[DoctorRow]:
+def _gpus(facts: MachineFacts) -> Iterator[DoctorRow]:
     series = archs.toolkit_series(LOCKED_CUDA)
     for gpu in facts.nvidia.gpus:
         memory = f", {_gigabytes(gpu.memory)}" if gpu.memory else ""
@@ -299,11 +298,11 @@ def _cards(facts: Facts) -> Iterator[DoctorRow]:
             text += f"; CUDA {LOCKED_CUDA} cannot compile for it"
             yield DoctorRow(subject="NVIDIA card", state="warning", text=text, remedy=error.remedy)
     if not facts.nvidia.gpus:
-        text = "none found: wheels can be built here, but be seen to run on the CPU only"
+        text = "none found: wheels can be built here, but tested only on the CPU"
         yield DoctorRow(subject="NVIDIA card", state="warning", text=text)
 
 
-def _driver(facts: Facts) -> DoctorRow:
+def _driver(facts: MachineFacts) -> DoctorRow:
     subject = "NVIDIA driver"
     needed = archs.oldest_driver(LOCKED_CUDA)
     need = f"wheels of CUDA {LOCKED_CUDA} need {needed} or later"
@@ -312,8 +311,8 @@ def _driver(facts: Facts) -> DoctorRow:
         if facts.nvidia.problem:
             remedy = "restart the machine; if that does not help, install the driver again"
             return DoctorRow(subject=subject, state="warning", text=facts.nvidia.problem, remedy=remedy)
-        return DoctorRow(subject=subject, state="warning", text=f"none; not needed to build. To run, {need}")
-    text = f"{driver.version}, runs CUDA {driver.cuda} at the newest; {need}"
+        return DoctorRow(subject=subject, state="warning", text=f"none; not needed to build, but {need}")
+    text = f"{driver.version}, runs CUDA up to {driver.cuda}; {need}"
     if facts.nvidia.problem:
         text += f"; {facts.nvidia.problem}"
     if int(driver.version.split(".")[0]) >= int(needed):
@@ -322,19 +321,19 @@ def _driver(facts: Facts) -> DoctorRow:
     return DoctorRow(subject=subject, state="warning", text=text, remedy=remedy)
 
 
-def _launcher(facts: Facts) -> DoctorRow:
+def _launcher(facts: MachineFacts) -> DoctorRow:
     subject = "Compiler cache"
     if facts.ccache is not None and programs.usable(facts.ccache):
         return DoctorRow(subject=subject, state="ok", text=f"ccache {facts.ccache.version} ({facts.ccache.path})")
-    old = f"; ccache {facts.ccache.version} is there but too old" if facts.ccache is not None else ""
+    old = f"; the installed ccache {facts.ccache.version} is too old" if facts.ccache is not None else ""
     if facts.sccache is not None:
         return DoctorRow(subject=subject, state="ok", text=f"sccache {facts.sccache.version} (locked){old}")
-    text = f"none: a build that is repeated compiles everything again{old}"
+    text = f"none: a repeated build compiles everything again{old}"
     remedy = f"nox -s doctor installs the locked sccache; or install ccache {programs.CCACHE_MINIMUM} or later"
     return DoctorRow(subject=subject, state="warning", text=text, remedy=remedy)
 
 
-def _closing(facts: Facts, rows: tuple[DoctorRow, ...]) -> DoctorRow:
+def _closing(facts: MachineFacts, rows: tuple[DoctorRow, ...]) -> DoctorRow:
     subject = "This machine"
     missing = [row.subject for row in rows if row.state == "missing"]
     if missing:
@@ -343,10 +342,10 @@ def _closing(facts: Facts, rows: tuple[DoctorRow, ...]) -> DoctorRow:
     own = {archs.from_capability(gpu.capability).number for gpu in facts.nvidia.gpus} & set(supported)
     choices = f"--arch with any of {', '.join(map(str, supported))}, or portable for all of them"
     if own:
-        cards = ",".join(map(str, sorted(own)))
-        text = f"can build for its own cards ({COMMAND}, which is --arch {cards} here) and for others: {choices}"
+        listed = ",".join(map(str, sorted(own)))
+        text = f"can build for its own GPUs ({COMMAND}, which is --arch {listed} here) and for others: {choices}"
     else:
-        text = f"can build for cards in other machines: {COMMAND} -- {choices}"
+        text = f"can build for GPUs in other machines: {COMMAND} -- {choices}"
     return DoctorRow(subject=subject, state="ok", text=text)
 
 

@@ -1,4 +1,4 @@
-"""Puts wheels that were built elsewhere into the wheelhouse, if each is what its record says."""
+"""Publish wheels that other jobs built in the wheelhouse, if each matches its record."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 def publish(
     folders: tuple[Path, ...], layout: Layout, console: Console, *, public_key: Path | None = None
 ) -> tuple[Path, ...]:
-    """Put every wheel that lies in ``folders`` or below them into the wheelhouse, with all that lies beside it.
+    """Publish every wheel in or below ``folders`` in the wheelhouse, with the files next to it.
 
-    Returns where they are now. Raises ``SettingsError`` where there is none, and ``VerificationError`` for one that
-    does not belong to its record, or for two of one name; then none is published.
+    Returns the new paths. Raises ``SettingsError`` without any wheel, and ``VerificationError`` for one that does not
+    belong to its record, or for two of one name; then none is published.
     """
     key = None if public_key is None else signature.read_public_key(public_key)
     found = sorted({path.absolute() for folder in folders for path in folder.rglob("*.whl")})
     if not found:
         listed = ", ".join(map(str, folders))
-        raise SettingsError(f"there is no wheel in {listed}", remedy="name the folder that the wheels were put into")
+        raise SettingsError(f"there is no wheel in {listed}", remedy="pass the folder that contains the wheels")
     digests: dict[str, str] = {}
     for path in found:
         result = verified(path, layout, console, key)
         if digests.setdefault(path.name, result.sha256) != result.sha256:
-            message = f"{path.name} is there twice, with different bytes: {digests[path.name]} and {result.sha256}"
-            raise VerificationError(message, remedy="find out which build is at fault: nox -s reproduce")
+            message = f"{path.name} was found twice, with different bytes: {digests[path.name]} and {result.sha256}"
+            raise VerificationError(message, remedy="find out which build is wrong: nox -s reproduce")
     return tuple(_published(path, layout) for path in {path.name: path for path in found}.values())
 
 
 def _published(path: Path, layout: Layout) -> Path:
-    """Into the wheelhouse with a wheel that was verified; its signature, if there is one, goes along."""
+    """Publish a verified wheel in the wheelhouse, with its signature if there is one."""
     record = jsonio.read(publication.record_path(path), BuildRecord)
     envelope = statement.envelope_path(path)
     signed = envelope.read_text(encoding="utf-8") if envelope.exists() else None

@@ -1,4 +1,4 @@
-"""A simulated GPU for a command: which device, what it is compiled with, what it was used for."""
+"""Run a command on a simulated GPU: compile the simulation, run, report what it was used for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from build_config import archs
 from build_config.archs import LOCKED_CUDA
 from build_config.errors import SettingsError
-from build_config.formats import wheelfile
+from build_config.formats import build_facts
 from build_config.inputs import provide_toolkit
 from build_config.plan import resolve_toolkit
 from build_config.steps import locks, validation
-from build_config.steps.validation.scenarios import read_facts
 from build_config.system import platforms, processes, workroot
 from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import SimulatedMachine
@@ -25,11 +24,11 @@ if TYPE_CHECKING:
 
 
 EVERY_SHARD = "every"
-"""``--simulate`` for one device a shard."""
+"""The value of ``--simulate`` for one GPU for each shard."""
 
 
 def provide_simulation(simulate: str, layout: Layout, console: Console, *, cuda: str) -> validation.Simulation:
-    """What a simulated device is compiled with: the headers of CUDA ``cuda`` and the host compiler."""
+    """Provide the requirements of a simulated GPU: the headers of CUDA ``cuda`` and the host compiler."""
     capability = None if simulate == EVERY_SHARD else archs.as_capability(simulate)
     planned = resolve_toolkit(cuda, locks.read(layout, platforms.HERE.name), os.environ)
     toolkit = provide_toolkit(planned, layout, console)
@@ -37,8 +36,8 @@ def provide_simulation(simulate: str, layout: Layout, console: Console, *, cuda:
 
 
 def of_wheel(wheel: Path) -> str:
-    """The release of CUDA that a wheel was built with; the locked one for a wheel that does not say it."""
-    facts = read_facts(wheelfile.read(wheel))
+    """The release of CUDA with which a wheel was built; the locked one for a wheel that does not name it."""
+    facts = build_facts.read(wheel)
     return LOCKED_CUDA if facts is None or facts.major == locked_major() else facts.cuda
 
 
@@ -48,10 +47,10 @@ def locked_major() -> int:
 
 
 def simulated_machine(capabilities: str, fault: str | None, memory: int) -> SimulatedMachine:
-    """What the user asked for. Raises ``ArchitectureError`` or ``ValidationError`` for what cannot be simulated."""
+    """The requested machine. Raises ``ArchitectureError`` or ``ValidationError`` if it cannot be simulated."""
     name, _, argument = (fault or "").partition(":")
     if argument and not argument.isdecimal():
-        raise SettingsError(f"--fault {fault}: {argument!r} is no number", remedy=f"pass --fault {name}:1000000")
+        raise SettingsError(f"--fault {fault}: {argument!r} is not a number", remedy=f"pass --fault {name}:1000000")
     return SimulatedMachine(
         capabilities=tuple(archs.as_capability(each) for each in capabilities.split(",")),
         memory=memory,
@@ -61,7 +60,7 @@ def simulated_machine(capabilities: str, fault: str | None, memory: int) -> Simu
 
 
 def simulate(devices: SimulatedMachine, command: tuple[str, ...], layout: Layout, console: Console) -> int:
-    """Run a command on simulated devices, say what they were used for, and return the command's status."""
+    """Run a command on simulated GPUs, report what they were used for, and return the command's status."""
     with workroot.claim(layout, purpose="simulate", console=console):
         simulation = provide_simulation(devices.capabilities[0], layout, console, cuda=LOCKED_CUDA)
         major = locked_major()
@@ -72,10 +71,10 @@ def simulate(devices: SimulatedMachine, command: tuple[str, ...], layout: Layout
         changes = {"GGML_NO_BACKTRACE": "1", **libraries.environment(devices, report=report)}
         completed = processes.run(processes.Command(argv=command, changes=changes), check=False, on_line=console.raw)
         use = simulated_device.read_report(report)
-    console.note(f"the command {completed.ending}, on a SIMULATED device")
+    console.note(f"the command {completed.ending}, on a SIMULATED GPU")
     if use is not None:
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in use.counts.items() if count)
         console.note(
-            f"counted: {counts or 'nothing'}; {'nothing' if use.is_clean else 'SOMETHING'} was left or refused"
+            f"counted: {counts or 'nothing'}; {'nothing' if use.is_clean else 'SOMETHING'} leaked or was refused"
         )
     return completed.returncode if completed.returncode >= 0 else 128 - completed.returncode

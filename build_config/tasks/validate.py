@@ -1,4 +1,4 @@
-"""Validates a finished wheel: installs it, runs it, and says where its layers are."""
+"""Validate a finished wheel: install it, run it, and report where its layers are."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 def validate(
     path: Path | None, layout: Layout, console: Console, *, simulate: str | None = None, require_gpu: bool = False
 ) -> ValidationReport:
-    """Validate a wheel file, by default the newest of the wheelhouse. Raises ``ValidationError`` when it fails.
+    """Validate a wheel file, by default the newest of the wheelhouse. Raises ``ValidationError`` if it fails.
 
-    ``simulate`` is the compute capability of a simulated device (``8.9``), ``every`` for one a shard of the wheel.
+    ``simulate`` is the compute capability of a simulated GPU (``8.9``), or ``every`` for one for each shard.
     """
     chosen = path or newest_wheel(layout)
     if simulate and require_gpu:
-        message = "--simulate and --require-gpu contradict each other: a simulated device is never a GPU"
+        message = "--simulate and --require-gpu contradict each other: a simulated GPU is never accepted as a real one"
         raise SettingsError(message, remedy="leave one of them out")
     with workroot.claim(layout, purpose=f"validate {chosen.name}", console=console):
         needed = runtime_files(chosen, layout)

@@ -1,4 +1,4 @@
-"""Compares a wheel with its record, its statement, its signature and the locks; signs the statement."""
+"""Compare a wheel with its record, its statement, its signature and the locks; sign the statement."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def verify(path: Path | None, layout: Layout, console: Console, *, public_key: Path | None = None) -> None:
-    """Hold a wheel, by default the newest of the wheelhouse, against what lies beside it. Nothing of it is run.
+    """Compare a wheel, by default the newest of the wheelhouse, with the files next to it. The wheel is not run.
 
-    Raises ``VerificationError`` with all that speaks against it.
+    Raises ``VerificationError`` with all contradictions.
     """
     key = None if public_key is None else signature.read_public_key(public_key)
     result = verified(path or newest_wheel(layout), layout, console, key)
     if result.signed_by is None:
-        console.warn("NO SIGNATURE was checked: who can replace the wheel can replace all of it; --public-key KEY")
+        console.warn("NO SIGNATURE was checked: whoever can replace the wheel can replace all files; --public-key KEY")
     else:
         console.note(f"signed by the key {result.signed_by}")
 
@@ -36,13 +36,14 @@ def verify(path: Path | None, layout: Layout, console: Console, *, public_key: P
 def verified(
     wheel: Path, layout: Layout, console: Console, public_key: Ed25519PublicKey | None
 ) -> verification.Verification:
-    """Verify a wheel, show the findings, and return what came of it. Raises ``VerificationError`` if it is refused."""
+    """Verify a wheel, show the findings, and return the result. Raises ``VerificationError`` if it is refused."""
     result = verification.verify(wheel, inputs.beside(wheel, layout, public_key=public_key))
     if not result.passed:
         errors = (finding for finding in result.findings if finding.severity is Severity.ERROR)
         listed = "\n".join(f"  {finding.message} [{finding.code}]" for finding in errors)
         raise VerificationError(
-            f"{wheel.name} was refused:\n{listed}", remedy="do not install it; get it and the files beside it again"
+            f"{wheel.name} was refused:\n{listed}",
+            remedy="do not install it; get it and the files next to it again",
         )
     console.findings(result.findings)
     console.note(f"{result.wheel}: SHA-256 {result.sha256}")
@@ -53,7 +54,7 @@ def verified(
 def sign(path: Path | None, sign_key: Path, layout: Layout, console: Console) -> None:
     """Sign the statement about a published wheel, by default the newest of the wheelhouse.
 
-    Raises ``VerificationError`` for a wheel that does not belong to its record: nobody should vouch for that.
+    Raises ``VerificationError`` for a wheel that does not belong to its record: it must not be signed.
     """
     chosen = path or newest_wheel(layout)
     key = signature.read_private_key(sign_key)

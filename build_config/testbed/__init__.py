@@ -1,1 +1,1 @@
-"""What a wheel is tried in: a clean environment, a tiny model, a simulated GPU."""
+"""The means to try a wheel: a clean environment, a synthetic model, a simulated GPU."""

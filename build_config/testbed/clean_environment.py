@@ -1,4 +1,4 @@
-"""A virtual environment with a wheel in it, made as a user makes one, with nothing else of this machine in reach."""
+"""Make a virtual environment with a wheel as a user would, isolated from everything else on this machine."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from packaging.version import Version
 
 from build_config.errors import CommandError, ValidationError
 from build_config.reports import Finding, Severity
+from build_config.system import platforms
 from build_config.system.processes import Command, run
 
 if TYPE_CHECKING:
@@ -32,39 +33,39 @@ PIP_TIMEOUT = 1800.0
 
 @contextlib.contextmanager
 def outside(checkout: Path) -> Iterator[Path]:
-    """An empty temporary folder, deleted afterwards. Raises ``ValidationError`` when it would lie in ``checkout``."""
+    """An empty temporary folder, deleted afterwards. Raises ``ValidationError`` if it would be inside ``checkout``."""
     with tempfile.TemporaryDirectory(prefix="llama-cuda-wheels-") as temporary:
         folder = Path(temporary).resolve()
         if folder.is_relative_to(checkout):
             message = (
-                f"Temporary files are inside the checkout ({folder.parent}), so the wheel could not be told from it"
+                f"Temporary files are inside the checkout ({folder.parent}): it could be imported instead of the wheel"
             )
-            raise ValidationError(message, remedy="set TMPDIR to a folder elsewhere")
+            raise ValidationError(message, remedy="set TMPDIR to a folder outside the checkout")
         yield folder
 
 
 def requirements(wheel: Wheel, locks: Path) -> Path:
-    """The lock with what a wheel needs at run time: NVIDIA's libraries of its CUDA.
+    """Find the lock of the wheel's requirements at run time: NVIDIA's libraries of its CUDA.
 
-    A wheel that requires none of those with the major release in their names gets the current ones. Raises
-    ``ValidationError`` for a wheel of a CUDA for which there is no lock.
+    Without a requirement that has the major release in its name, this is the lock of the current CUDA. Raises
+    ``ValidationError`` if there is no lock for the wheel's CUDA.
     """
     majors = sorted({match[1] for name in _required(wheel) if (match := _SUFFIXED.fullmatch(name))})
     if not majors:
         return locks / "validation.txt"
     lock = locks / f"validation-cu{majors[-1]}.txt"
     if not lock.is_file():
-        raise ValidationError(f"{wheel.path.name} needs NVIDIA's libraries of CUDA {majors[-1]}, and no lock has them")
+        raise ValidationError(f"{wheel.path.name} needs NVIDIA's libraries of CUDA {majors[-1]}; no lock contains them")
     return lock
 
 
 def make(folder: Path, lock: Path, downloads: Path, log: Path) -> Path:
-    """Make an environment in ``folder`` with what ``lock`` names, and return its interpreter.
+    """Make an environment in ``folder`` with the packages of ``lock``, and return its interpreter.
 
-    Files come by digest, from ``downloads`` first. Raises ``ValidationError`` when that fails.
+    Files are checked by digest and taken from ``downloads`` first. Raises ``ValidationError`` if that fails.
     """
     environment = folder / "environment"
-    python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    python = environment / platforms.HERE.scripts / platforms.HERE.program("python")
     held, others = folder / "held.txt", folder / "others.txt"
     _split(lock, downloads, held, others)
     commands = [Command(argv=(sys.executable, "-I", "-m", "venv", str(environment)), cwd=folder, log=log)]
@@ -83,10 +84,10 @@ def make(folder: Path, lock: Path, downloads: Path, log: Path) -> Path:
 
 
 def install(wheel: Wheel, wheels_folder: Path, python: Path, log: Path) -> tuple[Finding, ...]:
-    """Install the wheel as a user does, from a folder of wheels; findings when that fails.
+    """Install the wheel as a user does, from a folder of wheels; returns findings if that fails.
 
-    Without an index, because a requirement that is missing from the lock must not be fetched in silence; with the
-    digest, because the verdict is about this very file. Raises ``ValidationError`` when pip cannot be started.
+    No index is used: a requirement that is missing from the lock must not be downloaded silently. The digest is given:
+    the verdict is about exactly this file. Raises ``ValidationError`` if pip cannot be started.
     """
     requirement = python.parent / "wheel.txt"
     requirement.write_text(f"llama-cpp-python=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
@@ -107,7 +108,7 @@ def install(wheel: Wheel, wheels_folder: Path, python: Path, log: Path) -> tuple
 
 
 def _required(wheel: Wheel) -> Iterator[str]:
-    """The names of the distributions that a wheel requires; none for what is no wheel."""
+    """The names of the distributions that a wheel requires; empty for a file that is not a wheel."""
     with contextlib.suppress(zipfile.BadZipFile, OSError, InvalidRequirement), zipfile.ZipFile(wheel.path) as archive:
         for name in archive.namelist():
             if re.fullmatch(r"[^/]+\.dist-info/METADATA", name):
@@ -116,9 +117,9 @@ def _required(wheel: Wheel) -> Iterator[str]:
 
 
 def _split(lock: Path, downloads: Path, held: Path, others: Path) -> None:
-    """Write the requirements of ``lock`` to two files: those whose wheels are in ``downloads``, and the others.
+    """Split the requirements of ``lock`` into two files: those whose wheels are in ``downloads``, and the others.
 
-    Given both, pip would take cuBLAS (0.4 GB) from the index once more.
+    With downloads and index together, pip would download cuBLAS (0.4 GB) again.
     """
     have = {parse_wheel_filename(wheel.name)[:2] for wheel in downloads.glob("*.whl")}
     texts: dict[Path, str] = {held: "", others: ""}
@@ -131,7 +132,7 @@ def _split(lock: Path, downloads: Path, held: Path, others: Path) -> None:
 
 
 def _pip(python: Path, *arguments: str, log: Path) -> Command:
-    """A pip call that installs into its own environment, whatever the user's settings; the index they chose stays."""
+    """A pip command that installs into its own environment, whatever the user's settings; the user's index is kept."""
     elsewhere = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_CONSTRAINT")
     return Command(
         argv=(str(python), "-I", "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"),

@@ -1,6 +1,6 @@
-"""Language models made of random weights, of any size and weight type; what they say is noise.
+"""Language models with random weights, of any size and weight type. They generate noise.
 
-They run the same code as a trained model of their shape and type, and they are written in seconds from nothing.
+They run the same code as a trained model of their shape and type, and are written in seconds without a download.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _SPACE = "\u2581"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """A llama.
+    """The shape of a llama model.
 
-    ``layers`` are the repeating ones: llama.cpp counts the output as one more, so that ``layers + 1`` are placed on
+    ``layers`` counts the repeating layers: llama.cpp counts the output as one more, so ``layers + 1`` are placed on
     devices. ``width`` and ``feed_forward`` are counts of weights in a row of a matrix, ``context`` and ``vocabulary``
     of tokens. Several of ``heads`` share one of ``kv_heads``.
     """
@@ -46,12 +46,12 @@ class ModelShape:
 
     @property
     def head_size(self) -> int:
-        """Weights a head."""
+        """Weights in a row of one head."""
         return self.width // self.heads
 
     @property
     def weights(self) -> int:
-        """How many there are in the whole model."""
+        """The number of weights in the model."""
         return sum(outputs * inputs for _, outputs, inputs in _tensors(self))
 
 
@@ -65,7 +65,7 @@ TINY = ModelShape(
     context=512,
     vocabulary=len(_CONTROLS) + _BYTES + len(_WORDS),
 )
-"""For the question where the layers run: loads in milliseconds. Too narrow for types whose blocks hold 256 weights."""
+"""For checking where the layers run: loads in milliseconds. Too narrow for types with 256 weights in a block."""
 SMALL = ModelShape(
     name="small",
     layers=4,
@@ -76,7 +76,7 @@ SMALL = ModelShape(
     context=2048,
     vocabulary=1024,
 )
-"""For comparing numbers: fits every type, and its heads are of a size that the flash attention kernels are made for."""
+"""For comparing numbers: fits every type, and its heads have a size that the flash attention kernels support."""
 ONE_B = ModelShape(
     name="1b",
     layers=22,
@@ -111,37 +111,37 @@ _SCALE_AT = {
     "IQ4_NL": 0,
     "IQ4_XS": 0,
 }
-"""The byte of a block where its half-precision scale begins (ggml-common.h)."""
+"""The offset of the half-precision scale in a block, in bytes (ggml-common.h)."""
 _MINIMUM_AT = {"Q4_1": 2, "Q5_1": 2, "Q2_K": 82, "Q4_K": 2, "Q5_K": 2}
-"""The same for types with a second one, which shifts the weights."""
+"""The same for types with a second scale, which shifts the weights."""
 _SCATTERED = "IQ1_M"
-"""Keeps its scale in the top four bits of its last four 16-bit words."""
+"""Stores its scale in the top four bits of its last four 16-bit words."""
 _POWER_OF_TWO = "MXFP4"
-"""Has an exponent in its first byte for a scale."""
+"""Stores its scale as an exponent in its first byte."""
 _ONE = 128
-"""That exponent when the scale is 1."""
+"""That exponent for the scale 1."""
 _MIXES = {"Q4_K_M": ("Q4_K", "Q6_K")}
-"""Two types under the name that users know: most tensors have the first, those that matter more the second."""
+"""Two types under the name that users know: most tensors have the first, the more important ones the second."""
 KINDS = (*_PLAIN, *_SCALE_AT, _SCATTERED, _POWER_OF_TWO, *_MIXES)
-"""Every type of weights that upstream's CUDA backend computes with, and the mix that most people download."""
+"""Every type of weights that upstream's CUDA backend supports, and the mix that most people download."""
 
 _SPREAD = (0.5, 1.5)
-"""The blocks' scales differ by these factors, so that a kernel that takes another block's scale gives other numbers."""
+"""The scales of the blocks differ by these factors, so a kernel that uses another block's scale gives other numbers."""
 _SPREAD_SQUARE = (_SPREAD[0] ** 2 + _SPREAD[0] * _SPREAD[1] + _SPREAD[1] ** 2) / 3
-"""The mean square of a factor that is spread evenly between them."""
+"""The mean square of a factor that is distributed evenly between them."""
 _SAMPLE = 2048
-"""Blocks from which the spread of a type's codes is measured."""
+"""The number of blocks from which the spread of a type's codes is measured."""
 
 
 def write(path: Path, shape: ModelShape = TINY, *, kind: str = "F32", seed: int = 0) -> Path:
     """Write a model as GGUF and return ``path``; the same arguments give the same bytes.
 
-    The weights are random with the deviation ``1 / sqrt(inputs)``, so that numbers keep their size from layer to
-    layer. For types that store blocks, the codes are random and the scales are chosen for that deviation. Norms are
-    float32. The vocabulary is SentencePiece's: three control tokens, all bytes (so that any text has tokens), words.
-    One tensor at a time is in memory, and a file that is not finished does not have the name ``path``.
+    The weights are random with the deviation ``1 / sqrt(inputs)``, so numbers keep their size from layer to layer. For
+    types that store blocks, the codes are random and the scales are chosen for that deviation. Norms are float32. The
+    vocabulary is SentencePiece's: three control tokens, all bytes (so any text has tokens), words. Only one tensor at
+    a time is in memory, and only a finished file has the name ``path``.
 
-    Raises ``SettingsError`` for a ``kind`` that is none of ``KINDS``, or whose blocks do not fit the rows of ``shape``.
+    Raises ``SettingsError`` for a ``kind`` that is not in ``KINDS`` or whose blocks do not fit the rows of ``shape``.
     """
     import gguf  # noqa: PLC0415  # takes half a second to import, and few steps need it
 
@@ -174,19 +174,19 @@ def write(path: Path, shape: ModelShape = TINY, *, kind: str = "F32", seed: int 
 
 
 def check(shape: ModelShape, kind: str) -> None:
-    """Raise ``SettingsError`` where ``kind`` is none of ``KINDS`` or its blocks do not fit the rows of ``shape``."""
+    """Raise ``SettingsError`` if ``kind`` is not in ``KINDS`` or its blocks do not fit the rows of ``shape``."""
     import gguf  # noqa: PLC0415  # see write
 
     if kind not in KINDS:
-        raise SettingsError(f"{kind!r} is no type of weights", remedy=f"take one of {', '.join(KINDS)}")
+        raise SettingsError(f"{kind!r} is not a type of weights", remedy=f"pass one of {', '.join(KINDS)}")
     for name, _, inputs in _tensors(shape):
         of = _kind_of(name, shape, kind)
         block, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[of]]
         if inputs % block:
             message = (
-                f"{name} of the shape {shape.name!r} has rows of {inputs}, and blocks of {of} hold {block} weights"
+                f"{name} of the shape {shape.name!r} has rows of {inputs} weights, but a block of {of} has {block}"
             )
-            raise SettingsError(message, remedy=f"take the shape {SMALL.name!r}, which fits every type")
+            raise SettingsError(message, remedy=f"use the shape {SMALL.name!r}, which fits every type")
 
 
 def _describe(writer: Any, shape: ModelShape) -> None:
@@ -222,7 +222,7 @@ def _describe(writer: Any, shape: ModelShape) -> None:
 
 
 def _tensors(shape: ModelShape) -> Iterator[tuple[str, int, int]]:
-    """Names, outputs and inputs in file order. One output stands for a norm."""
+    """Names, outputs and inputs in file order. A norm has one output."""
     kv_width = shape.head_size * shape.kv_heads
     yield "token_embd.weight", shape.vocabulary, shape.width
     for layer in range(shape.layers):
@@ -241,7 +241,7 @@ def _tensors(shape: ModelShape) -> Iterator[tuple[str, int, int]]:
 
 
 def _kind_of(name: str, shape: ModelShape, kind: str) -> str:
-    """The type of one tensor. A mix is laid out as llama.cpp's own quantisation does it (``llama-quant.cpp``)."""
+    """The type of one tensor. Mixes are as in llama.cpp's own quantisation (``llama-quant.cpp``)."""
     if "norm" in name:
         return "F32"
     if kind not in _MIXES:
@@ -257,7 +257,7 @@ def _kind_of(name: str, shape: ModelShape, kind: str) -> str:
 
 
 def _matrix(random: np.random.Generator, outputs: int, inputs: int, kind: str) -> NDArray[Any]:
-    """GGUF counts dimensions from the innermost: a matrix is (outputs, inputs)."""
+    """Random weights. GGUF counts dimensions from the innermost: a matrix is (outputs, inputs)."""
     import gguf  # noqa: PLC0415  # see write
 
     if kind not in _PLAIN:
@@ -271,26 +271,26 @@ def _matrix(random: np.random.Generator, outputs: int, inputs: int, kind: str) -
 
 
 def _blocks(random: np.random.Generator, outputs: int, inputs: int, kind: str) -> NDArray[np.uint8]:
-    """Random codes under scales that give the wanted deviation."""
+    """Random codes with scales that give the wanted deviation."""
     blocks = _codes(random, outputs * inputs, kind)
     deviation, shift = _codes_spread(kind)
     wanted = 1 / (np.sqrt(inputs) * deviation)
     if kind == _POWER_OF_TWO:
-        # Two neighbouring exponents, in the shares that give the wanted mean square.
+        # Two adjacent exponents, in the proportion that gives the wanted mean square.
         lower = int(np.floor(np.log2(wanted)))
         share = ((wanted / 2.0**lower) ** 2 - 1) / 3
         blocks[:, 0] = _ONE + lower + (random.random(len(blocks)) < share)
     else:
         scales = random.uniform(*_SPREAD, len(blocks)) * wanted / np.sqrt(_SPREAD_SQUARE)
         if kind not in _MINIMUM_AT:
-            # Codes from -8 to 7 have a mean, which would drown all else in every product; real blocks have both signs.
+            # Codes from -8 to 7 have a mean, which would dominate every product; real blocks have both signs.
             scales *= random.choice((-1, 1), len(blocks))
         _set_scales(blocks, kind, scales, scales * shift)
     return blocks.reshape(outputs, -1)
 
 
 def _codes(random: np.random.Generator, weights: int, kind: str) -> NDArray[np.uint8]:
-    """A row for each block. Every pattern of bits is a valid code in all these types."""
+    """Random codes, one row for each block. Every bit pattern is a valid code in all these types."""
     import gguf  # noqa: PLC0415  # see write
 
     block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
@@ -299,7 +299,7 @@ def _codes(random: np.random.Generator, weights: int, kind: str) -> NDArray[np.u
 
 @functools.cache
 def _codes_spread(kind: str) -> tuple[float, float]:
-    """The deviation of weights whose codes are random and whose scale is 1, and the minimum that makes their mean 0."""
+    """The deviation of weights with random codes and the scale 1, and the minimum that makes their mean 0."""
     import gguf  # noqa: PLC0415  # see write
 
     of = gguf.GGMLQuantizationType[kind]
@@ -321,7 +321,7 @@ def _codes_spread(kind: str) -> tuple[float, float]:
 
 
 def _set_scales(blocks: NDArray[np.uint8], kind: str, scales: NDArray[np.float64], minima: NDArray[np.float64]) -> None:
-    """Put a scale and, where the type has one, a minimum into each block."""
+    """Write a scale and, if the type has one, a minimum into each block."""
     halves = scales.astype("<f2")
     if kind == _SCATTERED:
         words = blocks[:, -8:].copy().view("<u2")

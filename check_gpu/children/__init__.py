@@ -1,5 +1,5 @@
-"""Scripts that run in processes of their own, under the interpreter that is checked.
+"""Scripts that run in separate processes, under the interpreter that is checked.
 
-Each is one file that imports nothing of this project and appends what it sees to a file, a JSON object a line: what was
-written before a crash stays.
+Each is one file that imports nothing of this project. It appends what it sees to a file, one JSON object per line, so
+that a crash does not lose it.
 """

@@ -1,4 +1,4 @@
-"""Asks the NVIDIA driver itself.
+"""Asks the NVIDIA driver.
 
 The driver can hang, or take the process down, so check_gpu runs this in a process of its own: python driver.py RESULT.
 The wheel has a copy of this module for its loader.
@@ -21,7 +21,7 @@ _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRI
 
 
 def main(result_file: str) -> None:
-    """Write what CUDA says, then what NVML says: the second may fail without harm to the first."""
+    """Write the answers of CUDA, then those of NVML: the second may fail without harm to the first."""
     for ask in (ask_cuda, _management):
         with Path(result_file).open("a", encoding="utf-8") as file:
             file.write(json.dumps(ask()) + "\n")
@@ -63,7 +63,7 @@ def _device(api: ctypes.CDLL, index: int) -> dict[str, Any]:
 
 
 def _kernel_module() -> str | None:
-    """The driver's version as its kernel half gives it, for where NVML is not there."""
+    """Read the driver's version from its kernel module, for machines without NVML."""
     try:
         match = re.search(r"Kernel Module\D+?(\d+\.[\d.]+)", KERNEL_MODULE.read_text(encoding="utf-8"))
     except OSError:
@@ -72,7 +72,7 @@ def _kernel_module() -> str | None:
 
 
 def _management() -> dict[str, Any]:
-    """NVML lists the cards whatever ``CUDA_VISIBLE_DEVICES`` hides."""
+    """Ask NVML, which lists all GPUs whatever ``CUDA_VISIBLE_DEVICES`` hides."""
     try:
         api = ctypes.CDLL(MANAGEMENT)
         if api.nvmlInit_v2() != 0:
@@ -82,18 +82,18 @@ def _management() -> dict[str, Any]:
         if api.nvmlSystemGetDriverVersion(version, len(version)) == 0:
             found["version"] = version.value.decode()
         if api.nvmlDeviceGetCount_v2(ctypes.byref(count)) == 0:
-            found["cards"] = [_card(api, index) for index in range(count.value)]
+            found["cards"] = [_gpu_name(api, index) for index in range(count.value)]
         api.nvmlShutdown()
     except (OSError, AttributeError):
         return {}
     return found
 
 
-def _card(api: ctypes.CDLL, index: int) -> str:
+def _gpu_name(api: ctypes.CDLL, index: int) -> str:
     handle = ctypes.c_void_p()
     name = ctypes.create_string_buffer(96)
     if api.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) != 0:
-        return "a card that does not answer"
+        return "a GPU that does not answer"
     api.nvmlDeviceGetName(handle, name, len(name))
     return name.value.decode("utf-8", "replace")
 

@@ -1,4 +1,4 @@
-"""Looks for the installed ``llama_cpp`` without importing it.
+"""Finds the installed ``llama_cpp`` without importing it.
 
 python find.py RESULT
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 def main(result_file: str) -> None:
     """Write one object: the interpreter, the package's folder, the distribution."""
-    # A script's own folder comes first on the path; a user's program has no such folder.
+    # A script's own folder is first on the path; a user's program does not have this folder.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
     package = _package()
     name, version = _distribution()
@@ -32,7 +32,7 @@ def main(result_file: str) -> None:
 
 
 def _package() -> str | None:
-    """The folder of the package. One without ``__init__.py`` is what an uninstalled package left behind."""
+    """Return the folder of the package. A folder without ``__init__.py`` was left by an uninstalled package."""
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or spec.origin is None:
         return None
@@ -40,7 +40,7 @@ def _package() -> str | None:
 
 
 def _distribution() -> tuple[str | None, str | None]:
-    """Name and version. Forks go by names like ``llama-cpp-python-cuda``; the plain one wins."""
+    """Return name and version. Forks have names like ``llama-cpp-python-cuda``; the plain name wins."""
     found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
@@ -50,7 +50,7 @@ def _distribution() -> tuple[str | None, str | None]:
 
 
 def _own_version(package: str | None) -> str | None:
-    """What the package says of itself, for one that was only copied."""
+    """Read the version from the package itself, for one that was only copied."""
     if package is None:
         return None
     text = Path(package, "__init__.py").read_text(encoding="utf-8", errors="replace")

@@ -2,8 +2,8 @@
 
 python libraries.py RESULT REQUEST
 
-REQUEST is JSON: ``needed`` are names, ``folders`` those of RUNPATH, ``pathfinder`` the names that a wheel of
-llama-cuda-wheels loads by ``cuda.pathfinder`` beforehand, ``backend`` the library with the CUDA code or null.
+REQUEST is JSON: ``needed`` are the names to find, ``folders`` those of RUNPATH, ``pathfinder`` the names that a wheel
+of llama-cuda-wheels loads with ``cuda.pathfinder`` first, ``backend`` the library with the CUDA code or null.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ def main(result_file: str, request: str) -> None:
 
 
 def _preload(soname: str) -> None:
-    """As the loader in the wheel does: a library that is loaded already is found by its name."""
+    """Load a library as the loader in the wheel does: from then on, its name alone finds it."""
     name = re.sub(r"^lib|\W.*$|64_.*$", "", soname)
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
 
         load_nvidia_dynamic_lib(name)
-    except Exception:  # noqa: BLE001, S110  # absent or failed, the system may still have the library
+    except Exception:  # noqa: BLE001, S110  # if absent or failed: the system may still have the library
         pass
 
 
 def _load(soname: str, folders: list[str]) -> dict[str, Any]:
-    """RUNPATH first, then what the loader finds by the name alone."""
+    """Try the folders of RUNPATH first, then let the loader find the name."""
     for folder in folders:
         path = Path(folder, soname)
         if path.is_file() and _error(str(path)) is None:
@@ -64,7 +64,7 @@ def _error(library: str) -> str | None:
 
 
 def _path(soname: str) -> str | None:
-    """Where a loaded library came from, on Linux."""
+    """Return the file of a loaded library, on Linux only."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return None

@@ -1,4 +1,4 @@
-"""Imports ``llama_cpp``, loads a model and generates a few tokens; every line of llama.cpp's log is kept.
+"""Imports ``llama_cpp``, loads a model, generates a few tokens, and keeps every line of llama.cpp's log.
 
 python load.py RESULT REQUEST
 
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def main(result_file: str, request: str) -> None:
-    """Write an object for each stage and each piece of the log, at once: a crash must not take them along."""
+    """Write an object for each stage and each piece of the log, immediately: a crash must not lose them."""
     own = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != own]
     with Path(result_file).open("ab", buffering=0) as file:
@@ -26,7 +26,7 @@ def main(result_file: str, request: str) -> None:
 
         try:
             _run(json.loads(request), say)
-        except Exception as error:  # noqa: BLE001  # what went wrong is the result
+        except Exception as error:  # noqa: BLE001  # the error is the result
             say(error=f"{type(error).__name__}: {error}")
         finally:
             file.flush()
@@ -35,12 +35,12 @@ def main(result_file: str, request: str) -> None:
 
 def _run(request: dict[str, Any], say: Any) -> None:
     say(stage="import")
-    import llama_cpp  # noqa: PLC0415  # an import that fails is a result, too
+    import llama_cpp  # noqa: PLC0415  # an import that fails is a result too
 
     if hasattr(llama_cpp, "cuda_status"):
         say(status_reason=llama_cpp.cuda_status().reason)
 
-    # Upstream's callback drops lines: its table of log levels is that of an older ggml. This one takes everything.
+    # Upstream's callback drops lines: its table of log levels is from an older ggml. This one keeps everything.
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
     def collect(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:
         say(log=text.decode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""What the newest wheel of the wheelhouse computes on each card of this machine, held against the CPU."""
+"""Compare what the newest wheel of the wheelhouse computes on each GPU of this machine with the CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """The interpreter of a clean environment with the wheel."""
     layout = Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
     missing = [
-        *([] if machine.nvidia().gpus else ["no NVIDIA card here"]),
+        *([] if machine.nvidia().gpus else ["this machine has no NVIDIA GPU"]),
         *([] if any(layout.wheelhouse.glob("*.whl")) else ["no wheel in the wheelhouse: nox -s build_cuda_wheel"]),
     ]
     if missing and request.config.getoption("--require-gpu"):
@@ -47,19 +47,19 @@ def _python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(name="results", scope="module")
 def _results(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, DeviceChecks]:
-    """By the names of ggml: every card that the driver shows."""
+    """Results for every GPU that the driver lists, by ggml's names."""
     devices = [f"CUDA{number}" for number in range(len(machine.nvidia().gpus))]
     return {device: compare_with_cpu.run(python, tmp_path_factory.mktemp(device), device=device) for device in devices}
 
 
 @pytest.mark.parametrize("check", ["logits", "batches", "generation", "memory"])
-def test_the_card_computes_what_the_cpu_does(results: dict[str, DeviceChecks], check: str) -> None:
+def test_the_gpu_computes_what_the_cpu_does(results: dict[str, DeviceChecks], check: str) -> None:
     judged = [one for result in results.values() for one in result.checks if one.name.startswith(check)]
     assert judged
     assert {one.name: one.reason for one in judged if not one.passed} == {}
 
 
-def test_results_of_a_card_are_not_those_of_the_cpu(results: dict[str, DeviceChecks]) -> None:
-    """Not one bit of difference in all types would mean that the CPU was compared with itself."""
+def test_results_of_a_gpu_are_not_those_of_the_cpu(results: dict[str, DeviceChecks]) -> None:
+    """If all types had equal results in every bit, the CPU would have been compared with itself."""
     for result in results.values():
         assert any(one.measured for one in result.checks if one.name.startswith("logits"))

@@ -1,4 +1,4 @@
-"""The newest wheel of the wheelhouse on the card of this machine."""
+"""The newest wheel of the wheelhouse on the GPU of this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.gpu
 def _layout(request: pytest.FixtureRequest) -> Layout:
     layout = Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
     missing = [
-        *([] if machine.nvidia().gpus else ["no NVIDIA card here"]),
+        *([] if machine.nvidia().gpus else ["this machine has no NVIDIA GPU"]),
         *([] if any(layout.wheelhouse.glob("*.whl")) else ["no wheel in the wheelhouse: nox -s build_cuda_wheel"]),
     ]
     if missing and request.config.getoption("--require-gpu"):
@@ -29,7 +29,7 @@ def _layout(request: pytest.FixtureRequest) -> Layout:
     return layout
 
 
-def test_every_layer_and_its_cache_are_on_the_card(layout: Layout) -> None:
+def test_every_layer_and_its_cache_are_on_the_gpu(layout: Layout) -> None:
     report = validate.validate(None, layout, Console(terminal=False), require_gpu=True)
     assert report.verdict is Verdict.GPU_VERIFIED
     assert report.decisive == "as it is"

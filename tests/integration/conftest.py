@@ -7,13 +7,15 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+import filelock
 import platformdirs
 import pytest
 
 from build_config.steps import locks
 from build_config.steps.locks import download
-from build_config.steps.toolchain import gcc, locked_cuda, programs
+from build_config.steps.toolchain import gcc, locked_cuda
 from build_config.system.console import Console
+from build_config.system.files import file_sha256
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 
 if TYPE_CHECKING:
@@ -36,10 +38,12 @@ WITHOUT_CUBLAS = {
 def locked_wheel(file: LockedFile) -> Path:
     """The wheel from the real work root where that has it, else fetched once for all runs of the tests."""
     at_hand = CANONICAL_WORK_ROOT / "downloads" / file.filename
-    if at_hand.is_file() and programs.file_digest(at_hand) == file.sha256:
+    if at_hand.is_file() and file_sha256(at_hand) == file.sha256:
         return at_hand
     shared = platformdirs.user_cache_path("llama-cuda-wheels") / "test-downloads"
-    (wheel,) = download.fetch((file,), shared, Console(terminal=False))
+    shared.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(shared / "lock"):  # tests run in several processes
+        (wheel,) = download.fetch((file,), shared, Console(terminal=False))
     return wheel
 
 

@@ -1,8 +1,8 @@
-"""A channel in the place of conda-forge: what our package needs, with the names, versions and requirements of there.
+"""A channel that replaces conda-forge: the requirements of our package, with conda-forge's names and versions.
 
-Each is a real conda package without content, or with what a test gives it. Requirements are shortened to those that
-decide something. Where the names and versions come from: the pages ``https://anaconda.org/conda-forge/NAME/files`` and
-the recipes ``https://github.com/conda-forge/NAME-feedstock/blob/main/recipe/meta.yaml``, read 2026-11-25.
+Each is a real conda package, empty or with a test's content. Requirements are shortened to those that matter. Sources
+of names and versions: the pages ``https://anaconda.org/conda-forge/NAME/files`` and the recipes
+``https://github.com/conda-forge/NAME-feedstock/blob/main/recipe/meta.yaml``, read 2026-11-25.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GLIBC = "__glibc >=2.17,<3.0.a0"
 
 @dataclass(frozen=True, slots=True)
 class Stub:
-    """One package. ``noarch`` is where it lies; ``depends`` and ``constrains`` as in its recipe."""
+    """One package. ``noarch`` determines its folder; ``depends`` and ``constrains`` are as in its recipe."""
 
     name: str
     version: str
@@ -41,7 +41,7 @@ class Stub:
 
 
 def cuda_version(version: str, build: str) -> Stub:
-    """The recipe's ``run_constrained``: the driver has to run this major release, where there is a driver."""
+    """The recipe's ``run_constrained``: the driver, if there is one, must support this major release."""
     return Stub(
         "cuda-version", version, build, constrains=(f"__cuda >={version.split('.', maxsplit=1)[0]}",), noarch=True
     )
@@ -108,7 +108,7 @@ def make(channel: Path, contents: Mapping[str, Path] | None = None) -> Path:
 
 
 def machine(**virtual: str) -> list[GenericVirtualPackage]:
-    """What conda says of a machine: ``cuda="13.0"`` for the driver, ``cuda_arch="8.9"`` for the card, ``glibc``."""
+    """The virtual packages of a machine: ``cuda="13.0"`` for the driver, ``cuda_arch="8.9"`` for the GPU, ``glibc``."""
     versions = {"unix": "0", "linux": "6.1", "glibc": "2.36", "archspec": "1", **virtual}
     return [
         GenericVirtualPackage(PackageName(f"__{name}"), Version(version), BuildString("0"))
@@ -117,7 +117,7 @@ def machine(**virtual: str) -> list[GenericVirtualPackage]:
 
 
 def solved(channels: list[Path], *specs: str, on: list[GenericVirtualPackage]) -> dict[str, RepoDataRecord]:
-    """What would be installed, by name. Raises ``SolverError`` where there is no way."""
+    """The packages to install, by name. Raises ``SolverError`` if there is no solution."""
     records = asyncio.run(
         solve(
             [channel.as_uri() for channel in channels],

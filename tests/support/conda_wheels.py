@@ -1,12 +1,11 @@
-"""A small wheel with a record, from which conda packages are described."""
+"""A small wheel with a record, for descriptions of conda packages."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
-from build_config.formats import wheelfile
+from build_config.formats import build_facts, wheelfile
 from build_config.model import CudaArch, Shard
 from build_config.system.layout import PACKAGE
 from build_config.tasks import conda
@@ -31,12 +30,12 @@ MORE_REQUIREMENTS = (
 
 
 def members(cuda: str = "13.0", more: Iterable[str] = (), without: str = "\n") -> dict[str, bytes]:
-    """A sound wheel's members; ``more`` are lines for METADATA, and those that contain ``without`` are left out."""
+    """A correct wheel's members; ``more`` are lines for METADATA, and those that contain ``without`` are left out."""
     found = wheels.contents({"libllama.so": b"code" * 1000}, PLATFORM)
     metadata = f"{wheels.DIST_INFO}/METADATA"
     lines = [*found[metadata].decode().strip().splitlines(), *MORE_REQUIREMENTS, *more]
     found[metadata] = "\n".join(line for line in lines if without not in line).encode() + b"\n\nThe description.\n"
-    found["llama_cpp/_cuda_build.json"] = json.dumps({"cuda": cuda}).encode()
+    found[build_facts.MEMBER] = build_facts.text(factories.build_facts("89", cuda=cuda)).encode()
     return found
 
 

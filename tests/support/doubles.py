@@ -1,6 +1,6 @@
-"""C libraries in the place of ggml, the NVIDIA driver and CUDA's libraries.
+"""C libraries that replace ggml, the NVIDIA driver and CUDA's libraries.
 
-They bring a loader into each situation; they compute nothing, and nothing here says that anything ran on a GPU.
+They simulate each situation of a loader; they compute nothing, so no test shows that anything ran on a GPU.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ int cuDeviceTotalMem_v2(size_t * v, int d) { *v = 24ull << 30; return 0; }
 
 
 def compile_double(target: Path, source: str, *options: str) -> None:
-    """Compile ``source`` to a shared library with the name of ``target``; ``options`` come after it."""
+    """Compile ``source`` to a shared library with the name of ``target``; ``options`` follow it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shared = ("gcc", "-shared", "-fPIC", "-w", "-xc", "-", "-o", str(target), f"-Wl,-soname,{target.name}")
     subprocess.run([*shared, "-xnone", *options], input=source, text=True, check=True)

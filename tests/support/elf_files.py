@@ -1,4 +1,4 @@
-"""ELF files made by hand, section by section, for tests that change one thing in them."""
+"""ELF files written section by section, for tests that change one detail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Part:
 
 
 def elf_file(*parts: Part) -> bytes:
-    """An ELF file of these sections, each where the one before it ends."""
+    """An ELF file of these sections, each after the end of the previous one."""
     everything = [Part("", b""), *parts, Part(".shstrtab", b"", STRTAB)]
     strings = b"\0".join(part.name.encode() for part in everything) + b"\0"
     everything[-1] = dataclasses.replace(everything[-1], content=strings)
@@ -38,7 +38,7 @@ def elf_file(*parts: Part) -> bytes:
         body += bytes(-len(body) % 8)
         where = (part.address, len(body), len(part.content), numbers[part.link])
         kind = part.kind if part.name else 0
-        table += struct.pack("<IIQQQQIIQQ", name, kind, 0, *where, 0, 8, 0)
+        table += struct.pack("<IIQQQQIIQQ", name, kind, 0, *where, 0, 8, 24 if kind == DYNSYM else 0)
         name += len(part.name) + 1
         body += part.content
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)
@@ -74,7 +74,7 @@ FUNCTIONS = symbols(("first", FUNC, 1, 0x1000, 0x100), ("second", FUNC, 1, 0x110
 
 def library_differences(tmp_path: Path, first: bytes, second: bytes) -> list[tuple[DifferenceKind, str]]:
     tools = Tools(cuobjdump=None, demangler=None, folder=tmp_path)
-    return [(each.kind, each.detail) for each in libraries.compare("x.so", first, second, tools)]
+    return list(libraries.compare(first, second, tools))
 
 
 def changed_at(data: bytes, place: int) -> bytes:

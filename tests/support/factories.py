@@ -6,6 +6,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from build_config.formats.build_facts import BuildFacts, ShardFacts
 from build_config.model import CudaArch, CudaToolkit, HostCompiler, Program, Shard, SourceTree, Toolchain
 from build_config.system.layout import PACKAGE, Layout
 
@@ -48,4 +49,19 @@ def source_tree(staged: Path = Path("/staged"), *, digest: str = "a" * 64) -> So
         bindings_digest="b" * 64,
         locked=True,
         commit="0123456789abcdef",
+    )
+
+
+def build_facts(*archs: str, cuda: str = "13.0") -> BuildFacts:
+    """Of a wheel with one shard an architecture (``89``)."""
+    return BuildFacts(
+        version="0.3.36",
+        cuda=cuda,
+        oldest_driver="580",
+        shards=tuple(
+            ShardFacts(name=f"sm{arch}", file=f"libggml-cuda-sm{arch}.so", archs=(CudaArch.parse(arch),))
+            for arch in archs
+        ),
+        libraries=("libcudart.so.13", "libcublas.so.13"),
+        build_command="nox -s build_cuda_wheel -- --arch {arch}",
     )

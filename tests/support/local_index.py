@@ -1,4 +1,4 @@
-"""A package index on this machine: the JSON simple API and files, with a connection that can be made to fail."""
+"""A package index on this machine: the JSON simple API and files, with a connection that can fail on demand."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class LocalIndex:
-    """``files`` are served by name; ``yanked`` are listed as such.
+    """The state of the index. ``files`` are served by name; ``yanked`` are listed as such.
 
-    ``cut_after`` ends the next answers with a file after that many bytes, one entry an answer. ``refusals`` are the
-    statuses of the next answers. ``ranges`` are the ``Range`` headers that came, ``None`` where there was none.
+    ``cut_after`` ends the next answers with a file after that many bytes, one entry for each answer. ``refusals`` are
+    the statuses of the next answers. ``ranges`` are the received ``Range`` headers, ``None`` for a request without one.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class LocalIndex:
     url: str = ""
 
     def page(self, project: str) -> bytes | None:
-        """The project's page, or ``None`` when no file is called like it."""
+        """The project's page, or ``None`` without a file of that project."""
         names = [name for name in self.files if normal(re.split(r"-\d", name)[0]) == normal(project)]
         if not names:
             return None
@@ -55,7 +55,7 @@ def normal(name: str) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """With the state that its handlers share."""
+    """The server, with the state that its handlers share."""
 
     daemon_threads = True
 
@@ -64,7 +64,7 @@ class Server(ThreadingHTTPServer):
         self.index = LocalIndex(url=f"http://127.0.0.1:{self.server_port}/simple/")
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was stopped in the middle is what some tests are about."""
+        """Ignore interrupted clients: some tests interrupt them on purpose."""
 
 
 class Handler(BaseHTTPRequestHandler):

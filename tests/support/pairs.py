@@ -1,4 +1,4 @@
-"""All code that a known toolkit can compile, and all GPUs: for tests that compare two rules over every pair."""
+"""All code that a known toolkit can compile, and all GPUs: for tests that compare two rules for every pair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CODE = tuple(
     for kind in ("real", "virtual")
 )
 GPUS = tuple(range(NUMBERS[0] - 1, NUMBERS[-1] + 20))
-"""Ten times major plus minor: from an older GPU than any that is known up to generations to come."""
+"""Ten times major plus minor: from a GPU older than all known ones to future generations."""
 
 
 def capability(number: int) -> str:

@@ -1,4 +1,4 @@
-"""A small file that passes for a finished wheel, with a record and reports that fit it."""
+"""A small file in place of a finished wheel, with matching record and reports."""
 
 from __future__ import annotations
 

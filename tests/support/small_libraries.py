@@ -1,4 +1,4 @@
-"""Small real shared libraries with the names and needs of the wheel's own, made by GCC."""
+"""Small real shared libraries, compiled by GCC, with the names and dependencies of the wheel's libraries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ void {name}(float *a, const float *b) {{
 
 
 def compile_library(folder: Path, name: str, source: str, *options: str) -> bytes:
-    """Compile and link ``name`` in ``folder``; libraries made there before can be named by ``-l:<file>``."""
+    """Compile and link ``name`` in ``folder``; earlier libraries there can be linked with ``-l:<file>``."""
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / f"{name}.c"
     text.write_text(source, encoding="utf-8")
@@ -49,6 +49,6 @@ def compile_core(folder: Path, *, openmp: bool = False) -> dict[str, bytes]:
 
 
 def compile_absent(folder: Path, soname: str) -> str:
-    """A library to link against that no wheel carries and no machine has; returns the linker's option for it."""
+    """Make a library for linking that neither a wheel nor a machine contains; returns the linker's option for it."""
     compile_library(folder, soname, ADD.format(name="absent_" + "".join(filter(str.isalnum, soname))))
     return f"-l:{soname}"

@@ -1,4 +1,4 @@
-"""Wheels made by hand: the members of a sound one, to be spoilt by tests one at a time."""
+"""Wheels written by hand: the members of a correct one, which tests corrupt one at a time."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def policy(platform: PlatformName = "linux-x86_64") -> LibraryPolicy:
 
 
 def declaration(*shards: Shard, max_size: int | None = 35_000_000) -> WheelDeclaration:
-    return WheelDeclaration(version=VERSION, shards=shards, cuda="13.0", forbidden_paths=(CHECKOUT,), max_size=max_size)
+    return WheelDeclaration(version=VERSION, shards=shards, forbidden_paths=(CHECKOUT,), max_size=max_size)
 
 
 def contents(libraries: Mapping[str, bytes], platform: str = "manylinux_2_17_x86_64") -> dict[str, bytes]:
-    """A sound wheel's members, without RECORD. ``libraries`` are put into ``llama_cpp/lib``."""
+    """A correct wheel's members, without RECORD. ``libraries`` are put into ``llama_cpp/lib``."""
     licences = {name: f"The licence of {name}.\n".encode() for name in policy().licences}
     metadata = [
         "Metadata-Version: 2.2",
@@ -63,7 +63,7 @@ def contents(libraries: Mapping[str, bytes], platform: str = "manylinux_2_17_x86
 
 
 def listed(members: Mapping[str, bytes], *shards: Shard) -> dict[str, bytes]:
-    """The members and an SBOM that fits them."""
+    """The members and a matching SBOM."""
     known = ingredients.Ingredients(version=str(VERSION), cuda="13.0.88", shards=shards, parts=(), vendored=())
     document = sbom_document.describe(known, members, wheel_name())
     return {**members, f"{DIST_INFO}/{cyclonedx.MEMBER}": document.encode()}
@@ -79,7 +79,7 @@ def record(members: Mapping[str, bytes]) -> bytes:
 
 
 def write(folder: Path, members: Mapping[str, bytes], name: str = "") -> Wheel:
-    """Write the members, and a RECORD where they bring none."""
+    """Write the members, and a RECORD if there is none among them."""
     path = folder / (name or wheel_name())
     record_name = f"{DIST_INFO}/RECORD"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -1,4 +1,4 @@
-"""A Windows machine made of records (``tests/windows``): it answers, and keeps what it was asked."""
+"""A Windows machine made of records (``tests/support/windows``): it answers, and keeps the calls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ USER_ENVIRONMENT = {
     "INCLUDE": r"C:\mine\include",
     "CMAKE_GENERATOR": "Visual Studio 17 2022",
 }
-"""As of somebody who has set a good deal that must not matter."""
+"""The environment of a user with many settings that must not matter."""
 
 
 def record(name: str) -> str:
@@ -89,7 +89,7 @@ class RecordedMachine:
 
 
 def windows_path(text: str) -> Path:
-    """A path with Windows' rules in the place of a ``Path``, which here would take backslashes for letters."""
+    """A path with Windows' rules instead of a ``Path``, which treats backslashes as letters on this system."""
     return cast("Path", PureWindowsPath(text))
 
 

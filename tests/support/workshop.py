@@ -1,4 +1,4 @@
-"""The miniature of llama.cpp, staged in a work root of a test's own, and built by the real pipeline."""
+"""The miniature of llama.cpp, staged in a test's own work root and built by the real pipeline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUIET = Console(terminal=False)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """A work root with the miniature staged in it."""
+    """A work root with the staged miniature."""
 
     layout: Layout
     chain: Toolchain
@@ -47,7 +47,7 @@ class Workshop:
         return (self.tree.llama_cpp / "edited").exists()
 
     def compiled(self, unit: str) -> int:
-        """How many build steps the last build ran for a unit; 0 when it took the unit from the store."""
+        """The number of steps that the last build ran for a unit; 0 if it took the unit from the store."""
         log = self.layout.logs / f"build-{unit}.log"
         return len(re.findall(r"^\[\d+/\d+\] ", log.read_text(), re.MULTILINE)) if log.is_file() else 0
 

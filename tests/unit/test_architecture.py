@@ -11,6 +11,7 @@ import pytest
 
 from build_config import errors
 from build_config.errors import PipelineError
+from build_config.system import platforms
 from build_config.system.layout import PACKAGE
 
 if TYPE_CHECKING:
@@ -50,13 +51,21 @@ PRINTS = frozenset({"print", "rich", "sys.stdout", "sys.stderr", "typer.echo", "
 EXITS = frozenset({"sys.exit", "SystemExit", "typer.Exit", "os._exit", "exit", "quit"})
 
 
+PLATFORM_NAMES = frozenset({*platforms.PLATFORMS, "win32", "linux", "nt", "posix"})
+SYSTEMS = frozenset({"sys.platform", "os.name"})
+
+
 @dataclass(frozen=True)
 class Module:
-    """One source file: its dotted name, what it imports of this project, and which outside names it uses."""
+    """One source file: its dotted name, what it imports of this project, and which outside names it uses.
+
+    ``tells_apart`` is what it decides by a platform's name, or by Python's.
+    """
 
     name: str
     imports: frozenset[str]
     uses: frozenset[str]
+    tells_apart: frozenset[str]
 
     @property
     def layer(self) -> int:
@@ -78,6 +87,7 @@ def read(path: Path) -> Module:
     name = ".".join(part for part in parts if part != "__init__")
     imports: set[str] = set()
     uses: set[str] = set()
+    compares: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         match node:
             case ast.Import(names=names):
@@ -90,11 +100,19 @@ def read(path: Path) -> Module:
                 uses.add(f"{owner}.{attribute}")
             case ast.Name(id=used):
                 uses.add(used)
+            case ast.Compare() | ast.MatchValue() if _names_a_platform(node):
+                compares.add(ast.unparse(node))
             case _:
                 pass
     outside = {part for imported in imports for part in (imported, imported.partition(".")[0])}
     own = frozenset(imported for imported in imports if imported.startswith(("build_config.", "check_gpu.")))
-    return Module(name=name, imports=own, uses=frozenset(uses | outside))
+    return Module(
+        name=name, imports=own, uses=frozenset(uses | outside), tells_apart=frozenset(compares | uses & SYSTEMS)
+    )
+
+
+def _names_a_platform(node: ast.AST) -> bool:
+    return any(isinstance(part, ast.Constant) and part.value in PLATFORM_NAMES for part in ast.walk(node))
 
 
 MODULES = tuple(
@@ -150,6 +168,17 @@ def test_only_the_console_prints() -> None:
 def test_only_the_command_line_exits() -> None:
     commands = {"commands.machine", "commands.wheel"}  # end with status 1 if the answer is no
     assert users(EXITS) == {*commands, "__main__", "build_backend", "check_gpu.__main__"}
+
+
+def test_what_differs_between_platforms_is_asked_of_them() -> None:
+    """A comparison with a name says neither why nor what a third platform would do."""
+    alone = ("check_gpu.", "build_config.build_backend", "build_config.system.platforms")
+    found = {
+        module.name: module.tells_apart
+        for module in MODULES
+        if module.tells_apart and not module.name.startswith(alone) and "windows" not in module.name.split(".")
+    }
+    assert not found
 
 
 def test_the_build_backend_needs_the_standard_library_alone() -> None:

@@ -48,13 +48,13 @@ def shards(
         ("100f", [("sm100f", ("100f-real",))]),
     ],
 )
-def test_each_named_architecture_is_a_shard_of_its_own(
+def test_each_named_architecture_is_a_separate_shard(
     requested: str, expected: list[tuple[str, tuple[str, ...]]]
 ) -> None:
     assert shards(requested) == expected
 
 
-def test_without_a_gpu_auto_builds_for_rtx_40_and_says_how_to_choose() -> None:
+def test_without_a_gpu_auto_builds_for_rtx_40_and_names_the_option() -> None:
     selection = archs.resolve("auto", cuda_release="13.0", gpus=())
     assert [shard.name for shard in selection.shards] == ["sm89"]
     assert selection.notice is not None
@@ -62,25 +62,25 @@ def test_without_a_gpu_auto_builds_for_rtx_40_and_says_how_to_choose() -> None:
     assert "nox -s build_cuda_wheel -- --arch 86" in selection.notice
 
 
-def test_auto_and_native_take_the_gpus_of_the_machine() -> None:
+def test_auto_and_native_use_the_gpus_of_the_machine() -> None:
     for requested in ("auto", "native"):
         assert shards(requested, gpus=(gpu("12.0"),)) == [("sm120a", ("120a-real",))]
         assert archs.resolve(requested, cuda_release="13.0", gpus=(gpu("8.6"),)).notice is None
 
 
-def test_gpus_of_one_machine_share_a_shard_because_one_backend_drives_them_all() -> None:
+def test_gpus_of_one_machine_share_a_shard_because_one_backend_uses_all_of_them() -> None:
     gpus = (gpu("8.9"), gpu("8.6", 1), gpu("8.9", 2))
     assert shards("native", gpus=gpus) == [("sm86x89", ("86-real", "89-real"))]
 
 
-def test_native_says_which_gpu_it_leaves_out() -> None:
+def test_native_names_the_gpu_that_it_leaves_out() -> None:
     selection = archs.resolve("native", cuda_release="13.0", gpus=(gpu("6.1"), gpu("8.6", 1)))
     assert [shard.name for shard in selection.shards] == ["sm86"]
     assert selection.notice is not None
     assert "GPU 0 (6.1)" in selection.notice
 
 
-def test_native_without_a_gpu_names_the_way_out() -> None:
+def test_native_without_a_gpu_names_the_remedy() -> None:
     with pytest.raises(ArchitectureError, match="no NVIDIA GPU") as caught:
         archs.resolve("native", cuda_release="13.0", gpus=())
     assert "--arch 86 for RTX 30" in str(caught.value)
@@ -102,14 +102,14 @@ def test_another_form_is_refused_with_the_accepted_ones(requested: str) -> None:
     assert "portable" in str(caught.value.remedy)
 
 
-def test_an_architecture_that_was_dropped_names_what_is_supported_and_the_toolkit_that_still_can() -> None:
+def test_for_a_dropped_architecture_the_supported_ones_and_the_last_toolkit_for_it_are_named() -> None:
     with pytest.raises(ArchitectureError, match=r"CUDA 13\.0 cannot compile for 5\.0 .*75, 80, 86") as caught:
         archs.resolve("50", cuda_release="13.0", gpus=())
     assert "install CUDA 12.9" in str(caught.value.remedy)
     assert "--cuda 12.9" in str(caught.value.remedy)
 
 
-def test_what_nvcc_can_and_llama_cpp_cannot_is_refused_with_the_reason_and_a_toolkit_that_can() -> None:
+def test_an_architecture_that_only_nvcc_supports_is_refused_with_the_reason_and_another_toolkit() -> None:
     with pytest.raises(ArchitectureError, match=r"CUDA 11\.8 cannot compile llama\.cpp for 9\.0 .*cudaGrid") as caught:
         archs.resolve("86,90", cuda_release="11.8", gpus=())
     assert "install CUDA 12.0 or later" in str(caught.value.remedy)
@@ -127,7 +127,7 @@ def test_each_series_of_toolkits_has_its_architectures(release: str, first: int,
         assert portable <= set(numbers) - set(series.without)
 
 
-def test_an_architecture_that_is_too_new_names_the_toolkit_that_can() -> None:
+def test_for_a_new_architecture_the_toolkit_that_supports_it_is_named() -> None:
     with pytest.raises(ArchitectureError) as caught:
         archs.resolve("12.0", cuda_release="12.4", gpus=())
     assert "CUDA 12.8 or later" in str(caught.value.remedy)
@@ -165,7 +165,7 @@ def test_a_portable_wheel_runs_on_every_gpu_that_the_toolkit_knows_and_on_later_
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_what_is_portable_can_be_asked_for_by_name(release: str) -> None:
+def test_the_portable_shards_can_be_requested_by_name(release: str) -> None:
     for arch in itertools.chain.from_iterable(archs.toolkit_series(release).portable):
         assert archs.resolve(str(arch), cuda_release=release, gpus=()).shards[0].archs == (arch,)
 
@@ -200,7 +200,7 @@ def test_machine_code_is_preferred_to_ptx() -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_the_name_of_every_shard_is_read_back(release: str) -> None:
+def test_the_name_of_every_shard_can_be_parsed(release: str) -> None:
     made = [*archs.resolve("portable", cuda_release=release, gpus=()).shards]
     for arch in map(str, pairs.CODE):
         with contextlib.suppress(ArchitectureError):
@@ -214,7 +214,7 @@ def test_the_name_of_every_shard_is_read_back(release: str) -> None:
     assert [archs.parse_shard(shard.name) for shard in made] == made
 
 
-def test_a_shard_with_ptx_of_another_architecture_is_read_back() -> None:
+def test_the_name_of_a_shard_with_ptx_of_another_architecture_can_be_parsed() -> None:
     shard = archs.parse_shard("sm90ptx80")
     assert shard is not None
     assert shard.archs == (CudaArch.parse("90-real"), CudaArch.parse("80-virtual"))
@@ -223,7 +223,7 @@ def test_a_shard_with_ptx_of_another_architecture_is_read_back() -> None:
 @pytest.mark.parametrize(
     "name", ["", "special", "sm", "ptx", "sm8x", "smx89", "cpu", "sm89-real", "sm90ptx90", "sm89.sm90", "SM89"]
 )
-def test_no_other_name_is_taken_for_a_shard(name: str) -> None:
+def test_no_other_name_is_parsed_as_a_shard(name: str) -> None:
     assert archs.parse_shard(name) is None
 
 
@@ -241,13 +241,13 @@ def test_any_list_gives_sorted_distinct_shards_that_run_on_their_gpus(numbers: l
 
 
 @given(st.text(max_size=12))
-def test_any_text_gives_plain_shard_names_or_a_refusal(text: str) -> None:
+def test_any_text_gives_valid_shard_names_or_an_error(text: str) -> None:
     with contextlib.suppress(ArchitectureError):
         for shard in archs.resolve(text, cuda_release="13.0", gpus=()).shards:
             assert re.fullmatch(r"[a-z0-9]+", shard.name)
 
 
-def test_the_locked_toolkit_is_the_newest_that_there_is_a_lock_of_and_begins_a_series() -> None:
+def test_the_locked_toolkit_is_the_newest_one_with_a_lock_and_begins_a_series() -> None:
     releases = locks.toolkits(PACKAGE / "data" / "locks")
     assert releases[-1] == archs.LOCKED_CUDA
     assert archs.toolkit_series(archs.LOCKED_CUDA).since == archs.LOCKED_CUDA

@@ -1,4 +1,4 @@
-"""Tests on the finished wheel of the wheelhouse: the real thing, after the main job."""
+"""Tests of the finished wheel in the wheelhouse, after the main job."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def _wheel(request: pytest.FixtureRequest, layout: Layout) -> Wheel:
 
 @pytest.fixture(name="simulation", scope="session")
 def _simulation(layout: Layout, wheel: Wheel) -> Simulation:
-    cuda = simulate.of_wheel(wheel.path)  # no toolkit is fetched for a wheel that is not there
+    cuda = simulate.of_wheel(wheel.path)  # download no toolkit for a missing wheel
     return simulate.provide_simulation(simulate.EVERY_SHARD, layout, Console(terminal=False), cuda=cuda)

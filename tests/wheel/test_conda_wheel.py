@@ -1,7 +1,7 @@
-"""The conda package of the finished wheel: installed by rattler into an environment, imported, used.
+"""The conda package of the finished wheel: installed into an environment with rattler, imported, used.
 
-What of conda-forge is needed beside it is a channel of the test's own (``tests/conda_forge.py``): CUDA's libraries in
-it are doubles, Python and its packages are this machine's and PyPI's. Nothing here ran on a card.
+A channel of the test replaces conda-forge (``tests/support/conda_forge.py``): its CUDA libraries are doubles, Python
+and its packages come from this machine and PyPI. No GPU is used.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.wheel
 
 @dataclass(frozen=True)
 class Environment:
-    """A prefix with the package in it. ``driver`` is the double of the driver, which no environment holds."""
+    """A prefix with the package. ``driver`` is the double of the driver, which is never part of an environment."""
 
     prefix: Path
     driver: Path
@@ -51,7 +51,7 @@ class Environment:
         return self.prefix / "bin" / "python"
 
     def use(self, folder: Path, *, gpu_layers: int = 0, **variables: str) -> dict[str, Any]:
-        """Load the tiny model and generate; what the probe saw. ``CONDA_PREFIX`` is not set: nothing is activated."""
+        """Load the tiny model, generate, return the probe's result. ``CONDA_PREFIX`` is unset: nothing is activated."""
         result = folder / "result.json"
         command = [str(part) for part in (self.python, "-I", probe.__file__, self.model, result, gpu_layers)]
         done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
@@ -81,7 +81,7 @@ def _channel(package: conda.CondaPackage, wheel: Wheel, tmp_path_factory: pytest
 def _environment(
     channel: Path, layout: Layout, simulation: Simulation, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Environment]:
-    """A prefix that rattler solves and installs, and a Python in it with the locked packages that the wheel needs."""
+    """A prefix solved and installed by rattler, and in it a Python with the locked requirements of the wheel."""
     folder = tmp_path_factory.mktemp("conda")
     locked = (layout.locks / "validation.txt").read_text().replace("\\\n", " ").splitlines()
     lines = [line for line in locked if not line.startswith(("nvidia-", "#"))]
@@ -96,7 +96,7 @@ def _environment(
         contents[name] = folder / name
         (contents[name] / "lib").mkdir(parents=True)
         shutil.copy(library, contents[name] / "lib")
-        library.unlink()  # there is this one copy only
+        library.unlink()  # leave a single copy
     gcc = ["gcc", "-print-file-name=libstdc++.so.6"]
     cpp = Path(subprocess.run(gcc, capture_output=True, text=True, check=True).stdout.strip()).resolve()
     (folder / "cpp" / "lib").mkdir(parents=True)
@@ -118,7 +118,7 @@ def test_the_finished_wheel_gives_the_same_package_twice(
     assert hashlib.sha256(again.read_bytes()).hexdigest() == hashlib.sha256(first.read_bytes()).hexdigest()
 
 
-def test_the_files_lie_in_the_site_packages_of_the_environments_python(environment: Environment, wheel: Wheel) -> None:
+def test_the_files_are_in_the_site_packages_of_the_environments_python(environment: Environment, wheel: Wheel) -> None:
     (site,) = environment.prefix.glob("lib/python3.*/site-packages")
     contents = wheelfile.read_contents(wheel.path)
     folder = wheelfile.dist_info(contents)
@@ -128,7 +128,7 @@ def test_the_files_lie_in_the_site_packages_of_the_environments_python(environme
     assert (site / folder / "INSTALLER").read_text() == "conda\n"
 
 
-def test_pip_finds_every_requirement_fulfilled_and_nothing_of_nvidias_asked_for(environment: Environment) -> None:
+def test_pip_finds_every_requirement_satisfied_and_none_of_nvidias(environment: Environment) -> None:
     done = subprocess.run(
         [environment.python, "-m", "pip", "check"], capture_output=True, text=True, check=False, env={}
     )
@@ -137,7 +137,7 @@ def test_pip_finds_every_requirement_fulfilled_and_nothing_of_nvidias_asked_for(
     assert "nvidia" not in listed
 
 
-def test_without_a_card_it_generates_on_the_cpu_with_the_environments_cpp_library(
+def test_without_a_gpu_it_generates_on_the_cpu_with_the_environments_cpp_library(
     environment: Environment, tmp_path: Path
 ) -> None:
     seen = environment.use(tmp_path)
@@ -147,7 +147,7 @@ def test_without_a_card_it_generates_on_the_cpu_with_the_environments_cpp_librar
     assert cpp == {environment.prefix / "lib" / "libstdc++.so.6"}
 
 
-def test_on_a_simulated_device_the_backend_comes_up_with_the_environments_cuda_libraries(
+def test_on_a_simulated_gpu_the_backend_is_loaded_with_the_environments_cuda_libraries(
     environment: Environment, record: BuildRecord, tmp_path: Path
 ) -> None:
     capability = record.shards[0].archs[0].capability

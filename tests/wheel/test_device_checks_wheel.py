@@ -1,7 +1,7 @@
-"""The device checks with the newest wheel of the wheelhouse, without a card: that they pass, and that they can fail.
+"""The device checks with the newest wheel of the wheelhouse, without a GPU: they pass, and they can fail.
 
-The CPU takes the card's place where results are compared. On a simulated device, whose kernels do nothing, the wheel's
-real CUDA backend loads, places and releases everything, and every number is wrong.
+To compare results, the CPU replaces the GPU. On a simulated GPU, whose kernels do nothing, the wheel's real CUDA
+backend loads, places and frees everything, and every number is wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import gguf
 import pytest
 
+from build_config.formats import build_facts
 from build_config.steps.validation import compare_with_cpu, numerics, scenarios
 from build_config.tasks import simulate
 from build_config.testbed import clean_environment, simulated_device, synthetic_model
@@ -48,10 +49,10 @@ def _doubles(simulation: Simulation, wheel: Wheel, tmp_path_factory: pytest.Temp
 
 @pytest.fixture(name="machine", scope="module")
 def _machine(wheel: Wheel) -> SimulatedMachine:
-    """A device that the wheel has code for."""
-    facts = scenarios.read_facts(wheel)
+    """A simulated GPU for which the wheel has code."""
+    facts = build_facts.read(wheel.path)
     assert facts is not None
-    return SimulatedMachine(capabilities=facts.own_capabilities()[:1])
+    return SimulatedMachine(capabilities=scenarios.own_capabilities(facts)[:1])
 
 
 def failed(checks: tuple[DeviceCheck, ...]) -> dict[str, str]:
@@ -71,10 +72,10 @@ def test_the_cpu_agrees_with_itself(python: Path, tmp_path: Path) -> None:
     }
     flash = measured["logits Q4_K, flash attention"]
     assert flash is not None
-    assert 0 < flash < 1e-3, "another way to compute the same: not equal, and within what the bound was argued from"
+    assert 0 < flash < 1e-3, "another algorithm: not equal, and within the error that the bound is based on"
 
 
-def test_another_model_on_the_device_is_caught(python: Path, tmp_path: Path) -> None:
+def test_another_model_on_the_device_is_found(python: Path, tmp_path: Path) -> None:
     plan = compare_with_cpu.make_plan(tmp_path, device="CPU", kinds=("Q4_K",))
     other = synthetic_model.write(tmp_path / "other.gguf", synthetic_model.SMALL, kind="Q4_K", seed=1)
     checks = tuple(
@@ -87,7 +88,7 @@ def test_another_model_on_the_device_is_caught(python: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("tensor", "factor"), [("blk.1.attn_q.weight", 1.5), ("blk.3.ffn_down.weight", 1.1)])
-def test_one_tensor_that_is_off_is_caught(python: Path, tmp_path: Path, tensor: str, factor: float) -> None:
+def test_one_changed_tensor_is_found(python: Path, tmp_path: Path, tensor: str, factor: float) -> None:
     plan = compare_with_cpu.make_plan(tmp_path, device="CPU", kinds=("F32",))
     (check,) = [check for check in plan.checks if check.name == "logits F32"]
     scaled = tmp_path / "scaled.gguf"
@@ -110,21 +111,21 @@ def test_a_model_that_cannot_be_loaded_fails_its_own_check(python: Path, tmp_pat
     assert "broken.gguf was not loaded" in failed(results)["logits of the tiny model"]
 
 
-def test_without_a_card_nothing_passes(python: Path, tmp_path: Path) -> None:
+def test_without_a_gpu_nothing_passes(python: Path, tmp_path: Path) -> None:
     result = compare_with_cpu.run(python, tmp_path, device="CUDA7", kinds=("F16",))
     assert len(failed(result.checks)) == len(result.checks) > 0
     assert {reason for reason in failed(result.checks).values() if "ggml has no device CUDA7" not in reason} == set()
 
 
-def test_a_child_that_hangs_is_stopped_and_what_it_had_counts(python: Path, tmp_path: Path) -> None:
+def test_a_child_process_that_hangs_is_stopped_and_its_finished_checks_count(python: Path, tmp_path: Path) -> None:
     first, *_ = compare_with_cpu.make_plan(tmp_path, device="CPU", kinds=()).checks
     endless = dataclasses.replace(first, name="endless", check="memory", cycles=1_000_000)
     plan = numerics.Plan(device="CPU", checks=(first, endless, dataclasses.replace(first, name="later")))
     results = numerics.judge(plan, compare_with_cpu.measure(python, tmp_path, plan, timeout=8.0))
     assert [check.reason for check in results] == [
         None,
-        "the process was stopped after 8 s during this check and said: nothing",
-        "not carried out: the process was stopped after 8 s during endless",
+        "the process was stopped after 8 s during this check; its output ended with: nothing",
+        "not run: the process was stopped after 8 s during endless",
     ]
 
 
@@ -132,7 +133,7 @@ def test_a_child_that_hangs_is_stopped_and_what_it_had_counts(python: Path, tmp_
 def _simulated(
     python: Path, doubles: SimulatedLibraries, machine: SimulatedMachine, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, DeviceCheck]:
-    """What comes of all checks where kernels do nothing."""
+    """The results of all checks if kernels do nothing."""
     folder = tmp_path_factory.mktemp("simulated")
     result = compare_with_cpu.run(python, folder, kinds=("F16", "Q4_K"), changes=doubles.environment(machine))
     assert not result.passed
@@ -148,12 +149,12 @@ def test_kernels_that_do_nothing_give_wrong_numbers(simulated: dict[str, DeviceC
         assert "was on" not in (check.reason or ""), "its layers were on the device, and on the CPU for the reference"
 
 
-def test_memory_that_is_taken_and_given_back_passes(simulated: dict[str, DeviceCheck]) -> None:
+def test_memory_that_is_allocated_and_freed_passes(simulated: dict[str, DeviceCheck]) -> None:
     assert simulated["memory"].reason is None
     assert simulated["memory"].passed
 
 
-def test_a_kernel_that_fails_is_reported_with_the_check(
+def test_a_failing_kernel_is_reported_with_the_check(
     python: Path, doubles: SimulatedLibraries, machine: SimulatedMachine, tmp_path: Path
 ) -> None:
     broken = dataclasses.replace(machine, fault="launch-failure")

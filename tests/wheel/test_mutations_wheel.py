@@ -1,4 +1,4 @@
-"""A sound wheel passes; one that was spoilt in a way that users would suffer from must not."""
+"""A correct wheel passes; a wheel with a fault that would hurt users must fail."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def without_cuda(contents: Contents) -> Contents:
     return {name: data for name, data in contents.items() if not name.startswith(f"{LIB}libggml-cuda")}
 
 
-def with_code_for_another_card(contents: Contents) -> Contents:
+def with_code_for_another_gpu(contents: Contents) -> Contents:
     return {
-        name: _for_another_card(data) if name.startswith(f"{LIB}libggml-cuda") else data
+        name: _for_another_gpu(data) if name.startswith(f"{LIB}libggml-cuda") else data
         for name, data in contents.items()
     }
 
 
-def _for_another_card(library: bytes) -> bytes:
-    """The same shard as if its kernels had been compiled for a major version that no card has yet."""
+def _for_another_gpu(library: bytes) -> bytes:
+    """Change a shard as if its kernels were compiled for a major version that no GPU has yet."""
     changed = bytearray(library)
     start = library.find(FAT_BINARY)
     assert start >= 0
@@ -75,7 +75,7 @@ def with_one_layer_left_behind(contents: Contents) -> Contents:
 
 
 def mutated(wheel: Wheel, folder: Path, mutation: Callable[[Contents], Contents]) -> Wheel:
-    """A wheel of the same name, with a RECORD that is right: an installer sees nothing wrong with it."""
+    """A wheel of the same name with a correct RECORD: an installer accepts it."""
     rough = folder / "rough.zip"
     with zipfile.ZipFile(rough, "w") as archive:
         for name, data in mutation(wheelfile.read_contents(wheel.path)).items():
@@ -84,7 +84,7 @@ def mutated(wheel: Wheel, folder: Path, mutation: Callable[[Contents], Contents]
 
 
 def tried(wheel: Wheel, layout: Layout, simulation: Simulation) -> ValidationReport:
-    here = dataclasses.replace(machine.describe(), driver=None, gpus=())  # the same on a machine with a card
+    here = dataclasses.replace(machine.describe(), driver=None, gpus=())  # equal results on a machine with a GPU
     return validate(
         wheel,
         wheels_folder=wheel.path.parent,
@@ -111,12 +111,12 @@ def test_the_wheel_as_it_is_passes(wheel: Wheel, layout: Layout, simulation: Sim
     ("mutation", "code"),
     [
         (without_cuda, "shard-missing"),
-        (with_code_for_another_card, "probe-failed"),
+        (with_code_for_another_gpu, "probe-failed"),
         (without_the_line_of_the_cache, "placement-missing"),
         (with_one_layer_left_behind, "not-on-card"),
     ],
 )
-def test_a_spoilt_wheel_fails(
+def test_a_faulty_wheel_fails(
     wheel: Wheel,
     layout: Layout,
     simulation: Simulation,
@@ -129,7 +129,7 @@ def test_a_spoilt_wheel_fails(
     assert code in {finding.code for finding in report.all_findings()}
 
 
-def test_a_missing_backend_is_seen_without_any_device(wheel: Wheel, layout: Layout, tmp_path: Path) -> None:
+def test_a_missing_backend_is_found_without_a_gpu(wheel: Wheel, layout: Layout, tmp_path: Path) -> None:
     report = validate(
         mutated(wheel, tmp_path, without_cuda),
         wheels_folder=tmp_path,

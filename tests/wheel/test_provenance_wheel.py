@@ -1,4 +1,4 @@
-"""The finished wheel of the wheelhouse with what lies beside it: accepted as it is, refused after one changed byte."""
+"""The finished wheel of the wheelhouse and the files next to it: accepted, and refused after one changed byte."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.wheel
 
 NOT_COMPILED = ("vendor/nlohmann/", "vendor/cpp-httplib/")
-"""What only targets outside the wheel include."""
+"""Folders that only targets outside the wheel include."""
 LLAMA_CPPS_OWN = frozenset({"vendor/hash/hash.h", "vendor/hash/hash.cpp"})
 
 
 @pytest.fixture(name="signed", scope="module")
 def _signed(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the wheel and of what lies beside it, signed with a key of its own."""
+    """A copy of the wheel and of the files next to it, signed with a new key."""
     folder = tmp_path_factory.mktemp("signed")
     for path in (wheel.path, publication.record_path(wheel.path), statement.statement_path(wheel.path)):
         shutil.copyfile(path, folder / path.name)
@@ -109,7 +109,7 @@ def test_the_lock_of_another_checkout_is_refused(signed: Path, layout: Layout) -
 # --------------------------------------------------------------------------------------------------------------- SBOM
 
 
-def test_the_sbom_names_what_the_wheel_holds(wheel: Wheel, layout: Layout) -> None:
+def test_the_sbom_lists_the_contents_of_the_wheel(wheel: Wheel, layout: Layout) -> None:
     contents = wheelfile.read_contents(wheel.path)
     text = contents[f"{wheelfile.dist_info(contents)}/{cyclonedx.MEMBER}"].decode()
     assert cyclonedx.problems(text) == ()
@@ -123,7 +123,7 @@ def test_the_sbom_names_what_the_wheel_holds(wheel: Wheel, layout: Layout) -> No
 
 
 def test_the_versions_in_the_sbom_are_those_in_the_libraries(wheel: Wheel) -> None:
-    """Said by the code itself, where it says one: so the files that were read are those that were compiled."""
+    """Libraries that contain their version show that the sources of the SBOM are those that were compiled."""
     contents = wheelfile.read_contents(wheel.path)
     document = json.loads(contents[f"{wheelfile.dist_info(contents)}/{cyclonedx.MEMBER}"])
     versions = {each["name"]: each.get("version", "") for each in document["components"]}
@@ -132,7 +132,7 @@ def test_the_versions_in_the_sbom_are_those_in_the_libraries(wheel: Wheel) -> No
 
 
 def test_every_file_that_llama_cpp_vendors_is_named_or_known_not_to_be_compiled(wheel: Wheel, layout: Layout) -> None:
-    """A new upstream release can bring a new library along: somebody must look whether it is compiled in."""
+    """A new upstream release can add a library: somebody must check whether it is compiled."""
     root = layout.staged / "llama.cpp"
     files = {path.relative_to(root).as_posix() for path in (root / "vendor").rglob("*.[ch]*")}
     there = {name for name in files if not name.startswith(NOT_COMPILED)} - LLAMA_CPPS_OWN

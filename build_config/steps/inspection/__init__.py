@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.reports import InspectionReport
-from build_config.steps.inspection import archive, device_code, dlls, instructions, libraries, sbom
+from build_config.steps.inspection import archive, device_code, instructions, libraries, sbom
 from build_config.steps.inspection.contents import NotRunError, Subject, error, read_libraries, read_members
+from build_config.system import platforms
 from build_config.system.layout import CANONICAL_WORK_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from build_config.model import LibraryPolicy, Program, Wheel, WheelDeclaration
+    from build_config.model import LibraryPolicy, PlatformName, Program, Wheel, WheelDeclaration
     from build_config.reports import Finding
     from build_config.system.layout import Layout
 
-OF_THE_ARCHIVE: dict[str, Callable[[Subject], Iterable[Finding]]] = {
+    Check = Callable[[Subject], Iterable[Finding]]
+
+ON_EVERY_PLATFORM: dict[str, Check] = {
     "record": archive.check_record,
     "metadata": archive.check_metadata,
     "tags": archive.check_tags,
@@ -31,29 +34,26 @@ OF_THE_ARCHIVE: dict[str, Callable[[Subject], Iterable[Finding]]] = {
     "unwanted-files": archive.check_unwanted,
     "size": archive.check_size,
     "build-paths": archive.check_build_paths,
-}
-CHECKS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
-    **OF_THE_ARCHIVE,
     "libraries-present": libraries.check_present,
     "single-copies": libraries.check_copies,
     "bundled": libraries.check_bundled,
     "needed-libraries": libraries.check_needed,
-    "search-paths": libraries.check_search_paths,
-    "symbol-versions": libraries.check_symbol_versions,
-    "stripped": libraries.check_stripped,
     "device-code": device_code.check_device_code,
-    "instructions": instructions.check_instructions,
 }
-CHECKS_OF_WINDOWS: dict[str, Callable[[Subject], Iterable[Finding]]] = {
-    **OF_THE_ARCHIVE,
-    "windows-tag": dlls.check_tag,
-    "libraries-present": dlls.check_present,
-    "single-copies": dlls.check_copies,
-    "bundled": dlls.check_bundled,
-    "needed-libraries": dlls.check_needed,
-    "backend-exports": dlls.check_backends,
-    "reproducible": dlls.check_reproducible,
-    "device-code": device_code.check_device_code,
+CHECKS: dict[PlatformName, dict[str, Check]] = {
+    "linux-x86_64": {
+        **ON_EVERY_PLATFORM,
+        "search-paths": libraries.check_search_paths,
+        "symbol-versions": libraries.check_symbol_versions,
+        "stripped": libraries.check_stripped,
+        "instructions": instructions.check_instructions,
+    },
+    "win-amd64": {
+        **ON_EVERY_PLATFORM,
+        "windows-tag": libraries.check_windows_tag,
+        "backend-exports": libraries.check_backends,
+        "reproducible": libraries.check_reproducible,
+    },
 }
 """Which instructions a DLL holds is not read yet: binutils' objdump is not there to do it."""
 
@@ -73,26 +73,24 @@ def inspect(
     that is in the wheel.
     """
     contents, findings = read_members(wheel.path)
-    windows = any(tag.endswith("-win_amd64") for tag in wheel.tags)
-    elf_files, unreadable = read_libraries(contents)
-    findings += unreadable
-    dll_files, unreadable = dlls.read_dlls(contents) if windows else ({}, [])
+    platform = platforms.of_tags(wheel.tags)
+    found, unreadable = read_libraries(contents, platform)
     findings += unreadable
     ran = ["archive"]
     workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workdir) as folder:
         subject = Subject(
             wheel=wheel,
+            platform=platform,
             declaration=declaration,
             policy=policy,
             contents=contents,
-            libraries=elf_files,
+            libraries=found,
             cuobjdump=cuobjdump,
             objdump=objdump,
             folder=Path(folder),
-            dlls=dll_files,
         )
-        for name, check in (CHECKS_OF_WINDOWS if windows else CHECKS).items():
+        for name, check in CHECKS[platform.name].items():
             try:
                 findings.extend(check(subject))  # keeps what a check found before it gave up
             except NotRunError as reason:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import stat
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from build_config.formats import elf, pe, wheelfile
+from build_config.formats.elf import ElfLibrary
+from build_config.formats.pe import Dll
 from build_config.model import LibraryPolicy, Program, Wheel, WheelDeclaration
 from build_config.reports import Finding, Severity
+from build_config.system.platforms import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LIBRARY_FOLDER = "llama_cpp/lib"
-"""Where the wheel's own libraries are. auditwheel puts those that come along into a folder ``<distribution>.libs``."""
+"""Where the wheel's own libraries are; those that come along are in a folder ``<distribution>.libs``."""
 
 
 class NotRunError(Exception):
@@ -28,24 +31,32 @@ class NotRunError(Exception):
 class Subject:
     """One wheel under inspection.
 
-    ``contents`` maps member names to bytes, ``libraries`` the names of ELF members to what was read of them, ``dlls``
-    those of DLLs: a wheel has either.
-    ``folder`` is an empty folder in which a check may put files for another program to read.
+    ``platform`` is the one that the wheel is for. ``contents`` maps member names to bytes, ``libraries`` the names of
+    those that are libraries to what was read of them. ``folder`` is an empty folder in which a check may put files for
+    another program to read.
     """
 
     wheel: Wheel
+    platform: Platform
     declaration: WheelDeclaration
     policy: LibraryPolicy
     contents: Mapping[str, bytes]
-    libraries: Mapping[str, elf.Library]
+    libraries: Mapping[str, ElfLibrary | Dll]
     cuobjdump: Program | None
     objdump: str
     folder: Path
-    dlls: Mapping[str, pe.Library] = field(default_factory=dict)
 
-    def own_libraries(self) -> Iterator[tuple[str, elf.Library]]:
-        """The libraries built by us, not those that auditwheel brought along."""
+    def own_libraries(self) -> Iterator[tuple[str, ElfLibrary | Dll]]:
+        """The libraries built by us, not those that came along."""
         return ((name, library) for name, library in self.libraries.items() if not is_vendored(name))
+
+    def elf_libraries(self) -> Iterator[tuple[str, ElfLibrary]]:
+        """All libraries in the form of Linux."""
+        return ((name, library) for name, library in self.libraries.items() if isinstance(library, ElfLibrary))
+
+    def own_dlls(self) -> Iterator[tuple[str, Dll]]:
+        """Those built by us in the form of Windows."""
+        return ((name, library) for name, library in self.own_libraries() if isinstance(library, Dll))
 
     def extracted(self, name: str) -> Path:
         """A member as a file of the same base name, written on first use."""
@@ -57,7 +68,7 @@ class Subject:
 
 
 def is_vendored(name: str) -> bool:
-    """Whether a member is a library that auditwheel brought along."""
+    """Whether a member is a library that came along from the build machine."""
     return name.split("/", 1)[0].endswith(".libs")
 
 
@@ -91,19 +102,29 @@ def read_members(path: Path) -> tuple[dict[str, bytes], list[Finding]]:
     return contents, findings
 
 
-def read_libraries(contents: Mapping[str, bytes]) -> tuple[dict[str, elf.Library], list[Finding]]:
-    """The facts of every ELF file, and a finding for each that cannot be read or is named like one and is none."""
-    libraries: dict[str, elf.Library] = {}
+def read_libraries(
+    contents: Mapping[str, bytes], platform: Platform
+) -> tuple[dict[str, ElfLibrary | Dll], list[Finding]]:
+    """The facts of every library, and a finding for each file that cannot be read or is not what its name says.
+
+    DLLs are read on their own platform only: what reads them is not installed elsewhere.
+    """
+    libraries: dict[str, ElfLibrary | Dll] = {}
     findings = []
     for name, data in sorted(contents.items()):
-        if not data.startswith(elf.MAGIC):
-            if ".so" in PurePosixPath(name).suffixes:
-                findings.append(error("library-unreadable", f"{name} is not an ELF file"))
-            continue
         try:
-            libraries[name] = elf.read(data)
-        except elf.UnreadableError as reason:
+            if data.startswith(elf.MAGIC):
+                libraries[name] = elf.read(data)
+            elif ".so" in PurePosixPath(name).suffixes:
+                findings.append(error("library-unreadable", f"{name} is not an ELF file"))
+            elif platform.uses_dlls and (data.startswith(pe.MAGIC) or name.lower().endswith(".dll")):
+                libraries[name] = pe.read(data)
+        except elf.UnreadableElfError as reason:
             findings.append(error("library-unreadable", f"{name} cannot be read as an x86-64 library: {reason}"))
+        except pe.UnreadableDllError as reason:
+            findings.append(error("library-unreadable", f"{name} cannot be read as a DLL for x86-64: {reason}"))
+        except ImportError:
+            findings.append(error("library-unreadable", f"{name} cannot be read: pefile is not installed"))
     return libraries, findings
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError
 from build_config.steps.inspection.contents import NotRunError, error
-from build_config.system import platforms, processes
+from build_config.system import processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,10 +34,9 @@ def check_device_code(subject: Subject) -> Iterator[Finding]:
     """Each declared shard holds device code for exactly the declared architectures, as often for one as for another."""
     if subject.cuobjdump is None:
         raise NotRunError("cuobjdump is not there to list the device code; the locked toolkit brings it along")
-    platform = platforms.of("win-amd64" if subject.dlls else "linux-x86_64")
-    archs = {platform.library(f"ggml-cuda-{shard.name}"): shard.archs for shard in subject.declaration.shards}
+    archs = {subject.platform.library(f"ggml-cuda-{shard.name}"): shard.archs for shard in subject.declaration.shards}
     failures = []
-    for name in (*subject.libraries, *subject.dlls):
+    for name in subject.libraries:
         declared = archs.get(PurePosixPath(name).name)
         if declared is None:
             continue

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError
 from build_config.steps.inspection.contents import NotRunError, error
-from build_config.steps.inspection.libraries import CPU_VARIANT
+from build_config.steps.inspection.libraries import cpu_variant
 from build_config.system import processes
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def check_instructions(subject: Subject) -> Iterator[Finding]:
     failures = []
     for name, _ in subject.own_libraries():
         base = PurePosixPath(name).name
-        if CPU_VARIANT.fullmatch(base) and base != BASELINE_VARIANT:
+        if cpu_variant(base, subject.platform) and base != BASELINE_VARIANT:
             continue
         try:
             found = disassemble(subject.objdump, subject.extracted(name))

@@ -1,12 +1,12 @@
-"""Checks of the wheel's libraries as the dynamic loader sees them, and of which libraries there are."""
+"""Checks of the wheel's libraries as the system's loader sees them, and of which libraries there are."""
 
 from __future__ import annotations
 
 import collections
-import fnmatch
 import hashlib
 import posixpath
 import re
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -15,54 +15,62 @@ from auditwheel.libc import Libc
 from auditwheel.policy import WheelPolicies
 from packaging.tags import parse_tag
 
+from build_config.formats.elf import ElfLibrary
 from build_config.steps.inspection.archive import required_distributions
 from build_config.steps.inspection.contents import LIBRARY_FOLDER, error, is_vendored, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from build_config.model import ExternalLibrary, LibraryPolicy
+    from build_config.formats.pe import Dll
+    from build_config.model import ExternalLibrary
     from build_config.reports import Finding
     from build_config.steps.inspection.contents import Subject
+    from build_config.system.platforms import Platform
 
-CORE_LIBRARIES = ("libllama.so", "libmtmd.so", "libggml.so", "libggml-base.so", "libggml-cpu-x64.so")
+CORE = ("llama", "mtmd", "ggml", "ggml-base", "ggml-cpu-x64")
 """Without one of these no wheel works on every x86-64 machine."""
-CPU_VARIANT = re.compile(r"libggml-cpu-[a-z0-9_]+\.so")
-_GRAFTED = re.compile(r"-[0-9a-f]{8}(?=\.so)")
+SCORE = "ggml_backend_score"
+INIT = "ggml_backend_init"
+_ADDED = re.compile(r"-(?:[0-9a-f]{8}|[0-9a-f]{32,64})(?=\.so|\.dll$)")
+"""What auditwheel and delvewheel add to the name of a library that comes along: digits of its digest."""
+_ENDING = re.compile(r"\.(?:so|dll)\b.*")
 
 
 def check_present(subject: Subject) -> Iterator[Finding]:
-    """The core is there, every declared shard is there, and nothing else is beside them."""
-    shards = {f"libggml-cuda-{shard.name}.so" for shard in subject.declaration.shards}
-    present = {PurePosixPath(name).name for name, _ in subject.own_libraries()}
-    for name in sorted({*CORE_LIBRARIES} - present):
+    """The core is there, every declared shard is there, and nothing else is next to them."""
+    platform = subject.platform
+    core = {platform.library(name) for name in CORE}
+    shards = {platform.library(f"ggml-cuda-{shard.name}") for shard in subject.declaration.shards}
+    bare = platform.library("ggml-cuda")
+    own = {name: PurePosixPath(name) for name, _ in subject.own_libraries()}
+    present = {path.name for path in own.values()}
+    for name in sorted(core - present):
         yield error("library-missing", f"{LIBRARY_FOLDER}/{name} is not in the wheel")
     for name in sorted(shards - present):
         yield error("shard-missing", f"{name} is declared and not in the wheel")
-    for name, _ in subject.own_libraries():
-        base = PurePosixPath(name).name
-        if base == "libggml-cuda.so":
+    for name, path in own.items():
+        variant = cpu_variant(path.name, platform)
+        if path.name == bare:
             yield error("shard-bare", f"{name} has no shard name: ggml loads it on every machine, whatever its score")
-        elif base.startswith("libggml-cuda-") and base not in shards:
+        elif path.name.startswith(f"{_stem(bare, platform)}-") and path.name not in shards:
             yield error("shard-undeclared", f"{name} belongs to no declared shard")
-        elif not (base in CORE_LIBRARIES or base in shards or CPU_VARIANT.fullmatch(base)):
+        elif variant and not platform.cpu_variants((variant,)):
+            yield error("variant-not-windows", f"{name} is a variant that Visual C++ cannot compile")
+        elif not (path.name in core or path.name in shards or variant):
             yield error("library-unexpected", f"{name} is no library of this wheel")
-        elif PurePosixPath(name).parent.as_posix() != LIBRARY_FOLDER:
+        elif path.parent.as_posix() != LIBRARY_FOLDER:
             yield error("library-unexpected", f"{name} is not in {LIBRARY_FOLDER}, where the loader looks")
 
 
 def check_copies(subject: Subject) -> Iterator[Finding]:
-    """One copy of each library, by name without version and by content; the SONAME is the file's name."""
+    """One copy of each library, by name without version and by content; each calls itself as its file is called."""
     by_stem = collections.defaultdict(list)
     by_digest = collections.defaultdict(list)
     for name, library in subject.libraries.items():
-        base = PurePosixPath(name).name
-        by_stem[_GRAFTED.sub("", base).partition(".so")[0]].append(name)
+        by_stem[_stem(PurePosixPath(name).name, subject.platform)].append(name)
         by_digest[hashlib.sha256(subject.contents[name]).digest()].append(name)
-        if not is_vendored(name) and not base.endswith(".so"):
-            yield error("version-link", f"{name} carries a version: a link in the build became a copy in the wheel")
-        if library.soname is not None and library.soname != base:
-            yield error("soname-mismatch", f"{name} calls itself {library.soname}: who needs it would not find it")
+        yield from _misnamed(name, library)
     for names in (*by_stem.values(), *by_digest.values()):
         if len(names) > 1:
             yield error("library-twice", f"{', '.join(names)} are the same library")
@@ -70,27 +78,30 @@ def check_copies(subject: Subject) -> Iterator[Finding]:
 
 def check_bundled(subject: Subject) -> Iterator[Finding]:
     """NVIDIA's libraries stay outside, and only libraries that the policy names come along."""
+    platform = subject.platform
+    may_come = tuple(f"{soname}*" for soname in subject.policy.vendored)
     for name, library in subject.libraries.items():
-        names = {_GRAFTED.sub("", part) for part in (PurePosixPath(name).name, library.soname or "")}
+        soname = library.soname if isinstance(library, ElfLibrary) else None
+        names = {_ADDED.sub("", part) for part in (PurePosixPath(name).name, soname) if part}
         # By the name without its version: what was bundled is called by its full one, libcudart.so.13.0.96.
-        stems = {part.partition(".so")[0] for part in names}
-        outside = next((one for one in subject.policy.external if one.soname.partition(".so")[0] in stems), None)
+        stems = {_stem(part, platform) for part in names}
+        outside = next((one for one in subject.policy.external if _is_stem_of(one, stems, platform)), None)
         if outside is not None:
             yield error("external-bundled", f"{name} must stay outside: {outside.reason}")
-        if is_vendored(name) and not any(part.startswith(subject.policy.vendored) for part in names):
+        if is_vendored(name) and not any(_matches(part, may_come, platform) for part in names):
             yield error("vendored-unexpected", f"{name} came along, and no policy says that it may")
 
 
 def check_needed(subject: Subject) -> Iterator[Finding]:
-    """Every needed library is found through the search paths, outside by policy, or part of every such system."""
+    """Every needed library is in the wheel where the loader looks, outside by policy, or part of every system."""
+    platform = subject.platform
     distributions = required_distributions(subject.contents)
     for name, library in subject.libraries.items():
-        reachable = {posixpath.join(folder, "") for folder in search_folders(name, library.search_paths)}
         for needed in library.needed:
-            homes = [member for member in subject.libraries if PurePosixPath(member).name == needed]
-            outside = external(needed, subject.policy)
+            homes = [home for home in subject.libraries if _matches(PurePosixPath(home).name, (needed,), platform)]
+            outside = external(needed, subject)
             if homes:
-                if not any(home.removesuffix(needed) in reachable for home in homes):
+                if isinstance(library, ElfLibrary) and not _reachable(homes, name, library):
                     yield error("needed-unreachable", f"{name} needs {homes[0]}, and no search path of its leads there")
             elif outside is not None:
                 if outside.providers and not distributions & {*outside.providers}:
@@ -98,13 +109,28 @@ def check_needed(subject: Subject) -> Iterator[Finding]:
                     yield error(
                         "requirement-missing", f"{name} needs {needed}, and the wheel does not require {wanted}"
                     )
-            elif needed not in subject.policy.system:
+            elif not _matches(needed, subject.policy.system, platform):
                 yield error("needed-unknown", f"{name} needs {needed}, which nothing provides")
+
+
+def external(name: str, subject: Subject) -> ExternalLibrary | None:
+    """The policy's entry for a library that stays outside, if this is one."""
+    return next((one for one in subject.policy.external if _matches(name, (one.soname,), subject.platform)), None)
+
+
+def cpu_variant(name: str, platform: Platform) -> str | None:
+    """``haswell`` of ``libggml-cpu-haswell.so``; ``None`` for any other library."""
+    pattern = re.escape(platform.library("ggml-cpu-VARIANT")).replace("VARIANT", "([a-z0-9_]+)")
+    match = re.fullmatch(pattern, name)
+    return match[1] if match else None
+
+
+# ------------------------------------------------------------------------------------------------------------ Linux
 
 
 def check_search_paths(subject: Subject) -> Iterator[Finding]:
     """RPATH and RUNPATH begin at the library's own place and stay inside what the wheel installs."""
-    for name, library in subject.libraries.items():
+    for name, library in subject.elf_libraries():
         for entry in library.search_paths:
             if not search_folders(name, (entry,)):
                 yield error("rpath-outside", f"{name} looks for libraries in {entry!r}, which is not inside the wheel")
@@ -113,33 +139,30 @@ def check_search_paths(subject: Subject) -> Iterator[Finding]:
 def check_symbol_versions(subject: Subject) -> Iterator[Finding]:
     """Every symbol version that a library needs is one that each of the wheel's manylinux tags promises."""
     policies = WheelPolicies(libc=Libc.GLIBC, arch=Architecture.x86_64)
-    platforms = sorted({tag.platform for text in subject.wheel.tags for tag in parse_tag(text)})
-    for platform in platforms:
+    tags = sorted({tag.platform for text in subject.wheel.tags for tag in parse_tag(text)})
+    for tag in tags:
         try:
-            promised = policies.get_policy_by_name(platform).symbol_versions
+            promised = policies.get_policy_by_name(tag).symbol_versions
         except LookupError:
             promised = {}
         if not promised:
-            yield error("tag-not-manylinux", f"{platform} promises nothing about the machines that the wheel runs on")
+            yield error("tag-not-manylinux", f"{tag} promises nothing about the machines that the wheel runs on")
             continue
-        for name, library in subject.libraries.items():
+        for name, library in subject.elf_libraries():
             late = [version for version in library.versions if not _promises(promised, version)]
             if late:
-                yield error("symbol-version", f"{name} needs {', '.join(late)}, which {platform} does not promise")
+                yield error("symbol-version", f"{name} needs {', '.join(late)}, which {tag} does not promise")
 
 
 def check_stripped(subject: Subject) -> Iterator[Finding]:
     """Our libraries hold neither symbol table nor debugging information nor build id."""
-    for name, library in subject.own_libraries():
+    for name, library in subject.elf_libraries():
+        if is_vendored(name):
+            continue
         if library.leftovers:
             yield error("not-stripped", f"{name} still has {', '.join(library.leftovers)}")
         if library.has_build_id:
             yield warning("build-id", f"{name} has a build id")
-
-
-def external(soname: str, policy: LibraryPolicy) -> ExternalLibrary | None:
-    """The policy's entry for a library that stays outside, if this is one."""
-    return next((entry for entry in policy.external if fnmatch.fnmatchcase(soname, entry.soname)), None)
 
 
 def search_folders(name: str, entries: tuple[str, ...]) -> tuple[str, ...]:
@@ -158,6 +181,65 @@ def search_folders(name: str, entries: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(folders)
 
 
+def _reachable(homes: list[str], name: str, library: ElfLibrary) -> bool:
+    return not {posixpath.dirname(home) for home in homes}.isdisjoint(search_folders(name, library.search_paths))
+
+
 def _promises(promised: dict[str, frozenset[str]], version: str) -> bool:
     family, _, number = version.partition("_")
     return family not in promised or number in promised[family]
+
+
+# ---------------------------------------------------------------------------------------------------------- Windows
+
+
+def check_windows_tag(subject: Subject) -> Iterator[Finding]:
+    """The wheel is for Windows on x86-64 and any Python 3."""
+    tag = f"py3-none-{subject.platform.wheel_platform}"
+    if subject.wheel.tags != (tag,):
+        yield error("tag-not-windows", f"the wheel is for {', '.join(subject.wheel.tags)}, not for {tag}")
+
+
+def check_backends(subject: Subject) -> Iterator[Finding]:
+    """Every module can be asked how well it fits, and be started: a DLL exports only what it was told to."""
+    for name, library in subject.own_dlls():
+        if PurePosixPath(name).name.startswith(("ggml-cpu-", "ggml-cuda-")):
+            missing = {INIT, SCORE} - {*library.exports}
+            if missing:
+                yield error("backend-exports", f"{name} does not export {', '.join(sorted(missing))}")
+
+
+def check_reproducible(subject: Subject) -> Iterator[Finding]:
+    """Our DLLs hold no time and no path of a PDB."""
+    for name, library in subject.own_dlls():
+        if not library.reproducible:
+            yield error("not-reproducible", f"{name} was linked without /Brepro: it holds the time of its build")
+        if library.debug_file is not None:
+            yield error("debug-file", f"{name} names the debugging file {library.debug_file}")
+
+
+# ------------------------------------------------------------------------------------------------------------ names
+
+
+def _misnamed(name: str, library: ElfLibrary | Dll) -> Iterator[Finding]:
+    base = PurePosixPath(name).name
+    if isinstance(library, ElfLibrary):
+        if not is_vendored(name) and not base.endswith(".so"):
+            yield error("version-link", f"{name} carries a version: a link in the build became a copy in the wheel")
+        if library.soname is not None and library.soname != base:
+            yield error("soname-mismatch", f"{name} calls itself {library.soname}: who needs it would not find it")
+    elif not is_vendored(name) and library.name is not None and library.name.lower() != base.lower():
+        yield error("name-mismatch", f"{name} calls itself {library.name}: who needs it would not find it")
+
+
+def _stem(name: str, platform: Platform) -> str:
+    """``libgomp`` of ``libgomp-0123abcd.so.1.0.0``."""
+    return _ENDING.sub("", _ADDED.sub("", platform.folded(name)))
+
+
+def _is_stem_of(entry: ExternalLibrary, stems: set[str], platform: Platform) -> bool:
+    return any(fnmatchcase(stem, _stem(entry.soname, platform)) for stem in stems)
+
+
+def _matches(name: str, patterns: tuple[str, ...], platform: Platform) -> bool:
+    return any(fnmatchcase(platform.folded(name), platform.folded(pattern)) for pattern in patterns)

@@ -47,7 +47,7 @@ def _compare(subject: Subject, name: str, document: dict[str, Any]) -> Iterator[
     if listed != declared:
         yield error("sbom-shards", f"{name} lists {'; '.join(listed) or 'no shard'}, not {'; '.join(declared)}")
     digests = cyclonedx.file_digests(document)
-    for library in sorted((*subject.libraries, *subject.dlls)):
+    for library in sorted(subject.libraries):
         if library not in digests:
             yield error("sbom-library-missing", f"{name} does not list {library}")
     for member, digest in sorted(digests.items()):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,9 +15,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from build_config.errors import LockError, SettingsError, StepResultError
-from build_config.model import LockedFile, PlatformName, SourceLock, ToolkitLock
-from build_config.system import jsonio
+from build_config.errors import LockError, SettingsError
+from build_config.model import DISTRIBUTION, LockedFile, PlatformName, SourceLock, ToolkitLock
+from build_config.system import tomlio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 T = TypeVar("T")
-SOURCE = "llama-cpp-python"
-SOURCE_LOCK = f"{SOURCE}.toml"
+SOURCE_LOCK = f"{DISTRIBUTION}.toml"
 PLATFORMS: dict[PlatformName, tuple[str, re.Pattern[str]]] = {
     "linux-x86_64": ("linux", re.compile(r"manylinux\w*_x86_64\.whl$")),
     "win-amd64": ("win32", re.compile(r"win_amd64\.whl$")),
@@ -206,10 +204,7 @@ def _text(files: Mapping[str, bytes], name: str) -> str:
 
 
 def _toml(files: Mapping[str, bytes], name: str, kind: type[T]) -> T:
-    try:
-        return jsonio.from_data(tomllib.loads(_text(files, name)), kind)
-    except (ValueError, StepResultError) as error:
-        raise LockError(f"{name} cannot be read: {error}", remedy=RESTORE) from error
+    return tomlio.parse(_text(files, name), kind, name=name, error=LockError, remedy=RESTORE)
 
 
 def _source(files: Mapping[str, bytes]) -> LockedFile:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
 import os
 import re
 import time
@@ -15,8 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, ProjectPage, PyPISimple
 
-from build_config.errors import DigestMismatchError, DiskFullError, NetworkError, StepResultError
+from build_config.errors import DigestMismatchError, NetworkError, StepResultError
 from build_config.system import jsonio
+from build_config.system.files import disk_full_is_said, file_sha256, is_disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +82,7 @@ def fetch(files: tuple[LockedFile, ...], folder: Path, console: Console) -> tupl
     A partial download is kept and resumed. Raises ``DigestMismatchError`` (the file is moved to ``rejected/`` below the
     folder), ``NetworkError``, or ``DiskFullError``.
     """
-    with _disk_full_is_said(folder):
+    with disk_full_is_said(folder, "downloads"):
         folder.mkdir(parents=True, exist_ok=True)
         known = _read_verified(folder)
         seen = dict(known)
@@ -121,7 +119,7 @@ def _download_all(files: list[LockedFile], folder: Path, console: Console) -> It
             try:
                 _download(file, part, index, report)
             except (OSError, NetworkError) as error:
-                if _is_disk_full(error):
+                if is_disk_full(error):
                     raise
                 raise NetworkError(
                     f"{file.filename} is not in {folder} and cannot be fetched: {_reason(error)}",
@@ -176,9 +174,7 @@ def _verify(path: Path, name: Path, file: LockedFile) -> None:
 
     ``path`` is where it is, ``name`` where it belongs.
     """
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    size = path.stat().st_size
+    digest, size = file_sha256(path), path.stat().st_size
     if (digest, size) == (file.sha256, file.size):
         return
     aside = name.parent / "rejected" / name.name
@@ -242,20 +238,3 @@ def _reason(error: BaseException) -> str:
         error = cause
     line = str(error).partition("\n")[0] or type(error).__name__
     return re.sub(r"//[^/@\s]*@", "//", line)
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-
-
-@contextlib.contextmanager
-def _disk_full_is_said(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if not _is_disk_full(error):
-            raise
-        raise DiskFullError(
-            f"the disk is full: downloads could not be written to {folder}",
-            remedy="free some space, then run the same command again: what was fetched is kept",
-        ) from error

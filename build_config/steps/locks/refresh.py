@@ -18,7 +18,7 @@ from pypi_simple import PyPISimple
 
 from build_config.archs import LOCKED_CUDA
 from build_config.errors import LockError, SettingsError
-from build_config.model import LockedFile, PlatformName, ToolkitLock
+from build_config.model import DISTRIBUTION, OLDEST_PYTHON, LockedFile, PlatformName, ToolkitLock
 from build_config.steps import locks
 from build_config.steps.locks import download
 from build_config.system import jsonio, processes
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
     from build_config.system.console import Console
     from build_config.system.layout import Layout
-
-
-OLDEST_PYTHON = "3.11"
 
 
 KEPT_UV_SETTINGS = frozenset({"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS"})
@@ -71,11 +68,11 @@ def refresh(layout: Layout, *, upgrade: tuple[str, ...], console: Console) -> tu
     if unknown := names - {name for _, name in before}:
         raise SettingsError(
             f"no lock holds {', '.join(sorted(unknown))}",
-            remedy=f"name {locks.SOURCE}, a component of the CUDA toolkit, or a Python requirement of the locks",
+            remedy=f"name {DISTRIBUTION}, a component of the CUDA toolkit, or a Python requirement of the locks",
         )
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(shutil.copytree(layout.locks, temporary, dirs_exist_ok=True))
-        console.note(f"{locks.SOURCE} and the CUDA locks.toolkits")
+        console.note(f"{DISTRIBUTION} and the CUDA toolkits")
         with PyPISimple(download.index_url()) as index:
             _lock_source(work, index, names)
             for cuda in locks.toolkits(work):
@@ -96,12 +93,12 @@ def refresh(layout: Layout, *, upgrade: tuple[str, ...], console: Console) -> tu
 
 def _lock_source(folder: Path, index: PyPISimple, upgrade: frozenset[str]) -> None:
     pinned = None
-    if locks.SOURCE not in upgrade and (folder / locks.SOURCE_LOCK).is_file():
+    if DISTRIBUTION not in upgrade and (folder / locks.SOURCE_LOCK).is_file():
         pinned = locks.read_source(folder).version
-    packages = [p for p in download.project_page(index, locks.SOURCE).packages if p.package_type == "sdist"]
+    packages = [p for p in download.project_page(index, DISTRIBUTION).packages if p.package_type == "sdist"]
     _write_toml(
         folder / locks.SOURCE_LOCK,
-        _choose(locks.SOURCE, packages, SpecifierSet(), pinned),
+        _choose(DISTRIBUTION, packages, SpecifierSet(), pinned),
         made_from="the package index",
     )
 
@@ -166,7 +163,7 @@ def _compile(folder: Path, name: str, shared: str | None, upgrade: frozenset[str
         "--quiet",
         "--universal",
         "--generate-hashes",
-        f"--python-version={OLDEST_PYTHON}",
+        f"--python-version={'.'.join(map(str, OLDEST_PYTHON))}",
         "--only-binary=:all:",  # nothing is built when a lock is installed
         "--no-emit-index-url",
         "--no-header",
@@ -212,7 +209,7 @@ def _contents(folder: Path) -> dict[tuple[str, str], tuple[str, str]]:
     """(lock, name) -> what is shown of it, and what else tells its files apart."""
     contents: dict[tuple[str, str], tuple[str, str]] = {}
     if (folder / locks.SOURCE_LOCK).is_file():
-        contents[locks.SOURCE_LOCK, locks.SOURCE] = _shown(locks.read_source(folder))
+        contents[locks.SOURCE_LOCK, DISTRIBUTION] = _shown(locks.read_source(folder))
     for cuda in locks.toolkits(folder):
         for platform in locks.PLATFORMS:
             name = locks.toolkit_lock_name(cuda, platform)

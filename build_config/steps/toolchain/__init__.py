@@ -47,25 +47,25 @@ def host_for_locked(newest_gcc: int, environ: Mapping[str, str]) -> HostCompiler
 
     Raises ``CompilerMissingError`` or ``CompilerUnsupportedError``.
     """
-    if platforms.HERE.name == "win-amd64":
+    if platforms.HERE.uses_msvc:
         return msvc.find(msvc.LOCKED_MSC_VER, environ)
     return gcc.choose(newest_gcc, environ)
 
 
 def host_for_installed(cuda: CudaToolkit, environ: Mapping[str, str]) -> HostCompiler:
     """The host compiler that goes with an installed toolkit, by that toolkit's own header. Raises as above."""
-    if platforms.HERE.name == "win-amd64":
+    if platforms.HERE.uses_msvc:
         return msvc.find(msvc.supported(cuda.root), environ)
     return gcc.find(cuda.root, environ)
 
 
 def find_installed_cuda(release: str | None, environ: Mapping[str, str]) -> CudaToolkit:
     """The installed toolkit of a release, or the first that is found. Raises ``ToolkitMissingError``."""
-    if platforms.HERE.name == "win-amd64":
+    if platforms.HERE.has_cuda_variables:
         return installed_cuda_windows.find(environ, release)
     return installed_cuda.find(environ, release, cublas=True)
 
 
 def runtime_folders(chain: Toolchain) -> tuple[Path, ...]:
     """Folders with libraries of the host compiler that a wheel has to take along; none on Linux."""
-    return msvc.runtime_folders(chain.host) if chain.platform == "win-amd64" else ()
+    return msvc.runtime_folders(chain.host) if platforms.of(chain.platform).uses_msvc else ()

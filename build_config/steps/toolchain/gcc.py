@@ -18,8 +18,8 @@ from build_config.errors import (
     ToolkitMissingError,
 )
 from build_config.model import HostCompiler, Program
-from build_config.steps.toolchain.programs import file_digest
 from build_config.system import processes
+from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -190,7 +190,7 @@ def _identity(cxx: Program, environ: Mapping[str, str]) -> str:
         if path is None:
             message = f"{cxx.path} is there, but not the program {name} that it needs: the installation is incomplete"
             raise CompilerMissingError(message, remedy=INSTALL)
-        digest.update(f"{name} {file_digest(Path(path))}\n".encode())
+        digest.update(f"{name} {file_sha256(Path(path))}\n".encode())
     return digest.hexdigest()
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, ToolkitMissingError
 from build_config.model import CudaToolkit, Program
-from build_config.steps.toolchain.programs import file_digest
 from build_config.system import processes
+from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -233,10 +233,10 @@ def _identity(programs: Mapping[str, Path], headers: Path) -> str:
     """A digest over the bytes of the programs that make the device code, and of headers that tell the others apart."""
     digest = hashlib.sha256()
     for name in COMPILERS:
-        digest.update(f"{name} {file_digest(programs[name])}\n".encode())
+        digest.update(f"{name} {file_sha256(programs[name])}\n".encode())
     for name in (*HEADERS, *APART):
         if (headers / name).is_file():
-            digest.update(f"{name} {file_digest(headers / name)}\n".encode())
+            digest.update(f"{name} {file_sha256(headers / name)}\n".encode())
     return digest.hexdigest()
 
 

@@ -8,7 +8,6 @@ stub of the driver's library. On Windows one thing is: cuBLAS has no import libr
 from __future__ import annotations
 
 import calendar
-import errno
 import functools
 import hashlib
 import os
@@ -21,17 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from build_config.errors import (
-    CommandError,
-    DiskFullError,
-    LockError,
-    StepResultError,
-    ToolkitMissingError,
-)
+from build_config.errors import CommandError, LockError, StepResultError, ToolkitMissingError
 from build_config.model import CudaToolkit, Program
 from build_config.steps.toolchain.installed_cuda import nvcc_version
 from build_config.steps.toolchain.windows import import_libraries
 from build_config.system import jsonio, platforms, processes
+from build_config.system.files import disk_full_is_said
 
 if TYPE_CHECKING:
     from build_config.model import ToolkitLock
@@ -151,14 +145,14 @@ def _complete(root: Path, identity: str) -> Stamp | None:
 
 def _make(lock: ToolkitLock, wheels: tuple[Path, ...], root: Path, cc: str, identity: str) -> Stamp:
     partial = root.with_name(f".{root.name}.partial")
-    try:
+    with disk_full_is_said(root, f"the wheels of CUDA {lock.cuda}"):
         for leftover in (partial, root):
             if leftover.exists():
                 shutil.rmtree(leftover)
         partial.mkdir(parents=True)
         for wheel in wheels:
             unpack(wheel, partial, major=lock.cuda.split(".")[0])
-        if lock.platform == "win-amd64":
+        if platforms.of(lock.platform).uses_dlls:
             librarian = functools.partial(import_libraries.arguments, Path(cc).with_name("lib.exe"))
             import_libraries.make(partial, lock.cuda.split(".")[0], librarian)
         else:
@@ -168,11 +162,6 @@ def _make(lock: ToolkitLock, wheels: tuple[Path, ...], root: Path, cc: str, iden
         stamp = Stamp(identity=identity, version=version, files=_listing(partial))
         jsonio.write(partial / STAMP, stamp)
         partial.rename(root)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        message = f"The disk filled up while CUDA {lock.cuda} was unpacked to {root}"
-        raise DiskFullError(message, remedy="free some space, then run the same command again") from error
     return stamp
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import sys
@@ -11,13 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, assert_never
 
-import cmake
-import ninja
 from packaging.version import Version
 
 from build_config.errors import CommandError, LockError, SettingsError
 from build_config.model import Program
 from build_config.system import platforms, processes
+from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,17 +27,22 @@ Launcher = Literal["auto", "sccache", "ccache", "none"]
 CCACHE_MINIMUM = Version("4.6")
 """The first ccache that caches nvcc's output with every option that ggml passes."""
 
+"""The name by which ``tasks/reproduce`` still imports it."""
 _VERSION = re.compile(r"\b[0-9]+\.[0-9]+(?:\.[0-9]+)*\b")
 _INSTALL = "run the step through its nox session, which installs the locked programs"
 
 
 def find_cmake() -> Program:
     """CMake of this Python environment. Raises ``LockError`` when it is not there."""
+    import cmake  # noqa: PLC0415  # it looks through all its files when it is imported, and `doctor` needs none of them
+
     return _packaged("cmake", Path(cmake.CMAKE_BIN_DIR) / platforms.HERE.program("cmake"))
 
 
 def find_ninja() -> Program:
     """Ninja of this Python environment. Raises ``LockError`` when it is not there."""
+    import ninja  # noqa: PLC0415  # as above
+
     return _packaged("ninja", Path(ninja.BIN_DIR) / platforms.HERE.program("ninja"))
 
 
@@ -101,7 +104,7 @@ def settle(program: Program, layout: Layout) -> Program:
     each would compile everything anew.
     """
     target = layout.tools / f"{program.path.name}-{program.version}" / program.path.name
-    if not (target.is_file() and file_digest(target) == file_digest(program.path)):
+    if not (target.is_file() and file_sha256(target) == file_sha256(program.path)):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             copy = Path(folder) / target.name
@@ -109,12 +112,6 @@ def settle(program: Program, layout: Layout) -> Program:
             copy.chmod(0o755)
             copy.replace(target)  # not written in place: a server may be running from the old file
     return Program(path=target, version=program.version, found_via=program.found_via)
-
-
-def file_digest(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _packaged(name: str, path: Path) -> Program:

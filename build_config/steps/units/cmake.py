@@ -29,8 +29,8 @@ def cpu_variants(settings: Settings, toolchain: Toolchain) -> tuple[str, ...]:
 
 def too_new_variants(settings: Settings, toolchain: Toolchain) -> tuple[str, ...]:
     """CPU variants with instructions that this GCC does not know."""
-    gcc = toolchain.platform == "linux-x86_64"
-    return settings.core.too_new_for(toolchain.host.cxx.version) if gcc else ()
+    msvc = platforms.of(toolchain.platform).uses_msvc
+    return () if msvc else settings.core.too_new_for(toolchain.host.cxx.version)
 
 
 def core_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:

@@ -55,11 +55,11 @@ def build_units(
             found |= {unit.name: unit for unit in builder.build(missing)}
     built = tuple(unit for spec in specs if (unit := found[spec.name]) is not None)
     for unit in built:
-        if unit.headers is not None and unit.headers.strangers:
-            named = ", ".join(map(str, unit.headers.strangers[:STRANGERS_NAMED]))
+        if unit.headers is not None and unit.headers.unexpected:
+            named = ", ".join(map(str, unit.headers.unexpected[:STRANGERS_NAMED]))
             console.warn(
                 f"into unit {unit.name} went headers that are neither locked nor the compiler's nor the C library's,"
-                f" {len(unit.headers.strangers)} in all ({named}): where they are absent, the same inputs may give"
+                f" {len(unit.headers.unexpected)} in all ({named}): where they are absent, the same inputs may give"
                 " other bytes"
             )
     return built
@@ -67,10 +67,11 @@ def build_units(
 
 def _environment(toolchain: Toolchain, layout: Layout) -> dict[str, str]:
     """The whole environment of the compilers, and the folders that it names."""
-    if toolchain.platform == "win-amd64":
+    platform = platforms.of(toolchain.platform)
+    if platform.uses_msvc:
         for folder in ("tmp", "home"):
             (layout.work_root / folder).mkdir(parents=True, exist_ok=True)
-        toolkit = platforms.of(toolchain.platform).toolkit_variables(toolchain.cuda.root)
+        toolkit = platform.toolkit_variables(toolchain.cuda.root)
         return sandbox.windows_environment(toolchain.host, toolkit, layout, os.environ)
     path = sandbox.tool_folder(toolchain.host, layout, os.environ, cuda=toolchain.cuda.programs)
     return sandbox.environment(path, layout)
@@ -194,8 +195,8 @@ class _Builder:
     def _pending(self, spec: UnitSpec) -> tuple[str, ...]:
         argv = cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs, dry_run=True)
         done = processes.run(processes.Command(argv=argv, environment=self._environment))
-        parsed = (progress.parse_line(line) for line in done.output.splitlines())
-        return tuple(line.output for line in parsed if line is not None)
+        parsed = map(progress.parse_line, done.output.splitlines())
+        return tuple(output for output in parsed if output is not None)
 
     def _ninja(self, spec: UnitSpec, estimate: progress.Estimate, bar: ProgressBar) -> None:
         log = self._log(spec, "build")
@@ -209,7 +210,7 @@ class _Builder:
         def line(text: str) -> None:
             finished = progress.parse_line(text)
             if finished is not None:
-                estimate.finish(finished.output)
+                estimate.finish(finished)
                 show()
 
         def tick(pid: int) -> None:

@@ -102,7 +102,8 @@ def _socket(layout: Layout) -> Path:
 
 def _server(layout: Layout, platform: PlatformName) -> dict[str, str]:
     """Where the server listens: a file in the work root; on Windows, which has no such sockets, a port of our own."""
-    return {"SCCACHE_SERVER_PORT": PORT} if platform == "win-amd64" else {"SCCACHE_SERVER_UDS": str(_socket(layout))}
+    sockets = platforms.of(platform).has_unix_sockets
+    return {"SCCACHE_SERVER_UDS": str(_socket(layout))} if sockets else {"SCCACHE_SERVER_PORT": PORT}
 
 
 def _variables(launcher: Program | None, layout: Layout) -> dict[str, str]:

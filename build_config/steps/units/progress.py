@@ -14,29 +14,21 @@ if TYPE_CHECKING:
 
 DEFAULT_WEIGHT = 2.0
 """Seconds assumed for a step that nobody has timed."""
-_LINE = re.compile(r"^\[(?P<done>\d+)/(?P<total>\d+)\] (?P<what>.+)$")
+_LINE = re.compile(r"^\[\d+/\d+\] (?P<what>.+)$")
 _OUTPUT = re.compile(r"(?:Building|Linking) \S+ (?:object|shared library|shared module|static library) (?P<path>\S+)$")
 _SOURCES = (".cu", ".cpp", ".c", ".cc", ".cxx")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NinjaLine:
-    """One finished step. ``output`` is what it made, or its whole description where that does not say."""
+def parse_line(line: str) -> str | None:
+    """``path/to/fattn.cu.o`` of ``[3/156] Building CUDA object path/to/fattn.cu.o``; ``None`` for any other line.
 
-    done: int
-    total: int
-    output: str
-
-
-def parse_line(line: str) -> NinjaLine | None:
-    """Read ``[3/156] Building CUDA object path/to/fattn.cu.o``; ``None`` for any other line."""
+    The whole description where that does not name what was made.
+    """
     match = _LINE.match(line.strip())
     if match is None:
         return None
     output = _OUTPUT.search(match["what"])
-    return NinjaLine(
-        done=int(match["done"]), total=int(match["total"]), output=output["path"] if output else match["what"]
-    )
+    return output["path"] if output else match["what"]
 
 
 def parse_ninja_log(text: str) -> dict[str, float]:

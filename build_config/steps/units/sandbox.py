@@ -34,15 +34,13 @@ ATTEMPTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
-    """How build commands are started. ``prefix`` goes in front of them; ``description`` is for the record."""
+    """How build commands are started. ``prefix`` goes in front of them; ``description`` is for the record.
+
+    Without a prefix they have the machine's network; with one not even its own loopback.
+    """
 
     prefix: tuple[str, ...]
     description: str
-
-    @property
-    def without_network(self) -> bool:
-        """Whether the kernel keeps build commands from any network, the machine's own loopback among it."""
-        return bool(self.prefix)
 
 
 NOT_ISOLATED = Isolation(prefix=(), description="not isolated: this system gives no network namespace")

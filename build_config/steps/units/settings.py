@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from build_config.errors import SettingsError, StepResultError
-from build_config.system import jsonio
+from build_config.errors import SettingsError
+from build_config.system import tomlio
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,8 +52,4 @@ class Settings:
 
 def read(path: Path) -> Settings:
     """Read the settings. Raises ``SettingsError`` for a missing file, bad TOML, or a missing or unknown key."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return jsonio.from_data(data, Settings)
-    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
-        raise SettingsError(f"{path.name}: {error}") from error
+    return tomlio.read(path, Settings, error=SettingsError)

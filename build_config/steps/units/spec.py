@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from build_config.model import (
 )
 from build_config.steps.units import cmake
 from build_config.system import platforms
+from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from build_config.steps.units.settings import Settings
@@ -44,11 +44,11 @@ def core_spec(
     platform = platforms.of(toolchain.platform)
     variants = cmake.cpu_variants(settings, toolchain)
     names = ["ggml-base", "ggml", "llama", "mtmd", *(f"ggml-cpu-{variant}" for variant in variants)]
-    older = (layout.wheel_project / cmake.OLDER_GCC).read_bytes() if cmake.INCLUDE in entries else None
-    included = {} if older is None else {cmake.OLDER_GCC: hashlib.sha256(older).hexdigest()}
+    included = (cmake.OLDER_GCC,) if cmake.INCLUDE in entries else ()
+    older = {name: file_sha256(layout.wheel_project / name) for name in included}
     return UnitSpec(
         name="core",
-        key=UnitKey.of(_common_inputs(tree, toolchain, project_digest) | included | _entry_inputs(entries)),
+        key=UnitKey.of(_common_inputs(tree, toolchain, project_digest) | older | _entry_inputs(entries)),
         entries=entries,
         shard=None,
         expected=tuple(sorted(map(platform.library, names))),

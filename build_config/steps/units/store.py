@@ -5,10 +5,9 @@ A unit whose key is in the store is taken from there, with no compiler run at al
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from build_config.errors import BuildError, StepResultError
 from build_config.model import (
@@ -19,6 +18,7 @@ from build_config.model import (
     UnitKey,
 )
 from build_config.system import jsonio
+from build_config.system.files import file_sha256, listing_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
     """The unit from the store, every file checked against its digest; ``None`` where it is not there or not whole."""
     folder = _folder(spec, layout)
     try:
-        known = jsonio.read(folder / DESCRIPTION, StoredUnit)
+        known = read(folder)
         files = tuple(describe(folder / "lib" / name) for name in spec.expected)
     except (StepResultError, OSError):
         return None
@@ -63,6 +63,15 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
         headers=known.headers,
         launcher=known.launcher,
     )
+
+
+def read(folder: Path) -> StoredUnit:
+    """Read the description of the unit in ``folder``. Raises ``StepResultError`` if it is missing or malformed."""
+    data = jsonio.read(folder / DESCRIPTION, dict[str, Any])
+    headers = data.get("headers")
+    if isinstance(headers, dict) and "strangers" in headers:  # the key that earlier versions of this project wrote
+        headers["unexpected"] = headers.pop("strangers")
+    return jsonio.from_data(data, StoredUnit)
 
 
 def keep(
@@ -128,13 +137,11 @@ def stored(unit: BuildUnit) -> StoredUnit:
 
 def folder_digest(folder: Path, *, without: tuple[str, ...] = ()) -> str:
     """SHA-256 over the names and contents of the files below a folder, but for those in the folders ``without``."""
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        left_out = {"__pycache__", *without} & set(path.relative_to(folder).parts)
-        if path.is_file() and not left_out:
-            name = path.relative_to(folder).as_posix()
-            total.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return total.hexdigest()
+    left_out = {"__pycache__", *without}
+    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return listing_sha256(
+        (path.as_posix(), file_sha256(folder / path)) for path in paths if left_out.isdisjoint(path.parts)
+    )
 
 
 def _folder(spec: UnitSpec, layout: Layout) -> Path:
@@ -143,6 +150,4 @@ def _folder(spec: UnitSpec, layout: Layout) -> Path:
 
 def describe(path: Path) -> BuiltFile:
     """A file's name, digest and size. Raises ``OSError`` where it cannot be read."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return BuiltFile(name=path.name, sha256=digest, size=path.stat().st_size)
+    return BuiltFile(name=path.name, sha256=file_sha256(path), size=path.stat().st_size)

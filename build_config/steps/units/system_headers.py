@@ -6,7 +6,6 @@ package has put where compilers look. The first kind is written down by its dige
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tomllib
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.model import SystemHeaders
+from build_config.system.files import file_sha256, listing_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,21 +46,19 @@ def describe(
 ) -> SystemHeaders:
     """Those that lie outside of the work root and of ``inputs``, which are known by their own digests.
 
-    A stranger is one of them that is neither below ``expected`` nor the compiler's, the C library's or the kernel's.
+    An unexpected one is neither below ``expected`` nor the compiler's, the C library's or the kernel's.
     One that cannot be read any more is in the digest as that: by then the unit is finished.
     """
     known = frozenset(tomllib.loads((layout.data / "system_headers.toml").read_text(encoding="utf-8"))["known"])
     outside = sorted(path for path in headers if not _below(path, (layout.work_root, *inputs)))
-    total = hashlib.sha256()
-    for path in outside:
-        total.update(f"{path.as_posix()}\0{_digest(path)}\n".encode())
-    strangers = (path for path in outside if not _below(path, expected) and not _systems(path, known))
-    return SystemHeaders(number=len(outside), sha256=total.hexdigest(), strangers=tuple(strangers))
+    digest = listing_sha256((path.as_posix(), _digest(path)) for path in outside)
+    unexpected = (path for path in outside if not _below(path, expected) and not _systems(path, known))
+    return SystemHeaders(number=len(outside), sha256=digest, unexpected=tuple(unexpected))
 
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     except OSError:
         return "unreadable"
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from build_config.errors import BuildError, HandoverError, StepResultError
+from build_config.errors import BuildError, StepResultError, TransferError
 from build_config.steps.units import store
-from build_config.steps.units.store import DESCRIPTION, StoredUnit
+from build_config.steps.units.store import DESCRIPTION
 from build_config.system import jsonio
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from build_config.model import BuildUnit, UnitKey
     from build_config.steps.units.spec import UnitSpec
+    from build_config.steps.units.store import StoredUnit
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
@@ -34,7 +35,7 @@ SAME = (
 def give(built: tuple[BuildUnit, ...], folder: Path) -> None:
     """Put finished units into ``folder``, each in a folder of its own name; one of that name is replaced.
 
-    Raises ``HandoverError`` where a file does not arrive as it was.
+    Raises ``TransferError`` where a file does not arrive as it was.
     """
     for unit in built:
         partial = folder / f".{unit.name}.partial"
@@ -44,7 +45,7 @@ def give(built: tuple[BuildUnit, ...], folder: Path) -> None:
             copied = partial / LIBRARIES / file.name
             shutil.copyfile(unit.folder / file.name, copied)
             if store.describe(copied) != file:
-                raise HandoverError(f"{file.name} of unit {unit.name} changed while it was copied", remedy=AGAIN)
+                raise TransferError(f"{file.name} of unit {unit.name} changed while it was copied", remedy=AGAIN)
         jsonio.write(partial / DESCRIPTION, store.stored(unit))
         shutil.rmtree(folder / unit.name, ignore_errors=True)
         partial.rename(folder / unit.name)
@@ -53,7 +54,7 @@ def give(built: tuple[BuildUnit, ...], folder: Path) -> None:
 def take(specs: tuple[UnitSpec, ...], folder: Path | None, layout: Layout, console: Console, *, required: bool) -> None:
     """Take the units that the store lacks from ``folder`` into it; one of another key is left where it is.
 
-    Raises ``HandoverError`` for a damaged unit, and with ``required`` for each that is neither there nor in the store.
+    Raises ``TransferError`` for a damaged unit, and with ``required`` for each that is neither there nor in the store.
     """
     lacking = []
     for spec in specs:
@@ -72,7 +73,7 @@ def take(specs: tuple[UnitSpec, ...], folder: Path | None, layout: Layout, conso
                 f" {_differences(spec.key, offered.key)}"
             )
     if lacking and required:
-        raise HandoverError("\n".join(lacking), remedy=SAME)
+        raise TransferError("\n".join(lacking), remedy=SAME)
     for line in lacking:
         console.note(line)
 
@@ -81,22 +82,22 @@ def _read(folder: Path) -> StoredUnit | None:
     if not folder.exists():
         return None
     try:
-        return jsonio.read(folder / DESCRIPTION, StoredUnit)
+        return store.read(folder)
     except StepResultError as error:
-        raise HandoverError(f"the unit in {folder} has no valid description: {error.message}", remedy=AGAIN) from error
+        raise TransferError(f"the unit in {folder} has no valid description: {error.message}", remedy=AGAIN) from error
 
 
 def _keep(spec: UnitSpec, offered: StoredUnit, libraries: Path, layout: Layout) -> None:
     """Into the store with it, if it is what it says it is."""
     names = tuple(file.name for file in offered.files)
     if (offered.name, offered.shard, names) != (spec.name, spec.shard, spec.expected):
-        raise HandoverError(
+        raise TransferError(
             f"the unit in {libraries.parent} has the key of {spec.name}, but declares other contents", remedy=AGAIN
         )
     for file in offered.files:
         path = libraries / file.name
         if path.is_symlink() or libraries.is_symlink() or not path.is_file():
-            raise HandoverError(f"{path} is not a file", remedy=AGAIN)
+            raise TransferError(f"{path} is not a file", remedy=AGAIN)
     try:
         store.keep(
             spec,
@@ -108,7 +109,7 @@ def _keep(spec: UnitSpec, offered: StoredUnit, libraries: Path, layout: Layout) 
             declared=offered.files,
         )
     except (BuildError, StepResultError) as error:
-        raise HandoverError(error.message, remedy=AGAIN) from error
+        raise TransferError(error.message, remedy=AGAIN) from error
 
 
 def _differences(wanted: UnitKey, there: UnitKey) -> str:

@@ -1,6 +1,6 @@
-"""Installs the finished wheel as a user would, runs it in many situations, and says where its layers were.
+"""Install the finished wheel as a user would, run it in every scenario, and report where its layers were.
 
-The answer is a verdict with its evidence, never a hope: no placement line in the log is a failure like a wrong one.
+The result is a verdict with its evidence. A log without placement lines is a failure, like a wrong placement.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, StepResultError, ValidationError
+from build_config.formats import build_facts
 from build_config.reports import DeviceCheck, ScenarioResult, Severity, ValidationReport, Verdict
 from build_config.steps.validation import compare_with_cpu, probe, scenarios
 from build_config.steps.validation.judge import ProbeResult, error, judge
@@ -23,26 +24,26 @@ from build_config.testbed.simulated_device import SimulatedLibraries
 from check_gpu import placement
 
 if TYPE_CHECKING:
+    from build_config.formats.build_facts import BuildFacts
     from build_config.model import Machine, Wheel
-    from build_config.steps.validation.scenarios import BuildFacts, Scenario
+    from build_config.steps.validation.scenarios import Scenario
     from build_config.system.console import Console
     from build_config.system.layout import Layout
     from build_config.system.processes import Completed
 
 VERDICT_NOTES = {
-    Verdict.SIMULATED_DEVICE_VERIFIED: " (no GPU: the CUDA backend came up on a simulated device, where kernels do"
-    " nothing)",
+    Verdict.SIMULATED_DEVICE_VERIFIED: " (no GPU: the CUDA backend ran on a simulated GPU, where kernels do nothing)",
     Verdict.CPU_FALLBACK_VERIFIED: " (the CUDA backend was not in use)",
 }
 PROBE_TIMEOUT = 120.0
-"""Seconds for the probe. It takes one or two; a card that wakes up and loads cuBLAS for the first time takes longer."""
+"""Seconds for the probe. It takes one or two; a GPU that wakes up and loads cuBLAS for the first time takes longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """What a simulated device is made of: CUDA's headers (``include``) and a C compiler.
+    """The requirements of a simulated GPU: CUDA's headers (``include``) and a C compiler.
 
-    ``capability`` is that of the device; ``None`` gives every shard of the wheel one of its own.
+    ``capability`` is its compute capability; ``None`` simulates one GPU for every shard of the wheel.
     """
 
     include: Path
@@ -52,7 +53,7 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """Where the wheel is tried: an interpreter that has it installed, an empty folder, and what was compiled there."""
+    """The place of all scenarios: an interpreter with the wheel, an empty folder, and the libraries compiled there."""
 
     python: Path
     folder: Path
@@ -73,18 +74,18 @@ def validate(
     require_gpu: bool,
     console: Console,
 ) -> ValidationReport:
-    """Install ``wheel`` from ``wheels_folder`` into a clean environment, use it in every situation, and judge.
+    """Install ``wheel`` from ``wheels_folder`` into a clean environment, use it in every scenario, and judge.
 
     The wheel's requirements come from the lock ``validation.txt`` or that of an earlier CUDA, by digest, from
     ``downloads`` first. A wheel that does not install or run gives a report with the verdict ``failed``.
 
-    Raises ``ValidationError`` when the environment could not be made or the probe could not be started, and
-    ``ToolkitMissingError`` when the simulated device lacks CUDA's headers.
+    Raises ``ValidationError`` if the environment could not be made or the probe could not be started, and
+    ``ToolkitMissingError`` if CUDA's headers for the simulated GPU are missing.
     """
     start = time.monotonic()
     log = layout.logs / "validation.log"
     log.unlink(missing_ok=True)
-    facts = scenarios.read_facts(wheel)
+    facts = build_facts.read(wheel.path)
     tried = plan(machine, facts, simulation)
     results: tuple[ScenarioResult, ...] = ()
     checks: tuple[DeviceCheck, ...] = ()
@@ -96,14 +97,14 @@ def validate(
         if not any(finding.severity is Severity.ERROR for finding in installed):
             bench = _bench(python, folder, log, facts, simulation)
             results = _try_all(bench, tried, console)
-            if results[0].on_card and results[0].passed:
-                checks = _check_cards(bench, results[0], console)
+            if results[0].on_gpu and results[0].passed:
+                checks = _compare_gpus(bench, results[0], console)
     decisive = _decisive(results, simulation)
     findings = [*installed, *(error("wrong-on-card", f"{one.name}: {one.reason}") for one in checks if not one.passed)]
     verdict = judge_all(results, decisive) if not findings else Verdict.FAILED
     if require_gpu and verdict is not Verdict.GPU_VERIFIED:
-        why = "see the other findings" if machine.gpus else "this machine has no card that the driver lists"
-        findings.append(error("gpu-required", f"A GPU was required and the wheel was not seen to use one: {why}"))
+        why = "see the other findings" if machine.gpus else "the driver lists no GPU in this machine"
+        findings.append(error("gpu-required", f"A GPU was required, but the wheel did not verifiably use one: {why}"))
         verdict = Verdict.FAILED
     return ValidationReport(
         wheel_sha256=wheel.sha256,
@@ -118,18 +119,18 @@ def validate(
 
 
 def show(report: ValidationReport, console: Console) -> None:
-    """What was tried and what came of it, then the verdict in its own words."""
+    """Print each scenario with its result, then the verdict."""
     console.scenarios(report.scenarios)
     for scenario in report.scenarios:
         if scenario.name == report.decisive:
-            console.note(f"where the layers are, in {scenario.name!r}:")
+            console.note(f"placement of the layers in {scenario.name!r}:")
             console.placements(scenario)
     console.findings(report.findings)
     console.note(f"verdict: {report.verdict}{VERDICT_NOTES.get(report.verdict, '')}")
 
 
 def plan(machine: Machine, facts: BuildFacts | None, simulation: Simulation | None) -> tuple[Scenario, ...]:
-    """The situations for a wheel on a machine. Where a device is simulated on request, it is what is tried first."""
+    """List the scenarios for a wheel on a machine; those on simulated GPUs come last."""
     here = scenarios.on_this_machine(machine, facts)
     if simulation is None or facts is None:
         return here
@@ -137,21 +138,21 @@ def plan(machine: Machine, facts: BuildFacts | None, simulation: Simulation | No
 
 
 def judge_all(results: tuple[ScenarioResult, ...], decisive: ScenarioResult | None) -> Verdict:
-    """One wrong run makes the whole ``failed``. Otherwise the decisive one says what was seen.
+    """Give ``failed`` if one scenario failed. Otherwise the decisive scenario determines the verdict.
 
-    ``gpu-verified`` takes layers on a real card; a simulated device gives ``simulated-device-verified`` at best.
+    ``gpu-verified`` requires layers on a real GPU; a simulated one gives ``simulated-device-verified`` at best.
     """
     if decisive is None or not all(result.passed for result in results):
         return Verdict.FAILED
-    if not decisive.on_card:
+    if not decisive.on_gpu:
         return Verdict.CPU_FALLBACK_VERIFIED
     return Verdict.SIMULATED_DEVICE_VERIFIED if decisive.simulated else Verdict.GPU_VERIFIED
 
 
 def run_probe(bench: Bench, scenario: Scenario, *, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
-    """Run the probe in a process of its own. Its exceptions, its crash and its timeout are in the result.
+    """Run the probe in a process of its own. The result contains its exception, crash or timeout.
 
-    Raises ``ValidationError`` when it could not be started.
+    Raises ``ValidationError`` if it could not be started.
     """
     output, report = bench.folder / "result.json", bench.folder / "simulated-use.json"
     for old in (output, report):
@@ -182,7 +183,7 @@ def run_probe(bench: Bench, scenario: Scenario, *, timeout: float = PROBE_TIMEOU
 def _read_result(output: Path, completed: Completed) -> ProbeResult:
     if not output.exists():
         said = completed.last_words or "nothing"
-        return ProbeResult(error=f"it {completed.ending} and no result; it said: {said}")
+        return ProbeResult(error=f"the probe {completed.ending} and no result; its output ended with: {said}")
     try:
         return jsonio.read(output, ProbeResult)
     except StepResultError as problem:
@@ -190,7 +191,7 @@ def _read_result(output: Path, completed: Completed) -> ProbeResult:
 
 
 def _environment(bench: Bench, scenario: Scenario, report: Path) -> dict[str, str | None]:
-    """No debugger when ggml gives up; on a simulated device nothing that the user has set for a real one."""
+    """No debugger when ggml aborts; on a simulated GPU none of the user's settings for a real one."""
     changes: dict[str, str | None] = {"GGML_NO_BACKTRACE": "1"}
     if scenario.simulated is not None and bench.simulated is not None:
         changes["CUDA_VISIBLE_DEVICES"] = None
@@ -248,11 +249,11 @@ def _try(bench: Bench, scenario: Scenario) -> ScenarioResult:
     )
 
 
-def _check_cards(bench: Bench, result: ScenarioResult, console: Console) -> tuple[DeviceCheck, ...]:
-    """Hold what each real card computes against the CPU. That a layer is on a card does not make it right."""
+def _compare_gpus(bench: Bench, result: ScenarioResult, console: Console) -> tuple[DeviceCheck, ...]:
+    """Compare what each real GPU computes with the CPU: a correct placement does not prove correct results."""
     found: list[DeviceCheck] = []
     for device in sorted({layer.weights for layer in result.placements if layer.weights}):
-        console.note(f"Holding what {device} computes against the CPU (one or two minutes)")
+        console.note(f"Comparing what {device} computes with the CPU (one or two minutes)")
         folder = bench.folder / device
         folder.mkdir()
         checks = compare_with_cpu.run(bench.python, folder, device=device, log=bench.log).checks
@@ -261,12 +262,12 @@ def _check_cards(bench: Bench, result: ScenarioResult, console: Console) -> tupl
 
 
 def _decisive(results: tuple[ScenarioResult, ...], simulation: Simulation | None) -> ScenarioResult | None:
-    """The run that the verdict speaks of: on a real card, else on a simulated device, else on the CPU.
+    """Choose the scenario of the verdict: on a real GPU, else on a simulated one, else on the CPU.
 
-    Where a simulated device was asked for by its capability, it is that one, whatever card there is.
+    If the user named the capability of a simulated GPU, that one is chosen, whatever GPUs the machine has.
     """
     here = [result for result in results if not result.simulated][:1]
     there = [result for result in results if result.simulated][:1]
     asked_for = simulation is not None and simulation.capability is not None
-    order = [*there, *here] if asked_for or not any(result.on_card for result in here) else [*here, *there]
+    order = [*there, *here] if asked_for or not any(result.on_gpu for result in here) else [*here, *there]
     return order[0] if order else None

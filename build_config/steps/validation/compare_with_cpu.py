@@ -1,4 +1,4 @@
-"""Compares a device with the CPU, in a clean environment that has the wheel: models, child process, judgement."""
+"""Compare a GPU with the CPU in a clean environment that has the wheel: models, child process, judgement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMEOUT = 900.0
-"""Seconds for all checks. A card takes one or two minutes, most of it loading; two cores take four in its place."""
+"""Seconds for all checks. A GPU takes one or two minutes, mostly for loading; two cores in its place take four."""
 PROMPT = 64
 LONG_PROMPT = 512
 TEXT = 64
@@ -37,10 +37,10 @@ def run(
     """Write models of ``kinds`` into ``folder``, compute with them on ``device`` and on the CPU, and judge.
 
     ``python`` is the interpreter of an environment with the wheel; ``changes`` are variables for its process.
-    ``device`` is a name of ggml's. It takes 250 MB in ``folder``. A wheel that crashes or computes nonsense gives
-    checks that failed.
+    ``device`` is ggml's name. The models take 250 MB in ``folder``. A wheel that crashes or computes wrong results
+    gives failed checks.
 
-    Raises ``ValidationError`` when the process could not be started.
+    Raises ``ValidationError`` if the process could not be started.
     """
     start = time.monotonic()
     plan = make_plan(folder, device=device, kinds=kinds)
@@ -55,9 +55,9 @@ def run(
 
 
 def make_plan(folder: Path, *, device: str, kinds: tuple[str, ...] = synthetic_model.KINDS) -> Plan:
-    """Write the models and say what is done with them.
+    """Write the models and list the checks.
 
-    The CPU's memory is not looked at: ggml reports all of it as free, always.
+    The memory of the CPU is not checked: ggml always reports all of it as free.
     """
     requests = [*_plain(folder), *(request for kind in kinds for request in _of_kind(folder, kind))]
     if device == numerics.CPU:
@@ -74,9 +74,9 @@ def measure(
     changes: Mapping[str, str | None] | None = None,
     timeout: float = TIMEOUT,
 ) -> Measured:
-    """Have ``python`` carry out the plan. Its exceptions, its crash and its timeout are in the result.
+    """Run the plan with ``python``. The result contains its exception, crash or timeout.
 
-    Raises ``ValidationError`` when it could not be started.
+    Raises ``ValidationError`` if the process could not be started.
     """
     instructions, output = folder / "plan.json", folder / "measured.json"
     output.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def measure(
     command = Command(
         argv=(str(python), "-I", device_checks.__file__, str(instructions), str(output)),
         cwd=folder,
-        changes={"GGML_NO_BACKTRACE": "1", **(changes or {})},  # no debugger when ggml gives up
+        changes={"GGML_NO_BACKTRACE": "1", **(changes or {})},  # no debugger after ggml aborts
         log=log,
     )
     try:
@@ -103,7 +103,7 @@ def measure(
 
 
 def _plain(folder: Path) -> Iterator[Request]:
-    """What does not depend on the type of the weights."""
+    """The checks that do not depend on the type of the weights."""
     tiny = synthetic_model.write(folder / "tiny.gguf", synthetic_model.TINY)
     layers = synthetic_model.TINY.layers + 1
     yield Request(
@@ -122,7 +122,7 @@ def _plain(folder: Path) -> Iterator[Request]:
 
 
 def _of_kind(folder: Path, kind: str) -> Iterator[Request]:
-    """Logits without and with flash attention; one batch against small ones, for which the card has other kernels."""
+    """Logits without and with flash attention; one batch and small ones, for which GPUs have other kernels."""
     model = synthetic_model.write(folder / f"{kind}.gguf", synthetic_model.SMALL, kind=kind)
     layers = synthetic_model.SMALL.layers + 1
     for flash, how in ((False, ""), (True, ", flash attention")):

@@ -1,17 +1,17 @@
-"""Runs inside the clean environment: computes the same on two devices, and writes down how far apart the results are.
+"""Compute the same on two devices inside the clean environment, and write how far apart the results are.
 
     python -I device_checks.py PLAN.json RESULT.json
 
 Standard library, numpy and ``llama_cpp`` only, nothing of the pipeline. The plan names a ggml device (``CUDA0``) and
-the checks; the result holds what was measured, and nothing of what it means. It is written anew before and after each
-check, because a kernel that fails ends the process: the check that was running then is named in it.
+the checks. The result contains measured values without a judgement. It is written again before and after each check:
+a failing kernel ends the process, and the result then names the check that was running.
 
-A check is one of four. Tokens, seeds and repetitions are the plan's.
+There are four checks. The plan gives tokens, seeds and repetitions.
 
-- ``logits``: all logits of a prompt, ``model`` on the device against ``reference`` on the CPU.
-- ``batches``: all logits of a prompt in one batch against the same prompt in small ones, both on the device.
+- ``logits``: all logits of a prompt, ``model`` on the device compared with ``reference`` on the CPU.
+- ``batches``: all logits of a prompt in one batch compared with the same prompt in small ones, both on the device.
 - ``generation``: the same text twice with one seed, and once with another.
-- ``memory``: what the device has free before a model is loaded, while it is there, and after it was closed.
+- ``memory``: the free memory of the device before a model is loaded, while it is loaded, and after it was closed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 CPU = "CPU"
 CONTROL_TOKENS = 3
-"""The first tokens of the vocabulary are no text."""
+"""The first tokens of the vocabulary are control tokens, not text."""
 DEVICE_TYPES = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accelerator", 4: "meta"}
 """``enum ggml_backend_dev_type``."""
 
 
 def main(plan_file: str, result_file: str) -> int:
-    """Write the result, whatever happened. The status is 0 when every check could be carried out."""
+    """Write the result, whatever happened. The status is 0 if every check could run."""
     plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
     result: dict[str, Any] = {"versions": {"python": platform.python_version()}, "checks": {}, "running": None}
     target = Path(result_file)
@@ -53,7 +53,7 @@ def main(plan_file: str, result_file: str) -> int:
             result["checks"][check["name"]] = _attempt(session, check)
             result["running"] = None
             _write(target, result)
-    except Exception:  # noqa: BLE001  # what went wrong is the result
+    except Exception:  # noqa: BLE001  # the error is the result
         result["error"] = traceback.format_exc()
     _write(target, result)
     failed = "error" in result or any("error" in one for one in result["checks"].values())
@@ -61,26 +61,26 @@ def main(plan_file: str, result_file: str) -> int:
 
 
 def _attempt(session: Session, check: dict[str, Any]) -> dict[str, Any]:
-    """What a check measured, or ``error`` with the reason why it could not."""
+    """Run a check: its values, or ``error`` with the traceback."""
     try:
         measured: dict[str, Any] = getattr(session, check["check"])(check)
-    except Exception:  # noqa: BLE001  # the other checks are still worth carrying out
+    except Exception:  # noqa: BLE001  # the other checks are still worth running
         return {"error": traceback.format_exc()}
     return measured
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:
-    """Whole or not at all: the process may end at any time."""
+    """Write atomically: the process may end at any time."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
     partial.replace(path)
 
 
 class Session:
-    """``llama_cpp``, imported, with one of its devices."""
+    """The imported ``llama_cpp`` with one of its devices."""
 
     def __init__(self, device: str, result: dict[str, Any]) -> None:
-        import llama_cpp  # noqa: PLC0415  # an import that fails is a result, too
+        import llama_cpp  # noqa: PLC0415  # a failing import is a result, too
         from llama_cpp import _ctypes_extensions  # noqa: PLC0415
 
         self.llama_cpp: Any = llama_cpp
@@ -89,7 +89,7 @@ class Session:
         result["versions"]["llama_cpp"] = llama_cpp.__version__
         self.messages: list[str] = []
 
-        # Upstream's callback drops lines: its table of log levels is that of an older ggml. This one takes everything.
+        # Upstream's callback drops lines: its table of log levels is that of an older ggml. This one keeps everything.
         @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
         def collect(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:
             self.messages.append(text.decode(errors="replace"))
@@ -121,13 +121,13 @@ class Session:
             raise LookupError(message)
         self.device = device
         self.handle = handles[device]
-        cards = [one["name"] for one in result["devices"] if one["type"] == "gpu"]
-        self.main_gpu = cards.index(device) if device in cards else -1
+        gpus = [one["name"] for one in result["devices"] if one["type"] == "gpu"]
+        self.main_gpu = gpus.index(device) if device in gpus else -1
 
     # ---------------------------------------------------------------------------------------------------- the checks
 
     def logits(self, check: dict[str, Any]) -> dict[str, Any]:
-        """``nmse`` of all logits, ``scale`` (the reference's root mean square), and the logs of both loads."""
+        """Give ``nmse`` of all logits, ``scale`` (the reference's root mean square), and the logs of both loads."""
         reference, reference_log = self._compute(
             CPU, check["reference"], check, batch=check["tokens"], flash=False, repacked=False
         )
@@ -136,14 +136,14 @@ class Session:
         return {"nmse": error, "scale": scale(reference), "reference_log": reference_log, "log": log}
 
     def batches(self, check: dict[str, Any]) -> dict[str, Any]:
-        """``nmse`` of all logits of small batches against those of one, and the log of a load."""
+        """Give ``nmse`` of all logits of small batches compared with those of one batch, and the log of a load."""
         model = check["model"]
         whole, log = self._compute(self.device, model, check, batch=check["tokens"], flash=check["flash"])
         pieces, _ = self._compute(self.device, model, check, batch=check["small"], flash=check["flash"])
         return {"nmse": nmse(pieces, whole), "scale": scale(whole), "log": log}
 
     def generation(self, check: dict[str, Any]) -> dict[str, Any]:
-        """``first`` and ``second``, tokens with one seed; ``other``, with the next; the text of the first; its log."""
+        """Give ``first`` and ``second``, tokens with one seed; ``other``, with the next; text and log of the first."""
         texts = []
         for seed in (check["seed"], check["seed"], check["seed"] + 1):
             with self._logged() as log, self._model(check["model"], seed=seed) as llm:
@@ -153,10 +153,10 @@ class Session:
         return {"first": first, "second": second, "other": other, "text": text, "log": _placement_lines(log)}
 
     def memory(self, check: dict[str, Any]) -> dict[str, Any]:
-        """Bytes that are ``free`` at the start and after each cycle; ``loaded`` is the least while a model was there.
+        """Give the bytes ``free`` at the start and after each cycle; ``loaded`` is the minimum with a loaded model.
 
-        The cycles before the start are the same as those after it, so that what the driver takes once (its context,
-        kernels on their first use, workspaces that are kept) is not counted.
+        Equal cycles run before the start, so memory that the driver takes once (its context, kernels on their first
+        use, workspaces that are kept) is not counted.
         """
         free: list[int] = []
         loaded: list[int] = []
@@ -170,18 +170,18 @@ class Session:
             free.append(self._free())
         return {"free": free, "loaded": min(loaded), "model": Path(check["model"]).stat().st_size}
 
-    # ------------------------------------------------------------------------------------------------- what they need
+    # ------------------------------------------------------------------------------------------------------- helpers
 
     def _compute(
         self, device: str, model_file: str, check: dict[str, Any], *, batch: int, flash: bool, repacked: bool = True
     ) -> tuple[NDArray[np.float32], list[str]]:
-        """All logits of the check's prompt, computed on one device and nowhere else; and where the log puts layers.
+        """Compute all logits of the check's prompt on one device only; also return the log's lines about layers.
 
-        A token's logits are taken without their mean, which says nothing: only differences between tokens count.
-        ``repacked`` lets the CPU lay out weights for its own fastest kernels.
+        The mean of a token's logits is subtracted: only differences between tokens matter. ``repacked`` lets the CPU
+        arrange weights for its fastest kernels.
         """
         api = self.llama_cpp
-        # An empty list keeps the model and all its operations on the CPU, whatever cards there are.
+        # An empty list keeps the model and all its operations on the CPU, whatever GPUs there are.
         handles = (ctypes.c_void_p * 2)(None if device == CPU else self.handle, None)
         model_params = api.llama_model_default_params()
         model_params.devices = ctypes.cast(handles, ctypes.c_void_p)
@@ -217,7 +217,7 @@ class Session:
         return logits - logits.mean(axis=1, keepdims=True), _placement_lines(log)
 
     def _decode(self, context: Any, tokens: list[int], start: int, vocabulary: int) -> NDArray[np.float32]:
-        """Logits of each of ``tokens``, whose positions begin at ``start``: a row a token."""
+        """Compute the logits of ``tokens``, whose positions begin at ``start``: one row for each token."""
         api = self.llama_cpp
         batch = api.llama_batch_init(len(tokens), 0, 1)
         try:
@@ -239,7 +239,7 @@ class Session:
 
     @contextlib.contextmanager
     def _model(self, file: str, *, seed: int) -> Iterator[Any]:
-        """A model as users load it, but on this one device; closed afterwards."""
+        """Load a model as users do, but on this device only; close it afterwards."""
         llm = self.llama_cpp.Llama(
             file,
             n_gpu_layers=0 if self.device == CPU else -1,
@@ -254,7 +254,7 @@ class Session:
             yield llm
 
     def _generate(self, llm: Any, count: int) -> list[int]:
-        """Sampled tokens; an end-of-text token does not end them."""
+        """Sample tokens; an end-of-text token does not stop this."""
         tokens: list[int] = []
         for token in llm.generate(llm.tokenize(b"the card runs"), top_k=0, top_p=1.0, min_p=0.0, temp=1.0):
             tokens.append(int(token))
@@ -269,7 +269,7 @@ class Session:
 
     @contextlib.contextmanager
     def _logged(self) -> Iterator[list[str]]:
-        """A list that holds, after the block, the lines that were logged in it. They come in pieces."""
+        """Give a list that contains, after the block, the lines logged in it. llama.cpp logs them in pieces."""
         lines: list[str] = []
         start = len(self.messages)
         yield lines
@@ -278,7 +278,7 @@ class Session:
 
 
 def nmse(computed: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
-    """The normalised mean square error: 0 is equal, 1 is as far off as all zeros. ``None`` when it is not finite."""
+    """The normalised mean square error: 0 for equal values, 1 for all zeros. ``None`` if it is not finite."""
     with np.errstate(all="ignore"):
         difference = computed.astype(np.float64) - reference.astype(np.float64)
         error = float(np.sum(np.square(difference)) / np.sum(np.square(reference, dtype=np.float64)))
@@ -286,14 +286,14 @@ def nmse(computed: NDArray[np.float32], reference: NDArray[np.float32]) -> float
 
 
 def scale(values: NDArray[np.float32]) -> float | None:
-    """The root mean square. ``None`` when it is not finite."""
+    """The root mean square. ``None`` if it is not finite."""
     with np.errstate(all="ignore"):
         size = float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
     return size if np.isfinite(size) else None
 
 
 def _prompt(length: int, vocabulary: int, seed: int) -> list[int]:
-    """Random tokens. The same arguments give the same ones."""
+    """Random tokens, the same for the same arguments."""
     random = np.random.default_rng(seed)
     return [int(token) for token in random.integers(CONTROL_TOKENS, vocabulary, length)]
 

@@ -1,6 +1,6 @@
-"""What a card must compute, how far it may be from the CPU, and whether measured values keep to that. Pure.
+"""Bounds for the difference between a GPU and the CPU, and the judgement of measured values. Pure.
 
-How far two correct results are apart depends on what each rounds. Errors are given as in upstream's own comparison of
+How far two correct results are apart depends on their rounding. Errors are given as in upstream's own comparison of
 backends (``tests/test-backend-ops.cpp``): the normalised mean square error, which is 0 for equal results, 1 for zeros
 and 2 for unrelated ones, here over all logits of a prompt. Upstream allows 5e-4 for one matrix product; a model of four
 layers has 25 in a row, whose errors add up.
@@ -23,45 +23,45 @@ CPU = "CPU"
 BOUNDS = {"F32": 1e-4, "F16": 1e-3, "BF16": 1e-3}
 """The largest error of the logits, by the type of the weights.
 
-- F32: a card multiplies in TF32, whose numbers have ten bits after the point like those of F16. A CPU that rounds to
+- F32: a GPU multiplies in TF32, whose numbers have ten bits after the point like those of F16. A CPU that rounds to
   F16 before each product is 1.5e-6 from exact arithmetic (measured, docs/measurements/device-checks.md); rounding both
   factors doubles that. Flash attention adds up in F16, on the CPU too: 1.6e-5 with 512 tokens. The bound leaves a
   factor of five to the sum of these.
-- F16: a card may also add up in F16. With n terms that costs at most n/2 * 2^-24 a product, 3e-5 for the 1024 of the
+- F16: a GPU may also add up in F16. With n terms that costs at most n/2 * 2^-24 a product, 3e-5 for the 1024 of the
   widest one; the model makes about twenty times that of it, as it does of the 8e-8 of one rounding to F16: 6e-4.
-- BF16: rounding to seven bits puts the CPU 5.2e-5 from exact arithmetic, the card rounds as coarsely, and errors that
-  have nothing to do with one another add: 1e-4. The same bound as for F16, since both tell right from wrong.
+- BF16: rounding to seven bits puts the CPU 5.2e-5 from exact arithmetic, the GPU rounds as coarsely, and independent
+  errors add: 1e-4. The same bound as for F16, since both tell right from wrong.
 
-A model with one matrix scaled by 1.5 is off by 2e-2 and more, with one zeroed by 7e-2 and more (measured).
+The error of a model with one matrix scaled by 1.5 is 2e-2 or more, with one zeroed 7e-2 or more (measured).
 """
 QUANTISED_BOUND = 5e-3
 """The same for quantised weights.
 
-Both sides round activations to eight bits, the CPU with one scale for 32 or for 256 of them, a card with one for 32.
-That puts the CPU up to 6e-4 (32) or 1.4e-3 (256) from exact arithmetic with the same weights (measured). Errors that
-have nothing to do with one another add: a card that is as far away itself has 2.8e-3 between them. The weights are the
-same bytes on both sides, so their own rounding is no part of it.
+Both sides round activations to eight bits, the CPU with one scale for 32 or for 256 of them, a GPU with one for 32.
+That puts the CPU up to 6e-4 (32) or 1.4e-3 (256) from exact arithmetic with the same weights (measured). Independent
+errors add: if the GPU is as far from it, 2.8e-3 are between them. The weights are the same bytes on both sides, so
+their own rounding does not count.
 """
 MEMORY_BOUND = 8 << 20
 """Bytes of device memory that may be missing after all cycles of loading and closing.
 
-Cards hand out memory in pieces of 2 MiB: four of them are allowed. If each cycle lost its KV cache (4 MiB) or its
+GPUs allocate memory in pieces of 2 MiB: four of them are allowed. If each cycle lost its KV cache (4 MiB) or its
 weights (36 MiB), it would be 20 MiB or more after five.
 """
 SCALE = (0.1, 10.0)
-"""The reference's root mean square. The models are made for 1; a model that computes zeros or overflows is none."""
+"""Allowed root mean square of the reference. The models are made for 1; zeros or an overflow cannot be compared."""
 WEIGHTS_SEEN = 0.5
-"""The share of the model's size that must be missing from the free memory while it is loaded: it shows that looking at
-the free memory sees a model at all. Token embeddings stay with the CPU."""
+"""The share of the model's size by which the free memory must shrink while it is loaded: it shows that the free memory
+reflects a model at all. Token embeddings stay on the CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One check, as the child gets it (``device_checks.py`` says what each does).
+    """One check for the child process (``device_checks.py`` describes each).
 
-    ``reference`` is the model on the CPU, ``model`` that on the device; both are the same file but in tests. ``kind``
-    is the type of its weights, ``layers`` how many layers it has, the output among them. ``tokens`` is the length of
-    the prompt or of the text, ``small`` that of a small batch, ``before`` and ``cycles`` count loads.
+    ``reference`` is the model on the CPU, ``model`` the one on the device; except in tests they are the same file.
+    ``kind`` is the type of its weights, ``layers`` the number of its layers, including the output. ``tokens`` is the
+    length of the prompt or of the text, ``small`` that of a small batch; ``before`` and ``cycles`` count loads.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the child does: the checks, on the ggml device of that name."""
+    """The checks for the child process, and the name of the ggml device."""
 
     device: str
     checks: tuple[Request, ...]
@@ -88,7 +88,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device of ggml: ``CUDA0``, its type (``gpu``) and what it calls itself."""
+    """A device of ggml: ``CUDA0``, its type (``gpu``) and its own description."""
 
     name: str
     type: str
@@ -97,10 +97,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What the child wrote.
+    """The result of the child process.
 
-    ``checks`` are what each measured, or its ``error``. ``running`` is the check during which the process ended, and
-    ``error`` what kept the child from its checks. ``ending`` says how the process ended, ``said`` its last words.
+    ``checks`` are the values of each check, or its ``error``. ``running`` is the check during which the process ended,
+    ``error`` is an error outside the checks. ``ending`` says how the process ended, ``said`` is the end of its output.
     """
 
     versions: dict[str, str] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceChecks:
-    """All checks of one device. ``description`` is the device's own; ``seconds`` is wall time."""
+    """All checks of one device, with its own ``description``. ``seconds`` is wall time."""
 
     device: str
     description: str
@@ -124,24 +124,24 @@ class DeviceChecks:
 
     @property
     def passed(self) -> bool:
-        """Every check passed, and there were some."""
+        """Whether there are checks and all passed."""
         return bool(self.checks) and all(check.passed for check in self.checks)
 
 
 def bound(kind: str) -> float:
-    """How far logits may be apart with weights of this type."""
+    """The largest error of the logits with weights of this type."""
     return BOUNDS.get(kind, QUANTISED_BOUND)
 
 
 def judge(plan: Plan, measured: Measured) -> tuple[DeviceCheck, ...]:
-    """One judgement for each check of the plan, in its order. What was not measured has failed."""
+    """Judge each check of the plan, in its order. A check without a measured value has failed."""
     return tuple(_judge(request, measured, plan.device) for request in plan.checks)
 
 
 def _judge(request: Request, measured: Measured, device: str) -> DeviceCheck:
     values = measured.checks.get(request.name)
     if values is None or "error" in values:
-        reason = _why_not(request, measured) if values is None else f"not carried out: {_last_line(values['error'])}"
+        reason = _why_not(request, measured) if values is None else f"not run: {_last_line(values['error'])}"
         return _check(request, None, [reason])
     value: float | None
     if request.check == "memory":
@@ -164,7 +164,7 @@ def _check(request: Request, value: float | None, reasons: list[str]) -> DeviceC
         "memory": ("bytes", float(MEMORY_BOUND)),
     }[request.check]
     if value is not None and not value <= limit:
-        reasons = [f"{value:.3g} {unit} are more than the allowed {limit:.3g}", *reasons]
+        reasons = [f"{value:.3g} {unit}, allowed: {limit:.3g}", *reasons]
     return DeviceCheck(
         name=request.name,
         unit=unit,
@@ -177,11 +177,11 @@ def _check(request: Request, value: float | None, reasons: list[str]) -> DeviceC
 
 def _why_not(request: Request, measured: Measured) -> str:
     if measured.error is not None:
-        return f"not carried out: {_last_line(measured.error)}"
+        return f"not run: {_last_line(measured.error)}"
     how = measured.ending or "ended"
     if measured.running == request.name:
-        return f"the process {how} during this check and said: {measured.said or 'nothing'}"
-    return f"not carried out: the process {how} during {measured.running or 'no check'}"
+        return f"the process {how} during this check; its output ended with: {measured.said or 'nothing'}"
+    return f"not run: the process {how} during {measured.running or 'no check'}"
 
 
 def _wrong_numbers(values: Mapping[str, Any]) -> Iterator[str]:
@@ -189,7 +189,7 @@ def _wrong_numbers(values: Mapping[str, Any]) -> Iterator[str]:
         yield "the logits are not finite numbers"
     low, high = SCALE
     if values["scale"] is None or not low <= values["scale"] <= high:
-        yield f"the logits that it is compared with are of the size {values['scale']}: nothing to compare with"
+        yield f"the reference logits have the root mean square {values['scale']}: they cannot be compared"
 
 
 def _wrong_places(request: Request, values: Mapping[str, Any], device: str) -> Iterator[str]:
@@ -199,15 +199,15 @@ def _wrong_places(request: Request, values: Mapping[str, Any], device: str) -> I
 
 
 def _wrong_devices(request: Request, log: list[str], device: str) -> Iterator[str]:
-    """Comparing the CPU with itself would always pass, so the log must say that each side was where it should be."""
+    """Check by the log that each side ran on its device: comparing the CPU with itself would always pass."""
     where = {layer.layer: layer for layer in placement.parse(log).layers}
     nowhere = LayerPlacement(layer=0, weights=None, kv_cache=None)
     for number in range(request.layers):
         layer = where.get(number, nowhere)
         if layer.weights != device:
-            yield f"layer {number} was on {layer.weights or 'no known device'}, not on {device}"
+            yield f"layer {number} was on {layer.weights or 'an unknown device'}, not on {device}"
         if number < request.layers - 1 and layer.kv_cache != device:  # the last one is the output: it has no cache
-            yield f"the KV cache of layer {number} was on {layer.kv_cache or 'no known device'}, not on {device}"
+            yield f"the KV cache of layer {number} was on {layer.kv_cache or 'an unknown device'}, not on {device}"
 
 
 def _differences(first: list[int], second: list[int]) -> int:

@@ -1,4 +1,4 @@
-"""Libraries in the current directory that must not be loaded: each leaves a mark when it is."""
+"""Libraries in the current directory that must not be loaded; each leaves a mark if it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from build_config.errors import CommandError
 from build_config.system.processes import Command, run
 
 NAMES = ("libggml-cuda-evil.so", "libggml-cpu-evil.so", "libggml-cuda.so")
-"""What ggml looks for by itself: variants by their score, and the bare name whatever its score."""
+"""The names that ggml searches for by itself: variants by their score, and the bare name whatever its score."""
 
 _SOURCE = """
 #include <stdio.h>
@@ -31,13 +31,13 @@ void * ggml_backend_init(void) {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedLibraries:
-    """A folder with them, to be the current directory of a process."""
+    """A folder with such libraries, which becomes the current directory of a process."""
 
     folder: Path
 
     @classmethod
     def compile(cls, folder: Path, *, cc: str, log: Path | None = None) -> Self | None:
-        """Put them into ``folder``; ``None`` where there is no C compiler."""
+        """Compile the libraries into ``folder``; ``None`` without a working C compiler."""
         folder.mkdir()
         planted = cls(folder=folder)
         for name in NAMES:
@@ -54,7 +54,7 @@ class PlantedLibraries:
         return planted
 
     def loaded(self) -> tuple[str, ...]:
-        """Those that were loaded since this was last asked."""
+        """The libraries that were loaded since the last call."""
         found = tuple(name for name in NAMES if self._mark(name).exists())
         for name in found:
             self._mark(name).unlink()

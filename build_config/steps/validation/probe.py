@@ -1,9 +1,9 @@
-"""Runs inside the clean environment: loads the tiny model with the installed wheel and writes down what happened.
+"""Load the tiny model with the installed wheel inside the clean environment, and write what happened.
 
     python -I probe.py MODEL RESULT.json N_GPU_LAYERS
 
 Standard library and ``llama_cpp`` only, nothing of the pipeline. The result goes to a file because native code prints
-where it likes. A crash leaves no file; whoever started this reports it.
+to any stream. A crash leaves no file; the caller reports it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ TOKENS = 8
 
 
 def main(model: str, result_file: str, gpu_layers: str) -> int:
-    """Write the result, whatever happened. The status is 0 when the model generated ``TOKENS`` tokens."""
+    """Write the result, whatever happened. The status is 0 if the model generated ``TOKENS`` tokens."""
     result: dict[str, Any] = {"versions": {"python": platform.python_version()}}
     messages: list[str] = []
     try:
         _use_wheel(model, int(gpu_layers), result, messages)
-    except Exception:  # noqa: BLE001  # what went wrong is the result
+    except Exception:  # noqa: BLE001  # the error is the result
         result["error"] = traceback.format_exc()
     result["log"] = "".join(messages).splitlines()
     result["loaded_files"] = _loaded_files()
@@ -37,7 +37,7 @@ def main(model: str, result_file: str, gpu_layers: str) -> int:
 
 
 def _use_wheel(model: str, gpu_layers: int, result: dict[str, Any], messages: list[str]) -> None:
-    import llama_cpp  # noqa: PLC0415  # an import that fails is a result, too
+    import llama_cpp  # noqa: PLC0415  # a failing import is a result, too
 
     result["package"] = str(Path(llama_cpp.__file__).resolve().parent)
     result["versions"]["llama_cpp"] = llama_cpp.__version__
@@ -45,11 +45,11 @@ def _use_wheel(model: str, gpu_layers: int, result: dict[str, Any], messages: li
         result["cuda_status"] = dataclasses.asdict(llama_cpp.cuda_status())
     result["missing_shards"] = _missing_shards(Path(result["package"]))
 
-    # Upstream's callback drops lines: its table of log levels is that of an older ggml. This one takes everything.
+    # Upstream's callback drops lines: its table of log levels is that of an older ggml. This one keeps everything.
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
     def collect(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:
         messages.append(text.decode(errors="replace"))
-        sys.stderr.write(messages[-1])  # what is only in memory is lost when native code ends the process
+        sys.stderr.write(messages[-1])  # a message in memory is lost when native code ends the process
         sys.stderr.flush()
 
     llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
@@ -65,7 +65,7 @@ def _use_wheel(model: str, gpu_layers: int, result: dict[str, Any], messages: li
 
 
 def _missing_shards(package: Path) -> list[str]:
-    """Files of CUDA shards that the wheel says it has and has not."""
+    """The files of CUDA shards that the wheel declares but does not contain."""
     facts = package / "_cuda_build.json"
     if not facts.exists():
         return []
@@ -74,7 +74,7 @@ def _missing_shards(package: Path) -> list[str]:
 
 
 def _loaded_files() -> list[str]:
-    """The shared libraries in this process, by their real paths; none where the system does not list them."""
+    """The shared libraries of this process, by their real paths; empty if the system does not list them."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return []

@@ -64,7 +64,7 @@ def make(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     log = layout.logs / "repair.log"
-    if chain.platform == "win-amd64":
+    if platforms.of(chain.platform).uses_dlls:
         repaired = repair.repair_windows(
             assembled, partial / "repaired", policy=policy, folders=runtime_folders, log=log
         )

@@ -6,7 +6,6 @@ another version and three more requirements, upstream's package with one line be
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tomllib
@@ -18,14 +17,14 @@ import tomli_w
 from packaging.version import Version
 
 from build_config.errors import CommandError, PackagingError
-from build_config.formats import wheelfile
+from build_config.formats import build_facts, wheelfile
+from build_config.formats.build_facts import BuildFacts, ShardFacts
 from build_config.model import (
     DISTRIBUTION,
     ArchSelection,
     BuildUnit,
     CudaToolkit,
     PlatformName,
-    Shard,
     SourceTree,
     Toolchain,
     Wheel,
@@ -51,16 +50,12 @@ SHARED_MODULES = {
     "_gpu_coverage.py": Path(coverage.__file__),
 }
 """Modules of check_gpu that the loader uses under another name."""
-BUILD_FACTS = "_cuda_build.json"
-"""Next to them: which CUDA, which shards."""
 FIRST_LINES = {
     "linux-x86_64": "from . import _conda_libraries  # noqa: F401  (added by the CUDA wheel build)\n",
     "win-amd64": "from . import _vendored_dlls  # noqa: F401  (added by the CUDA wheel build)\n",
 }
 """What must be loaded before upstream's package loads its libraries."""
 LOADER_LINE = "\nfrom ._cuda_loader import CudaStatus, cuda_status  # noqa: E402  (added by the CUDA wheel build)\n"
-EPOCH = "315532800"
-"""1980-01-01, the earliest time that a zip file can hold."""
 LICENCES = (
     ("llama.cpp", "LICENSE"),
     ("nlohmann-json", "licenses/LICENSE-jsonhpp"),
@@ -149,7 +144,7 @@ def assemble(
         ),
         cwd=project,
         changes={
-            "SOURCE_DATE_EPOCH": EPOCH,
+            "SOURCE_DATE_EPOCH": wheelfile.SOURCE_DATE_EPOCH,
             "CMAKE_ARGS": None,
             "CMAKE_GENERATOR": "Ninja",
             "CMAKE_EXECUTABLE": str(toolchain.cmake.path),
@@ -188,7 +183,7 @@ def write_project(
         shutil.copyfile(source, package / name)
     upstream_init = init.read_text(encoding="utf-8").rstrip("\n")
     init.write_text(f"{FIRST_LINES[platform.name]}{upstream_init}\n{LOADER_LINE}", encoding="utf-8")
-    (package / BUILD_FACTS).write_text(build_facts(wheel_plan, platform), encoding="utf-8")
+    (package / build_facts.FILE).write_text(build_facts.text(facts(wheel_plan, platform)), encoding="utf-8")
 
     licences = project / "licenses"
     licences.mkdir()
@@ -231,22 +226,16 @@ def project_metadata(upstream: dict[str, Any], wheel_plan: WheelPlan) -> dict[st
     }
 
 
-def build_facts(wheel_plan: WheelPlan, platform: Platform = platforms.HERE) -> str:
-    """What the loader inside the wheel must know of its own build, as JSON."""
-
-    def describe(shard: Shard) -> dict[str, Any]:
-        return {
-            "name": shard.name,
-            "file": platform.library(f"ggml-cuda-{shard.name}"),
-            "archs": [str(arch) for arch in shard.archs],
-        }
-
-    facts = {
-        "version": str(wheel_plan.version),
-        "cuda": wheel_plan.cuda,
-        "oldest_driver": wheel_plan.oldest_driver,
-        "shards": [describe(shard) for shard in wheel_plan.selection.shards],
-        "libraries": list(platform.cuda_libraries(wheel_plan.cuda)),
-        "build_command": f"nox -s build_cuda_wheel -- {wheel_plan.cuda_option}--arch {{arch}}",
-    }
-    return json.dumps(facts, indent=2) + "\n"
+def facts(wheel_plan: WheelPlan, platform: Platform = platforms.HERE) -> BuildFacts:
+    """What the loader inside the wheel must know of its own build."""
+    return BuildFacts(
+        version=str(wheel_plan.version),
+        cuda=wheel_plan.cuda,
+        oldest_driver=wheel_plan.oldest_driver,
+        shards=tuple(
+            ShardFacts(name=shard.name, file=platform.library(f"ggml-cuda-{shard.name}"), archs=shard.archs)
+            for shard in wheel_plan.selection.shards
+        ),
+        libraries=platform.cuda_libraries(wheel_plan.cuda),
+        build_command=f"nox -s build_cuda_wheel -- {wheel_plan.cuda_option}--arch {{arch}}",
+    )

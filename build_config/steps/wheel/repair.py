@@ -9,14 +9,13 @@ import os
 import sys
 import sysconfig
 import tempfile
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config.errors import CommandError, PackagingError, SettingsError, StepResultError
+from build_config.errors import CommandError, PackagingError, SettingsError
 from build_config.formats import wheelfile
 from build_config.model import LibraryPolicy
-from build_config.system import jsonio, platforms, processes
+from build_config.system import platforms, processes, tomlio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,17 +27,11 @@ POLICIES: dict[PlatformName, str] = {
     "linux-x86_64": "library_policy.toml",
     "win-amd64": "library_policy-win-amd64.toml",
 }
-EPOCH = "315532800"
-"""1980-01-01: with a fixed time delvewheel writes nothing of the machine into the wheel either."""
 
 
 def load_policy(layout: Layout, platform: PlatformName = platforms.HERE.name) -> LibraryPolicy:
     """Read the policy of a platform. An unknown or missing key raises ``SettingsError``."""
-    path = layout.data / POLICIES[platform]
-    try:
-        return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), LibraryPolicy)
-    except (OSError, ValueError, StepResultError) as error:
-        raise SettingsError(f"{path.name} cannot be used: {error}", remedy=f"restore {path.name}") from error
+    return tomlio.read(layout.data / POLICIES[platform], LibraryPolicy, error=SettingsError)
 
 
 def repair(wheel: Wheel, out: Path, *, policy: LibraryPolicy, log: Path) -> Wheel:
@@ -119,8 +112,8 @@ def windows_arguments(
 
 
 def windows_environment() -> Mapping[str, str | None]:
-    """What delvewheel's environment must differ in."""
-    return {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": EPOCH}
+    """What delvewheel's environment must differ in: with a fixed time it writes nothing of the machine."""
+    return {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": wheelfile.SOURCE_DATE_EPOCH}
 
 
 def arguments(wheel: Path, folder: Path, policy: LibraryPolicy) -> tuple[str, ...]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from build_config.system import jsonio, platforms, redaction
+from build_config.system import git, jsonio, platforms, redaction
 from build_config.model import NO_RANDOM_SEED
 from build_config.reports import BuildRecord, Material
 
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 """That of this pipeline; the wheels have upstream's."""
-UNKNOWN = "unknown"
-
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_MAX_SYMBOLIC_REFS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +92,7 @@ def materials(
     llama_cpp = Material(
         name="llama.cpp",
         uri="git+https://github.com/ggml-org/llama.cpp" if tree.locked else None,
-        digests=(("gitCommit", tree.commit),) if _COMMIT.fullmatch(tree.commit) else (),
+        digests=(("gitCommit", tree.commit),) if git.is_commit(tree.commit) else (),
         annotations=(("tree-sha256", (tree.llama_cpp_digest,)), ("locked", ("yes" if tree.locked else "no",))),
     )
     installed = Material(
@@ -140,7 +135,7 @@ def pipeline_version(checkout: Path) -> str:
     The commit is read from git's files, git is not run, so it cannot tell whether the working tree was changed. One
     that cannot be read is called ``unknown``.
     """
-    return f"{VERSION} (commit {_commit(checkout)})"
+    return f"{VERSION} (commit {git.commit(checkout)})"
 
 
 # ------------------------------------------------------------------------------------------------------- details
@@ -187,38 +182,10 @@ def _networks(units: tuple[BuildUnit, ...]) -> str:
 
 
 def _headers(units: tuple[BuildUnit, ...]) -> Iterator[tuple[str, str]]:
-    """Without the folders of the strangers: what is published names none of this machine."""
+    """Without the folders of the unexpected headers: what is published names none of this machine."""
     for unit in units:
         if unit.headers is not None:
             yield f"system headers of {unit.name}", f"{unit.headers.number}, sha256 {unit.headers.sha256}"
-            if unit.headers.strangers:
-                names = sorted({"/".join(path.parts[-2:]) for path in unit.headers.strangers})
+            if unit.headers.unexpected:
+                names = sorted({"/".join(path.parts[-2:]) for path in unit.headers.unexpected})
                 yield f"headers of others in {unit.name}", ", ".join(names)
-
-
-def _commit(checkout: Path) -> str:
-    """The commit that ``HEAD`` names, read as git's own documents lay the files out."""
-    try:
-        git = checkout / ".git"
-        if git.is_file():  # a worktree or a submodule: the file says where the real one is
-            git = checkout / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-        common = git / "commondir"
-        shared = git / common.read_text(encoding="utf-8").strip() if common.is_file() else git
-        value = (git / "HEAD").read_text(encoding="utf-8").strip()
-        for _ in range(_MAX_SYMBOLIC_REFS):
-            if not value.startswith("ref:"):
-                break
-            value = _ref(value.removeprefix("ref:").strip(), git, shared)
-    except (OSError, UnicodeDecodeError):
-        return UNKNOWN
-    return value if _COMMIT.fullmatch(value) else UNKNOWN
-
-
-def _ref(name: str, git: Path, shared: Path) -> str:
-    for root in (git, shared):
-        if (root / name).is_file():
-            return (root / name).read_text(encoding="utf-8").strip()
-    packed = shared / "packed-refs"
-    lines = packed.read_text(encoding="utf-8").splitlines() if packed.is_file() else []
-    found = (line.split()[0] for line in lines if line.endswith(f" {name}"))
-    return next(found, UNKNOWN)

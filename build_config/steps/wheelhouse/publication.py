@@ -6,7 +6,6 @@ the folder is whole, stands beside its own record, and has its own digest on the
 
 from __future__ import annotations
 
-import hashlib
 import html
 import os
 import tempfile
@@ -16,6 +15,7 @@ from urllib.parse import quote
 
 from build_config.steps.wheelhouse import signature, statement
 from build_config.system import jsonio
+from build_config.system.files import file_sha256
 from build_config.errors import InspectionError, SettingsError, StepResultError, ValidationError
 from build_config.reports import BuildRecord, Verdict
 
@@ -65,7 +65,7 @@ def publish(
     for leftover in folder.glob(f".*{_PART}"):  # of a run that was killed
         leftover.unlink()
     final = folder / name
-    if final.exists() and _digest(final) != wheel.sha256:
+    if final.exists() and file_sha256(final) != wheel.sha256:
         # Other bytes are about to get this name: withdraw the old ones first, so that neither the page nor the record
         # ever vouches for a file that it does not describe.
         _write_page(folder, without=name)
@@ -146,7 +146,7 @@ def _verified_copy(wheel: Wheel, folder: Path) -> Path:
             target.flush()
             os.fsync(target.fileno())
         part.chmod(0o644)
-        digest = _digest(part)
+        digest = file_sha256(part)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -155,11 +155,6 @@ def _verified_copy(wheel: Wheel, folder: Path) -> Path:
         message = f"{wheel.path.name} has SHA-256 {digest}, but {wheel.sha256} was inspected and validated."
         raise StepResultError(message, remedy="run the build again: nox -s build_cuda_wheel")
     return part
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --------------------------------------------------------------------------------------------------------- page
@@ -172,7 +167,7 @@ def _write_page(folder: Path, *, without: str | None = None) -> None:
 
 def _row(wheel: Path) -> str:
     """One line of the table. The digest is that of the file as it is, never one that was only written down."""
-    digest = _digest(wheel)
+    digest = file_sha256(wheel)
     link = f"{quote(wheel.name)}#sha256={digest}"
     return (
         f'<tr><td><a href="{html.escape(link)}">{html.escape(wheel.name)}</a></td>'

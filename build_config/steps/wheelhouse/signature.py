@@ -25,7 +25,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import Error
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from build_config.system import jsonio
+from build_config.system import jsonio, platforms
 from build_config.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
             data = file.read()
     except OSError as error:
         raise SettingsError(f"the key {path} cannot be read: {error.strerror}", remedy=_HOW_TO_MAKE) from error
-    if os.name == "posix" and mode & READABLE_BY_OTHERS:
+    if platforms.HERE.has_modes and mode & READABLE_BY_OTHERS:
         raise SettingsError(
             f"others than its owner have access to the key {path} (mode {stat.S_IMODE(mode):04o}): it was not used",
             remedy=f"chmod 600 {path}, and make a new key if somebody may have read it",

@@ -39,12 +39,36 @@ class Platform(Protocol):
         """The folder of a virtual environment that holds its programs: ``bin``."""
 
     @property
-    def driver(self) -> str:
-        """The NVIDIA driver's own library, which never comes along: ``libcuda.so.1``."""
-
-    @property
     def compiler(self) -> str:
         """What the host compiler is called: ``GCC``."""
+
+    @property
+    def uses_msvc(self) -> bool:
+        """Whether the host compiler is Microsoft's; else it is GCC."""
+
+    @property
+    def has_glibc(self) -> bool:
+        """Whether programs are linked to glibc, whose version decides where a wheel runs."""
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether a mode says who may change a file; else an access list does."""
+
+    @property
+    def has_unix_sockets(self) -> bool:
+        """Whether a server of sccache can listen at a file; else it takes a port."""
+
+    @property
+    def has_simulated_device(self) -> bool:
+        """Whether there are doubles of CUDA's libraries for it."""
+
+    @property
+    def has_cuda_variables(self) -> bool:
+        """Whether NVIDIA's installer names the folder of each toolkit in a variable (``CUDA_PATH``)."""
+
+    @property
+    def uses_dlls(self) -> bool:
+        """Whether libraries are DLLs, linked through import libraries and found by name alone; else they are ELF."""
 
     @property
     def output_folders(self) -> tuple[str, ...]:
@@ -55,6 +79,9 @@ class Platform(Protocol):
 
     def library(self, name: str) -> str:
         """The file name of a library of the wheel: ``llama`` -> ``libllama.so``, ``llama.dll``."""
+
+    def folded(self, name: str) -> str:
+        """A file name as the loader compares it: without case where that does not count."""
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
         """What a shard needs of CUDA at run time, in the order in which it has to be loaded."""
@@ -82,3 +109,8 @@ HERE: Platform = WINDOWS if sys.platform == "win32" else LINUX
 def of(name: PlatformName) -> Platform:
     """The platform of a name."""
     return PLATFORMS[name]
+
+
+def of_tags(tags: tuple[str, ...]) -> Platform:
+    """The platform that a wheel with these tags is for."""
+    return WINDOWS if any(tag.endswith(f"-{WINDOWS.wheel_platform}") for tag in tags) else LINUX

@@ -28,7 +28,13 @@ class Linux:
     work_root: PurePath = WORK_ROOT
     scripts: str = "bin"
     compiler: str = "GCC"
-    driver: str = "libcuda.so.1"
+    uses_msvc: bool = False
+    has_glibc: bool = True
+    has_modes: bool = True
+    has_unix_sockets: bool = True
+    has_simulated_device: bool = True
+    has_cuda_variables: bool = False
+    uses_dlls: bool = False
     output_folders: tuple[str, ...] = ("unit",)
 
     def program(self, name: str) -> str:
@@ -38,6 +44,10 @@ class Linux:
     def library(self, name: str) -> str:
         """``libllama.so``."""
         return f"lib{name}.so"
+
+    def folded(self, name: str) -> str:
+        """Case counts."""
+        return name
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
         """``libcudart.so.13`` and ``libcublas.so.13``; cuBLAS finds its other half by itself."""

@@ -51,7 +51,13 @@ class Windows:
     work_root: PurePath = WORK_ROOT
     scripts: str = "Scripts"
     compiler: str = "Microsoft Visual C++"
-    driver: str = "nvcuda.dll"
+    uses_msvc: bool = True
+    has_glibc: bool = False
+    has_modes: bool = False
+    has_unix_sockets: bool = False
+    has_simulated_device: bool = False
+    has_cuda_variables: bool = True
+    uses_dlls: bool = True
     # A DLL that is linked against is a "runtime" for CMake, and llama.cpp has those in bin; mtmd is added by ourselves.
     output_folders: tuple[str, ...] = ("unit", "bin", "mtmd")
 
@@ -62,6 +68,10 @@ class Windows:
     def library(self, name: str) -> str:
         """``llama.dll``: without ``lib`` in front, as ggml and the bindings look for it there."""
         return f"{name}.dll"
+
+    def folded(self, name: str) -> str:
+        """Case does not count."""
+        return name.lower()
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
         """``cublasLt64_13.dll`` before cuBLAS, which needs it and is not where Windows would look for it.

@@ -1,7 +1,7 @@
-"""Measures what a wheel gives: the same prompt on the CPU and on the card, in one run, with the same model.
+"""Measure the speed of a wheel: the same prompt with the same model on the CPU and on the GPU, in one run.
 
-Every measurement is a fresh process in an environment that holds the wheel and nothing of this package. A measurement
-on the card counts only when llama.cpp's own log puts every layer and its KV cache there.
+Every measurement is a new process in an environment with the wheel and nothing of this package. A measurement on the
+GPU counts only if llama.cpp's own log places every layer and its KV cache there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from build_config.model import Machine, Wheel
 from build_config.system import jsonio, machine
 from build_config.system.processes import Command, run
 from build_config.tasks.bench import child, results
-from build_config.tasks.bench.results import Build, Card, CardKind, ChildResult, Device, DeviceReport, Measurement
+from build_config.tasks.bench.results import Build, ChildResult, Device, DeviceReport, GpuKind, MeasuredGpu, Measurement
 from build_config.testbed import clean_environment, synthetic_model
 from build_config.testbed.synthetic_model import ModelShape
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 CHILD_TIMEOUT = 1800.0
 """Seconds for one measurement."""
 TRIES = 3
-"""For a measurement on the CPU, until other programs leave it its cores."""
+"""Attempts to measure on the CPU without other programs using its cores."""
 LOG = "bench.log"
-NO_CARD = "-1"
-"""``CUDA_VISIBLE_DEVICES`` for a process that is to see no card."""
+NO_GPU = "-1"
+"""``CUDA_VISIBLE_DEVICES`` for a process that must not see a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """Whose llama-cpp-python is measured: a wheel, or what an interpreter has installed. One of them is given."""
+    """The measured llama-cpp-python: a wheel, or the one that is installed for ``python``. Exactly one is given."""
 
     wheel: Wheel | None = None
     python: Path | None = None
@@ -50,10 +50,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """A device without a card: what it is (``8.9``), and the variables that put a process onto it.
+    """A simulated GPU: its compute capability (``8.9``), and the variables with which a process runs on it.
 
-    ``no_device`` are those for a process that finds a driver and no device: a build without a loader of its own cannot
-    even be imported where there is no driver.
+    ``no_device`` are the variables for a process that finds a driver without a GPU: a build without our loader cannot
+    even be imported without a driver.
     """
 
     capability: str
@@ -63,9 +63,9 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePlan:
-    """What to measure. ``model`` is a file; without one a random model of ``shape`` and ``kind`` is made.
+    """The measurements to make. Without the file ``model``, a random model of ``shape`` and ``kind`` is made.
 
-    ``prompt_tokens`` and ``tokens`` are the lengths of prompt and answer.
+    ``against`` is the baseline. ``prompt_tokens`` and ``tokens`` are the lengths of prompt and answer.
     """
 
     ours: Subject
@@ -82,7 +82,7 @@ class DevicePlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """One column of the table: an interpreter with a build in it, on one device."""
+    """One column of the table: an interpreter with a build, on one device."""
 
     build: Build
     device: Device
@@ -91,36 +91,35 @@ class _Run:
 
     @property
     def title(self) -> str:
-        """For progress."""
-        device = "CPU" if self.device is Device.CPU else "card"
-        return device if self.build is Build.OURS else f"{device}, the other build"
+        """The name that is shown as progress."""
+        return self.device.label if self.build is Build.OURS else f"{self.device.label}, baseline"
 
 
 def measure_devices(plan: DevicePlan, *, created: datetime, layout: Layout, console: Console) -> DeviceReport:
-    """Measure, and judge ours against the other build where there is one.
+    """Measure, and compare our build with the baseline if there is one.
 
-    A measurement that failed is in the report with its reason. The wheels' requirements come from the lock
+    A failed measurement is in the report with its reason. The wheels' requirements come from the lock
     ``validation.txt`` or that of an earlier CUDA, by digest.
 
-    Raises ``SettingsError`` for a plan that cannot be carried out, ``ValidationError`` when an environment cannot be
-    made, ``MeasurementError`` when a wheel does not install, ``DiskFullError`` when the model does not fit.
+    Raises ``SettingsError`` for an impossible plan, ``ValidationError`` if an environment cannot be made,
+    ``MeasurementError`` if a wheel cannot be installed, ``DiskFullError`` if the disk has no room for the model.
     """
     check(plan)
-    card = _card(plan)
+    gpu = _gpu(plan)
     threads = _threads()
     with clean_environment.outside(layout.checkout) as folder:
-        runs = _runs(plan, card, folder, layout, console)
+        runs = _runs(plan, gpu, folder, layout, console)
         model = _provide_model(plan, folder, console)
         measured = _rounds(plan, runs, _requests(plan, model, threads, folder), threads, layout, console)
         model_bytes = model.stat().st_size
     return DeviceReport(
         created=created.strftime("%Y-%m-%d %H:%M UTC"),
         machine=plan.machine,
-        card=card,
-        notice=card.notice,
+        card=gpu,
+        notice=gpu.notice,
         wheel=_name(plan.ours, Build.OURS, measured),
         wheel_sha256=plan.ours.wheel.sha256 if plan.ours.wheel is not None else None,
-        against=_name(plan.against, Build.OTHER, measured) if plan.against is not None else None,
+        against=_name(plan.against, Build.BASELINE, measured) if plan.against is not None else None,
         model=_model_name(plan),
         model_bytes=model_bytes,
         prompt_tokens=plan.prompt_tokens,
@@ -128,67 +127,67 @@ def measure_devices(plan: DevicePlan, *, created: datetime, layout: Layout, cons
         rounds=plan.rounds,
         threads=threads,
         measurements=measured,
-        ratios=results.compare(measured, card, threads),
+        ratios=results.compare(measured, gpu, threads),
     )
 
 
 def check(plan: DevicePlan) -> None:
-    """Refuse what cannot be measured, before anything is made. Raises ``SettingsError``."""
+    """Raise ``SettingsError`` for a plan that cannot be measured, before anything is made."""
     if plan.model is not None and not plan.model.is_file():
-        raise SettingsError(f"there is no model {plan.model}", remedy="name a GGUF file, or --synthetic 1b")
+        raise SettingsError(f"there is no model {plan.model}", remedy="pass a GGUF file or --synthetic 1b")
     if plan.model is None:
         synthetic_model.check(plan.shape, plan.kind)
         if plan.prompt_tokens + plan.tokens > plan.shape.context:
             raise SettingsError(
-                f"{plan.prompt_tokens} tokens of prompt and {plan.tokens} of answer are more than the "
-                f"{plan.shape.context} that the model {plan.shape.name} has room for",
-                remedy="fewer --prompt-tokens or --tokens",
+                f"a prompt of {plan.prompt_tokens} and an answer of {plan.tokens} tokens are more than the "
+                f"{plan.shape.context} tokens of the context of the model {plan.shape.name}",
+                remedy="pass fewer --prompt-tokens or --tokens",
             )
     for subject in (plan.ours, plan.against):
         if subject is not None and subject.python is not None and not subject.python.is_file():
-            raise SettingsError(f"there is no {subject.python}", remedy="name a wheel file or a Python interpreter")
+            raise SettingsError(f"there is no {subject.python}", remedy="pass a wheel file or a Python interpreter")
 
 
-def _card(plan: DevicePlan) -> Card:
+def _gpu(plan: DevicePlan) -> MeasuredGpu:
     if plan.simulation is not None:
-        return Card(kind=CardKind.SIMULATED, name=f"device of compute capability {plan.simulation.capability}")
+        return MeasuredGpu(kind=GpuKind.SIMULATED, name=f"device of compute capability {plan.simulation.capability}")
     if not plan.machine.gpus:
-        nothing = "there is no NVIDIA driver" if plan.machine.driver is None else "the NVIDIA driver lists none"
-        return Card(kind=CardKind.NONE, why=machine.nvidia().problem or nothing)
+        nothing = "there is no NVIDIA driver" if plan.machine.driver is None else "the NVIDIA driver lists no GPU"
+        return MeasuredGpu(kind=GpuKind.NONE, why=machine.nvidia().problem or nothing)
     visible = results.first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
     named = [gpu.name for gpu in plan.machine.gpus if str(gpu.index) == visible]
-    return Card(kind=CardKind.REAL, name=named[0] if named else f"card {visible}")
+    return MeasuredGpu(kind=GpuKind.REAL, name=named[0] if named else f"GPU {visible}")
 
 
 def _threads() -> int:
-    """Real cores that this process may use: a second thread on a core makes generation slower."""
+    """The physical cores that this process may use: a second thread on a core makes generation slower."""
     usable = len(psutil.Process().cpu_affinity())
     return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
 
 
-def _runs(plan: DevicePlan, card: Card, folder: Path, layout: Layout, console: Console) -> tuple[_Run, ...]:
-    """Make the environments."""
-    devices: dict[Device, dict[str, str | None]] = {Device.CPU: {"CUDA_VISIBLE_DEVICES": NO_CARD}}
+def _runs(plan: DevicePlan, gpu: MeasuredGpu, folder: Path, layout: Layout, console: Console) -> tuple[_Run, ...]:
+    """Make the environments; returns one run for each build on each device."""
+    devices: dict[Device, dict[str, str | None]] = {Device.CPU: {"CUDA_VISIBLE_DEVICES": NO_GPU}}
     if plan.simulation is not None:
-        devices[Device.CARD] = plan.simulation.changes
-    elif card.kind is CardKind.REAL:
+        devices[Device.GPU] = plan.simulation.changes
+    elif gpu.kind is GpuKind.REAL:
         visible = results.first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
-        # Without an order of ours the numbers would not be those of the driver, which named the card.
-        devices[Device.CARD] = {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        # The driver named the GPU by its index in this order; CUDA's default order is another one.
+        devices[Device.GPU] = {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     builds: list[tuple[Build, Path, dict[str, str]]] = []
-    for build, subject in ((Build.OURS, plan.ours), (Build.OTHER, plan.against)):
+    for build, subject in ((Build.OURS, plan.ours), (Build.BASELINE, plan.against)):
         if subject is not None and subject.wheel is not None:
             console.note(f"Making a clean environment with {subject.wheel.path.name}")
             python = _environment(subject.wheel, folder / build, layout)
-            # Ours finds the CUDA libraries by itself: that it does is part of what is measured.
-            builds.append((build, python, _library_path(python) if build is Build.OTHER else {}))
+            # Our build finds the CUDA libraries by itself; this is part of the measurement.
+            builds.append((build, python, _library_path(python) if build is Build.BASELINE else {}))
         elif subject is not None and subject.python is not None:
             builds.append((build, subject.python.absolute(), {}))
     runs = []
     for device, changes in devices.items():
         for build, python, libraries in builds:
             driver: dict[str, str | None] = {}
-            if plan.simulation is not None and (build, device) == (Build.OTHER, Device.CPU):
+            if plan.simulation is not None and (build, device) == (Build.BASELINE, Device.CPU):
                 driver = plan.simulation.no_device
             runs.append(_Run(build, device, python, {**libraries, **driver, **changes}))
     return tuple(runs)
@@ -206,7 +205,7 @@ def _environment(wheel: Wheel, folder: Path, layout: Layout) -> Path:
 
 
 def _library_path(python: Path) -> dict[str, str]:
-    """Where a build without a loader of its own finds the CUDA libraries: in NVIDIA's wheels beside it."""
+    """The variable with which a build without our loader finds the CUDA libraries in NVIDIA's wheels next to it."""
     folders = sorted(
         {str(file.parent) for file in python.parent.parent.glob("lib/python*/site-packages/nvidia/*/lib/*")}
     )
@@ -223,14 +222,14 @@ def _provide_model(plan: DevicePlan, folder: Path, console: Console) -> Path:
     except OSError as error:
         message = f"the model could not be written to {folder.parent}: {error.strerror}"
         raise DiskFullError(
-            message, remedy="set TMPDIR to a folder with more room, or take --synthetic small"
+            message, remedy="set TMPDIR to a folder with more room, or pass --synthetic small"
         ) from error
 
 
 def _requests(plan: DevicePlan, model: Path, threads: int, folder: Path) -> dict[Device, Path]:
-    """What the child is asked on each device."""
+    """Write the request for the child process on each device."""
     files = {}
-    for device, layers in ((Device.CPU, 0), (Device.CARD, -1)):
+    for device, layers in ((Device.CPU, 0), (Device.GPU, -1)):
         files[device] = folder / f"request-{device}.json"
         request = {
             "model": str(model),
@@ -251,7 +250,7 @@ def _rounds(
     layout: Layout,
     console: Console,
 ) -> tuple[Measurement, ...]:
-    """Every run in every round, so that a machine that grows warm or busy meets all of them."""
+    """Make every run in every round, so a machine that becomes warm or busy affects all of them."""
     samples: dict[_Run, list[results.Sample]] = {one: [] for one in runs}
     versions: dict[_Run, str] = {}
     failures: dict[_Run, str] = {}
@@ -264,7 +263,7 @@ def _rounds(
                     continue
                 done = number * len(runs) + place
                 tries: list[results.Sample] = []
-                while len(tries) < TRIES and all(_is_spoilt(each, one, threads) for each in tries):
+                while len(tries) < TRIES and all(_is_disturbed(each, one, threads) for each in tries):
                     again = ", again: the machine was busy" if tries else ""
                     note = f"{one.title}, round {number + 1} of {plan.rounds}{again}"
                     result, grown = _run_child(
@@ -276,11 +275,11 @@ def _rounds(
                         failures[one] = failure
                         console.warn(f"{one.title}: {failure}")
                         break
-                    peak = grown if one.device is Device.CARD and plan.simulation is None else None
+                    peak = grown if one.device is Device.GPU and plan.simulation is None else None
                     tries.append(results.sample(result, prompt_tokens=plan.prompt_tokens, device_peak_bytes=peak))
                 else:
                     repeated[one] += len(tries) - 1
-                    # By the cores that it got, not by how fast it was: nothing is chosen by its outcome.
+                    # Chosen by the cores that it used, not by its speed: no result is selected for being good.
                     samples[one].append(max(tries, key=lambda each: each.cores_busy))
     return tuple(
         Measurement(
@@ -295,12 +294,12 @@ def _rounds(
     )
 
 
-def _is_spoilt(sample: results.Sample, one: _Run, threads: int) -> bool:
+def _is_disturbed(sample: results.Sample, one: _Run, threads: int) -> bool:
     return results.is_disturbed(sample.cores_busy, one.device, threads)
 
 
 def _run_child(one: _Run, request: Path, show: Callable[[], None], log: Path) -> tuple[ChildResult, int | None]:
-    """One measurement, and by how many bytes the cards' memory grew meanwhile (``None`` where nobody can be asked)."""
+    """Measure once; also return by how many bytes the used GPU memory grew (``None`` if the driver cannot say)."""
     output = request.with_name("result.json")
     output.unlink(missing_ok=True)
     before = machine.card_memory_used()
@@ -327,7 +326,7 @@ def _run_child(one: _Run, request: Path, show: Callable[[], None], log: Path) ->
         result = jsonio.read(output, ChildResult)
     except StepResultError:
         said = completed.last_words or "nothing"
-        return ChildResult(error=f"the process {completed.ending} and left no result; it said: {said}"), None
+        return ChildResult(error=f"the process {completed.ending} and no result; its output ended with: {said}"), None
     return result, None if before is None or most is None else most - before
 
 

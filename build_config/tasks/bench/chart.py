@@ -1,4 +1,4 @@
-"""Draws a report as PNG: a panel for each of four figures, a bar for each measurement, a dot for each round."""
+"""Draw a report as PNG: a panel for each of four figures, a bar for each measurement, a dot for each round."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from build_config.tasks.bench.report import FIRST_TOKEN, PROMPT_SPEED, SPEED, TOTAL, column, conditions
-from build_config.tasks.bench.results import Build, CardKind, Device, median
+from build_config.tasks.bench.results import Build, Device, GpuKind, median
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from build_config.tasks.bench.results import DeviceReport, Measurement
 
 _PANELS = (FIRST_TOKEN, PROMPT_SPEED, SPEED, TOTAL)
-_COLOURS = {Device.CPU: "#0072B2", Device.CARD: "#E69F00"}
-"""Of Okabe and Ito's palette: told apart with every kind of colour blindness, and in print."""
+_COLOURS = {Device.CPU: "#0072B2", Device.GPU: "#E69F00"}
+"""From Okabe and Ito's palette: distinguishable with every kind of colour blindness, and in print."""
 _SIMULATED = "#BBBBBB"
 _INK, _FAINT = "#222222", "#666666"
 _PIXELS_PER_INCH = 150
 _NAME_LENGTH = 24
-"""Letters in a line of a name beside its bar."""
+"""Characters in a line of the name next to a bar."""
 
 
 def draw(report: DeviceReport, path: Path) -> Path:
-    """Write the chart to ``path`` and return it. Measurements that failed have no bar and are named."""
-    import matplotlib as mpl  # noqa: PLC0415  # only a benchmark's environment has it
+    """Write the chart to ``path`` and return it. Failed measurements have no bar and are named."""
+    import matplotlib as mpl  # noqa: PLC0415  # installed only in a benchmark's environment
 
     mpl.use("Agg")  # a machine without a screen is the usual case
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -39,7 +39,7 @@ def draw(report: DeviceReport, path: Path) -> Path:
     head, foot = 0.75 / height, 0.6 / height
     layout = ConstrainedLayoutEngine(rect=(0.01, foot, 0.98, 1 - head - foot), hspace=0.12, wspace=0.06)
     figure = Figure(figsize=(10, height), dpi=_PIXELS_PER_INCH, layout=layout)
-    panels = figure.subplots(2, 2, sharey=True).flat  # the names stand once, on the left
+    panels = figure.subplots(2, 2, sharey=True).flat  # the names are shown once, on the left
     for axes, metric in zip(panels, _PANELS, strict=True):
         _panel(axes, metric, report, shown)
     figure.text(0.015, 1 - 0.13 / height, title(report), fontsize=14, fontweight="bold", color=_INK, va="top")
@@ -55,8 +55,8 @@ def _panel(axes: Axes, metric: Metric, report: DeviceReport, shown: list[Measure
     for place, one in enumerate(shown):
         values = [value for sample in one.samples if (value := metric.value(sample)) is not None]
         middle = median(values) or 0.0
-        simulated = one.device is Device.CARD and report.card.kind is CardKind.SIMULATED
-        hatched = simulated or one.build is Build.OTHER
+        simulated = one.device is Device.GPU and report.card.kind is GpuKind.SIMULATED
+        hatched = simulated or one.build is Build.BASELINE
         axes.barh(
             place,
             middle,
@@ -99,14 +99,14 @@ def _panel(axes: Axes, metric: Metric, report: DeviceReport, shown: list[Measure
 
 
 def title(report: DeviceReport) -> str:
-    """The headline; a device that is no card is called so."""
+    """The headline, which names a simulated GPU as such."""
     match report.card.kind:
-        case CardKind.REAL:
-            return "The same prompt on the CPU and on the card"
-        case CardKind.NONE:
-            return "The prompt on the CPU: this machine has no card"
-        case CardKind.SIMULATED:
-            return "SIMULATED device: its bars mean nothing about speed"
+        case GpuKind.REAL:
+            return "The same prompt on the CPU and on the GPU"
+        case GpuKind.NONE:
+            return "The prompt on the CPU: this machine has no GPU"
+        case GpuKind.SIMULATED:
+            return "SIMULATED GPU: its bars say nothing about speed"
 
 
 def _subtitle(report: DeviceReport) -> str:
@@ -119,5 +119,5 @@ def _foot(report: DeviceReport) -> str:
     text = "Bars are medians, dots the rounds. " if report.rounds > 1 else ""
     failed = [column(report, one) for one in report.failures]
     text += f"FAILED: {', '.join(failed)}. " if failed else ""
-    against = f", held against {report.against}" if report.against else ""
+    against = f", compared with {report.against}" if report.against else ""
     return f"{text}{said['processor']}.\n{report.wheel}{against}. {report.created}."

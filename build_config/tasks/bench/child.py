@@ -1,9 +1,9 @@
-"""Runs in an environment with llama-cpp-python and nothing of this package: answers one prompt and takes the times.
+"""Answer one prompt and measure the times, in an environment with llama-cpp-python and nothing of this package.
 
     python -I child.py REQUEST.json RESULT.json
 
 Standard library and ``llama_cpp`` only. One process is one measurement. The result goes to a file because native code
-prints where it likes; a crash leaves none. Times are in seconds, sizes in bytes.
+prints to any stream; a crash leaves no file. Times are in seconds, sizes in bytes.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ def main(request_file: str, result_file: str) -> None:
     messages: list[str] = []
     try:
         _measure(request, result, messages)
-    except Exception as error:  # noqa: BLE001  # what went wrong is the result
-        traceback.print_exc()  # for the log: it is full of this machine's paths
+    except Exception as error:  # noqa: BLE001  # the error is the result
+        traceback.print_exc()  # to the log only: it contains paths of this machine
         result["error"] = "".join(traceback.format_exception_only(type(error), error))
     result["log"] = "".join(messages).splitlines()
     Path(result_file).write_text(json.dumps(result), encoding="utf-8")
 
 
 def _measure(request: dict[str, Any], result: dict[str, Any], messages: list[str]) -> None:
-    import llama_cpp  # noqa: PLC0415  # an import that fails is a result, too
+    import llama_cpp  # noqa: PLC0415  # a failing import is a result, too
 
     result["version"] = llama_cpp.__version__
     if hasattr(llama_cpp, "cuda_status"):
         result["cuda_status"] = dataclasses.asdict(llama_cpp.cuda_status())
 
-    # Upstream's callback drops lines: its table of log levels is that of an older ggml. This one takes everything.
+    # Upstream's callback drops lines: its table of log levels is that of an older ggml. This one keeps everything.
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
     def collect(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:
         messages.append(text.decode(errors="replace"))
@@ -63,7 +63,7 @@ def _measure(request: dict[str, Any], result: dict[str, Any], messages: list[str
     result["load"] = time.perf_counter() - start
     with contextlib.closing(llm):  # while the callback still exists
         prompt = _prompt(llm.tokenize(TEXT), request["prompt_tokens"])
-        # The first answer of a process also pays for kernels and libraries that are loaded when they are first needed.
+        # The first answer of a process also includes loading kernels and libraries on their first use.
         _answer(llm, prompt, min(WARM_TOKENS, request["tokens"]))
         llm.reset()
         busy = time.process_time()
@@ -75,13 +75,13 @@ def _measure(request: dict[str, Any], result: dict[str, Any], messages: list[str
 
 
 def _prompt(text: list[int], length: int) -> list[int]:
-    """The text's tokens over and over, after its first, which begins a text."""
+    """Repeat the tokens of the text, except the first one, which marks the beginning of a text."""
     begin, rest = text[:1], text[1:]
     return (begin + rest * (length // len(rest) + 1))[:length]
 
 
 def _answer(llm: Any, prompt: list[int], tokens: int) -> list[float]:
-    """When each token was there, in seconds from the start."""
+    """The times at which the tokens were generated, in seconds from the start."""
     times = []
     start = time.perf_counter()
     for _token in llm.generate(prompt, temp=0.0):  # does not stop at the end-of-text token
@@ -92,9 +92,9 @@ def _answer(llm: Any, prompt: list[int], tokens: int) -> list[float]:
 
 
 def _peak_memory() -> int | None:
-    """The most that was resident, mapped files included; ``None`` where the system does not tell.
+    """The maximum of resident memory, including mapped files; ``None`` if the system does not report it.
 
-    Not ``ru_maxrss``: that starts with the memory of the process that started this one.
+    ``ru_maxrss`` cannot be used: it begins with the memory of the parent process.
     """
     with contextlib.suppress(OSError):
         found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)

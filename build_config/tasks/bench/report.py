@@ -1,4 +1,4 @@
-"""Results as rows of a table and as Markdown. Pure: nothing is read, nothing is printed."""
+"""Show results as rows of a table and as Markdown. Pure: reads and prints nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from build_config.tasks.bench.results import BUSY, Build, CardKind, Device, Sample, is_disturbed, median
+from build_config.tasks.bench.results import BUSY, Build, Device, GpuKind, Sample, is_disturbed, median
 
 if TYPE_CHECKING:
     from build_config.tasks.bench.results import DeviceReport, Measurement, Ratio
@@ -19,7 +19,7 @@ REPORTED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One row of the table. ``higher_is_better`` is ``None`` where the devices do not race."""
+    """One row of the table. ``higher_is_better`` is ``None`` if the devices are not compared."""
 
     title: str
     unit: str
@@ -44,37 +44,41 @@ METRICS = (
     Metric(title="opening the model", unit="ms", value=lambda one: one.load_ms),
     Metric(title="CPU load", unit="cores", value=lambda one: one.cores_busy, digits=2),
     Metric(title="peak memory of the process", unit="MB", value=lambda one: _millions(one.process_bytes)),
-    Metric(title="buffers on the card", unit="MB", value=lambda one: _millions(one.device_bytes)),
-    Metric(title="peak memory of the card", unit="MB", value=lambda one: _millions(one.device_peak_bytes)),
+    Metric(title="buffers on the GPU", unit="MB", value=lambda one: _millions(one.device_bytes)),
+    Metric(title="peak memory of the GPU", unit="MB", value=lambda one: _millions(one.device_peak_bytes)),
 )
 
 
 def header(report: DeviceReport) -> tuple[str, ...]:
-    """Names of the columns."""
-    return ("", *(column(report, one) for one in report.measurements), *(("card : CPU",) if _is_raced(report) else ()))
+    """The names of the columns."""
+    return (
+        "",
+        *(column(report, one) for one in report.measurements),
+        *(("GPU : CPU",) if _is_comparable(report) else ()),
+    )
 
 
 def column(report: DeviceReport, measurement: Measurement) -> str:
-    """What a measurement is called: the device, and whose build where there are two."""
+    """The name of a measurement: the device, and the build if there are two."""
     device = "CPU" if measurement.device is Device.CPU else report.card.title
     if report.against is None:
         return device
-    return f"{device}, {'ours' if measurement.build is Build.OURS else 'the other'}"
+    return f"{device}, {'ours' if measurement.build is Build.OURS else 'baseline'}"
 
 
 def rows(report: DeviceReport) -> tuple[tuple[str, ...], ...]:
-    """A row for each metric: medians, with the least and the greatest of the rounds."""
+    """A row for each metric: medians, with the minimum and the maximum of the rounds."""
     lines = []
     for metric in METRICS:
         cells = [_cell(metric, one) for one in report.measurements]
         if any(cells):
-            race = (_times_faster(metric, report),) if _is_raced(report) else ()
-            lines.append((f"{metric.title}, {metric.unit}", *(cell or "-" for cell in cells), *race))
+            factor = (_times_faster(metric, report),) if _is_comparable(report) else ()
+            lines.append((f"{metric.title}, {metric.unit}", *(cell or "-" for cell in cells), *factor))
     return tuple(lines)
 
 
 def remarks(report: DeviceReport) -> tuple[str, ...]:
-    """Sentences to read with the table: what is not what it seems, what failed, how the builds compare."""
+    """Remarks on the table: simulation, failures, disturbances, comparison with the baseline."""
     failed = [f"{column(report, one)}: FAILED: {one.failure}" for one in report.failures]
     notice = (report.notice,) if report.notice else ()
     return (*notice, *failed, *_disturbed(report), *map(ratio_line, report.ratios), REPORTED)
@@ -83,34 +87,34 @@ def remarks(report: DeviceReport) -> tuple[str, ...]:
 def _disturbed(report: DeviceReport) -> Iterator[str]:
     for one in report.measurements:
         if one.repeated:
-            yield f"{column(report, one)}: measured {one.repeated} times again, as {BUSY}"
+            yield f"{column(report, one)}: repeated {one.repeated} times, because {BUSY}"
         busy = median(sample.cores_busy for sample in one.samples)
         if is_disturbed(busy, one.device, report.threads):
-            yield f"{column(report, one)}: {report.threads} threads got {busy:.2f} cores, as {BUSY}: alone it is faster"
+            yield f"{column(report, one)}: {report.threads} threads got only {busy:.2f} cores, because {BUSY}"
 
 
 def ratio_line(ratio: Ratio) -> str:
-    """One comparison with its verdict."""
+    """One comparison with the baseline and its verdict."""
     if ratio.unjudged:
         verdict = f"not judged: {ratio.unjudged}"
     else:
         verdict = f"{'passed' if ratio.passed else 'FAILED'}, the limit is {ratio.limit:.2f}"
     return (
-        f"{ratio.device}: {ratio.value:.3f} of the other build's tokens per second "
+        f"{ratio.device.label}: {ratio.value:.3f} of the baseline's tokens per second "
         f"({ratio.ours:.1f} to {ratio.other:.1f}): {verdict}"
     )
 
 
 def conditions(report: DeviceReport) -> tuple[tuple[str, str], ...]:
-    """Under which the figures were taken."""
+    """The conditions of the measurement."""
     rounds = f"{report.rounds} rounds" if report.rounds > 1 else "1 round"
     pairs = [
         ("processor", f"{report.machine.cpu}, {report.machine.cores} cores, {report.threads} threads used"),
-        ("card", report.card.title or "none"),
+        ("GPU", report.card.title or "none"),
         ("wheel", report.wheel),
     ]
     if report.against is not None:
-        pairs.append(("held against", report.against))
+        pairs.append(("compared with", report.against))
     pairs += [
         ("model", f"{report.model}, {report.model_bytes / 1e6:,.0f} MB"),
         ("prompt and answer", f"{report.prompt_tokens} and {report.tokens} tokens, {rounds}"),
@@ -121,8 +125,8 @@ def conditions(report: DeviceReport) -> tuple[tuple[str, str], ...]:
 
 def markdown(report: DeviceReport) -> str:
     """The whole report as a page."""
-    title = "CPU and card" if report.card.kind is not CardKind.NONE else "CPU"
-    if report.card.kind is CardKind.SIMULATED:
+    title = "CPU and GPU" if report.card.kind is not GpuKind.NONE else "CPU"
+    if report.card.kind is GpuKind.SIMULATED:
         title += " (SIMULATED)"
     names = header(report)
     lines = [
@@ -134,7 +138,7 @@ def markdown(report: DeviceReport) -> str:
         _line(("---", *("---:" for _ in names[1:]))),
         *map(_line, rows(report)),
         "",
-        "Medians of the rounds, in brackets the least and the greatest; each round is a process of its own.",
+        "Medians of the rounds, in brackets the minimum and the maximum; each round is a new process.",
         "",
         *(f"- {remark}" for remark in remarks(report)),
     ]
@@ -146,7 +150,7 @@ def _line(cells: tuple[str, ...]) -> str:
 
 
 def _cell(metric: Metric, measurement: Measurement) -> str:
-    """Empty where there is no figure."""
+    """Empty if there is no figure."""
     if measurement.failure is not None:
         return "FAILED"
     values = [value for one in measurement.samples if (value := metric.value(one)) is not None]
@@ -159,9 +163,9 @@ def _cell(metric: Metric, measurement: Measurement) -> str:
     return text
 
 
-def _is_raced(report: DeviceReport) -> bool:
-    """Whether how much faster the card is can be said: a real one, and both were measured."""
-    return report.card.kind is CardKind.REAL and {Device.CPU, Device.CARD} <= {
+def _is_comparable(report: DeviceReport) -> bool:
+    """Whether GPU and CPU can be compared: the GPU is real, and both were measured."""
+    return report.card.kind is GpuKind.REAL and {Device.CPU, Device.GPU} <= {
         one.device for one in report.measurements if one.build is Build.OURS and one.failure is None
     }
 
@@ -174,10 +178,10 @@ def _times_faster(metric: Metric, report: DeviceReport) -> str:
         for one in report.measurements
         if one.build is Build.OURS
     }
-    cpu, card = middles[Device.CPU], middles[Device.CARD]
-    if not cpu or not card:
+    cpu, gpu = middles[Device.CPU], middles[Device.GPU]
+    if not cpu or not gpu:
         return ""
-    return f"{card / cpu if metric.higher_is_better else cpu / card:.1f} x"
+    return f"{gpu / cpu if metric.higher_is_better else cpu / gpu:.1f} x"
 
 
 def _millions(size: int | None) -> float | None:

@@ -1,4 +1,4 @@
-"""What was measured, and what follows from it: medians, ratios, whether the layers were where they had to be."""
+"""The results of a benchmark and their evaluation: medians, ratios, whether the layers were placed as required."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ _CUDA_DEVICE = "CUDA0"
 
 
 class Device(StrEnum):
-    """What computed."""
+    """The device of a measurement."""
 
     CPU = "cpu"
-    CARD = "card"
+    GPU = "card"  # the value is in published reports
+
+    @property
+    def label(self) -> str:
+        """The name in messages."""
+        return "CPU" if self is Device.CPU else "GPU"
 
 
 class Build(StrEnum):
-    """Whose llama-cpp-python: the wheel that is measured, or the one that it is held against."""
+    """The build: the wheel that is measured, or the baseline that it is compared with."""
 
     OURS = "ours"
-    OTHER = "other"
+    BASELINE = "other"  # the value is in published reports
 
 
-class CardKind(StrEnum):
-    """What stands behind ``Device.CARD``. The value of a simulated one cannot be overlooked."""
+class GpuKind(StrEnum):
+    """The kind of ``Device.GPU``. The value of a simulated one cannot be overlooked."""
 
     REAL = "real"
     SIMULATED = "SIMULATED"
@@ -40,36 +45,36 @@ class CardKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """``name`` is the driver's (``NVIDIA GeForce RTX 4060``), or what is simulated; ``why`` says why there is none."""
+class MeasuredGpu:
+    """The GPU: ``name`` by the driver (``NVIDIA GeForce RTX 4060``) or of the simulated one; ``why`` there is none."""
 
-    kind: CardKind
+    kind: GpuKind
     name: str = ""
     why: str = ""
 
     @property
     def title(self) -> str:
-        """For the head of a column."""
-        return f"SIMULATED: {self.name}" if self.kind is CardKind.SIMULATED else self.name
+        """The title of a column."""
+        return f"SIMULATED: {self.name}" if self.kind is GpuKind.SIMULATED else self.name
 
     @property
     def notice(self) -> str | None:
-        """What a reader must know before the figures; ``None`` with a real card."""
+        """A warning for the reader of the figures; ``None`` with a real GPU."""
         match self.kind:
-            case CardKind.NONE:
-                return f"no card: {self.why}; only the CPU was measured"
-            case CardKind.SIMULATED:
+            case GpuKind.NONE:
+                return f"no GPU: {self.why}; only the CPU was measured"
+            case GpuKind.SIMULATED:
                 return (
-                    "SIMULATED: there is no card. Kernels do nothing, so the card's column says where the layers and "
+                    "SIMULATED: there is no GPU. Kernels do nothing, so the GPU's column shows where the layers and "
                     "their memory would be, and nothing about speed"
                 )
-            case CardKind.REAL:
+            case GpuKind.REAL:
                 return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildResult:
-    """What the measuring process wrote, or ``error``. Seconds and bytes; ``busy`` is CPU time of all its threads."""
+    """The result of the measuring process, or ``error``. In seconds and bytes; ``busy`` is CPU time of all threads."""
 
     version: str = ""
     cuda_status: dict[str, Any] | None = None
@@ -85,13 +90,13 @@ class ChildResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One answer in a process of its own, after one that was not counted.
+    """One answer in a process of its own, after one that did not count.
 
-    ``load_ms``: opening the model. ``first_token_ms`` and ``total_ms``: from handing over the prompt to the first and
-    to the last token. ``prompt_speed`` and ``speed``: tokens a second, of the prompt and of what was generated.
-    ``cores_busy``: CPU time over wall time. ``process_bytes``: the most that was resident, mapped weights included.
-    ``device_bytes``: the buffers that llama.cpp took on the card. ``device_peak_bytes``: the most by which the driver
-    saw the card's memory grow, the CUDA context included; ``None`` where nobody could be asked.
+    ``load_ms``: opening the model. ``first_token_ms`` and ``total_ms``: from passing the prompt to the first and to the
+    last token. ``prompt_speed`` and ``speed``: tokens per second, of the prompt and of the answer. ``cores_busy``: CPU
+    time over wall time. ``process_bytes``: maximum of resident memory, including mapped weights. ``device_bytes``:
+    buffers that llama.cpp allocated on the GPU. ``device_peak_bytes``: maximum growth of the GPU's used memory by the
+    driver, including the CUDA context; ``None`` if the driver cannot say.
     """
 
     load_ms: float
@@ -107,9 +112,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """All rounds of one build on one device. With ``failure`` there is nothing to be read from ``samples``.
+    """All rounds of one build on one device. With ``failure``, ``samples`` mean nothing.
 
-    ``repeated`` counts processes that were measured again because other programs took their cores.
+    ``repeated`` counts processes that were measured again because other programs used their cores.
     """
 
     build: Build
@@ -122,9 +127,9 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """Generated tokens per second, ours over the other's, by the medians.
+    """Generated tokens per second, medians: our build compared with the baseline.
 
-    ``unjudged`` says why the ratio means nothing, where that is so.
+    ``unjudged`` says why the ratio means nothing, if it does not.
     """
 
     device: Device
@@ -135,30 +140,30 @@ class Ratio:
 
     @property
     def value(self) -> float:
-        """Below 1 where ours is slower."""
+        """Below 1 if our build is slower."""
         return self.ours / self.other
 
     @property
     def passed(self) -> bool | None:
-        """Whether ours is not slower than the limit allows; ``None`` where nothing can be said."""
+        """Whether our build is as fast as the limit demands; ``None`` if that cannot be judged."""
         return None if self.unjudged else self.value >= self.limit
 
 
 UNDISTURBED = 0.9
-"""The least share of its threads' cores that an answer on the CPU gets on a quiet machine: waiting threads spin."""
-SIMULATED = "the device is SIMULATED"
+"""The minimum share of its threads' cores that an answer on the CPU gets on a quiet machine: waiting threads spin."""
+SIMULATED = "the GPU is SIMULATED"
 BUSY = "other programs ran on this machine"
-LIMITS = {Device.CPU: 0.95, Device.CARD: 0.98}
-"""The least ratio: CPU figures vary more from run to run."""
+LIMITS = {Device.CPU: 0.95, Device.GPU: 0.98}
+"""The minimum ratio: CPU figures vary more from run to run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceReport:
-    """The whole document. ``model`` and ``against`` are names, never paths; ``created`` is a date and time in UTC."""
+    """The complete report. ``model`` and ``against`` are names, never paths; ``created`` is a date and time in UTC."""
 
     created: str
     machine: Machine
-    card: Card
+    card: MeasuredGpu
     notice: str | None
     wheel: str
     wheel_sha256: str | None
@@ -174,12 +179,12 @@ class DeviceReport:
 
     @property
     def failures(self) -> tuple[Measurement, ...]:
-        """Measurements that came to nothing."""
+        """The measurements that failed."""
         return tuple(one for one in self.measurements if one.failure is not None)
 
 
 def sample(result: ChildResult, *, prompt_tokens: int, device_peak_bytes: int | None) -> Sample:
-    """The figures of one process that measured without an error."""
+    """Compute the figures of one process that measured without an error."""
     generating = result.last_token - result.first_token
     return Sample(
         load_ms=1000 * result.load,
@@ -195,15 +200,15 @@ def sample(result: ChildResult, *, prompt_tokens: int, device_peak_bytes: int | 
 
 
 def problem(result: ChildResult, device: Device, *, tokens: int) -> str | None:
-    """Why a result is no measurement of ``device``; ``None`` when it is one.
+    """Say why a result is not a measurement of ``device``; ``None`` if it is one.
 
-    On the card every layer and its KV cache must be on the first CUDA device, on the CPU nothing may be.
+    On the GPU every layer and its KV cache must be on the first CUDA device; on the CPU none may be.
     """
     return next(_problems(result, device, tokens), None)
 
 
 def _problems(result: ChildResult, device: Device, tokens: int) -> Iterator[str]:
-    """The gravest first: what comes after one may only follow from it."""
+    """Problems, the most serious first: later ones may be consequences."""
     if result.error is not None:
         yield result.error.strip()
     if result.generated != tokens:
@@ -211,44 +216,44 @@ def _problems(result: ChildResult, device: Device, tokens: int) -> Iterator[str]
     found = placement.parse(result.log)
     if not found.layers:
         yield "the log does not say where any layer is"
-    wanted = _CUDA_DEVICE if device is Device.CARD else "CPU"
+    wanted = _CUDA_DEVICE if device is Device.GPU else "CPU"
     places = [(f"layer {layer.layer}", layer.weights) for layer in found.layers]
     places += [(f"the KV cache of layer {layer.layer}", layer.kv_cache) for layer in found.layers[:-1]]
     for what, where in places:
         if where != wanted:
             yield f"{what} was on {where or 'an unknown device'}, not on {wanted}{_reason(result, device)}"
-    if device is Device.CARD and found.offloaded != (len(found.layers),) * 2:
+    if device is Device.GPU and found.offloaded != (len(found.layers),) * 2:
         yield f"llama.cpp reports {found.offloaded} offloaded layers, not all {len(found.layers)}"
     if device is Device.CPU and any(buffer.on_card for buffer in found.buffers):
-        yield "llama.cpp took memory on a card although none was to be seen"
+        yield "llama.cpp allocated memory on a GPU although none was visible"
 
 
 def _reason(result: ChildResult, device: Device) -> str:
-    """The loader's own sentence, where it has one to say."""
-    reason = (result.cuda_status or {}).get("reason") if device is Device.CARD else None
+    """The loader's own reason, if it gives one."""
+    reason = (result.cuda_status or {}).get("reason") if device is Device.GPU else None
     return f": {reason}" if reason else ""
 
 
 def median(values: Iterable[float | None]) -> float | None:
-    """The middle of the values that there are; ``None`` where there are none."""
+    """The median of the values that are not ``None``; ``None`` if there are none."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
 
 def is_disturbed(cores_busy: float | None, device: Device, threads: int) -> bool:
-    """Whether other programs took the cores of an answer on the CPU; on the card nobody can tell."""
+    """Whether other programs used the cores of an answer on the CPU; on the GPU this is unknown."""
     return device is Device.CPU and cores_busy is not None and cores_busy < UNDISTURBED * threads
 
 
-def compare(measurements: Iterable[Measurement], card: Card, threads: int) -> tuple[Ratio, ...]:
-    """Ours over the other's, for each device on which both were measured."""
+def compare(measurements: Iterable[Measurement], gpu: MeasuredGpu, threads: int) -> tuple[Ratio, ...]:
+    """Compare our build with the baseline, for each device on which both were measured."""
     measured = {(one.build, one.device): one for one in measurements if one.samples and one.failure is None}
     ratios = []
     for device in Device:
         pair = [measured[build, device] for build in Build if (build, device) in measured]
         if len(pair) < len(Build):
             continue
-        unjudged = SIMULATED if device is Device.CARD and card.kind is CardKind.SIMULATED else None
+        unjudged = SIMULATED if device is Device.GPU and gpu.kind is GpuKind.SIMULATED else None
         if any(is_disturbed(median(each.cores_busy for each in one.samples), device, threads) for one in pair):
             unjudged = BUSY
         ours, other = (statistics.median(each.speed for each in one.samples) for one in pair)
@@ -257,5 +262,5 @@ def compare(measurements: Iterable[Measurement], card: Card, threads: int) -> tu
 
 
 def first_visible(visible: str | None) -> str:
-    """The one card to show to a process: the first of those that ``CUDA_VISIBLE_DEVICES`` names, else the first."""
+    """The only GPU that a process may see: the first one in ``CUDA_VISIBLE_DEVICES``, else the first of the machine."""
     return re.split(r"\s*,\s*", visible.strip())[0] if visible and visible.strip() else "0"

@@ -1,4 +1,4 @@
-"""Measures a wheel on the CPU and on the GPU, and writes the report, the table and the chart."""
+"""Measure a wheel on the CPU and on the GPU, and write the report, the table and the chart."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceBenchRequest:
-    """What to measure. ``model`` is a file, else a random one named in ``synthetic_model.SHAPES`` is made.
+    """The measurements to make. Without the file ``model``, a random one of ``synthetic_model.SHAPES`` is made.
 
-    ``against`` is a wheel or the interpreter of an environment. ``simulate`` is the compute capability of a device that
-    is no card.
+    ``against`` is the baseline: a wheel or the interpreter of an environment. ``simulate`` is the compute capability of
+    a simulated GPU.
     """
 
     wheel: Path | None = None
@@ -49,10 +49,10 @@ class DeviceBenchRequest:
 
 
 def bench_devices(request: DeviceBenchRequest, layout: Layout, console: Console) -> DeviceReport:
-    """Measure a wheel on the CPU and on the card, and write ``device.json``, ``device.md`` and ``device.png``.
+    """Measure a wheel on the CPU and on the GPU, and write ``device.json``, ``device.md`` and ``device.png``.
 
-    Raises ``MeasurementError`` when a measurement failed or the wheel is slower than it may be; the files are there
-    even then.
+    Raises ``MeasurementError`` if a measurement failed or the wheel is slower than allowed; the files are written even
+    then.
     """
     chosen = request.wheel or newest_wheel(layout)
     with workroot.claim(layout, purpose=f"bench {chosen.name}", console=console):
@@ -86,31 +86,31 @@ def bench_devices(request: DeviceBenchRequest, layout: Layout, console: Console)
         for ratio in report.ratios
         if ratio.passed is False or ratio.unjudged == bench_results.BUSY
     ]
-    failed = [f"{one.device}: {one.failure}" for one in report.failures]
+    failed = [f"{one.device.label}: {one.failure}" for one in report.failures]
     if slow or failed:
         raise MeasurementError("; ".join(failed + slow), log=layout.logs / bench.LOG)
     return report
 
 
 def bench_subject(against: Path | None) -> bench.Subject | None:
-    """A wheel by its name, else the interpreter of an environment that has a build installed."""
+    """The baseline: a wheel by its name, else the interpreter of an environment with an installed build."""
     if against is None:
         return None
     return bench.Subject(wheel=wheelfile.read(against)) if against.suffix == ".whl" else bench.Subject(python=against)
 
 
 def bench_simulation(capability: str, layout: Layout, console: Console, *, cuda: str) -> bench.Simulation:
-    """A process's way onto a simulated device."""
+    """Compile the simulated GPU and give the variables with which a process runs on it."""
     made_of = provide_simulation(capability, layout, console, cuda=cuda)
     major = int(cuda.partition(".")[0])
     folder = layout.bench / "simulated-device"
     doubles = simulated_device.build(
         folder, include=made_of.include, major=major, cc=made_of.cc, log=layout.logs / bench.LOG
     )
-    pretended = simulated_device.SimulatedMachine(capabilities=(archs.as_capability(capability),))
-    bare = dataclasses.replace(pretended, fault="no-device")
+    simulated = simulated_device.SimulatedMachine(capabilities=(archs.as_capability(capability),))
+    without_gpu = dataclasses.replace(simulated, fault="no-device")
     return bench.Simulation(
-        capability=pretended.capabilities[0],
-        changes={"CUDA_VISIBLE_DEVICES": None, **doubles.environment(pretended)},
-        no_device={**doubles.environment(bare)},
+        capability=simulated.capabilities[0],
+        changes={"CUDA_VISIBLE_DEVICES": None, **doubles.environment(simulated)},
+        no_device={**doubles.environment(without_gpu)},
     )

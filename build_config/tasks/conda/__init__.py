@@ -1,8 +1,8 @@
-"""A conda package out of a finished wheel, and a channel that holds such packages.
+"""Make a conda package of a finished wheel, and a channel of such packages.
 
-Every file of the wheel is in the package as it is, but for three that say how it is installed: METADATA without the
+Every file of the wheel is in the package unchanged, except three that describe the installation: METADATA without the
 requirements that conda fulfils in another way, INSTALLER, and RECORD, which lists both. Nothing is compiled or linked
-anew, so the libraries are those that were inspected and validated.
+again, so the libraries are those that were inspected and validated.
 """
 
 from __future__ import annotations

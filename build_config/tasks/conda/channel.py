@@ -1,4 +1,4 @@
-"""A folder that conda, mamba and pixi take for a channel: packages by platform, and ``repodata.json`` of each."""
+"""A folder that conda, mamba and pixi accept as a channel: packages by platform, and ``repodata.json`` of each."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from build_config.tasks.conda.description import CondaPackage
 
 NOARCH = "noarch"
-"""A channel has to have this folder, be it empty."""
+"""A channel must have this folder, even if it is empty."""
 
 
 def publish(package: CondaPackage, wheel: Wheel, channel: Path) -> Path:
-    """Pack the wheel, put the package into the channel and list what is there; returns where the package is.
+    """Pack the wheel, put the package into the channel and write the channel's index; returns the package's path.
 
-    It replaces that of an earlier wheel of the same version, CUDA and shards, as the wheel itself does in the
-    wheelhouse: the solver could not tell which is newer. Every other package stays. Raises ``PackagingError``.
+    It replaces the package of an earlier wheel of the same version, CUDA and shards, as in the wheelhouse: the solver
+    could not tell which is newer. Every other package stays. Raises ``PackagingError``.
     """
     folder = channel / package.subdir
     for each in (folder, channel / NOARCH):
@@ -42,7 +42,7 @@ def publish(package: CondaPackage, wheel: Wheel, channel: Path) -> Path:
 
 
 async def _index(channel: Path) -> None:
-    from rattler.index import index_fs  # noqa: PLC0415  # only the lock conda.txt has it
+    from rattler.index import index_fs  # noqa: PLC0415  # only the lock conda.txt contains it
 
     await index_fs(channel, write_zst=False, write_shards=False, max_parallel=os.cpu_count() or 1)
-    shutil.rmtree(channel / ".tmp", ignore_errors=True)  # which it leaves behind
+    shutil.rmtree(channel / ".tmp", ignore_errors=True)  # index_fs does not delete it

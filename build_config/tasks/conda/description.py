@@ -1,12 +1,10 @@
-"""What the conda package of a wheel is called, needs and refuses: a pure function of the wheel and its record."""
+"""Name, requirements and constraints of a wheel's conda package: a pure function of the wheel and its record."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +14,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from build_config.errors import PackagingError, SettingsError, StepResultError
-from build_config.formats import wheelfile
-from build_config.system import jsonio
+from build_config.errors import PackagingError, SettingsError
+from build_config.formats import build_facts, wheelfile
+from build_config.system import tomlio
 from check_gpu import coverage
 
 if TYPE_CHECKING:
@@ -31,16 +29,16 @@ if TYPE_CHECKING:
     from build_config.reports import BuildRecord
 
 SUBDIR = "linux-64"
-"""conda's name of the one platform that there are wheels for."""
+"""conda's name of the only platform with wheels."""
 OLDEST_CUDA = 12
-"""The first major release of CUDA that conda-forge has as packages of single libraries."""
+"""The first major release of CUDA whose libraries are separate packages on conda-forge."""
 _TAG = re.compile(r"py3-none-manylinux_(\d+)_(\d+)_x86_64")
 _EXACT = {">=", "<=", ">", "!=", "==", "~="}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """``data/conda.toml``, which explains the fields."""
+    """The contents of ``data/conda.toml``, which explains the fields."""
 
     pythons: tuple[str, ...]
     licence: str
@@ -52,10 +50,10 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CondaPackage:
-    """A conda package, described. ``depends`` and ``constrains`` are conda's match specifications.
+    """The description of a conda package. ``depends`` and ``constrains`` are conda's match specifications.
 
-    A package in ``constrains`` need not be there, but if it is, it has to match. ``dropped`` are the distributions that
-    pip need not ask for.
+    A package in ``constrains`` need not be installed, but must match if it is. ``dropped`` are the distributions that
+    the installed METADATA does not require.
     """
 
     name: str
@@ -71,50 +69,45 @@ class CondaPackage:
 
     @property
     def file_name(self) -> str:
-        """What the file is called in a channel."""
+        """The name of the file in a channel."""
         return f"{self.name}-{self.version}-{self.build}.conda"
 
 
 def read_names(path: Path) -> Names:
-    """Read the table. Raises ``SettingsError`` when it is missing or malformed."""
-    try:
-        return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), Names)
-    except (OSError, tomllib.TOMLDecodeError, StepResultError) as error:
-        raise SettingsError(f"{path.name}: {error}") from error
+    """Read the table. Raises ``SettingsError`` if it is missing or malformed."""
+    return tomlio.read(path, Names, error=SettingsError)
 
 
 def describe(wheel: Wheel, contents: Mapping[str, bytes], record: BuildRecord, names: Names) -> CondaPackage:
-    """Describe the package of a wheel; ``contents`` are its members, ``record`` is the record beside it.
+    """Describe the package of a wheel; ``contents`` are its members, ``record`` is the record next to it.
 
-    Raises ``PackagingError`` where a wheel is of another platform, or has something that the package could not express:
-    a requirement that the table does not name, programs, or a marker that holds for some Pythons only.
+    Raises ``PackagingError`` for a wheel of another platform, or with something that the package cannot express: a
+    requirement that the table does not name, programs, or a marker that is true for some Pythons only.
     """
     folder = wheelfile.dist_info(contents)
     if any(
         name.split("/", maxsplit=1)[0].endswith(".data") or name == f"{folder}/entry_points.txt" for name in contents
     ):
-        raise PackagingError(f"{wheel.path.name} has programs or data files, which conda would have to be told of")
+        raise PackagingError(f"{wheel.path.name} has programs or data files, which the conda package cannot express")
     metadata, _ = parse_email(contents[f"{folder}/METADATA"])
     requirements = [Requirement(text) for text in metadata.get("requires_dist", [])]
-    facts = contents.get("llama_cpp/_cuda_build.json")
-    if facts is None:
-        raise PackagingError(f"{wheel.path.name} is no wheel of this project: it does not say which CUDA it is for")
-    cuda = str(json.loads(facts)["cuda"])
-    cuda_major = int(cuda.split(".", maxsplit=1)[0])
-    if cuda_major < OLDEST_CUDA:
+    if build_facts.MEMBER not in contents:
+        raise PackagingError(f"{wheel.path.name} is not a wheel of this project: it does not name its CUDA")
+    facts = build_facts.parse(contents[build_facts.MEMBER])
+    if facts.major < OLDEST_CUDA:
         raise PackagingError(
-            f"conda-forge has no packages of CUDA {cuda}'s libraries",
+            f"conda-forge has no packages of CUDA {facts.cuda}'s libraries",
             remedy=f"build with CUDA {OLDEST_CUDA} or later, or install the wheel itself with pip",
         )
     depends = [
         f"python {_python_range(metadata.get('requires_python', ''), names)}",
         *_depends(requirements, names),
-        f"cuda-version >={cuda},<{cuda_major + 1}.0a0",
+        f"cuda-version >={facts.cuda},<{facts.major + 1}.0a0",
         *(f"{library} >={_gcc_major(record)}" for library in names.compiler_libraries),
         f"__glibc >={_glibc(wheel)},<3.0.a0",
     ]
     constrains = (
-        f"__cuda >={cuda_major}",
+        f"__cuda >={facts.major}",
         f"__cuda_arch {capabilities(arch for s in record.shards for arch in s.archs)}",
     )
     unhashed = (wheel.sha256, *depends, *constrains)
@@ -134,7 +127,7 @@ def describe(wheel: Wheel, contents: Mapping[str, bytes], record: BuildRecord, n
 
 
 def without_requirements(metadata: bytes, dropped: Iterable[str]) -> bytes:
-    """METADATA without its lines that require the distributions named; every other byte stays."""
+    """METADATA without the lines that require the ``dropped`` distributions; every other byte stays."""
     unwanted = set(dropped)
     head, separator, body = metadata.partition(b"\n\n")
 
@@ -146,7 +139,7 @@ def without_requirements(metadata: bytes, dropped: Iterable[str]) -> bytes:
 
 
 def capabilities(archs: Iterable[CudaArch]) -> str:
-    """The compute capabilities that run code for one of ``archs``, as conda writes ranges of versions.
+    """The compute capabilities that run code for one of ``archs``, as ranges of versions in conda's syntax.
 
     ``>=8.9,<9.0`` for ``89-real``, ``>=9.0`` for ``90-virtual``; the parts of a union are joined by ``|``.
     """
@@ -164,10 +157,10 @@ def _dotted(number: float) -> str:
 
 
 def _python_range(requires: str, names: Names) -> str:
-    """From the oldest Python of conda-forge that the wheel allows; all later ones have to be allowed as well."""
+    """The range from the oldest Python of conda-forge that the wheel allows; it must allow all later ones."""
     allowed = [version for version in names.pythons if version in SpecifierSet(requires)]
     if not allowed or allowed != list(names.pythons[-len(allowed) :]):
-        raise PackagingError(f"the wheel's Requires-Python is {requires!r}: that is not one range up to the newest")
+        raise PackagingError(f"the wheel's Requires-Python {requires!r} is not one range up to the newest Python")
     return f">={allowed[0]}"
 
 
@@ -179,15 +172,15 @@ def _depends(requirements: Iterable[Requirement], names: Names) -> Iterable[str]
         name = str(canonicalize_name(requirement.name))
         if name not in known or requirement.extras or requirement.url:
             raise PackagingError(
-                f"the wheel requires {requirement}, and it is not known what conda-forge calls that",
+                f"the wheel requires {requirement}, whose name on conda-forge is unknown",
                 remedy="look it up at https://anaconda.org/conda-forge and add a line to build_config/data/conda.toml",
             )
-        ranges = sorted((_condas(each) for each in requirement.specifier), reverse=True)
+        ranges = sorted((_conda_clause(each) for each in requirement.specifier), reverse=True)
         yield " ".join((known[name], ",".join(ranges))).strip()
 
 
 def _holds(requirement: Requirement, names: Names) -> bool:
-    """Whether an install without extras needs it on Linux; the same for every Python."""
+    """Whether an installation without extras needs it on Linux; the answer must be the same for every Python."""
     if requirement.marker is None:
         return True
     environment = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "extra": ""}
@@ -196,22 +189,22 @@ def _holds(requirement: Requirement, names: Names) -> bool:
         for version in names.pythons
     }
     if len(answers) != 1:
-        raise PackagingError(f"the wheel requires {requirement} with some Pythons only, and the package is for all")
+        raise PackagingError(f"the wheel requires {requirement} for some Pythons only, but the package is for all")
     return answers.pop()
 
 
-def _condas(specifier: Specifier) -> str:
-    """One clause as conda reads it. ``<14`` leaves out 14's pre-releases, which conda has to be told."""
+def _conda_clause(specifier: Specifier) -> str:
+    """Translate one clause for conda. ``<14`` excludes the pre-releases of 14, which conda needs explicitly."""
     operator, version = specifier.operator, specifier.version
     if "*" in version or "+" in version or operator not in {*_EXACT, "<"}:
-        raise PackagingError(f"the wheel requires a version {specifier}, which is not translated for conda yet")
+        raise PackagingError(f"the wheel requires a version {specifier}, which cannot be translated for conda yet")
     if operator != "<" or Version(version).is_prerelease:
         return f"{operator}{version}"
     return f"<{version}.0a0" if "." not in version else f"<{version}a0"
 
 
 def _gcc_major(record: BuildRecord) -> str:
-    """Of the compiler in the record: ``12`` for ``g++ 12.2.0 (…)``."""
+    """The major version of the compiler in the record: ``12`` for ``g++ 12.2.0 (…)``."""
     match = re.match(r"\S+ (\d+)\.", dict(record.toolchain).get("cxx", ""))
     if match is None:
         raise PackagingError("the record does not say which GCC compiled the wheel")
@@ -219,7 +212,7 @@ def _gcc_major(record: BuildRecord) -> str:
 
 
 def _glibc(wheel: Wheel) -> str:
-    """The oldest that the wheel's tags allow; a wheel for several has the oldest."""
+    """The oldest glibc that the wheel's tags allow."""
     found = [match for tag in wheel.tags if (match := _TAG.fullmatch(tag))]
     if len(found) != len(wheel.tags):
         raise PackagingError(

@@ -1,4 +1,4 @@
-"""Writes the ``.conda`` file, so that equal wheels give equal bytes."""
+"""Write the ``.conda`` file; equal wheels give equal bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from build_config.tasks.conda.description import CondaPackage
 
 TIMESTAMP = datetime(*wheelfile.TIMESTAMP, tzinfo=UTC)
-"""Of every file, and of the package itself in a channel: a time of the clock would be another byte in each run."""
+"""The time of every file, and of the package in a channel: the current time would change the bytes in each run."""
 COMPRESSION_LEVEL = 9
 INSTALLER = b"conda\n"
 
@@ -27,11 +27,11 @@ INSTALLER = b"conda\n"
 def pack(package: CondaPackage, wheel: Wheel, folder: Path) -> Path:
     """Write the package of a wheel into ``folder``, and return its path.
 
-    Its files lie below ``site-packages``, from where an installer moves them to that folder of its Python. The bytes
-    depend on the wheel, the description and the version of rattler-build; not on time, order, modes or user. Raises
-    ``PackagingError`` when the wheel cannot be read, or a member of it leads out of its folder.
+    Its files are below ``site-packages``; an installer moves them to that folder of its Python. The bytes depend on the
+    wheel, the description and the version of rattler-build; not on time, order, modes or user. Raises
+    ``PackagingError`` if the wheel cannot be read, or the path of a member leads out of its folder.
     """
-    from rattler_build import (  # noqa: PLC0415  # only the lock conda.txt has it
+    from rattler_build import (  # noqa: PLC0415  # only the lock conda.txt contains it
         ArchiveType,
         RattlerBuildError,
         assemble_package,
@@ -66,8 +66,8 @@ def pack(package: CondaPackage, wheel: Wheel, folder: Path) -> Path:
                 compression_level=COMPRESSION_LEVEL,
                 archive_type=ArchiveType.Conda,
                 timestamp=TIMESTAMP,
-                compression_threads=1,  # the blocks of several threads would be other bytes
-                detect_prefix=False,  # nothing holds the path of an environment
+                compression_threads=1,  # several threads would give other bytes
+                detect_prefix=False,  # no file contains the path of an environment
             )
         except RattlerBuildError as error:
             raise PackagingError(f"rattler-build could not make {package.file_name}: {error}") from error
@@ -76,7 +76,7 @@ def pack(package: CondaPackage, wheel: Wheel, folder: Path) -> Path:
 
 
 def as_installed(package: CondaPackage, wheel: Wheel, scratch: Path) -> dict[str, bytes]:
-    """The members of a wheel as conda installs them: with INSTALLER, and METADATA and RECORD that fit."""
+    """The members of a wheel as conda installs them: with INSTALLER, and matching METADATA and RECORD."""
     contents = wheelfile.read_contents(wheel.path)
     metadata = contents[f"{wheelfile.dist_info(contents)}/METADATA"]
     extra = {"METADATA": without_requirements(metadata, package.dropped), "INSTALLER": INSTALLER}
@@ -84,7 +84,7 @@ def as_installed(package: CondaPackage, wheel: Wheel, scratch: Path) -> dict[str
 
 
 def write_files(contents: Mapping[str, bytes], folder: Path) -> None:
-    """Write members below ``folder``; none may lead out of it."""
+    """Write members below ``folder``. Raises ``PackagingError`` for a path that leads out of it."""
     for name, data in contents.items():
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name:

@@ -1,4 +1,4 @@
-"""Makes a conda package of a published wheel."""
+"""Make a conda package of a published wheel."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def make_conda_package(
 ) -> tuple[CondaPackage, Path]:
     """Turn a published wheel, by default the newest of the wheelhouse, into a package of the local conda channel.
 
-    Raises ``VerificationError`` for a wheel that does not belong to its record, ``PackagingError`` for one that conda
-    cannot have.
+    Raises ``VerificationError`` for a wheel that does not belong to its record, ``PackagingError`` for one that a conda
+    package cannot express.
     """
     chosen = path or newest_wheel(layout)
     verified(chosen, layout, console, None if public_key is None else signature.read_public_key(public_key))

@@ -1,4 +1,4 @@
-"""``nox -s reproduce``: builds again in a world where everything differs that must not matter, and compares."""
+"""``nox -s reproduce``: build again in an environment where everything differs that must not matter, and compare."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from build_config.plan import BuildPlan, BuildRequest, ToolkitPlan, default_jobs
 from build_config.reports import BuildRecord, Compared, ReproductionReport
 from build_config.steps import locks
 from build_config.steps.toolchain import gcc
-from build_config.steps.toolchain.programs import Launcher, file_digest, find_cuobjdump
+from build_config.steps.toolchain.programs import Launcher, find_cuobjdump
 from build_config.system import jsonio, machine, redaction, workroot
+from build_config.system.files import file_sha256
 from build_config.tasks.reproduce import difference, second_build
 
 if TYPE_CHECKING:
     from build_config.system.console import Console
     from build_config.system.layout import Layout
-    from build_config.tasks.reproduce.second_build import SecondWorld
+    from build_config.tasks.reproduce.second_build import SecondEnvironment
 
 LOG = "reproduce.log"
-STORED = "that of an earlier build, which filled the store"
+STORED = "unknown: an earlier build filled the store"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproduceRequest:
-    """What to build a second time.
+    """The build to repeat.
 
     ``units`` limits it to these units; the second build is made with each of ``launchers``, by ``user``. ``record`` is
-    that of a wheel that somebody published: it then says what to build, and its digest is what has to come out.
+    the record of a published wheel: it then determines the build, which must give the wheel's digest.
     """
 
     build: BuildRequest = field(default_factory=BuildRequest)
@@ -47,7 +48,7 @@ class ReproduceRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _First:
-    """What a second build is held against: names and digests, and the files where they are at hand."""
+    """The first build: names and digests, and the files if they are on this machine."""
 
     subject: str
     digests: tuple[tuple[str, str], ...]
@@ -59,9 +60,9 @@ class _First:
 
 
 def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tuple[ReproductionReport, ...]:
-    """Build again, with each launcher, and compare. A statement is written beside the wheel or its record.
+    """Build again, with each launcher, and compare. A statement is written next to the wheel or its record.
 
-    Raises ``ReproductionError`` when the bytes differ, saying where and why, and where the result would prove nothing:
+    Raises ``ReproductionError`` if the bytes differ, with the places and causes, or if the result would prove nothing:
     another host compiler, other locks.
     """
     if request.record is not None:
@@ -72,7 +73,7 @@ def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tu
         first = _first_units(request.units, plan, console) if request.units else _first_wheel(plan, console)
     reports = []
     for launcher in request.launchers:
-        with console.step("reproduce", f"Building {first.subject} again, launcher {launcher}"):
+        with console.step("reproduce", f"Building {first.subject} again with launcher {launcher}"):
             report = _again(request, first, launcher, layout, console)
         _show(report, console)
         _keep(report, request, layout)
@@ -90,7 +91,7 @@ def _require_seed(units: tuple[str, ...], planned: ToolkitPlan) -> None:
     toolkit = planned.installed
     if toolkit is not None and set(units) != {"core"} and not toolkit.has_random_seed:
         raise ReproductionError(
-            f"CUDA {toolkit.version}: {NO_RANDOM_SEED}", remedy="--units core compares what has no device code"
+            f"CUDA {toolkit.version}: {NO_RANDOM_SEED}", remedy="--units core compares the unit without device code"
         )
 
 
@@ -124,7 +125,7 @@ def _first_units(units: tuple[str, ...], plan: BuildPlan, console: Console) -> _
 
 
 def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[ReproduceRequest, _First]:
-    """The request that a record stands for. Raises ``ReproductionError`` where this machine cannot answer it."""
+    """Make the request of a record. Raises ``ReproductionError`` if this machine cannot repeat that build."""
     record = jsonio.read(file, BuildRecord)
     toolchain = dict(record.toolchain)
     here = dict(locks.lock_digests(layout))
@@ -136,24 +137,24 @@ def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[Re
         )
     if not record.sources_locked or toolchain["cuda.locked"] != "yes":
         raise ReproductionError(
-            f"{file.name} is of a build whose sources or toolkit are not the locked ones",
-            remedy="an installed toolkit has no lock by which another machine could fetch it: docs/toolkits.md",
+            f"the sources or the toolkit of {file.name} are not the locked ones",
+            remedy="another machine cannot download an installed toolkit by a lock: docs/toolkits.md",
         )
     host = gcc.find(None, os.environ)
     if host.identity != toolchain["host.identity"]:
         raise ReproductionError(
-            f"the result would not be comparable: {file.name} was built with {toolchain['cxx']}, and this is "
+            f"the result would not be comparable: {file.name} was built with {toolchain['cxx']}; this machine has "
             f"{host.cxx.path.name} {host.cxx.version}, or the same version from another distribution",
-            remedy="build where that compiler is; CXX names one of several",
+            remedy="build on a machine with that compiler; CXX selects one of several",
         )
     arch = ",".join(str(arch) for shard in record.shards for arch in shard.archs)
-    beside = file.with_name(record.wheel)
+    wheel = file.with_name(record.wheel)
     first = _First(
         subject=record.wheel,
         digests=((record.wheel, record.sha256),),
         host_compiler=host.identity,
         launcher=toolchain["launcher"],
-        wheel=beside if beside.is_file() else None,
+        wheel=wheel if wheel.is_file() else None,
         cuobjdump=_cuobjdump(layout),
     )
     release = ".".join(toolchain["cuda"].split(".")[:2])
@@ -169,11 +170,11 @@ def _again(
 ) -> ReproductionReport:
     start = time.monotonic()
     jobs = request.build.jobs or default_jobs()
-    world = second_build.second_world(
+    environment = second_build.second_environment(
         layout, jobs=(jobs, jobs + 1), launchers=(first.launcher, launcher), user=request.user
     )
-    # Claimed for the second build too: what it is held against lies in the work root, and must stay as it is.
-    with workroot.claim(layout, purpose=f"reproduce {first.subject}", console=console), world as second:
+    # Also claimed during the second build: the first one is in the work root and must not change.
+    with workroot.claim(layout, purpose=f"reproduce {first.subject}", console=console), environment as second:
         only = tuple(part for unit in request.units for part in ("--only", unit))
         step = ("units", *only) if request.units else ("build",)
         what = ("--arch", request.build.arch, "--cuda", request.build.cuda)
@@ -182,7 +183,7 @@ def _again(
         seconds = time.monotonic() - start
         found = _found(second, first)
         compared = tuple(
-            Compared(name=name, first=digest, second=file_digest(found[name]) if name in found else None)
+            Compared(name=name, first=digest, second=file_sha256(found[name]) if name in found else None)
             for name, digest in first.digests
         )
         equal = all(one.equal for one in compared)
@@ -201,36 +202,36 @@ def _again(
     )
 
 
-def _found(world: SecondWorld, first: _First) -> dict[str, Path]:
+def _found(second: SecondEnvironment, first: _First) -> dict[str, Path]:
     """The files of the second build, by name."""
     if not first.units:
-        return {wheel.name: wheel for wheel in world.wheelhouse.glob("*.whl")}
-    return {file.name: file for unit in first.units for file in _second_folder(world, unit).glob("*.so")}
+        return {wheel.name: wheel for wheel in second.wheelhouse.glob("*.whl")}
+    return {file.name: file for unit in first.units for file in _second_folder(second, unit).glob("*.so")}
 
 
-def _second_folder(world: SecondWorld, unit: BuildUnit) -> Path:
-    """Where the second build's store has the unit of that key: with another key it has none."""
-    return world.work_root / unit.folder.relative_to(unit.folder.parents[3])
+def _second_folder(second: SecondEnvironment, unit: BuildUnit) -> Path:
+    """The folder of the unit with the same key in the second build's store; it is missing if the key differs."""
+    return second.work_root / unit.folder.relative_to(unit.folder.parents[3])
 
 
-def _explained(first: _First, world: SecondWorld, found: dict[str, Path], layout: Layout) -> tuple[str, ...]:
+def _explained(first: _First, second: SecondEnvironment, found: dict[str, Path], layout: Layout) -> tuple[str, ...]:
     folder = layout.work_root / "differences"
     folder.mkdir(parents=True, exist_ok=True)
     if not found:
-        return ("the second build has no file of that name: its inputs were other ones",)
+        return ("the second build has no file of that name: its inputs were different",)
     if first.units:
         differences = tuple(
             one
             for unit in first.units
             for one in difference.compare_folders(
-                unit.folder, _second_folder(world, unit), cuobjdump=first.cuobjdump, folder=folder
+                unit.folder, _second_folder(second, unit), cuobjdump=first.cuobjdump, folder=folder
             )
         )
         return difference.explain(differences)
     if first.wheel is None:
-        return ("the wheel itself is not beside its record, so it cannot be said where they differ",)
-    (second,) = found.values()
-    return difference.explain(difference.compare_wheels(first.wheel, second, cuobjdump=first.cuobjdump, folder=folder))
+        return ("the wheel is not next to its record, so the differences cannot be located",)
+    (wheel,) = found.values()
+    return difference.explain(difference.compare_wheels(first.wheel, wheel, cuobjdump=first.cuobjdump, folder=folder))
 
 
 def _cuobjdump(layout: Layout) -> Program | None:
@@ -249,16 +250,16 @@ def _show(report: ReproductionReport, console: Console) -> None:
         console.note(f"{'equal' if one.equal else 'DIFFERENT'}: {one.name}")
         console.note(f"  {one.first}")
         if not one.equal:
-            console.note(f"  {one.second or 'not there'}")
+            console.note(f"  {one.second or 'missing'}")
     for line in report.why:
         console.warn(line)
 
 
 def _keep(report: ReproductionReport, request: ReproduceRequest, layout: Layout) -> None:
-    """The statement beside the wheel or record, without a path of this machine; that of units in the state folder."""
-    beside = request.record.parent if request.record is not None else layout.wheelhouse
+    """Write the statement next to the wheel or record, without paths of this machine; for units to the state folder."""
+    folder = request.record.parent if request.record is not None else layout.wheelhouse
     if request.units:
-        beside = layout.state / "reproduction"
+        folder = layout.state / "reproduction"
     subject = report.subject.replace(" ", "-").replace(",", "")
     name = f"{subject}.{report.launcher if request.units else 'rebuild'}.json"
-    jsonio.write(beside / name, redaction.without_paths(jsonio.to_data(report)))
+    jsonio.write(folder / name, redaction.without_paths(jsonio.to_data(report)))

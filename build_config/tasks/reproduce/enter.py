@@ -1,8 +1,8 @@
-"""Runs inside namespaces of its own: makes the world of a second build, then becomes that build.
+"""Make the environment of a second build inside its own namespaces, then become that build.
 
-    unshare --mount --uts -- python -I enter.py WORLD.json
+    unshare --mount --uts -- python -I enter.py ENVIRONMENT.json
 
-Standard library only, nothing of the pipeline. What it changes (a mount, the host name, the user) is gone with it.
+Standard library only, nothing of the pipeline. Its changes (mounts, host name, user) end with its process.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 
 
 def main(file: str) -> None:
-    """Make the world that ``file`` describes and become its command. Raises ``OSError`` where the kernel denies it."""
-    world: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
-    _mount(None, "/", None, MS_REC | MS_PRIVATE, None)  # nothing of what follows reaches the system's own mounts
-    for source, target in world["binds"]:
+    """Make the environment that ``file`` describes and become its command. Raises ``OSError`` if the kernel refuses."""
+    wanted: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+    _mount(None, "/", None, MS_REC | MS_PRIVATE, None)  # keep the following mounts out of the system's own
+    for source, target in wanted["binds"]:
         Path(target).mkdir(parents=True, exist_ok=True)
         _mount(source, target, None, MS_BIND, None)
-    for target, size in world["memory_folders"]:
+    for target, size in wanted["memory_folders"]:
         Path(target).mkdir(parents=True, exist_ok=True)
-        _mount("none", target, "tmpfs", 0, f"size={size},mode=0755,uid={world['uid']},gid={world['gid']}")
-    socket.sethostname(world["hostname"])
-    if os.getuid() != world["uid"]:
+        _mount("none", target, "tmpfs", 0, f"size={size},mode=0755,uid={wanted['uid']},gid={wanted['gid']}")
+    socket.sethostname(wanted["hostname"])
+    if os.getuid() != wanted["uid"]:
         os.setgroups([])
-        os.setgid(world["gid"])
-        os.setuid(world["uid"])
-    os.umask(world["umask"])
-    os.chdir(world["folder"])
-    argv = world["command"]
-    os.execve(argv[0], argv, world["environment"])  # noqa: S606  # the pipeline's own command
+        os.setgid(wanted["gid"])
+        os.setuid(wanted["uid"])
+    os.umask(wanted["umask"])
+    os.chdir(wanted["folder"])
+    argv = wanted["command"]
+    os.execve(argv[0], argv, wanted["environment"])  # noqa: S606  # the pipeline's own command
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None) -> None:

@@ -1,7 +1,7 @@
-"""Builds a second time in a world that differs in everything that must not matter.
+"""Build a second time in an environment that differs in everything that must not matter.
 
-The one thing that has to be the same is the path of the work root, because nvcc hashes it into its symbols. So the
-second build gets a mount namespace in which an empty folder lies at that path; the first one stays as it is.
+Only the path of the work root must be the same, because nvcc hashes it into its symbols. So the second build gets a
+mount namespace with an empty folder at that path; the first work root is not changed.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 NOBODY = 65534
-"""The user and group of a second build that root starts, where that user can reach the interpreter."""
+"""The user and group of a second build that root starts, if this user can reach the interpreter."""
 HOSTNAME = "another-machine"
 TIME_ZONE = "Asia/Kathmandu"
 LOCALE = "tr_TR.UTF-8"
-"""Turkish has another idea of what the capital letter of i is."""
+"""In Turkish the capital letter of i is another one."""
 UMASK = 0o077
 EPOCH = "1234567890"
 HASH_SEED = "4711"
 CHECKOUT = "another checkout"
 MEMORY_FOLDER = "2g"
-"""The staged sources lie in memory: folders there list their files in another order than on a disk."""
+"""Size of the file system in memory for the staged sources: it lists files in another order than a disk."""
 KEPT_VARIABLES = ("PATH", "TERM", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 KEPT_PREFIXES = ("PIP_",)
 KEPT_SUFFIXES = ("_PROXY", "_proxy")
-"""What a second build must know of this machine to reach a package index."""
+"""Variables of this machine with which a second build reaches a package index."""
 NOT_COPIED = (
     ".git",
     ".nox",
@@ -63,8 +63,8 @@ NAMESPACES = ("--mount", "--uts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SecondWorld:
-    """Where the second build takes place: its checkout, and the folder that is the work root for it."""
+class SecondEnvironment:
+    """The environment of the second build: its checkout, its work root, its variables."""
 
     folder: Path
     checkout: Path
@@ -73,24 +73,24 @@ class SecondWorld:
     prefix: tuple[str, ...]
     uid: int
     gid: int
-    environment: Mapping[str, str]
+    variables: Mapping[str, str]
 
     @property
     def wheelhouse(self) -> Path:
-        """Where the second build publishes."""
+        """The folder in which the second build publishes."""
         return self.checkout / "wheelhouse"
 
 
 @contextlib.contextmanager
-def second_world(
+def second_environment(
     layout: Layout, *, jobs: tuple[int, int], launchers: tuple[str, str], user: str | None = None
-) -> Iterator[SecondWorld]:
-    """Everything for a second build, in a folder beside the work root; gone afterwards.
+) -> Iterator[SecondEnvironment]:
+    """Everything for a second build, in a folder next to the work root; deleted afterwards.
 
-    ``jobs`` and ``launchers`` are those of the first and of the second build, for the list of what was varied.
-    ``user`` is the name of who builds; without it root becomes nobody where that can be.
+    ``jobs`` and ``launchers`` are those of the first and of the second build, for the list of variations. ``user`` is
+    the name of the user who builds; without it root becomes nobody if that is possible.
 
-    Raises ``ReproductionError`` where this system gives no mount namespace, or cannot become ``user``.
+    Raises ``ReproductionError`` if this system provides no mount namespace, or cannot become ``user``.
     """
     prefix = namespaces()
     uid, gid, who = _user(layout) if user is None else _named_user(user, layout)
@@ -102,16 +102,15 @@ def second_world(
         folder.chmod(0o755)
         checkout, work_root, home = folder / CHECKOUT, folder / "root", folder / "home"
         shutil.copytree(layout.checkout, checkout, ignore=shutil.ignore_patterns(*NOT_COPIED))
-        # Without the note of what was verified before: the second build looks at every byte itself.
+        # Without the list of verified files: the second build verifies every byte itself.
         unverified = shutil.ignore_patterns(VERIFIED, "rejected")
         work_root.mkdir()
-        if layout.downloads.is_dir():  # a machine that answers a record may have fetched nothing yet
+        if layout.downloads.is_dir():  # it is missing if this machine repeats only what another one recorded
             shutil.copytree(layout.downloads, work_root / "downloads", ignore=unverified)
         home.mkdir()
         if uid != os.getuid():
-            _give(folder, uid, gid)
-        environment = _environment(home)
-        yield SecondWorld(
+            _change_owner(folder, uid, gid)
+        yield SecondEnvironment(
             folder=folder,
             checkout=checkout,
             work_root=work_root,
@@ -119,12 +118,12 @@ def second_world(
             prefix=prefix,
             uid=uid,
             gid=gid,
-            environment=environment,
+            variables=_variables(home),
         )
 
 
 def run(
-    world: SecondWorld,
+    second: SecondEnvironment,
     arguments: tuple[str, ...],
     layout: Layout,
     console: Console,
@@ -132,44 +131,44 @@ def run(
     log: Path,
     module: str = "build_config",
 ) -> None:
-    """``python -m build_config ARGUMENTS`` in that world, or another module. Its lines are shown as they come.
+    """Run ``python -m build_config ARGUMENTS``, or another module, in that environment and show its output.
 
-    Raises ``ReproductionError`` when it fails.
+    Raises ``ReproductionError`` if it fails.
     """
-    description = world.folder / "world.json"
+    description = second.folder / "environment.json"
     command = (sys.executable, "-P", "-m", module, *arguments)
     jsonio.write(
         description,
         {
-            "binds": [[str(world.work_root), str(layout.work_root)]],
+            "binds": [[str(second.work_root), str(layout.work_root)]],
             "memory_folders": [[str(layout.staged), MEMORY_FOLDER]],
             "hostname": HOSTNAME,
-            "uid": world.uid,
-            "gid": world.gid,
+            "uid": second.uid,
+            "gid": second.gid,
             "umask": UMASK,
-            "folder": str(world.checkout),
+            "folder": str(second.checkout),
             "command": command,
-            "environment": {**world.environment, "PYTHONPATH": str(world.checkout)},
+            "environment": {**second.variables, "PYTHONPATH": str(second.checkout)},
         },
     )
     log.unlink(missing_ok=True)
     started = processes.Command(
-        argv=(*world.prefix, sys.executable, "-I", second_world_script(), str(description)), cwd=world.folder, log=log
+        argv=(*second.prefix, sys.executable, "-I", entry_script(), str(description)), cwd=second.folder, log=log
     )
     done = processes.run(started, check=False, on_line=lambda line: console.note(f"| {line}"))
     if done.returncode != 0:
         raise ReproductionError(f"the second build {done.ending}: {done.last_words}", log=log)
 
 
-def second_world_script() -> str:
-    """The program that makes the world and becomes the build."""
+def entry_script() -> str:
+    """The path of the program that makes the environment and becomes the build."""
     return str(Path(enter.__file__).resolve())
 
 
 def namespaces() -> tuple[str, ...]:
-    """What gives a command mount and host name namespaces of its own: as root, or as a user who is root inside.
+    """The command prefix for new mount and host name namespaces: as root, or as a user who is root inside.
 
-    Raises ``ReproductionError`` where this system gives none.
+    Raises ``ReproductionError`` if this system provides none.
     """
     unshare = shutil.which("unshare", path="/usr/bin:/bin:/usr/sbin:/sbin")
     as_user = ("--user", "--map-current-user", "--keep-caps")
@@ -178,13 +177,13 @@ def namespaces() -> tuple[str, ...]:
         with contextlib.suppress(CommandError):
             if processes.capture(*prefix, "true", timeout=10).returncode == 0:
                 return prefix
-    message = "a second build needs a mount namespace, and this system gives none (unshare --mount)"
-    remedy = "run it as root, or where users may have namespaces; in a container with --privileged"
+    message = "a second build needs a mount namespace, but this system provides none (unshare --mount)"
+    remedy = "run it as root, or on a system where users may create namespaces; in a container with --privileged"
     raise ReproductionError(message, remedy=remedy)
 
 
 def _user(layout: Layout) -> tuple[int, int, str]:
-    """Who builds the second time, and how to call that."""
+    """The user and group of the second build, and their description."""
     if os.getuid() != 0:
         return os.getuid(), os.getgid(), "the same: only root can become another user"
     if _locked_folder(layout) is not None:
@@ -201,28 +200,28 @@ def _named_user(name: str, layout: Layout) -> tuple[int, int, str]:
         raise ReproductionError(f"only root can build as {name}", remedy="run it with sudo, or leave --user out")
     locked = _locked_folder(layout)
     if locked is not None and os.getuid() == 0 != entry.pw_uid:
-        message = f"{name} could not run {sys.executable} for {layout.work_root}: the way leads through {locked}"
+        message = f"{name} could not run {sys.executable} for {layout.work_root}: other users may not enter {locked}"
         raise ReproductionError(message, remedy=f"install nox with a Python that every user can run, or open {locked}")
     return entry.pw_uid, entry.pw_gid, f"user {entry.pw_uid} ({name})"
 
 
 def _locked_folder(layout: Layout) -> Path | None:
-    """A folder above the interpreter, or above the second world, that other users may not enter."""
-    ways = (Path(sys.executable).resolve(), layout.work_root)
-    return next((folder for way in ways for folder in way.parents if not _enterable(folder)), None)
+    """A folder above the interpreter, or above the second build, that other users may not enter."""
+    paths = (Path(sys.executable).resolve(), layout.work_root)
+    return next((folder for path in paths for folder in path.parents if not _enterable(folder)), None)
 
 
 def _enterable(folder: Path) -> bool:
     return bool(folder.stat().st_mode & stat.S_IXOTH)
 
 
-def _give(folder: Path, uid: int, gid: int) -> None:
+def _change_owner(folder: Path, uid: int, gid: int) -> None:
     for root, folders, files in os.walk(folder):
         for name in (".", *folders, *files):
             os.chown(Path(root, name), uid, gid, follow_symlinks=False)
 
 
-def _environment(home: Path) -> dict[str, str]:
+def _variables(home: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -259,6 +258,6 @@ def _varied(
         ("order of files in folders", "the disk's", "that of a file system in memory"),
         ("object cache", launchers[0], launchers[1]),
         ("hash seed of Python", os.environ.get("PYTHONHASHSEED", "random"), HASH_SEED),
-        ("build trees, toolkit, store", "as they were", "empty: unpacked and built anew"),
+        ("build trees, toolkit, store", "existing", "empty: unpacked and built again"),
     )
     return tuple(Variation(what=what, first=first, second=second) for what, first, second in pairs)

@@ -1,6 +1,6 @@
-"""Runs llama-cpp-python's own tests against the finished wheel: those of the locked sources that download nothing.
+"""Run llama-cpp-python's own tests with the finished wheel: those of the locked sources that download nothing.
 
-The rest of this package says what a wheel must be; upstream's tests say whether the bindings still do what they did.
+Our own checks say what a wheel must be; upstream's tests show whether the bindings still work.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ LOG = "upstream-tests.log"
 RECORDER = Path(__file__).with_name("recorder.py")
 """Not imported: it needs pytest, which the pipeline runs without."""
 RESULT = "result.json"
-"""What the recorder writes."""
+"""The file that the recorder writes."""
 TESTS = Path("tests")
 MODELS = Path("vendor/llama.cpp/models")
-"""Where upstream's tests open their vocabularies, relative to the current directory."""
+"""The folder from which upstream's tests load their vocabularies, relative to the current directory."""
 TIMEOUT = 1800.0
 """Seconds for all tests. On two cores they take a few."""
 
 _VOCABULARY = re.compile(r"ggml-vocab-[\w.-]+\.gguf")
 _COMPLETE = frozenset({0, 1, 5})
-"""Pytest's exit codes with which its result is whole: all passed, some failed, there is no test."""
+"""Pytest's exit codes with a complete result: all passed, some failed, there is no test."""
 _NOT_STARTED = 4
-"""Pytest's exit code where a ``conftest.py`` fails to import."""
+"""Pytest's exit code if a ``conftest.py`` cannot be imported."""
 
 
 def run(
@@ -49,24 +49,24 @@ def run(
     """Install ``wheel`` from ``wheels_folder`` into a clean environment and run upstream's tests with it.
 
     ``archive`` is the verified source distribution that ``sources`` names. Requirements come from the lock
-    ``upstream-tests.txt``. The tests lie in a temporary folder without any ``llama_cpp``, so that the installed one is
-    what they import. A test that fails is in the report.
+    ``upstream-tests.txt``. The tests are in a temporary folder without ``llama_cpp``, so they import the installed one.
+    Failed tests are in the report.
 
-    Raises ``SettingsError`` for a wheel of another version than the sources, ``ValidationError`` when the wheel does
-    not install, when pytest breaks off, and when the tests imported a ``llama_cpp`` from elsewhere.
+    Raises ``SettingsError`` for a wheel of another version than the sources, ``ValidationError`` if the wheel cannot be
+    installed, if pytest stops early, or if the tests imported another ``llama_cpp``.
     """
     start = time.monotonic()
     if wheel.version.public != sources.file.version:
-        message = f"{wheel.path.name} is not of the locked sources, whose version is {sources.file.version}"
-        raise SettingsError(message, remedy="name a wheel of that version, or nox -s build_cuda_wheel")
+        message = f"{wheel.path.name} was not built from the locked sources, whose version is {sources.file.version}"
+        raise SettingsError(message, remedy="pass a wheel of that version, or build one: nox -s build_cuda_wheel")
     if clean_environment.requirements(wheel, layout.locks).name != "validation.txt":
-        message = f"{wheel.path.name} is of an earlier CUDA than {LOCK} has the libraries of"
-        raise SettingsError(message, remedy="name a wheel of the locked CUDA: the bindings are the same")
+        message = f"{wheel.path.name} needs the libraries of an earlier CUDA than those in {LOCK}"
+        raise SettingsError(message, remedy="pass a wheel of the locked CUDA: the bindings are the same")
     log = layout.logs / LOG
     log.unlink(missing_ok=True)
     with clean_environment.outside(layout.checkout) as folder:
         suite = unpack(archive, folder)
-        console.note("Making a clean environment with what upstream's tests need")
+        console.note("Making a clean environment with the requirements of upstream's tests")
         python = clean_environment.make(folder, layout.locks / LOCK, layout.downloads, log)
         console.note(f"Installing {wheel.path.name}")
         findings = clean_environment.install(wheel, wheels_folder, python, log)
@@ -91,9 +91,9 @@ def run(
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """A folder with the tests of a source distribution, the vocabularies that they name, and nothing to import.
+    """Make a folder with the tests of a source distribution and the vocabularies that they name, but no package.
 
-    Raises ``LockError`` when the archive has no tests or lacks a vocabulary that they name.
+    Raises ``LockError`` if the archive has no tests or lacks a vocabulary that they name.
     """
     suite = folder / "suite"
     suite.mkdir()
@@ -116,25 +116,25 @@ def unpack(archive: Path, folder: Path) -> Path:
 def run_suite(python: Path, suite: Path, *, log: Path | None = None) -> Recorded:
     """Run the tests below ``suite`` with ``python``, offline.
 
-    Raises ``ValidationError`` when they cannot be collected and when pytest breaks off.
+    Raises ``ValidationError`` if they cannot be collected or pytest stops early.
     """
-    (suite / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # pytest looks for settings in the folders above
+    (suite / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # pytest searches the parent folders for settings
     shutil.copyfile(RECORDER, suite / "conftest.py")
     done = _pytest(python, suite, "-ra", str(TESTS), log=log)
     result = suite / RESULT
     recorded = jsonio.read(result, Recorded) if result.exists() else None
     uncollected = recorded.uncollected if recorded is not None else ()
     if uncollected or done.returncode == _NOT_STARTED:
-        remedy = "where a module is missing, add it to build_config/data/locks/upstream-tests.in and run nox -s lock"
+        remedy = "if a module is missing, add it to build_config/data/locks/upstream-tests.in and run nox -s lock"
         message = f"Upstream's tests could not be collected: {'; '.join(uncollected) or done.last_words}"
         raise ValidationError(message, remedy=remedy, log=log)
     if recorded is None or done.returncode not in _COMPLETE:
-        raise ValidationError(f"Upstream's tests broke off; pytest {done.ending}: {done.last_words}", log=log)
+        raise ValidationError(f"Upstream's tests stopped early; pytest {done.ending}: {done.last_words}", log=log)
     return recorded
 
 
 def _pytest(python: Path, suite: Path, *arguments: str, log: Path | None) -> Completed:
-    """A call that no setting of the user's changes, and that finds no model which the user once downloaded."""
+    """Run pytest without the user's settings, and without models that the user has downloaded."""
     changes = {
         "PYTEST_ADDOPTS": None,
         "PYTEST_PLUGINS": None,
@@ -151,4 +151,4 @@ def _pytest(python: Path, suite: Path, *arguments: str, log: Path | None) -> Com
     try:
         return run_command(command, check=False, timeout=TIMEOUT)
     except CommandError as error:
-        raise ValidationError(f"Upstream's tests did not come to their end: {error.message}", log=log) from error
+        raise ValidationError(f"Upstream's tests did not finish: {error.message}", log=log) from error

@@ -1,7 +1,7 @@
-"""Lies next to upstream's tests as ``conftest.py``: writes what came of each, and which ``llama_cpp`` they tested.
+"""Record the outcome of each of upstream's tests, and the ``llama_cpp`` that they used. Copied as ``conftest.py``.
 
 The Hub is offline here, so a test that needs a model from it ends with huggingface_hub's own error and is left out.
-Nothing else is. Runs in the clean environment: standard library, pytest and ``llama_cpp`` only.
+No other test is. Runs in the clean environment: standard library, pytest and ``llama_cpp`` only.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 RESULT = Path(__file__).with_name("result.json")
 OFFLINE_ERRORS = frozenset({"OfflineModeIsEnabled", "LocalEntryNotFoundError"})
-"""What huggingface_hub raises: the first for each request, the second ``from`` it where a download finds no copy."""
+"""Errors of huggingface_hub: the first for each request, the second ``from`` it if there is no local copy."""
 OUTCOMES = ("passed", "skipped", "left_out", "failed")
-"""The last one that any phase of a test (setup, call, teardown) had is that of the test."""
+"""In rising order: the outcome of a test is the highest one of its phases (setup, call, teardown)."""
 
 _package: list[str] = []
 _uncollected: list[str] = []
@@ -28,13 +28,13 @@ _tests: dict[str, tuple[str, str]] = {}
 
 @pytest.fixture(scope="session", autouse=True)
 def _tested_package() -> None:
-    import llama_cpp  # noqa: PLC0415  # if it fails to import, upstream's tests are to say so
+    import llama_cpp  # noqa: PLC0415  # if it cannot be imported, upstream's tests must say so
 
     _package.append(llama_cpp.__file__)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    """Note what cannot be collected, with the last line of pytest's reason."""
+    """Record a file that cannot be collected, with the last line of pytest's reason."""
     if report.failed:
         _uncollected.append(f"{report.nodeid}: {report.longreprtext.splitlines()[-1].removeprefix('E').strip()}")
 
@@ -43,7 +43,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note the outcome of a phase; where a model is missing, pytest is told that the test was skipped."""
+    """Record the outcome of a phase; if a model is missing, report the test to pytest as skipped."""
     report = yield
     outcome: str = report.outcome
     reason = _reason(report, call)
@@ -59,7 +59,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write all that was noted. A test that pytest collected and did not run has failed."""
+    """Write everything that was recorded. A test that pytest collected but did not run has failed."""
     result: dict[str, Any] = {"package": next(iter(_package), None), "uncollected": _uncollected}
     result |= {outcome: [] for outcome in OUTCOMES}
     for item in session.items:
@@ -69,9 +69,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _refused_download(error: BaseException | None) -> str | None:
-    """What the Hub was asked for, if that it is offline is why ``error`` was raised; else ``None``.
+    """The request to the Hub, if ``error`` was raised because it is offline; else ``None``.
 
-    Only the error itself and what it was raised ``from`` count. An error that came up while another one was handled
+    Only the error and its causes (``raise ... from``) count. An error that was raised while another one was handled
     (``__context__``) is a failure of its own, such as an assertion in an ``except`` block.
     """
     asked = None
@@ -84,6 +84,6 @@ def _refused_download(error: BaseException | None) -> str | None:
 
 
 def _reason(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
-    """The first line of what pytest says of a phase; nothing if it passed."""
+    """The first line of pytest's message about a phase; empty if it passed."""
     said = getattr(report, "wasxfail", "") or (call.excinfo.exconly() if call.excinfo else report.longreprtext)
     return said.removeprefix("Skipped: ").partition("\n")[0]

@@ -1,4 +1,4 @@
-"""What came of upstream's tests, as ``recorder.py`` wrote it and as a report keeps it."""
+"""The results of upstream's tests, as ``recorder.py`` writes them and as a report contains them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noted:
-    """A test by its id, and what is to be said of it."""
+    """A test by its id, with the reason of its outcome."""
 
     id: str
     reason: str
@@ -16,9 +16,9 @@ class Noted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
-    """Every collected test is in exactly one list.
+    """The outcomes of all collected tests; each is in exactly one list.
 
-    ``left_out`` are those that download a model, ``skipped`` those that upstream skips.
+    ``left_out`` are tests that download a model, ``skipped`` those that upstream skips.
     """
 
     passed: tuple[str, ...]
@@ -28,18 +28,18 @@ class Outcomes:
 
     @property
     def collected(self) -> int:
-        """How many there are."""
+        """The number of all tests."""
         return len(self.passed) + len(self.failed) + len(self.skipped) + len(self.left_out)
 
     @property
     def good(self) -> bool:
-        """Something ran, and nothing of it failed."""
+        """Whether a test passed and none failed."""
         return bool(self.passed) and not self.failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded(Outcomes):
-    """What the recorder wrote. ``package`` is ``llama_cpp.__file__``, or ``None`` if no test got that far.
+    """The result of the recorder. ``package`` is ``llama_cpp.__file__``, or ``None`` if no test imported it.
 
     ``uncollected`` are files that pytest could not read, each with the reason.
     """
@@ -52,8 +52,8 @@ class Recorded(Outcomes):
 class UpstreamTestReport(Outcomes):
     """Upstream's tests with one wheel.
 
-    ``upstream`` is the version of the sources that the tests are from. ``package`` is the ``llama_cpp`` they imported,
-    relative to the environment, or ``None`` when none ran. ``seconds`` is wall time, environment included.
+    ``upstream`` is the version of the sources with the tests. ``package`` is the ``llama_cpp`` that they imported,
+    relative to the environment, or ``None`` if none ran. ``seconds`` is wall time, including the environment.
     """
 
     wheel_sha256: str

@@ -1,4 +1,4 @@
-"""Runs llama-cpp-python's own tests with a wheel, shows what came of them and keeps the report."""
+"""Run llama-cpp-python's own tests with a wheel, show their outcome and keep the report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def run_upstream_tests(path: Path | None, layout: Layout, console: Console) -> UpstreamTestReport:
     """Run upstream's own tests with a wheel file, by default the newest of the wheelhouse; the report is kept.
 
-    Raises ``ValidationError`` when one fails or none ran.
+    Raises ``ValidationError`` if one fails or none ran.
     """
     chosen = path or newest_wheel(layout)
     with workroot.claim(layout, purpose=f"upstream tests of {chosen.name}", console=console):
@@ -50,7 +50,7 @@ def run_upstream_tests(path: Path | None, layout: Layout, console: Console) -> U
     if not report.good:
         raise ValidationError(
             f"{chosen.name}: of upstream's own tests {len(report.failed)} failed and {len(report.passed)} passed",
-            remedy="the log has what pytest said",
+            remedy="read pytest's output in the log",
             log=layout.logs / upstream_tests.LOG,
         )
     return report

@@ -1,6 +1,6 @@
-"""A simulated device: doubles of CUDA's libraries with which a wheel's real CUDA backend comes up without a card.
+"""A simulated GPU: doubles of CUDA's libraries with which a wheel's real CUDA backend loads on a machine without one.
 
-``README.md`` beside this file says what that proves and what it does not. What comes of it is never called a card.
+``README.md`` in this folder says what that proves and what not. It is never reported as a real GPU.
 """
 
 from __future__ import annotations
@@ -20,27 +20,17 @@ from elftools.elf.sections import SymbolTableSection
 from build_config.errors import CommandError, StepResultError, ToolkitMissingError, ValidationError
 from build_config.system import jsonio
 from build_config.system.processes import Command, run
+from build_config.testbed.simulation_options import DEFAULT_MEMORY, FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SOURCES = Path(__file__).parent
 MAJORS = (11, 12, 13)
-"""Versions of CUDA whose libraries can be doubled."""
-DEFAULT_MEMORY = 8 << 30
-"""Bytes of each device where nothing else is said."""
-FAULTS = {
-    "driver-too-old": "a driver of the CUDA before the build's",
-    "no-device": "a driver and no card",
-    "no-driver": "a driver that does not start",
-    "out-of-memory": "no memory after the given number of bytes",
-    "launch-failure": "the first kernel fails",
-    "no-vmm": "a card without virtual memory management",
-}
-
+"""Major versions of CUDA whose libraries can be simulated."""
 HEADERS = {"cuda": "cuda.h", "cudart": "cuda_runtime_api.h", "cublas": "cublas_v2.h"}
 LIBRARIES = tuple(HEADERS)
-"""What can be doubled: the driver's library, the runtime, cuBLAS."""
+"""The libraries that can be simulated: the driver's, the runtime, cuBLAS."""
 
 _CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]")
 _WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror")
@@ -48,9 +38,10 @@ _WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedMachine:
-    """What the doubles pretend: ``capabilities`` one a device (``8.9``), ``memory`` bytes of each, a fault or none.
+    """The machine that the doubles simulate.
 
-    ``fault`` is a key of ``FAULTS``; ``argument`` is what it takes (bytes for ``out-of-memory``).
+    ``capabilities`` has one entry for each device (``8.9``), each with ``memory`` bytes. ``fault`` is a key of
+    ``FAULTS`` or ``None``; ``argument`` is its argument (bytes for ``out-of-memory``).
     """
 
     capabilities: tuple[str, ...] = ("8.9",)
@@ -59,7 +50,7 @@ class SimulatedMachine:
     argument: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be simulated."""
+        """Raise ``ValidationError`` for a capability or a fault that cannot be simulated."""
         wrong = [capability for capability in self.capabilities if not _CAPABILITY.fullmatch(capability)]
         if wrong or not self.capabilities:
             raise ValidationError(
@@ -67,21 +58,21 @@ class SimulatedMachine:
             )
         if self.fault is not None and self.fault not in FAULTS:
             known = ", ".join(FAULTS)
-            raise ValidationError(f"there is no simulated fault {self.fault}", remedy=f"pass one of {known}")
+            raise ValidationError(f"{self.fault} is not a simulated fault", remedy=f"pass one of {known}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedLibraries:
-    """The compiled doubles, in the order in which a process has to load them."""
+    """The compiled doubles, in the order in which a process must load them."""
 
     files: tuple[Path, ...]
     major: int
 
     def environment(self, machine: SimulatedMachine, *, report: Path | None = None) -> dict[str, str]:
-        """The variables that put a process onto ``machine``.
+        """The variables with which a process runs on ``machine``.
 
-        The doubles are loaded first, so that their names are taken before anyone looks for NVIDIA's libraries. The
-        process leaves ``report`` behind when it ends by itself.
+        The doubles are loaded first, so their names are taken before the process searches for NVIDIA's libraries. It
+        writes ``report`` if it ends by itself.
         """
         fault = machine.fault or ""
         if machine.argument is not None:
@@ -97,7 +88,7 @@ class SimulatedLibraries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedDeviceUse:
-    """What one device was used for. In bytes."""
+    """The use of one device, in bytes."""
 
     capability: str
     peak_bytes: int
@@ -106,9 +97,9 @@ class SimulatedDeviceUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedUse:
-    """What the doubles counted in a process that ended by itself.
+    """The counters of the doubles in a process that ended by itself.
 
-    ``leaked`` counts objects that were still there; ``counts["refused"]`` are calls that a card would have refused too.
+    ``leaked`` counts objects that existed at exit; ``counts["refused"]`` are calls that a real GPU would refuse, too.
     """
 
     devices: tuple[SimulatedDeviceUse, ...]
@@ -117,7 +108,7 @@ class SimulatedUse:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was left behind and nothing was refused."""
+        """Whether nothing leaked and no call was refused."""
         return not (
             any(device.leaked_bytes for device in self.devices) or any(self.leaked.values()) or self.counts["refused"]
         )
@@ -125,7 +116,7 @@ class SimulatedUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Double:
-    """One library: its short name, its soname, the names that it exports, and names that the linker makes of others."""
+    """One library: its short name, its soname, the names that it exports, and aliases that the linker adds."""
 
     name: str
     source: str
@@ -144,20 +135,20 @@ def build(
     log: Path | None = None,
     libraries: tuple[str, ...] = LIBRARIES,
 ) -> SimulatedLibraries:
-    """Compile the doubles for a CUDA major version into ``folder``, against the headers of a toolkit of that version.
+    """Compile the doubles for a CUDA major version into ``folder``, with the headers of a toolkit of that version.
 
-    ``libraries`` are those of ``LIBRARIES`` that are wanted; the first is what the others stand on.
+    ``libraries`` are the wanted ones of ``LIBRARIES``; the others depend on the first.
 
-    Raises ``ToolkitMissingError`` where the headers are not there, ``ValidationError`` where they do not compile.
+    Raises ``ToolkitMissingError`` if headers are missing, ``ValidationError`` if the doubles do not compile.
     """
     missing = [HEADERS[name] for name in libraries if not (include / HEADERS[name]).is_file()]
     if missing:
         raise ToolkitMissingError(
-            f"a simulated device needs CUDA's headers, and {', '.join(missing)} is not in {include}",
-            remedy="nox -s build_cuda_wheel fetches the locked toolkit",
+            f"the simulated GPU needs CUDA's headers, but {', '.join(missing)} is not in {include}",
+            remedy="run nox -s build_cuda_wheel, which downloads the locked toolkit",
         )
     if any(character in str(folder) for character in " :"):
-        raise ValidationError(f"{folder}: LD_PRELOAD takes no path with a blank or a colon", remedy="set TMPDIR")
+        raise ValidationError(f"{folder}: LD_PRELOAD accepts no path with a space or a colon", remedy="set TMPDIR")
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     for double in (double for double in _doubles(major) if double.name in libraries):
@@ -170,26 +161,26 @@ def build(
                 *(cc, "-shared", "-fPIC", "-O1", "-pthread", *_WARNINGS),
                 *("-isystem", str(include), str(SOURCES / double.source), "-o", str(target)),
                 *(f"-Wl,-soname,{double.soname}", f"-Wl,--version-script,{script}", "-Wl,--no-undefined", *aliases),
-                *map(str, files[:1]),  # the driver's double holds the state
+                *map(str, files[:1]),  # the driver's double contains the state
             ),
             log=log,
         )
         try:
             run(command, timeout=120)
         except CommandError as error:
-            raise ValidationError(f"the simulated device does not compile: {error.message}", log=log) from error
+            raise ValidationError(f"the simulated GPU does not compile: {error.message}", log=log) from error
         files.append(target)
     return SimulatedLibraries(files=tuple(files), major=major)
 
 
 def lacking(library: bytes, major: int) -> tuple[str, ...]:
-    """Functions of CUDA that a shared library asks for and the doubles do not have, in order of name."""
+    """The functions of CUDA that a shared library needs and the doubles lack, sorted by name."""
     has = {name for double in _doubles(major) for name in (*double.exported, *dict(double.aliases))}
-    return tuple(sorted(name for name in _asked_for(library) if name not in has))
+    return tuple(sorted(name for name in _needed_by(library) if name not in has))
 
 
 def read_report(path: Path) -> SimulatedUse | None:
-    """What a process left behind; ``None`` where it did not end by itself."""
+    """Read the report of a process; ``None`` if it did not end by itself."""
     with contextlib.suppress(StepResultError):
         return jsonio.read(path, SimulatedUse)
     return None
@@ -199,7 +190,7 @@ def read_report(path: Path) -> SimulatedUse | None:
 def _doubles(major: int) -> tuple[_Double, ...]:
     if major not in MAJORS:
         raise ValidationError(
-            f"there is no simulated device for CUDA {major}", remedy=f"for CUDA {', '.join(map(str, MAJORS))} there is"
+            f"there is no simulated GPU for CUDA {major}", remedy=f"use CUDA {', '.join(map(str, MAJORS))}"
         )
     table = tomllib.loads((SOURCES / "functions.toml").read_text(encoding="utf-8"))
     doubles = []
@@ -228,7 +219,7 @@ def _version_script(double: _Double) -> str:
     return f"{double.version or ''} {{\n  global:\n{names}\n  local: *;\n}};\n"
 
 
-def _asked_for(library: bytes) -> Iterator[str]:
+def _needed_by(library: bytes) -> Iterator[str]:
     symbols = ELFFile(io.BytesIO(library)).get_section_by_name(".dynsym")
     if not isinstance(symbols, SymbolTableSection):
         return

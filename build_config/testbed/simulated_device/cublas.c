@@ -1,4 +1,4 @@
-// A double of cuBLAS over the simulated device: calls are checked for their handle and counted, nothing is computed.
+// A double of cuBLAS on the simulated GPU: checks the handle of each call and counts it, computes nothing.
 // See README.md.
 #include "simulated.h"
 
@@ -9,7 +9,7 @@ struct cublasContext {
     cudaStream_t stream;
 };
 
-// Every computation: functions.toml names it after each of them. The arguments behind the handle are not looked at.
+// Every computation: functions.toml makes each name an alias of it. Arguments after the handle are ignored.
 cublasStatus_t simulated_compute(cublasHandle_t handle);
 
 cublasStatus_t simulated_compute(cublasHandle_t handle) {
@@ -63,5 +63,5 @@ cublasStatus_t cublasLoggerConfigure(int on, int to_stdout, int to_stderr, const
 }
 
 const char * cublasGetStatusString(cublasStatus_t status) {
-    return status == CUBLAS_STATUS_SUCCESS ? "success" : "error of the simulated device";
+    return status == CUBLAS_STATUS_SUCCESS ? "success" : "error of the simulated GPU";
 }

@@ -1,5 +1,5 @@
-// A double of the CUDA runtime over the simulated device. Kernels do nothing; everything around them is done and
-// counted. See README.md.
+// A double of the CUDA runtime on the simulated GPU. Kernels do nothing; everything around them is done and counted.
+// See README.md.
 #define _GNU_SOURCE
 #include "simulated.h"
 
@@ -16,7 +16,7 @@ enum { PAGE = 4096 };  // pinned memory begins on a page
 
 static _Thread_local int         current_device;
 static _Thread_local cudaError_t last_error;
-static cudaError_t               lost;  // an error that a real context does not recover from
+static cudaError_t               lost;  // an error from which a real context does not recover
 
 static cudaError_t done(cudaError_t error) {
     if (error != cudaSuccess) {
@@ -30,7 +30,7 @@ static cudaError_t refuse(cudaError_t error) {
     return done(error);
 }
 
-// What every call has to answer before it does anything.
+// The status that every call checks first.
 static cudaError_t state(void) {
     if (simulated_fault_is("driver-too-old", NULL)) {
         return cudaErrorInsufficientDriver;
@@ -59,7 +59,7 @@ cudaError_t cudaPeekAtLastError(void) {
 }
 
 const char * cudaGetErrorName(cudaError_t error) {
-    return error == cudaSuccess ? "cudaSuccess" : "cudaError of the simulated device";
+    return error == cudaSuccess ? "cudaSuccess" : "cudaError of the simulated GPU";
 }
 
 const char * cudaGetErrorString(cudaError_t error) {
@@ -83,7 +83,7 @@ const char * cudaGetErrorString(cudaError_t error) {
         case cudaErrorLaunchFailure:
             return "unspecified launch failure";
         default:
-            return "error of the simulated device";
+            return "error of the simulated GPU";
     }
 }
 
@@ -127,7 +127,7 @@ cudaError_t cudaDeviceReset(void) {
     return cudaSuccess;
 }
 
-// Shared memory that a block may ask for, in bytes, by compute capability (CUDA C++ Programming Guide, technical
+// Shared memory that a block may request, in bytes, by compute capability (CUDA C++ Programming Guide, technical
 // specifications per compute capability).
 static size_t shared_memory(const struct simulated_device * device) {
     switch (10 * device->major + device->minor) {
@@ -192,7 +192,7 @@ cudaError_t cudaDeviceGetAttribute(int * value, enum cudaDeviceAttr attribute, i
         case cudaDevAttrCooperativeLaunch:
             *value = 1;
             return cudaSuccess;
-        default:  // better no answer than one that was made up
+        default:  // an error is better than an invented value
             return refuse(cudaErrorInvalidValue);
     }
 }
@@ -316,7 +316,7 @@ cudaError_t cudaMemAdvise(const void * pointer, size_t count, enum cudaMemoryAdv
     return cudaSuccess;
 }
 
-// Whether a copy may say of itself that it goes from or to the device.
+// Whether the direction that a copy declares matches its pointers.
 static bool direction_fits(enum cudaMemcpyKind kind, bool from_device, bool to_device) {
     switch (kind) {
         case cudaMemcpyHostToDevice:
@@ -403,7 +403,7 @@ cudaError_t cudaMemsetAsync(void * pointer, int value, size_t size, cudaStream_t
 
 // ----------------------------------------------------------------------------- streams, events, graphs of launches
 
-// A stream that records counts its launches for the graph that it becomes.
+// While it records, a stream counts the launches of the future graph.
 struct CUstream_st {
     bool   recording;
     size_t recorded;
@@ -576,7 +576,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
 
 // ------------------------------------------------------------------------------------------------- device code
 
-// A fat binary as nvcc embeds it: a header, then entries, each with a header of its own. Payloads may be compressed,
+// A fat binary as nvcc embeds it: a header, then entries, each with its own header. Payloads may be compressed,
 // headers are not.
 struct fat_header {
     uint32_t magic;
@@ -603,7 +603,7 @@ struct module {
     const char * code;
 };
 
-// A kernel's stub in the host program, and the module that it was registered with.
+// A kernel's stub in the host program, and the module with which it was registered.
 struct kernel {
     const void *          stub;
     const struct module * module;
@@ -617,12 +617,12 @@ static int by_stub(const void * a, const void * b) {
     return (x > y) - (x < y);
 }
 
-static bool entry_runs(const struct fat_entry * entry, int card) {
+static bool entry_runs(const struct fat_entry * entry, int gpu) {
     const int arch = (int) entry->arch;
-    return arch <= card && (entry->kind == FAT_PTX || (entry->kind == FAT_CUBIN && arch / 10 == card / 10));
+    return arch <= gpu && (entry->kind == FAT_PTX || (entry->kind == FAT_CUBIN && arch / 10 == gpu / 10));
 }
 
-// Whether a module has code that a device can run, read from the code itself and not from what anybody says of it.
+// Whether a module has code that a device can run, read from the code itself.
 static bool has_code(const struct module * module, const struct simulated_device * device) {
     struct fat_header header;
     memcpy(&header, module->code, sizeof header);
@@ -662,7 +662,7 @@ static cudaError_t launch(const void * stub, cudaStream_t stream) {
         return refuse(error);
     }
     size_t after = 0;
-    if (simulated_fault_is("launch-failure", &after)) {  // seen by the next call, as on a card
+    if (simulated_fault_is("launch-failure", &after)) {  // the next call reports it, as on a real GPU
         lost = cudaErrorLaunchFailure;
     }
     if (stream != NULL && stream->recording) {
@@ -742,7 +742,7 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int * blocks, const vo
     return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, stub, block_size, shared, 0);
 }
 
-// ------------------------------------------------------------------ what nvcc's own code calls (crt/host_runtime.h)
+// ------------------------------------------------------------------ called by nvcc's own code (crt/host_runtime.h)
 
 struct call {
     dim3   grid;
@@ -774,7 +774,7 @@ void __cudaRegisterFatBinaryEnd(void ** handle) {
     (void) handle;
 }
 
-// The module stays: kernels that are still known point to it, and the process is about to end.
+// The module is kept: registered kernels still point to it, and the process is about to end.
 void __cudaUnregisterFatBinary(void ** handle) {
     (void) handle;
 }

@@ -1,4 +1,4 @@
-// A double of the NVIDIA driver's library, and the state of the simulated device. See README.md.
+// A double of the NVIDIA driver's library, and the state of the simulated GPU. See README.md.
 #define _GNU_SOURCE
 #include "simulated.h"
 
@@ -17,7 +17,7 @@ enum { MAX_DEVICES = 16 };
 static const size_t DEFAULT_MEMORY = (size_t) 8 << 30;
 static const size_t GRANULARITY    = (size_t) 2 << 20;
 
-// One block of device memory. `device_address` is what a program gets, `bytes` is where the content is.
+// One block of device memory. A program gets `device_address`; the content is at `bytes`.
 struct block {
     uintptr_t     device_address;
     size_t        size;
@@ -27,7 +27,7 @@ struct block {
     struct handle * handle;  // the memory behind a mapping, NULL for a plain allocation
 };
 
-// Memory of cuMemCreate. It lives as long as somebody holds it or it is mapped.
+// Memory of cuMemCreate. It exists until it is released and no longer mapped.
 struct handle {
     size_t size;
     int    device;
@@ -67,10 +67,10 @@ static void add_device(const char * capability, size_t memory) {
     }
     struct simulated_device * device = &devices[device_count++];
     *device = (struct simulated_device) {.major = major, .minor = minor, .memory = memory};
-    snprintf(device->name, sizeof device->name, "SIMULATED device %d.%d (no card)", major, minor);
+    snprintf(device->name, sizeof device->name, "SIMULATED device %d.%d (not a GPU)", major, minor);
 }
 
-// CUDA_VISIBLE_DEVICES as the driver takes it: indices up to the first that is not there.
+// Apply CUDA_VISIBLE_DEVICES as the driver does: indices up to the first unknown one.
 static void hide_devices(void) {
     const char * visible = getenv("CUDA_VISIBLE_DEVICES");
     if (visible == NULL) {
@@ -284,7 +284,7 @@ CUresult cuInit(unsigned int flags) {
 }
 
 CUresult cuDriverGetVersion(int * version) {
-    // A driver from before this major version, where that is the fault: CUDA 12.8 for a build with 13.0.
+    // With the fault, a driver from before this major version: CUDA 12.8 for a build with 13.0.
     const int older = (CUDA_VERSION / 1000 - 1) * 1000 + 80;
     *version        = simulated_fault_is("driver-too-old", NULL) ? older : CUDA_VERSION;
     return CUDA_SUCCESS;
@@ -348,7 +348,7 @@ CUresult cuGetErrorString(CUresult error, const char ** text) {
             *text = "no CUDA-capable device is detected";
             break;
         default:
-            *text = "error of the simulated device";
+            *text = "error of the simulated GPU";
     }
     return CUDA_SUCCESS;
 }

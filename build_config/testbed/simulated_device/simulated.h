@@ -1,4 +1,4 @@
-// What the three doubles share. The state is the driver's: driver.c holds it, the runtime and cuBLAS ask for it.
+// Declarations that the three doubles share. The state is in driver.c; the runtime and cuBLAS ask for it.
 #ifndef SIMULATED_H
 #define SIMULATED_H
 
@@ -12,7 +12,7 @@ struct simulated_device {
     char   name[64];
 };
 
-// What is counted. Each name stands in the report at exit.
+// The counters. Each name is in the report at exit.
 enum simulated_counter {
     ALLOCATIONS,
     COPIES_TO_DEVICE,
@@ -24,36 +24,36 @@ enum simulated_counter {
     LAUNCHES,
     GRAPH_LAUNCHES,
     CUBLAS_CALLS,
-    REFUSED,  // calls that a real card would have refused too: wrong pointers, kernels without code
+    REFUSED,  // calls that a real GPU would refuse, too: wrong pointers, kernels without code
     COUNTERS
 };
 
-// Things that must be gone at exit.
+// Objects that must be freed before exit.
 enum simulated_object { STREAMS, EVENTS, GRAPHS, PINNED_BLOCKS, CUBLAS_HANDLES, MEMORY_HANDLES, RESERVATIONS, OBJECTS };
 
-// 0, or the error of the driver API that every call has to give: no device, no usable driver.
+// 0, or the error of the driver API that every call must return: no device, no usable driver.
 int simulated_start(void);
 
 int simulated_device_count(void);
 
-// NULL for an index that is not there.
+// NULL for an unknown index.
 const struct simulated_device * simulated_device(int index);
 
-// Whether SIMULATED_FAULT is this one. What stands behind its colon goes to `argument`, 0 where there is nothing.
+// Whether SIMULATED_FAULT is this one. The number after its colon goes to `argument`, 0 if there is none.
 bool simulated_fault_is(const char * name, size_t * argument);
 
 void simulated_count(enum simulated_counter counter, size_t by);
 void simulated_live(enum simulated_object object, int change);
 
-// Device memory; NULL when there is not enough. Its address can be used by no processor: a program that reads it
-// directly ends with a segmentation fault, as with a real card. With `managed` both sides can use it.
+// Device memory; NULL if there is not enough. The host cannot use its address: a program that reads it directly ends
+// with a segmentation fault, as with a real GPU. With `managed` both sides can use it.
 void * simulated_allocate(int device, size_t size, bool managed);
 
 // False for an address that simulated_allocate did not return.
 bool simulated_free(void * address);
 
-// Where the bytes of a device address really are. Sets `on_device`; for an address of the host returns it as it is.
-// NULL when `size` bytes from there do not lie in one allocation.
+// The real location of the bytes of a device address. Sets `on_device`; an address of the host is returned unchanged.
+// NULL if `size` bytes from there are not inside one allocation.
 void * simulated_view(const void * address, size_t size, bool * on_device);
 
 void simulated_memory(int device, size_t * free_bytes, size_t * total);

@@ -1,6 +1,6 @@
 """The check on real environments: real interpreters, real ELF files, real messages of the loader, real crashes.
 
-In the place of llama.cpp and of CUDA are small doubles. They bring the check into each situation; nothing here says
+Small doubles take the place of llama.cpp and of CUDA. They bring the check into each situation; nothing here shows
 that anything ran on a GPU.
 """
 
@@ -48,7 +48,7 @@ __asm__(".pushsection .nv_fatbin,\"a\"\n .balign 8\n"
         ".short 2\n .short 0x101\n .long 64\n .quad 8\n .long 0,0\n .short 8,1\n .long 89,0,0\n .quad 0x11,0,0\n"
         ".quad 0\n .popsection\n");
 """
-# What llama_cpp asks of its library: how many devices are there to use. The CUDA build asks the driver.
+# The question of llama_cpp to its library: how many devices can be used. The CUDA build asks the driver.
 CUDA_BACKEND = (
     CUDA_CODE
     + r"""
@@ -71,7 +71,7 @@ __attribute__((constructor)) static void start(void) {
 int llama_usable_devices(void) { return llama_devices(); }
 void llama_abort(void) { abort(); }
 """
-# As upstream's package: it loads the library when it is imported, and wraps the loader's message.
+# Like upstream's package: it loads the library at import, and wraps the loader's message.
 PACKAGE_CODE = """
 import ctypes, os, pathlib
 
@@ -163,7 +163,7 @@ class Bench:
         metadata.write_text(f"Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: {version}\n", encoding="utf-8")
 
     def install_stock(self, *, cuda: bool) -> None:
-        """As upstream builds it: libllama needs the backend, and the backend needs CUDA."""
+        """Install it as upstream builds it: libllama needs the backend, and the backend needs CUDA."""
         self.install(PACKAGE_CODE, "0.3.16")
         near = (f"-L{self.lib}", ORIGIN, "-Wl,--no-as-needed")
         backend = "libggml-cuda.so" if cuda else "libggml-cpu.so"
@@ -174,12 +174,12 @@ class Bench:
         compile_double(self.lib / "libllama.so", LLAMA, *near, f"-l:{backend}")
 
     def install_linked(self) -> None:
-        """As older releases were: one library beside the package's modules, with CUDA linked into it."""
+        """Install it like an older release: one library next to the package's modules, with CUDA linked into it."""
         self.install(PACKAGE_CODE.replace(' / "lib"', ""), "0.2.90")
         compile_double(self.lib.parent / "libllama.so", CUDA_BACKEND + LLAMA, *self.cuda_options)
 
     def install_ours(self) -> None:
-        """The real loader, with one CUDA module for 8.9 and one for the CPU."""
+        """Install the real loader, with one CUDA module for 8.9 and one for the CPU."""
         self.install(OUR_PACKAGE_CODE, "0.3.36+cu130.sm89")
         compile_double(self.lib / "libggml-base.so", GGML_BASE)
         compile_double(self.lib / "libggml.so", GGML, f"-L{self.lib}", "-l:libggml-base.so", ORIGIN)
@@ -249,8 +249,8 @@ class Checker:
         for name, value in variables.items():
             self.patch.setenv(name, value)
         request = collect.Request(python=str(self.bench.python), n_gpu_layers=self.n_gpu_layers, timeout=self.timeout)
-        facts = collect.gather(request, synthetic_model.write)
-        # Which cards the machine of the test has is not the test's.
+        facts = collect.collect(request, synthetic_model.write)
+        # The GPUs of the machine that runs the test must not count.
         variables_seen = dataclasses.replace(LINUX, variables=facts.machine.variables)
         facts = dataclasses.replace(facts, machine=variables_seen)
         return Checked(facts, diagnose(facts))
@@ -262,7 +262,7 @@ def _check(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Checker:
 
 
 def skip_where_found(soname: str) -> None:
-    """The real loader would find the machine's own."""
+    """The real loader would find the library of this machine."""
     with contextlib.suppress(OSError):
         ctypes.CDLL(soname)
         pytest.skip(f"this machine has {soname}")
@@ -290,12 +290,12 @@ def test_nothing_is_installed(check: Checker) -> None:
     assert checked.facts.load is None
 
 
-def test_a_folder_that_an_uninstalled_package_left_is_no_installation(check: Checker, bench: Bench) -> None:
+def test_a_folder_that_an_uninstalled_package_left_is_not_an_installation(check: Checker, bench: Bench) -> None:
     bench.lib.mkdir(parents=True)
     assert check().diagnosis.code is Code.NOT_INSTALLED
 
 
-def test_a_cpu_build_is_told_from_its_libraries(check: Checker, bench: Bench) -> None:
+def test_a_cpu_build_is_recognised_by_its_libraries(check: Checker, bench: Bench) -> None:
     bench.install_stock(cuda=False)
     checked = check("driver", **NEW_DRIVER)
     assert checked.diagnosis.code is Code.CPU_ONLY_BUILD
@@ -313,7 +313,7 @@ def test_a_cpu_build_is_told_from_its_libraries(check: Checker, bench: Bench) ->
     ]
 
 
-def test_a_stock_cuda_build_in_order_uses_the_card(check: Checker, bench: Bench) -> None:
+def test_a_complete_stock_cuda_build_uses_the_gpu(check: Checker, bench: Bench) -> None:
     bench.install_stock(cuda=True)
     checked = check("driver", "cuda", **NEW_DRIVER)
     assert checked.diagnosis.code is Code.CARD_USED
@@ -356,7 +356,7 @@ def test_a_stock_cuda_build_without_cublas_cannot_be_imported(check: Checker, be
     assert "Failed to load shared library" in str(checked.facts.load.error)
 
 
-def test_libraries_beside_the_backend_are_found_by_its_runpath(check: Checker, bench: Bench) -> None:
+def test_libraries_next_to_the_backend_are_found_by_its_runpath(check: Checker, bench: Bench) -> None:
     bench.install_stock(cuda=True)
     for library in (bench.root / "cuda").iterdir():
         library.rename(bench.lib / library.name)
@@ -377,7 +377,7 @@ def test_a_stock_cuda_build_without_a_driver_cannot_be_imported(check: Checker, 
     assert "libcuda.so.1" in str(checked.facts.load.error)
 
 
-def test_an_uncovered_card_is_told_from_the_code_in_the_library(check: Checker, bench: Bench) -> None:
+def test_an_uncovered_gpu_is_recognised_by_the_code_in_the_library(check: Checker, bench: Bench) -> None:
     bench.install_stock(cuda=True)
     checked = check("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="75", DOUBLE_MEMORY="none")
     assert checked.diagnosis.code is Code.CARD_NOT_COVERED
@@ -385,7 +385,7 @@ def test_an_uncovered_card_is_told_from_the_code_in_the_library(check: Checker, 
     assert "--arch 75" in str(checked.diagnosis.command)
 
 
-def test_layers_that_nobody_asked_for_and_layers_that_were_left(check: Checker, bench: Bench) -> None:
+def test_layers_that_were_not_requested_and_layers_that_were_left(check: Checker, bench: Bench) -> None:
     bench.install_stock(cuda=True)
     none = dataclasses.replace(check, n_gpu_layers=0)("driver", "cuda", **NEW_DRIVER)
     assert none.diagnosis.code is Code.NO_LAYERS_REQUESTED
@@ -394,13 +394,13 @@ def test_layers_that_nobody_asked_for_and_layers_that_were_left(check: Checker, 
     assert "2 of 3 layers are on the CPU (0-1)" in some.diagnosis.sentence
 
 
-def test_no_memory_on_the_card(check: Checker, bench: Bench) -> None:
+def test_no_memory_on_the_gpu(check: Checker, bench: Bench) -> None:
     bench.install_stock(cuda=True)
     checked = check("driver", "cuda", DOUBLE_MEMORY="none", **NEW_DRIVER)
     assert checked.diagnosis.code is Code.OUT_OF_MEMORY
 
 
-def test_hidden_cards(check: Checker, bench: Bench) -> None:
+def test_hidden_gpus(check: Checker, bench: Bench) -> None:
     bench.install_stock(cuda=True)
     checked = check("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_INIT="100", CUDA_VISIBLE_DEVICES="-1")
     assert checked.diagnosis.code is Code.CARD_HIDDEN
@@ -443,7 +443,7 @@ def test_a_driver_that_crashes_takes_nothing_down(check: Checker, bench: Bench) 
 # ------------------------------------------------------------------------------------------------------- our wheel
 
 
-def test_our_wheel_in_order_uses_the_card(check: Checker, bench: Bench) -> None:
+def test_our_complete_wheel_uses_the_gpu(check: Checker, bench: Bench) -> None:
     bench.install_ours()
     checked = check("driver", "cuda", **NEW_DRIVER)
     assert checked.diagnosis.code is Code.CARD_USED
@@ -477,7 +477,7 @@ def test_our_wheel_without_cublas_still_computes(check: Checker, bench: Bench) -
     assert checked.facts.load.tokens == collect.TOKENS
 
 
-def test_a_module_that_does_not_load_is_named_with_the_linkers_words(check: Checker, bench: Bench) -> None:
+def test_a_module_that_does_not_load_is_named_with_the_linkers_message(check: Checker, bench: Bench) -> None:
     bench.install_ours()
     broken = CUDA_CODE + "int not_there(void); int f(void) { return not_there(); }"
     compile_double(bench.lib / "libggml-cuda-sm89.so", broken, *bench.cuda_options)
@@ -582,7 +582,7 @@ def test_an_environment_can_be_named_from_here(bench: Bench, monkeypatch: pytest
     (bench.lib.parent / "__init__.py").write_text(
         "__version__ = '0.2.90'\nraise ImportError('a double')\n", encoding="utf-8"
     )
-    facts = collect.gather(collect.Request(python=named), synthetic_model.write)
+    facts = collect.collect(collect.Request(python=named), synthetic_model.write)
     assert facts.installation is not None
     assert facts.installation.python == str(bench.python)
     assert facts.installation.package == str(bench.lib.parent)
@@ -591,7 +591,7 @@ def test_an_environment_can_be_named_from_here(bench: Bench, monkeypatch: pytest
 
 
 def test_an_interpreter_that_does_not_start(tmp_path: Path) -> None:
-    facts = collect.gather(collect.Request(python=str(tmp_path / "python")), synthetic_model.write)
+    facts = collect.collect(collect.Request(python=str(tmp_path / "python")), synthetic_model.write)
     assert diagnose(facts).code is Code.PYTHON_FAILED
     assert "cannot be started" in report.text(facts, diagnose(facts))
 

@@ -1,4 +1,4 @@
-"""What CI services call, as they call it."""
+"""The scripts and commands of CI services, called as they call them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 
 from build_config.errors import SettingsError
 from build_config.system.layout import PACKAGE
+from ci import try_installed_wheel
+from tests.support.command_line import call, call_here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,17 +20,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 
-def call(*command: object) -> subprocess.CompletedProcess[str]:
+def script(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(list(map(str, command)), cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
 
 
-def matrix(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return call(sys.executable, "-m", "build_config", "matrix", *arguments)
+def test_the_model_for_an_installed_wheel_is_written(tmp_path: Path) -> None:
+    done = script(sys.executable, "-c", try_installed_wheel.WRITE, tmp_path / "tiny.gguf")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tiny.gguf").read_bytes().startswith(b"GGUF")
 
 
 def test_the_plan_is_printed_for_programs_and_written_for_github(tmp_path: Path) -> None:
     (tmp_path / "output").write_text("before=1\n", encoding="utf-8")
-    done = matrix("--arch", "86,89", "--cuda", "", "--cards", "", "--github-output", tmp_path / "output")
+    done = call("matrix", "--arch", "86,89", "--cuda", "", "--cards", "", "--github-output", tmp_path / "output")
     assert done.returncode == 0
     lines = (tmp_path / "output").read_text(encoding="utf-8").splitlines()
     outputs = dict(line.split("=", 1) for line in lines)
@@ -37,33 +41,33 @@ def test_the_plan_is_printed_for_programs_and_written_for_github(tmp_path: Path)
     assert [unit["unit"] for unit in json.loads(done.stdout)["units"]] == ["core", "sm86", "sm89"]
 
 
-def test_a_plan_that_cannot_be_is_refused_and_nothing_written(tmp_path: Path) -> None:
-    done = matrix("--arch", "native", "--github-output", tmp_path / "output")
+def test_an_impossible_plan_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    done = call_here("matrix", "--arch", "native", "--github-output", tmp_path / "output")
     assert done.returncode == SettingsError.exit_code
     assert "depends on the machine" in done.stdout
     assert not (tmp_path / "output").exists()
 
 
-def test_folders_of_the_work_root_are_carried_over_as_they_were(tmp_path: Path) -> None:
+def test_folders_of_the_work_root_are_kept_unchanged(tmp_path: Path) -> None:
     root, kept = tmp_path / "root", tmp_path / "kept"
     (root / "cache" / "a").mkdir(parents=True)
     (root / "cache" / "a" / "object").write_text("1", encoding="utf-8")
     (root / "store").mkdir()
-    assert call("ci/keep.sh", "save", kept, root, "cache", "downloads").returncode == 0
+    assert script("ci/keep.sh", "save", kept, root, "cache", "downloads").returncode == 0
     assert [path.name for path in kept.iterdir()] == ["cache"]
     (kept / "cache" / "a" / "object").write_text("2", encoding="utf-8")
     (root / "cache" / "old").touch()
-    assert call("ci/keep.sh", "restore", kept, root, "cache", "downloads").returncode == 0
+    assert script("ci/keep.sh", "restore", kept, root, "cache", "downloads").returncode == 0
     assert [path.name for path in (root / "cache").rglob("*")] == ["a", "object"]
     assert (root / "cache" / "a" / "object").read_text(encoding="utf-8") == "2"
     fresh = tmp_path / "fresh"
-    assert call("ci/keep.sh", "restore", kept, fresh, "cache").returncode == 0
+    assert script("ci/keep.sh", "restore", kept, fresh, "cache").returncode == 0
     assert not fresh.stat().st_mode & 0o022, "the work root would be refused"
-    assert call("ci/keep.sh", "move", kept, root).returncode == 2
+    assert script("ci/keep.sh", "move", kept, root).returncode == 2
 
 
-@pytest.mark.parametrize("script", ["ci/keep.sh", "ci/upload_release.sh"])
-def test_a_script_without_what_it_needs_says_how_it_is_called(script: str) -> None:
-    done = call(script)
+@pytest.mark.parametrize("name", ["ci/keep.sh", "ci/upload_release.sh"])
+def test_a_script_without_its_arguments_prints_its_usage(name: str) -> None:
+    done = script(name)
     assert done.returncode != 0
-    assert f"usage: {script}" in done.stderr
+    assert f"usage: {name}" in done.stderr

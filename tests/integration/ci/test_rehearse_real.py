@@ -1,4 +1,4 @@
-"""The rehearsal of the real workflow, in a small repository whose nox only writes down how it was called."""
+"""The rehearsal of the real workflow, in a small repository whose nox only records its calls."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def rehearsal(folder: Path, console: Console | None = None, *, instead: str = ""
 
 
 def called(folder: Path) -> list[tuple[str, ...]]:
-    """The calls of nox, each with the folder that it was called in."""
+    """The calls of nox, each with its folder."""
     lines = (folder / "calls").read_text(encoding="utf-8").splitlines()
     return [tuple(line.split(": nox -s ", 1)) for line in lines]
 
 
-def test_jobs_run_their_scripts_in_order_each_on_a_machine_of_its_own(
+def test_jobs_run_their_scripts_in_order_each_on_its_own_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STOWAWAY", "of this machine")
@@ -79,7 +79,7 @@ def test_jobs_run_their_scripts_in_order_each_on_a_machine_of_its_own(
     made.run(arch="86,89", cuda="", seed=tmp_path / "seed")
     folders, calls = zip(*called(tmp_path), strict=True)
     assert calls == tuple(call.format(made.out) for call in CALLS)
-    assert len(set(folders)) == len(CALLS), "each in a clone of its own"
+    assert len(set(folders)) == len(CALLS), "two jobs shared a clone"
     seen = (tmp_path / "calls.seen").read_text(encoding="utf-8").splitlines()
     kept = ("old", "old", "core old", "core old sm86", "core old sm86 sm89", "core old sm86 sm89")
     assert seen == [f"runner clean cache downloads {each}" for each in kept]
@@ -90,7 +90,7 @@ def test_jobs_run_their_scripts_in_order_each_on_a_machine_of_its_own(
         made.run(arch="86,89", cuda="", seed=None)
 
 
-def test_the_first_failure_ends_it_and_names_the_script(tmp_path: Path) -> None:
+def test_the_first_failure_stops_the_rehearsal_and_names_the_script(tmp_path: Path) -> None:
     made = rehearsal(tmp_path, instead="units) echo on fire; exit 3 ;;")
     with pytest.raises(CommandError, match=r"^unit-\S+-core: nox -s units .+ status 3: on fire") as caught:
         made.run(arch="86,89", cuda="", seed=None)
@@ -99,7 +99,7 @@ def test_the_first_failure_ends_it_and_names_the_script(tmp_path: Path) -> None:
     assert "on fire" in caught.value.log.read_text(encoding="utf-8")
 
 
-def test_an_interruption_leaves_no_process_and_the_work_root_as_it_was(tmp_path: Path) -> None:
+def test_an_interruption_leaves_no_process_and_does_not_change_the_work_root(tmp_path: Path) -> None:
     class Interrupted(Console):
         def note(self, text: str) -> None:
             if text == "| hanging":

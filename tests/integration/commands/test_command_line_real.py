@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,17 +9,12 @@ import pytest
 from build_config import errors
 from build_config.steps import locks
 from build_config.system.layout import PACKAGE, Layout
+from tests.support.command_line import call, call_here
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
-
-
-def call(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PATH": path if path is not None else os.environ["PATH"]}
-    argv = [sys.executable, "-m", "build_config", *arguments]
-    return subprocess.run(argv, cwd=PACKAGE.parent, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -41,17 +33,18 @@ def test_a_wrong_request_is_refused_before_anything_is_made(
     tmp_path: Path, arguments: tuple[str, ...], error: type[errors.PipelineError], said: str
 ) -> None:
     root = tmp_path / "work"
-    done = call("build", "--work-root", str(root), *arguments)
+    done = call_here("build", "--work-root", root, *arguments)
     assert done.returncode == error.exit_code
     assert said in done.stdout
-    assert "To mend it:" in done.stdout
+    assert "To fix it:" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert not root.exists()
 
 
-def test_without_a_compiler_nothing_is_downloaded(tmp_path: Path) -> None:
+def test_without_a_compiler_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "work"
-    done = call("build", "--work-root", str(root), path=str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = call_here("build", "--work-root", root)
     assert done.returncode == errors.CompilerMissingError.exit_code
     assert "g++" in done.stdout
     assert not root.exists()
@@ -61,7 +54,7 @@ def test_a_work_root_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     root = tmp_path / "work"
     root.symlink_to(tmp_path / "elsewhere")
-    done = call("build", "--work-root", str(root))
+    done = call_here("build", "--work-root", root)
     assert done.returncode == errors.WorkRootError.exit_code
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -71,7 +64,7 @@ def test_a_locked_file_that_was_changed_is_moved_aside_and_nothing_is_unpacked(t
     (root / "downloads").mkdir(parents=True)
     name = locks.read_source_lock(Layout(checkout=PACKAGE.parent, work_root=root)).file.filename
     (root / "downloads" / name).write_bytes(b"not the locked file")
-    done = call("build", "--work-root", str(root))
+    done = call("build", "--work-root", root)
     assert done.returncode == errors.DigestMismatchError.exit_code
     assert (root / "downloads" / "rejected" / name).read_bytes() == b"not the locked file"
     assert not (root / "src").exists()
@@ -79,4 +72,4 @@ def test_a_locked_file_that_was_changed_is_moved_aside_and_nothing_is_unpacked(t
 
 def test_doctor_answers_for_people_and_for_programs() -> None:
     assert "C++ compiler" in call("doctor").stdout
-    assert call("doctor", "--json").stdout.lstrip().startswith("[")
+    assert call_here("doctor", "--json").stdout.lstrip().startswith("[")

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,7 @@ from build_config.errors import VerificationError
 from build_config.steps.wheelhouse import publication, signature, statement
 from build_config.system.layout import PACKAGE
 from tests.support import attested
+from tests.support.command_line import call, call_here
 from tests.support.publishable import make
 
 if TYPE_CHECKING:
@@ -81,28 +81,18 @@ def test_a_key_that_openssl_made_signs_as_well(tmp_path: Path) -> None:
     assert told.stdout.split()[0] == signature.key_id(key.public_key())
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "build_config", *map(str, arguments)],
-        cwd=PACKAGE.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_command_line_makes_keys_signs_accepts_and_refuses(tmp_path: Path) -> None:
     house = attested.publish(tmp_path, key=None)
-    assert command("keygen", tmp_path / "keys").returncode == 0
+    assert call("keygen", tmp_path / "keys").returncode == 0
     private, public = tmp_path / "keys" / signature.PRIVATE_NAME, tmp_path / "keys" / signature.PUBLIC_NAME
-    assert command("verify", house.wheel, "--public-key", public).returncode == VerificationError.exit_code
-    assert command("sign", house.wheel, "--sign-key", private).returncode == 0
-    accepted = command("verify", house.wheel, "--public-key", public)
+    assert call_here("verify", house.wheel, "--public-key", public).returncode == VerificationError.exit_code
+    assert call("sign", house.wheel, "--sign-key", private).returncode == 0
+    accepted = call("verify", house.wheel, "--public-key", public)
     assert accepted.returncode == 0, accepted.stderr
     assert signature.key_id(signature.read_public_key(public)) in accepted.stdout
     changed = bytearray(house.wheel.read_bytes())
     changed[len(changed) // 2] ^= 1
     house.wheel.write_bytes(bytes(changed))
-    refused = command("verify", house.wheel, "--public-key", public)
+    refused = call_here("verify", house.wheel, "--public-key", public)
     assert refused.returncode == VerificationError.exit_code
     assert "[wheel-not-recorded]" in refused.stdout

@@ -1,6 +1,6 @@
-"""Real environments and processes; in the wheel a double of ``llama_cpp`` that sleeps and writes log lines.
+"""Real environments and processes; the wheel contains a double of ``llama_cpp`` that sleeps and writes log lines.
 
-Nothing here says anything about the speed of a real wheel. That is what the benchmark itself is for.
+These tests say nothing about the speed of a real wheel; the benchmark itself does that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from build_config.system import jsonio, machine
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks.bench import TRIES, DevicePlan, Simulation, Subject, chart, measure_devices, results, task
-from build_config.tasks.bench.results import Build, Card, CardKind, Device, DeviceReport, Measurement, Sample, compare
+from build_config.tasks.bench.results import (
+    Build,
+    Device,
+    DeviceReport,
+    GpuKind,
+    MeasuredGpu,
+    Measurement,
+    Sample,
+    compare,
+)
 from build_config.testbed.synthetic_model import TINY
 from tests.support import wheels
 
@@ -87,7 +96,7 @@ class Llama:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layout(Layout):
-    """With locks of the test's own."""
+    """A layout with the test's own locks."""
 
     @property
     def locks(self) -> Path:
@@ -96,7 +105,7 @@ class _Layout(Layout):
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The double sleeps, as if other programs had all the cores: it would be measured again and again."""
+    """The double sleeps, as if other programs used all cores: it would be measured again and again."""
     monkeypatch.setattr(results, "UNDISTURBED", 0.0)
 
 
@@ -124,7 +133,7 @@ def make_wheel(folder: Path, source: str = DOUBLE, *, requires: str = "") -> Whe
 
 
 def installed(folder: Path, source: str = DOUBLE) -> Subject:
-    """An environment without pip, in which ``llama_cpp`` is the double: made much faster than with a wheel."""
+    """An environment without pip and with the double as ``llama_cpp``: made much faster than with a wheel."""
     venv.create(folder, with_pip=False, symlinks=sys.platform != "win32")
     site = next((folder / "lib").glob("python*")) / "site-packages"
     (site / "llama_cpp.py").write_text(source, encoding="utf-8")
@@ -145,7 +154,7 @@ def simulation(**changes: str | None) -> Simulation:
     return Simulation(capability="8.9", changes={"CUDA_VISIBLE_DEVICES": None, **changes})
 
 
-def test_without_a_card_the_cpu_is_measured(tmp_path: Path, layout: _Layout, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_the_cpu_is_measured(tmp_path: Path, layout: _Layout, capfd: pytest.CaptureFixture[str]) -> None:
     wheel = make_wheel(tmp_path / "wheels")
     report = measure(layout, Subject(wheel=wheel), rounds=2)
 
@@ -158,10 +167,10 @@ def test_without_a_card_the_cpu_is_measured(tmp_path: Path, layout: _Layout, cap
         assert 0.3 / TOKEN_SECONDS < sample.speed <= 1 / TOKEN_SECONDS
         assert sample.cores_busy < 0.5, "it sleeps"
         assert sample.process_bytes is not None
-        assert 50e6 < sample.process_bytes < 120e6, "its own, without that of the process that started it"
+        assert 50e6 < sample.process_bytes < 120e6, "without the memory of the parent process"
         assert sample.device_bytes == 0
-    assert report.card.kind is CardKind.NONE
-    assert report.notice == "no card: there is no NVIDIA driver; only the CPU was measured"
+    assert report.card.kind is GpuKind.NONE
+    assert report.notice == "no GPU: there is no NVIDIA driver; only the CPU was measured"
     assert (report.wheel, report.wheel_sha256) == (wheel.path.name, wheel.sha256)
     assert report.created == "2026-11-25 00:00 UTC"
     assert str(tmp_path) not in jsonio.dumps(report)
@@ -169,34 +178,34 @@ def test_without_a_card_the_cpu_is_measured(tmp_path: Path, layout: _Layout, cap
     assert "noise on standard output" in (layout.logs / "bench.log").read_text()
 
 
-def test_a_simulated_device_is_measured_and_called_so(tmp_path: Path, layout: _Layout) -> None:
+def test_a_simulated_gpu_is_measured_and_called_simulated(tmp_path: Path, layout: _Layout) -> None:
     report = measure(layout, installed(tmp_path / "ours"), simulation=simulation())
 
-    assert [one.device for one in report.measurements] == [Device.CPU, Device.CARD]
+    assert [one.device for one in report.measurements] == [Device.CPU, Device.GPU]
     assert report.failures == ()
     assert report.measurements[1].samples[0].device_bytes == 100 << 20
-    assert report.card == Card(kind=CardKind.SIMULATED, name="device of compute capability 8.9")
+    assert report.card == MeasuredGpu(kind=GpuKind.SIMULATED, name="device of compute capability 8.9")
 
 
-def test_a_card_is_hidden_from_the_cpu_and_shown_to_the_other(tmp_path: Path, layout: _Layout) -> None:
-    card = GpuDevice(index=0, name="NVIDIA H200", capability="9.0", memory=1 << 37)
-    report = measure(layout, installed(tmp_path / "ours"), machine=dataclasses.replace(MACHINE, gpus=(card,)))
+def test_a_gpu_is_hidden_on_the_cpu_and_visible_on_the_gpu(tmp_path: Path, layout: _Layout) -> None:
+    gpu = GpuDevice(index=0, name="NVIDIA H200", capability="9.0", memory=1 << 37)
+    report = measure(layout, installed(tmp_path / "ours"), machine=dataclasses.replace(MACHINE, gpus=(gpu,)))
 
     assert report.failures == ()
-    assert report.card == Card(kind=CardKind.REAL, name="NVIDIA H200")
+    assert report.card == MeasuredGpu(kind=GpuKind.REAL, name="NVIDIA H200")
 
 
-def test_a_layer_on_the_cpu_is_no_measurement_of_a_card(tmp_path: Path, layout: _Layout) -> None:
+def test_with_a_layer_on_the_cpu_the_gpu_is_not_measured(tmp_path: Path, layout: _Layout) -> None:
     report = measure(layout, installed(tmp_path / "ours"), simulation=simulation(DOUBLE_OUTPUT="CPU"), rounds=2)
 
     (failed,) = report.failures
-    assert failed.device is Device.CARD
+    assert failed.device is Device.GPU
     assert failed.failure == "layer 2 was on CPU, not on CUDA0"
     assert failed.samples == ()
-    assert len(report.measurements[0].samples) == 2, "the CPU was measured all the same"
+    assert len(report.measurements[0].samples) == 2, "the CPU was measured nevertheless"
 
 
-def test_a_crash_is_reported_with_its_last_words(tmp_path: Path, layout: _Layout) -> None:
+def test_a_crash_is_reported_with_its_last_output(tmp_path: Path, layout: _Layout) -> None:
     report = measure(layout, installed(tmp_path / "ours"), simulation=simulation(DOUBLE_CRASH="1"))
 
     (failed,) = report.failures
@@ -206,8 +215,8 @@ def test_a_crash_is_reported_with_its_last_words(tmp_path: Path, layout: _Layout
 
 def test_two_builds_take_turns_and_are_compared(tmp_path: Path, layout: _Layout) -> None:
     twice_as_slow = DOUBLE.replace(f"time.sleep({TOKEN_SECONDS})", f"time.sleep({2 * TOKEN_SECONDS})")
-    other = installed(tmp_path / "other", twice_as_slow)
-    report = measure(layout, installed(tmp_path / "ours"), against=other)
+    baseline = installed(tmp_path / "baseline", twice_as_slow)
+    report = measure(layout, installed(tmp_path / "ours"), against=baseline)
 
     (ratio,) = report.ratios
     assert ratio.device is Device.CPU
@@ -216,7 +225,7 @@ def test_two_builds_take_turns_and_are_compared(tmp_path: Path, layout: _Layout)
     assert report.against == "llama-cpp-python 0.3.36, installed elsewhere"
 
 
-def test_what_other_programs_spoilt_is_measured_again_and_not_judged(
+def test_a_measurement_disturbed_by_other_programs_is_repeated_and_not_judged(
     tmp_path: Path, layout: _Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(results, "UNDISTURBED", 0.9)
@@ -228,27 +237,28 @@ def test_what_other_programs_spoilt_is_measured_again_and_not_judged(
     assert [ratio.unjudged for ratio in report.ratios] == [results.BUSY, results.SIMULATED]
 
 
-def test_a_build_that_needs_a_driver_gets_one_for_the_cpu_too(tmp_path: Path, layout: _Layout) -> None:
+def test_a_build_that_needs_a_driver_gets_one_on_the_cpu_too(tmp_path: Path, layout: _Layout) -> None:
     needs = "import os\nif not os.environ.get('DOUBLE_DRIVER'): raise OSError('libcuda.so.1: cannot open')\n"
     simulated = dataclasses.replace(simulation(DOUBLE_DRIVER="1"), no_device={"DOUBLE_DRIVER": "1"})
-    other = installed(tmp_path / "other", needs + DOUBLE)
-    report = measure(layout, installed(tmp_path / "ours"), against=other, simulation=simulated)
+    baseline = installed(tmp_path / "baseline", needs + DOUBLE)
+    report = measure(layout, installed(tmp_path / "ours"), against=baseline, simulation=simulated)
 
     assert report.failures == ()
     assert [ratio.device for ratio in report.ratios] == list(Device)
 
 
-def test_a_build_that_cannot_be_imported_is_a_failure_of_its_own(tmp_path: Path, layout: _Layout) -> None:
-    other = installed(tmp_path / "other", "raise OSError('libcuda.so.1: cannot open')")
-    report = measure(layout, installed(tmp_path / "ours"), against=other)
+def test_a_baseline_that_cannot_be_imported_fails_alone(tmp_path: Path, layout: _Layout) -> None:
+    baseline = installed(tmp_path / "baseline", "raise OSError('libcuda.so.1: cannot open')")
+    report = measure(layout, installed(tmp_path / "ours"), against=baseline)
 
     (failed,) = report.failures
-    assert failed.build is Build.OTHER
+    assert failed.build is Build.BASELINE
     assert failed.failure == "OSError: libcuda.so.1: cannot open"
     assert "Traceback" in (layout.logs / "bench.log").read_text()
     assert report.ratios == ()
 
 
+@pytest.mark.usefixtures("copied_environments")
 def test_a_wheel_that_does_not_install_is_not_measured(tmp_path: Path, layout: _Layout) -> None:
     wheel = make_wheel(tmp_path / "wheels", requires="Requires-Dist: llama-cuda-wheels-no-such-package\n")
 
@@ -262,7 +272,7 @@ def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "describe", lambda: MACHINE)
 
 
-@pytest.mark.usefixtures("without_downloads")
+@pytest.mark.usefixtures("without_downloads", "copied_environments")
 def test_the_report_is_written_and_a_slow_wheel_fails(
     tmp_path: Path, layout: _Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,13 +281,13 @@ def test_the_report_is_written_and_a_slow_wheel_fails(
         wheel=slow.path,
         synthetic="tiny",
         kind="F32",
-        against=make_wheel(tmp_path / "other").path,
+        against=make_wheel(tmp_path / "baseline").path,
         prompt_tokens=16,
         tokens=6,
         rounds=1,
         out=tmp_path / "out",
     )
-    with pytest.raises(MeasurementError, match=r"cpu: 0\.\d+ of the other build's .* FAILED, the limit is 0\.95"):
+    with pytest.raises(MeasurementError, match=r"CPU: 0\.\d+ of the baseline's .* FAILED, the limit is 0\.95"):
         task.bench_devices(request, layout, Console(terminal=False))
 
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"device.json", "device.md", "device.png"}
@@ -285,7 +295,7 @@ def test_the_report_is_written_and_a_slow_wheel_fails(
     assert report.wheel_sha256 == slow.sha256
     shown = capsys.readouterr().out
     assert "time to first token, ms" in shown
-    assert "no card:" in shown
+    assert "no GPU:" in shown
 
 
 # ----------------------------------------------------------------------------------------------------------- chart
@@ -301,16 +311,16 @@ SLOW = Sample(
     device_bytes=0,
 )
 FAST = dataclasses.replace(SLOW, first_token_ms=50, total_ms=400, prompt_speed=5120, speed=180)
-CARDS = {
-    "none": Card(kind=CardKind.NONE),
-    "real": Card(kind=CardKind.REAL, name="NVIDIA GeForce RTX 4060"),
-    "simulated": Card(kind=CardKind.SIMULATED, name="device of compute capability 8.9"),
+GPUS = {
+    "none": MeasuredGpu(kind=GpuKind.NONE),
+    "real": MeasuredGpu(kind=GpuKind.REAL, name="NVIDIA GeForce RTX 4060"),
+    "simulated": MeasuredGpu(kind=GpuKind.SIMULATED, name="device of compute capability 8.9"),
 }
 
 
-def drawn(tmp_path: Path, card: str, *, failure: str | None = None, other: bool = False, prompt: int = 256) -> bytes:
-    builds = [Build.OURS, Build.OTHER] if other else [Build.OURS]
-    devices = [Device.CPU] if card == "none" else list(Device)
+def drawn(tmp_path: Path, gpu: str, *, failure: str | None = None, baseline: bool = False, prompt: int = 256) -> bytes:
+    builds = [Build.OURS, Build.BASELINE] if baseline else [Build.OURS]
+    devices = [Device.CPU] if gpu == "none" else list(Device)
     measurements = tuple(
         Measurement(
             build=build,
@@ -325,11 +335,11 @@ def drawn(tmp_path: Path, card: str, *, failure: str | None = None, other: bool 
     report = DeviceReport(
         created="2026-11-25 12:00 UTC",
         machine=MACHINE,
-        card=CARDS[card],
-        notice=CARDS[card].notice,
+        card=GPUS[gpu],
+        notice=GPUS[gpu].notice,
         wheel="llama_cpp_python.whl",
         wheel_sha256="0" * 64,
-        against="stock.whl" if other else None,
+        against="stock.whl" if baseline else None,
         model="random model '1b', 1.10 billion weights, Q4_K_M",
         model_bytes=668_000_000,
         prompt_tokens=prompt,
@@ -337,23 +347,23 @@ def drawn(tmp_path: Path, card: str, *, failure: str | None = None, other: bool 
         rounds=3,
         threads=2,
         measurements=measurements,
-        ratios=compare(measurements, CARDS[card], 2),
+        ratios=compare(measurements, GPUS[gpu], 2),
     )
     return chart.draw(report, tmp_path / "new" / "chart.png").read_bytes()
 
 
-@pytest.mark.parametrize("card", CARDS)
-def test_the_chart_is_drawn_and_is_the_same_each_time(tmp_path: Path, card: str) -> None:
-    image = drawn(tmp_path, card)
+@pytest.mark.parametrize("gpu", GPUS)
+def test_the_chart_is_the_same_each_time(tmp_path: Path, gpu: str) -> None:
+    image = drawn(tmp_path, gpu)
     width, height = struct.unpack(">II", image[16:24])
 
     assert image.startswith(b"\x89PNG")
     assert width == 1500
     assert height >= 500
-    assert drawn(tmp_path, card) == image
-    assert drawn(tmp_path, card, prompt=100) != image
-    with_other = drawn(tmp_path, card, other=True)
-    assert struct.unpack(">II", with_other[16:24])[1] > height, "more bars need more room"
+    assert drawn(tmp_path, gpu) == image
+    assert drawn(tmp_path, gpu, prompt=100) != image
+    with_baseline = drawn(tmp_path, gpu, baseline=True)
+    assert struct.unpack(">II", with_baseline[16:24])[1] > height, "more bars need more room"
 
 
 def test_a_chart_of_nothing_but_failures_is_drawn(tmp_path: Path) -> None:

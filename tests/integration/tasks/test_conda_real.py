@@ -1,4 +1,4 @@
-"""Packing with the real rattler-build, solving with the real rattler, against a channel in conda-forge's place."""
+"""Pack with the real rattler-build, and solve with the real rattler and a channel that replaces conda-forge."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_same_wheel_gives_the_same_bytes(
     package: conda.CondaPackage, wheel: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = conda.pack(package, wheel, tmp_path / "first")
-    time.sleep(1.1)  # a second later, elsewhere, under another umask and time zone
+    time.sleep(1.1)  # a second later, in another folder, with another umask and time zone
     elsewhere = tmp_path / "a longer path" / wheel.path.name
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(wheel.path.read_bytes())
@@ -73,7 +73,7 @@ def test_the_same_wheel_gives_the_same_bytes(
     assert hashlib.sha256(second.read_bytes()).hexdigest() == hashlib.sha256(first.read_bytes()).hexdigest()
 
 
-def test_another_wheel_gives_other_bytes_under_another_name(
+def test_another_wheel_gives_other_bytes_and_another_name(
     package: conda.CondaPackage, wheel: Wheel, tmp_path: Path
 ) -> None:
     contents = {**conda_wheels.members(), "llama_cpp/lib/libllama.so": b"another"}
@@ -84,7 +84,7 @@ def test_another_wheel_gives_other_bytes_under_another_name(
     assert made[0].read_bytes() != made[1].read_bytes()
 
 
-def test_a_package_holds_the_wheels_files_for_any_python_their_digests_and_licences(
+def test_a_package_contains_the_wheels_files_for_any_python_with_digests_and_licences(
     ours: Path, package: conda.CondaPackage, wheel: Wheel, tmp_path: Path
 ) -> None:
     extract(ours / "linux-64" / package.file_name, tmp_path / "x")
@@ -113,7 +113,7 @@ def publish_another(folder: Path, channel: Path, shard: str, code: bytes) -> str
     return conda.publish(conda_wheels.describe(other, folder / "record"), other, channel).name
 
 
-def test_a_channel_lists_every_package_with_its_digest_and_nothing_else_lies_in_it(
+def test_a_channel_lists_every_package_with_its_digest_and_contains_nothing_else(
     package: conda.CondaPackage, wheel: Wheel, tmp_path: Path
 ) -> None:
     channel = tmp_path / "channel"
@@ -129,7 +129,7 @@ def test_a_channel_lists_every_package_with_its_digest_and_nothing_else_lies_in_
     assert listed[package.file_name]["depends"] == list(package.depends)
 
 
-def test_a_later_wheel_of_the_same_kind_takes_the_place_of_the_earlier_one(
+def test_a_later_wheel_of_the_same_kind_replaces_the_earlier_one(
     package: conda.CondaPackage, wheel: Wheel, tmp_path: Path
 ) -> None:
     conda.publish(package, wheel, tmp_path / "channel")
@@ -139,10 +139,10 @@ def test_a_later_wheel_of_the_same_kind_takes_the_place_of_the_earlier_one(
     assert set(listed) == {later} == {path.name for path in (tmp_path / "channel" / "linux-64").glob("*.conda")}
 
 
-@pytest.mark.parametrize("spoilt", ["wheel", "record", "statement"])
-def test_no_package_is_made_of_a_wheel_that_does_not_verify(tmp_path: Path, spoilt: str) -> None:
+@pytest.mark.parametrize("corrupted", ["wheel", "record", "statement"])
+def test_no_package_is_made_of_a_wheel_that_is_refused(tmp_path: Path, corrupted: str) -> None:
     house = attested.publish(tmp_path)
-    path = house.files()[spoilt]
+    path = house.files()[corrupted]
     path.write_bytes(path.read_bytes().replace(b"c", b"d", 1))
     layout = Layout(checkout=tmp_path, work_root=tmp_path / "none")
     with pytest.raises(VerificationError, match="was refused"):
@@ -150,7 +150,7 @@ def test_no_package_is_made_of_a_wheel_that_does_not_verify(tmp_path: Path, spoi
     assert not layout.conda_channel.exists()
 
 
-def test_a_key_that_did_not_sign_makes_no_package(tmp_path: Path) -> None:
+def test_no_package_is_made_with_another_public_key(tmp_path: Path) -> None:
     house = attested.publish(tmp_path)
     _, public = signature.make_keys(tmp_path / "another")
     layout = Layout(checkout=tmp_path, work_root=tmp_path / "none")
@@ -168,9 +168,9 @@ def solved(ours: Path, forge: Path, *specs: str, **virtual: str) -> dict[str, st
 
 
 @pytest.mark.parametrize(
-    "virtual", [{"cuda": "13.0"}, {}, {"cuda": "13.2", "cuda_arch": "8.9"}], ids=["card", "no-card", "arch"]
+    "virtual", [{"cuda": "13.0"}, {}, {"cuda": "13.2", "cuda_arch": "8.9"}], ids=["gpu", "no-gpu", "arch"]
 )
-def test_it_is_installed_with_cuda_13_where_the_driver_runs_it_and_where_there_is_none(
+def test_it_is_installed_with_cuda_13_if_the_driver_supports_it_or_there_is_none(
     ours: Path, forge: Path, virtual: dict[str, str]
 ) -> None:
     found = solved(ours, forge, "llama-cpp-python", **virtual)
@@ -187,31 +187,31 @@ def test_it_is_installed_with_cuda_13_where_the_driver_runs_it_and_where_there_i
         ({"cuda": "13.0", "cuda_arch": "7.5"}, "__cuda_arch >=8.9,<9.0"),
         ({"cuda": "13.0", "cuda_arch": "12.0"}, "__cuda_arch >=8.9,<9.0"),
     ],
-    ids=["old-driver", "old-glibc", "older-card", "newer-card"],
+    ids=["old-driver", "old-glibc", "older-gpu", "newer-gpu"],
 )
-def test_it_is_refused_where_it_could_not_run_or_not_use_the_card_and_the_reason_is_given(
+def test_it_is_refused_with_the_reason_if_it_could_not_run_or_not_use_the_gpu(
     ours: Path, forge: Path, virtual: dict[str, str], said: str
 ) -> None:
     with pytest.raises(SolverError, match=said):
         solved(ours, forge, "llama-cpp-python", **virtual)
 
 
-def test_an_environment_of_cuda_12_does_not_get_it(ours: Path, forge: Path) -> None:
+def test_it_cannot_be_installed_into_an_environment_of_cuda_12(ours: Path, forge: Path) -> None:
     with pytest.raises(SolverError, match="cuda-version"):
         solved(ours, forge, "llama-cpp-python", "cuda-version=12.9", cuda="13.0")
 
 
-def test_an_environment_may_hold_the_minor_release_of_another_package(ours: Path, forge: Path) -> None:
+def test_another_package_may_fix_the_minor_release_of_cuda(ours: Path, forge: Path) -> None:
     found = solved(ours, forge, "llama-cpp-python", "cuda-version=13.0", cuda="13.0")
     assert (found["cuda-cudart"], found["libcublas"]) == ("13.0.96", "13.1.0.3")
 
 
-def test_a_python_that_conda_forge_has_left_behind_does_not_get_it(ours: Path, forge: Path) -> None:
+def test_it_cannot_be_installed_for_a_python_that_conda_forge_has_dropped(ours: Path, forge: Path) -> None:
     with pytest.raises(SolverError, match="python"):
         solved(ours, forge, "llama-cpp-python", "python=3.8")
 
 
-def test_of_several_packages_the_solver_takes_the_one_for_the_card(forge: Path, tmp_path: Path) -> None:
+def test_of_several_packages_the_solver_chooses_the_one_for_the_gpu(forge: Path, tmp_path: Path) -> None:
     wheel = conda_wheels.write(tmp_path)
     for number, arch in enumerate(("75-real", "89-real", "120a-real")):
         name = wheel.path.name.replace("sm89", f"sm{arch.split('-')[0]}")

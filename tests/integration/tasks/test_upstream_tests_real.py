@@ -1,4 +1,4 @@
-"""Upstream's tests in miniature, with a real pytest in an environment of its own."""
+"""Upstream's tests in miniature, with a real pytest in its own environment."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def hf_hub_download(repo, file, error=LocalEntryNotFoundError):
         refused = caught
     raise error("An error happened: see above") from refused
 """
-"""The error classes of huggingface_hub 2.4.0, and how it raises them; the real one is in no lock of the tests."""
+"""The error classes of huggingface_hub 2.4.0, raised as there; no lock of the tests contains the real one."""
 
 SUITE = """
 import os
@@ -138,7 +138,7 @@ class Test_skipped:
     @pytest.mark.xfail(reason="known")
     def test_known_failure(self): from_pretrained()
 """
-"""Each class is named after the outcome that its tests are to have."""
+"""Each class is named after the expected outcome of its tests."""
 REASONS = {
     "test_fixture": "Cannot reach https://huggingface.co/a/b/resolve/main/c.gguf",
     "test_shared_again": "Cannot reach https://huggingface.co/a/b/resolve/main/shared.gguf",
@@ -158,7 +158,7 @@ REASONS = {
 
 @pytest.fixture(name="python", scope="module")
 def _python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with this one's pytest, a ``llama_cpp`` of one line and a Hub that is offline."""
+    """An environment with this environment's pytest, a ``llama_cpp`` of one line and a Hub that is offline."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False, symlinks=sys.platform != "win32")
     site = next((folder / "lib").glob("python*")) / "site-packages"
@@ -170,7 +170,7 @@ def _python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Archive:
-    """A source distribution with the given members below its one folder."""
+    """A source distribution with the given members below its single folder."""
 
     path: Path
 
@@ -198,7 +198,7 @@ def run(python: Path, archive: Path, folder: Path) -> Recorded:
     return upstream_tests.run_suite(python, upstream_tests.unpack(archive, folder), log=folder / "log")
 
 
-def test_only_what_the_hub_refused_is_left_out(
+def test_only_tests_that_the_hub_refused_are_left_out(
     python: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
@@ -215,13 +215,13 @@ def test_only_what_the_hub_refused_is_left_out(
     assert [path.name for path in models.iterdir()] == ["ggml-vocab-llama-spm.gguf"]
 
 
-def test_only_downloading_tests_is_nothing_run(python: Path, archive: Archive, tmp_path: Path) -> None:
+def test_a_suite_of_downloading_tests_only_has_no_passed_test(python: Path, archive: Archive, tmp_path: Path) -> None:
     source = "import huggingface_hub\ndef test_it(): huggingface_hub.request('a')\n"
     done = run(python, archive.write(test_a=source), tmp_path)
     assert ([test.id for test in done.left_out], done.collected) == (["tests/test_a.py::test_it"], 1)
 
 
-def test_a_package_that_does_not_import_fails_every_test(python: Path, archive: Archive, tmp_path: Path) -> None:
+def test_a_package_that_cannot_be_imported_fails_every_test(python: Path, archive: Archive, tmp_path: Path) -> None:
     source = "import sys\nsys.modules['llama_cpp'] = None\ndef test_it(): ...\n"
     done = run(python, archive.write(test_a=source), tmp_path)
     assert done.package is None
@@ -234,11 +234,11 @@ def test_a_package_that_does_not_import_fails_every_test(python: Path, archive: 
         ("test_a", "import no_such_module", "could not be collected: tests/test_a.py: .*no_such_module"),
         ("test_a", "import huggingface_hub as h\nh.request('a')", "could not be collected: tests/test_a.py: .*Cannot"),
         ("conftest", "import no_such_module", "could not be collected: .*no_such_module"),
-        ("test_a", "import os\ndef test_it(): os.abort()", "broke off; pytest was ended by signal 6"),
-        ("test_a", "import pytest\ndef test_it(): pytest.exit('enough')", "broke off; pytest ended with status 2"),
+        ("test_a", "import os\ndef test_it(): os.abort()", "stopped early; pytest was ended by signal 6"),
+        ("test_a", "import pytest\ndef test_it(): pytest.exit('enough')", "stopped early; pytest ended with status 2"),
     ],
 )
-def test_a_suite_that_breaks_off_is_an_error(
+def test_a_suite_that_stops_early_is_an_error(
     python: Path, archive: Archive, tmp_path: Path, file: str, source: str, message: str
 ) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
@@ -246,7 +246,7 @@ def test_a_suite_that_breaks_off_is_an_error(
     assert caught.value.log == tmp_path / "log"
 
 
-def test_an_archive_without_what_the_tests_name_is_refused(archive: Archive, tmp_path: Path) -> None:
+def test_an_archive_without_a_vocabulary_of_the_tests_is_refused(archive: Archive, tmp_path: Path) -> None:
     path = archive.write(test_a='MODEL = "ggml-vocab-gone.gguf"')
     with pytest.raises(LockError, match=r"has no vendor/llama.cpp/models/ggml-vocab-gone.gguf"):
         upstream_tests.unpack(path, tmp_path)

@@ -1,4 +1,4 @@
-"""The doubles under programs that the real nvcc compiled: they must behave like a card in everything but computing."""
+"""Programs compiled by the real nvcc run on the doubles, which must behave like a GPU except for computing."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Bench:
-    """The program and the doubles that it runs on."""
+    """The program and the doubles on which it runs."""
 
     program: Path
     libraries: SimulatedLibraries
@@ -141,11 +141,11 @@ def test_a_kernel_runs_where_it_has_code(bench: Bench, capability: str, outcome:
 def test_the_devices_are_called_simulated(bench: Bench) -> None:
     run = bench.run("copy", SimulatedMachine(capabilities=("8.9", "7.5")))
     assert run.lines["devices"] == "no error, 2"
-    assert run.lines["0"] == "SIMULATED device 8.9 (no card) 8.9"
-    assert run.lines["1"] == "SIMULATED device 7.5 (no card) 7.5"
+    assert run.lines["0"] == "SIMULATED device 8.9 (not a GPU) 8.9"
+    assert run.lines["1"] == "SIMULATED device 7.5 (not a GPU) 7.5"
 
 
-def test_copies_arrive_and_wrong_ones_are_refused(bench: Bench) -> None:
+def test_copies_work_and_wrong_ones_are_refused(bench: Bench) -> None:
     run = bench.run("copy", SimulatedMachine())
     assert (run.lines["to"], run.lines["from"], run.lines["back"]) == ("no error", "no error", "the same bytes")
     assert run.lines["past the end"] == run.lines["wrong way"] == "invalid argument"
@@ -154,7 +154,7 @@ def test_copies_arrive_and_wrong_ones_are_refused(bench: Bench) -> None:
     assert run.use.counts["refused"] == 3  # the double cudaFree too
 
 
-def test_memory_that_is_not_given_back_is_a_leak(bench: Bench) -> None:
+def test_memory_that_is_not_freed_is_a_leak(bench: Bench) -> None:
     clean, leaking = bench.run("free only", SimulatedMachine()), bench.run("leak", SimulatedMachine())
     assert clean.lines["again"] == "invalid argument"
     assert clean.use is not None
@@ -175,9 +175,9 @@ def test_a_graph_counts_its_launches_each_time(bench: Bench) -> None:
     assert not any(use.leaked.values())
 
 
-def test_hidden_devices_are_not_there(bench: Bench) -> None:
+def test_hidden_devices_do_not_exist(bench: Bench) -> None:
     two = SimulatedMachine(capabilities=("8.9", "7.5"))
-    assert bench.run("launch", two, CUDA_VISIBLE_DEVICES="1").lines["0"] == "SIMULATED device 7.5 (no card) 7.5"
+    assert bench.run("launch", two, CUDA_VISIBLE_DEVICES="1").lines["0"] == "SIMULATED device 7.5 (not a GPU) 7.5"
     assert bench.run("launch", two, CUDA_VISIBLE_DEVICES="-1").lines["devices"].startswith("no CUDA-capable device")
 
 
@@ -196,11 +196,11 @@ def test_hidden_devices_are_not_there(bench: Bench) -> None:
         (SimulatedMachine(fault="launch-failure"), "then", "unspecified launch failure"),
     ],
 )
-def test_faults_look_like_those_of_a_card(bench: Bench, machine: SimulatedMachine, line: str, outcome: str) -> None:
+def test_faults_look_like_those_of_a_real_gpu(bench: Bench, machine: SimulatedMachine, line: str, outcome: str) -> None:
     assert bench.run("launch", machine).lines[line] == outcome
 
 
-def test_functions_that_are_not_there_are_named(bench: Bench, tmp_path: Path) -> None:
+def test_missing_functions_are_named(bench: Bench, tmp_path: Path) -> None:
     assert simulated_device.lacking(bench.program.read_bytes(), 13) == ()
     library = tmp_path / "libfuture.so"
     source = "void cudaFutureFunction(void); void cuFuture(void); void f(void) { cudaFutureFunction(); cuFuture(); }"

@@ -1,4 +1,4 @@
-"""One situation a test: what the facts are, which cause is named, and what mends it."""
+"""One situation for each test: the facts, the cause that is named, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,30 @@ import pytest
 
 from build_config import archs
 from check_gpu import coverage, log
+from check_gpu.collect import TINY_MODEL
 from check_gpu.diagnosis import diagnose
-from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine, Needed, Own
-from check_gpu.result import NOTHING_TO_MEND, Code
+from check_gpu.facts import (
+    CudaLibrary,
+    Device,
+    Driver,
+    Facts,
+    Installation,
+    Load,
+    Machine,
+    NeededLibrary,
+    OwnBuild,
+)
+from check_gpu.result import NOTHING_TO_FIX, Code
 
 pytestmark = pytest.mark.unit
 
 PYTHON = "/venv/bin/python"
 SITE = "/venv/lib/python3.12/site-packages"
-CARD = Device(index=0, name="NVIDIA GeForce RTX 4090", capability="8.9", memory=24 << 30)
+GPU = Device(index=0, name="NVIDIA GeForce RTX 4090", capability="8.9", memory=24 << 30)
 NO_DRIVER = Driver(problem="libcuda.so.1: cannot open shared object file: No such file or directory")
-DRIVER = Driver(version="580.65.06", cuda="13.0", devices=(CARD,), cards=(CARD.name,))
+DRIVER = Driver(version="580.65.06", cuda="13.0", devices=(GPU,), cards=(GPU.name,))
 
-IN_USE = f"llama_model_load: using device CUDA0 ({CARD.name}) (0000:01:00.0) - 23567 MiB free"
+IN_USE = f"llama_model_load: using device CUDA0 ({GPU.name}) (0000:01:00.0) - 23567 MiB free"
 
 
 def placed(*devices: str, cache: tuple[str, ...] = (), offloaded: tuple[int, int] | None = None) -> list[str]:
@@ -32,17 +43,17 @@ def placed(*devices: str, cache: tuple[str, ...] = (), offloaded: tuple[int, int
     return lines
 
 
-ON_CARD = [IN_USE, *placed("CUDA0", "CUDA0", "CUDA0", offloaded=(3, 3))]
+ON_GPU = [IN_USE, *placed("CUDA0", "CUDA0", "CUDA0", offloaded=(3, 3))]
 ON_CPU = placed("CPU", "CPU", "CPU")
 
 
 def done(lines: list[str], **changes: Any) -> Load:
-    load = Load(n_gpu_layers=-1, model="a tiny one of its own", stage="done", tokens=4, signs=log.read(lines))
+    load = Load(n_gpu_layers=-1, model=TINY_MODEL, stage="done", tokens=4, signs=log.read(lines))
     return dataclasses.replace(load, **changes)
 
 
 def stopped(stage: str, *lines: str, **changes: Any) -> Load:
-    """A load that ended before its end; its error is in the log as it is in a real one."""
+    """A load that stopped early; as in a real one, its error is in the log."""
     kept = [*lines, *([changes["error"]] if "error" in changes else [])]
     return done(kept, stage=stage, tokens=0, **changes)
 
@@ -65,12 +76,12 @@ STOCK_CUDA = dataclasses.replace(STOCK_CPU, cuda=(BACKEND,))
 OURS = dataclasses.replace(
     STOCK_CPU,
     version="0.3.36+cu130.sm89",
-    own=Own("13.0", "580", ("libcudart.so.13", "libcublas.so.13"), "nox -s build_cuda_wheel -- --arch {arch}"),
+    own=OwnBuild("13.0", "580", ("libcudart.so.13", "libcublas.so.13"), "nox -s build_cuda_wheel -- --arch {arch}"),
     cuda=(CudaLibrary(f"{SITE}/llama_cpp/lib/libggml-cuda-sm89.so", code=("89-real",), needs=("libcublas.so.13",)),),
 )
 
 LINUX = Machine(system="linux", distribution="ubuntu", card_on_bus=True)
-HEALTHY = Facts(machine=LINUX, installation=STOCK_CUDA, driver=DRIVER, load=done(ON_CARD))
+HEALTHY = Facts(machine=LINUX, installation=STOCK_CUDA, driver=DRIVER, load=done(ON_GPU))
 
 
 def facts(**changes: Any) -> Facts:
@@ -85,12 +96,12 @@ def driver(**changes: Any) -> Driver:
     return dataclasses.replace(DRIVER, **changes)
 
 
-def needing(*found: Needed, of: Installation = STOCK_CUDA) -> Installation:
+def needing(*found: NeededLibrary, of: Installation = STOCK_CUDA) -> Installation:
     return dataclasses.replace(of, needed=found)
 
 
-def no_library(soname: str) -> Needed:
-    return Needed(soname, error=f"{soname}: cannot open shared object file: No such file or directory")
+def no_library(soname: str) -> NeededLibrary:
+    return NeededLibrary(soname, error=f"{soname}: cannot open shared object file: No such file or directory")
 
 
 CANNOT_IMPORT = stopped(
@@ -106,7 +117,7 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ("CUDA0",),
         None,
     ),
-    "another interpreter that does not start": (
+    "an interpreter that does not start": (
         facts(installation=Installation(python="/no", error="/no cannot be started: No such file"), load=None),
         Code.PYTHON_FAILED,
         ("/no cannot be started",),
@@ -118,16 +129,16 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ("no package llama_cpp",),
         "nox -s build_cuda_wheel -- --arch 89",
     ),
-    "listed by pip and not there": (
+    "listed by pip but missing": (
         facts(installation=dataclasses.replace(STOCK_CPU, package=None), load=None),
         Code.NOT_INSTALLED,
         ("although pip lists llama-cpp-python 0.3.16",),
         f"{PYTHON} -m pip install --force-reinstall",
     ),
-    "a CPU build beside a card": (
+    "a CPU build on a machine with a GPU": (
         facts(installation=STOCK_CPU, load=done(ON_CPU)),
         Code.CPU_ONLY_BUILD,
-        ("0.3.16 is a build for the CPU only", "none of its 4 libraries", CARD.name),
+        ("0.3.16 is a CPU-only build", "none of its 4 libraries", GPU.name),
         "--arch 89",
     ),
     "a CPU build on Windows": (
@@ -136,19 +147,19 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ("n_gpu_layers has no effect",),
         "set CMAKE_ARGS=-DGGML_CUDA=on",
     ),
-    "a Vulkan build that finds no card": (
+    "a Vulkan build that finds no GPU": (
         facts(installation=dataclasses.replace(STOCK_CPU, libraries=("libggml-vulkan.so",)), load=done(ON_CPU)),
         Code.CPU_ONLY_BUILD,
         ("only libggml-vulkan.so",),
         "--arch 89",
     ),
-    "a CPU build where there is no card": (
+    "a CPU build on a machine without a GPU": (
         facts(machine=machine(card_on_bus=False), installation=STOCK_CPU, driver=NO_DRIVER, load=done(ON_CPU)),
         Code.NO_CARD,
-        ("has no NVIDIA card",),
+        ("has no NVIDIA GPU",),
         None,
     ),
-    "our wheel where there is no card": (
+    "our wheel on a machine without a GPU": (
         facts(machine=machine(card_on_bus=False), installation=OURS, driver=NO_DRIVER, load=done(ON_CPU)),
         Code.NO_CARD,
         ("runs on the CPU",),
@@ -162,10 +173,10 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ("macOS has no CUDA",),
         None,
     ),
-    "no driver beside a card": (
+    "a GPU without a driver": (
         facts(installation=OURS, driver=NO_DRIVER, load=done(ON_CPU)),
         Code.DRIVER_MISSING,
-        ("libcuda.so.1: cannot open", "although an NVIDIA card is in the machine"),
+        ("libcuda.so.1: cannot open", "although this machine has an NVIDIA GPU"),
         "sudo ubuntu-drivers install",
     ),
     "no driver, another distribution": (
@@ -197,10 +208,10 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         (),
         "580 or later in Windows, not in WSL",
     ),
-    "a stock CUDA build where there is no card": (
+    "a stock CUDA build on a machine without a GPU": (
         facts(machine=machine(card_on_bus=False), driver=NO_DRIVER, load=CANNOT_IMPORT),
         Code.DRIVER_MISSING,
-        ("no NVIDIA card", "cannot even be imported"),
+        ("no NVIDIA GPU", "cannot even be imported"),
         "# a CPU build",
     ),
     "a container without the NVIDIA runtime": (
@@ -209,7 +220,7 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ("/.dockerenv",),
         "docker run --gpus all",
     ),
-    "a container that was given no card": (
+    "a container that did not get a GPU": (
         facts(
             machine=machine(container="/.dockerenv", variables={"NVIDIA_VISIBLE_DEVICES": "void"}),
             driver=NO_DRIVER,
@@ -222,10 +233,10 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
     "hidden by the environment": (
         facts(machine=machine(variables={"CUDA_VISIBLE_DEVICES": "-1"}), driver=HIDDEN, load=done(ON_CPU)),
         Code.CARD_HIDDEN,
-        ("CUDA_VISIBLE_DEVICES='-1'", CARD.name),
+        ("CUDA_VISIBLE_DEVICES='-1'", GPU.name),
         "unset CUDA_VISIBLE_DEVICES",
     ),
-    "hidden in a sandbox whose bus shows no card": (
+    "hidden in a sandbox whose bus shows no GPU": (
         facts(
             machine=machine(card_on_bus=False, variables={"CUDA_VISIBLE_DEVICES": "-1"}),
             driver=driver(devices=(), error=100, cards=None),
@@ -245,7 +256,7 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ("CUDA error 803",),
         "nvidia-smi",
     ),
-    "a driver and nothing for it to drive": (
+    "a driver without a GPU": (
         facts(
             machine=machine(card_on_bus=False, variables={"CUDA_VISIBLE_DEVICES": "0"}),
             driver=driver(devices=(), error=100, cards=()),
@@ -266,16 +277,16 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
     "an old driver": (
         facts(installation=OURS, driver=driver(version="550.54.14", cuda="12.4"), load=done(ON_CPU)),
         Code.DRIVER_TOO_OLD,
-        ("550.54.14 runs CUDA 12.4", "CUDA 13.0", "580 or later"),
+        ("550.54.14 supports CUDA 12.4 at most", "CUDA 13.0", "580 or later"),
         "ubuntu-drivers",
     ),
-    "an old driver for a stock build, by the names of its libraries": (
+    "an old driver for a stock build, known by the names of its libraries": (
         facts(driver=driver(version="470.1", cuda="11.4"), load=done(ON_CPU)),
         Code.DRIVER_TOO_OLD,
         ("CUDA 12 ", "525 or later"),
         "525",
     ),
-    "an old driver, as CUDA itself says": (
+    "an old driver, reported by CUDA itself": (
         facts(
             load=done(
                 [
@@ -300,15 +311,15 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ("no answer within 60 seconds",),
         "nvidia-smi",
     ),
-    "a driver that does not see the card": (
+    "a driver that does not see the GPU": (
         facts(driver=driver(devices=(), error=100), load=done(ON_CPU)),
         Code.DRIVER_BROKEN,
-        ("finds no card, although one is in the machine",),
+        ("finds no GPU, although this machine has one",),
         "nvidia-smi",
     ),
     "a stock build without cuBLAS": (
         facts(
-            installation=needing(Needed("libcudart.so.12", path="/usr/lib/x"), no_library("libcublas.so.12")),
+            installation=needing(NeededLibrary("libcudart.so.12", path="/usr/lib/x"), no_library("libcublas.so.12")),
             load=CANNOT_IMPORT,
         ),
         Code.CUDA_LIBRARY_MISSING,
@@ -321,27 +332,27 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ("its CUDA code is not in use",),
         "'nvidia-cublas==13.*' 'nvidia-cuda-runtime==13.*' cuda-pathfinder",
     ),
-    "the driver is no library that pip brings": (
+    "the driver is not a library that pip installs": (
         facts(installation=needing(no_library("libcuda.so.1")), driver=NO_DRIVER, load=CANNOT_IMPORT),
         Code.DRIVER_MISSING,
         (),
         "drivers",
     ),
-    "a newer card than the build": (
+    "a GPU that is newer than the build": (
         facts(
-            driver=driver(devices=(dataclasses.replace(CARD, name="RTX 5090", capability="12.0"),)), load=done(ON_CPU)
+            driver=driver(devices=(dataclasses.replace(GPU, name="RTX 5090", capability="12.0"),)), load=done(ON_CPU)
         ),
         Code.CARD_NOT_COVERED,
         ("86-real, 89-real", "RTX 5090 (compute capability 12.0)"),
         "--arch 120",
     ),
-    "two cards of which one is not covered": (
-        facts(driver=driver(devices=(CARD, Device(1, "Tesla T4", "7.5", 1))), load=done(ON_CPU)),
+    "two GPUs, one of them not covered": (
+        facts(driver=driver(devices=(GPU, Device(1, "Tesla T4", "7.5", 1))), load=done(ON_CPU)),
         Code.CARD_NOT_COVERED,
         ("none that Tesla T4 (compute capability 7.5) can run",),
         "--arch 75,89",
     ),
-    "code that cannot be read, and CUDA says that it does not fit": (
+    "code that cannot be read, and CUDA reports that it does not fit": (
         facts(
             installation=dataclasses.replace(
                 STOCK_CUDA, cuda=(CudaLibrary("ggml-cuda.dll", problem="cannot read it"),)
@@ -354,7 +365,7 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
             ),
         ),
         Code.CARD_NOT_COVERED,
-        ("8.9",),
+        (f"0.3.16 has no CUDA code that {GPU.name} (compute capability 8.9) can run",),
         "--arch 89",
     ),
     "no memory while loading": (
@@ -368,7 +379,7 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
             )
         ),
         Code.OUT_OF_MEMORY,
-        ("after 9000 MiB",),
+        ("had already taken 9000 MiB",),
         "n_ctx",
     ),
     "an older build that cannot be imported": (
@@ -417,16 +428,16 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ("while generating", "an illegal memory access"),
         "dmesg",
     ),
-    "no end": (
+    "a load that does not end": (
         facts(load=stopped("load", ended="no answer within 300 seconds")),
         Code.TIMED_OUT,
         ("no answer within 300 seconds while loading the model",),
         "--timeout",
     ),
-    "a file that is no model": (
+    "a file that is not a model": (
         facts(load=stopped("load", error="ValueError: Failed to load model from file: x.gguf", model="x.gguf")),
         Code.MODEL_NOT_LOADED,
-        ("x.gguf",),
+        ("Could not use x.gguf: ValueError",),
         "--model",
     ),
     "a backend that does not load": (
@@ -441,7 +452,7 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         ("none of the 3 layers", "default of llama-cpp-python"),
         "n_gpu_layers=-1",
     ),
-    "some layers left": (
+    "some layers left on the CPU": (
         facts(load=done([IN_USE, *placed("CPU", "CPU", "CUDA0", "CUDA0", offloaded=(2, 4))], n_gpu_layers=2)),
         Code.LAYERS_LEFT_ON_CPU,
         ("2 of 4 layers", "(0-1)"),
@@ -454,9 +465,9 @@ CASES: dict[str, tuple[Facts, Code, tuple[str, ...], str | None]] = {
         "offload_kqv=True",
     ),
     "nothing explains it": (
-        facts(load=done(ON_CPU, status_reason="the card was busy.")),
+        facts(load=done(ON_CPU, status_reason="the GPU was busy.")),
         Code.UNKNOWN,
-        ("on CPU", "the wheel says: the card was busy."),
+        ("on CPU", "the wheel says: the GPU was busy."),
         "--json",
     ),
 }
@@ -474,32 +485,32 @@ def test_the_first_cause_is_named_with_its_remedy(name: str) -> None:
         assert diagnosis.command is None
     else:
         assert command in str(diagnosis.command)
-    assert diagnosis.well is (code in NOTHING_TO_MEND)
+    assert diagnosis.well is (code in NOTHING_TO_FIX)
 
 
-def test_a_double_is_never_called_a_card() -> None:
+def test_a_simulated_device_is_never_called_a_gpu() -> None:
     name = "SIMULATED device (compute capability 8.9)"
-    lines = [line.replace(CARD.name, name) for line in ON_CARD]
+    lines = [line.replace(GPU.name, name) for line in ON_GPU]
     for seen in (
-        facts(driver=driver(devices=(dataclasses.replace(CARD, name=name),)), load=done(lines)),
+        facts(driver=driver(devices=(dataclasses.replace(GPU, name=name),)), load=done(lines)),
         facts(load=done(lines)),
-        facts(driver=driver(devices=(dataclasses.replace(CARD, name=name),))),
+        facts(driver=driver(devices=(dataclasses.replace(GPU, name=name),))),
         facts(installation=None, driver=None, load=done(lines, stage="log")),
     ):
         diagnosis = diagnose(seen)
         assert diagnosis.code is Code.SIMULATED
         assert "simulated device" in diagnosis.sentence
-        assert "no card" in diagnosis.sentence
-        assert "card is used" not in diagnosis.sentence
+        assert "It is not a GPU" in diagnosis.sentence
+        assert "GPU is used" not in diagnosis.sentence
 
 
 def test_a_load_that_crashed_at_its_end_is_not_healthy() -> None:
-    crashed = done(ON_CARD, stage="generate", ended="its process was ended by SIGSEGV (segmentation fault)")
+    crashed = done(ON_GPU, stage="generate", ended="its process was ended by SIGSEGV (segmentation fault)")
     assert diagnose(facts(load=crashed)).code is Code.CRASHED
 
 
 LOGS: dict[str, tuple[list[str], Code, tuple[str, ...], str | None]] = {
-    "all on the card": (ON_CARD, Code.CARD_USED, ("CUDA0 (NVIDIA GeForce RTX 4090)",), None),
+    "all on the GPU": (ON_GPU, Code.CARD_USED, ("CUDA0 (NVIDIA GeForce RTX 4090)",), None),
     "no layers": (
         [IN_USE, *placed("CPU", "CPU", "CPU", offloaded=(0, 3))],
         Code.NO_LAYERS_REQUESTED,
@@ -515,13 +526,13 @@ LOGS: dict[str, tuple[list[str], Code, tuple[str, ...], str | None]] = {
     "no memory": (
         ["ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9 MiB on device 0: cudaMalloc failed: out of memory"],
         Code.OUT_OF_MEMORY,
-        ("memory of the card",),
+        ("memory of the GPU",),
         "nvidia-smi",
     ),
     "no kernel": (
         [
             "  Device 0: NVIDIA GeForce RTX 5090, compute capability 12.0, VMM: yes",
-            *ON_CARD,
+            *ON_GPU,
             "CUDA error: no kernel image is available for execution on the device",
         ],
         Code.CARD_NOT_COVERED,
@@ -550,7 +561,7 @@ LOGS: dict[str, tuple[list[str], Code, tuple[str, ...], str | None]] = {
     "an old driver": (
         [f"ggml_cuda_init: failed to initialize CUDA: {INSUFFICIENT}"],
         Code.DRIVER_TOO_OLD,
-        ("older than the CUDA",),
+        ("too old for the CUDA",),
         "driver",
     ),
     "no device": (
@@ -565,7 +576,7 @@ LOGS: dict[str, tuple[list[str], Code, tuple[str, ...], str | None]] = {
         ("unknown error",),
         "nvidia-smi",
     ),
-    "our wheel's own words": (
+    "our wheel's own message": (
         [
             "llama-cpp-python computes on the CPU although this machine has an NVIDIA GPU. The driver is old.",
             *ON_CPU,
@@ -613,7 +624,7 @@ def test_a_log_alone(name: str) -> None:
 
 def test_every_diagnosis_has_a_situation() -> None:
     covered = {code for _, code, _, _ in CASES.values()} | {code for _, code, _, _ in LOGS.values()}
-    assert covered == {*Code} - {Code.SIMULATED}  # which has a test of its own
+    assert covered == {*Code} - {Code.SIMULATED}  # which has a separate test
 
 
 def test_the_oldest_drivers_are_those_of_the_pipeline() -> None:

@@ -57,7 +57,7 @@ def test_the_log_of_a_cuda_build() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["llm_load_tensors: ", "load_tensors(): ", "", "0.01.234 D "])
-def test_the_name_in_front_does_not_matter(prefix: str) -> None:
+def test_the_name_before_the_colon_does_not_matter(prefix: str) -> None:
     lines = [prefix + line.partition(": ")[2] for line in CUDA_LOG]
     assert placement.parse(lines) == placement.parse(CUDA_LOG)
 
@@ -72,7 +72,7 @@ def test_a_layer_without_its_cache_line_is_not_given_one() -> None:
     assert [layer.kv_cache for layer in placement.parse(lines).layers] == ["CUDA0", None, None]
 
 
-def test_layers_are_ordered_by_number_and_the_last_word_counts() -> None:
+def test_layers_are_ordered_by_number_and_the_last_line_counts() -> None:
     lines = [
         "load_tensors: layer  10 assigned to device CUDA1, is_swa = 0",
         "load_tensors: layer   9 assigned to device CUDA0, is_swa = 0",
@@ -84,7 +84,7 @@ def test_layers_are_ordered_by_number_and_the_last_word_counts() -> None:
 @pytest.mark.parametrize(
     ("name", "on_card"), [("CUDA0", True), ("CUDA12", True), ("CUDA_Host", False), ("CPU_Mapped", False)]
 )
-def test_only_memory_of_a_cuda_device_is_on_the_card(name: str, on_card: bool) -> None:  # noqa: FBT001  # by name
+def test_only_memory_of_a_cuda_device_is_on_the_gpu(name: str, on_card: bool) -> None:  # noqa: FBT001  # by name
     (buffer,) = placement.parse([f"load_tensors:  {name} model buffer size =  1.00 MiB"]).buffers
     assert buffer == Buffer(name=name, purpose="model", size=1 << 20)
     assert buffer.on_card is on_card

@@ -1,4 +1,4 @@
-"""What is read from libraries, logs and the surroundings, without any process."""
+"""Reading libraries, logs and the machine, without any process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ A, F = 1 << 20, 1 << 21
 
 
 def entry(kind: int, number: int, flags: int = 0x11, *, extra: bytes = b"") -> bytes:
-    payload = b"\x50\xed\x55\xba" * 2  # a header's magic inside of a payload is no header
+    payload = b"\x50\xed\x55\xba" * 2  # the magic of a header inside a payload is not a header
     header_size = 64 + len(extra)
     head = struct.pack("<HHIQIIHHIIIQQQ", kind, 0x101, header_size, len(payload), 0, 0, 8, 1, number, 0, 0, flags, 0, 0)
     return head + extra + payload
@@ -40,7 +40,7 @@ def fat_binary(*entries: bytes) -> bytes:
 def test_the_entries_of_several_fat_binaries_are_listed() -> None:
     section = (
         fat_binary(entry(CUBIN, 75), entry(CUBIN, 90, 0x11 | A), entry(PTX, 80, 0x8011))
-        + bytes(24)  # they are aligned
+        + bytes(24)  # padding: fat binaries are aligned
         + fat_binary(entry(CUBIN, 100, 0x1000011 | F, extra=bytes(32)), entry(PTX, 90, 0x8011 | A), entry(OTHER, 86))
     )
     assert [*device_code.entries(section)] == ["75-real", "90a-real", "80-virtual", "100f-real", "90a-virtual"]
@@ -62,23 +62,23 @@ def test_a_section_without_code_has_no_entries() -> None:
 
 
 @pytest.mark.parametrize("cut", [20, 40, 60, 100])
-def test_what_is_cut_short_is_not_read_as_less(cut: int) -> None:
+def test_truncated_code_is_not_read_as_less_code(cut: int) -> None:
     with pytest.raises(elf.UnreadableError, match="cannot read its CUDA code"):
         [*device_code.entries(fat_binary(entry(CUBIN, 75), entry(CUBIN, 89))[:cut])]
 
 
-def test_an_entry_of_another_form_is_refused() -> None:
-    strange = struct.pack("<HHIQ", CUBIN, 1, 8, 0) + bytes(60)
-    with pytest.raises(elf.UnreadableError, match="unknown form"):
-        [*device_code.entries(fat_binary(strange))]
+def test_an_entry_of_an_unknown_format_is_refused() -> None:
+    unknown = struct.pack("<HHIQ", CUBIN, 1, 8, 0) + bytes(60)
+    with pytest.raises(elf.UnreadableError, match="unknown format"):
+        [*device_code.entries(fat_binary(unknown))]
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"MZ" + bytes(100), "a Windows library"),
-        (b"#!/bin/sh\n" + bytes(100), "no ELF file"),
-        (b"", "no ELF file"),
+        (b"#!/bin/sh\n" + bytes(100), "not an ELF file"),
+        (b"", "not an ELF file"),
         (b"\x7fELF\x01\x01" + bytes(100), "not 64-bit"),
         (b"\x7fELF\x02\x01" + bytes(100), "section table was stripped"),
         (b"\x7fELF\x02\x01", "damaged"),
@@ -86,12 +86,12 @@ def test_an_entry_of_another_form_is_refused() -> None:
         (b"\x7fELF\x02\x01" + bytes(34) + b"\xff" * 8 + bytes(10) + b"\x40\0\x05\0\x04\0", "damaged"),
     ],
 )
-def test_what_is_no_library_is_named_in_plain_words(content: bytes, said: str) -> None:
+def test_a_file_that_is_not_a_library_is_named_in_plain_words(content: bytes, said: str) -> None:
     with pytest.raises(elf.UnreadableError, match=f"cannot read it: .*{said}"):
         elf.read(content)
 
 
-def test_a_cuda_library_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
+def test_a_cuda_library_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     for name, content, problem in (
         ("ggml-cuda.dll", b"MZ" + bytes(80), "a Windows library"),
         ("libggml-cuda.so", b"", "cannot read it"),
@@ -115,7 +115,7 @@ def test_a_library_covers_the_gpus_that_run_any_of_its_code() -> None:
     assert covered == {*range(75, 80), 89, 100}
 
 
-def test_what_is_no_architecture_covers_nothing() -> None:
+def test_an_unknown_architecture_covers_nothing() -> None:
     assert not coverage.runs_on("", "8.9")
     assert not coverage.runs_on("sm_89", "8.9")
 
@@ -130,7 +130,7 @@ def test_what_is_no_architecture_covers_nothing() -> None:
         (["libcuda.so.1", "libcublas.so"], None),
     ],
 )
-def test_the_cuda_of_a_build_is_in_the_names_of_its_libraries(names: list[str], major: str | None) -> None:
+def test_the_cuda_version_of_a_build_is_in_the_names_of_its_libraries(names: list[str], major: str | None) -> None:
     assert coverage.cuda_major(names) == major
 
 
@@ -182,13 +182,13 @@ BUS = "sys/bus/pci/devices/0000:01:00.0"
     [
         ({}, None),
         ({f"{BUS}/vendor": "0x10de\n", f"{BUS}/class": "0x030000\n"}, True),
-        ({f"{BUS}/vendor": "0x10de\n", f"{BUS}/class": "0x040300\n"}, False),  # its sound
+        ({f"{BUS}/vendor": "0x10de\n", f"{BUS}/class": "0x040300\n"}, False),  # the audio device of a GPU
         ({f"{BUS}/vendor": "0x1002\n", f"{BUS}/class": "0x030000\n"}, False),
         ({"proc/version": "Linux 5.15-microsoft-standard-WSL2", "dev/dxg": ""}, None),
         ({"proc/version": "Linux 5.15-microsoft-standard-WSL2"}, False),
     ],
 )
-def test_a_card_on_the_bus(tmp_path: Path, files: dict[str, str], *, expected: bool | None) -> None:
+def test_a_gpu_on_the_bus(tmp_path: Path, files: dict[str, str], *, expected: bool | None) -> None:
     assert surroundings.look({}, root=machine_files(tmp_path, files), system="linux").card_on_bus is expected
 
 
@@ -206,7 +206,7 @@ def test_an_empty_bus_says_nothing(tmp_path: Path) -> None:
         ({"proc/1/cgroup": "12:memory:/kubepods/besteffort/pod1\n"}, "kubepods"),
     ],
 )
-def test_containers_give_themselves_away(tmp_path: Path, files: dict[str, str], container: str | None) -> None:
+def test_containers_are_recognised(tmp_path: Path, files: dict[str, str], container: str | None) -> None:
     assert surroundings.look({}, root=machine_files(tmp_path, files), system="linux").container == container
 
 
@@ -249,7 +249,7 @@ def test_the_folders_of_older_and_repaired_wheels_are_searched_too(tmp_path: Pat
     assert seen.own is None
 
 
-def test_of_copies_of_a_library_one_is_read(tmp_path: Path) -> None:
+def test_one_of_several_copies_of_a_library_is_read(tmp_path: Path) -> None:
     """Links become copies in a wheel."""
     for name in ("bin/libggml-cuda.so", "lib/libggml-cuda.so.0.9.4", "lib/libggml-cuda.so.0", "lib/libggml-cuda.so"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -269,7 +269,7 @@ def test_our_wheel_describes_itself(tmp_path: Path) -> None:
     assert collect.read_libraries(seen).own is None
 
 
-# -------------------------------------------------------------------------------------------------------------- child
+# ------------------------------------------------------------------------------------------------------------ process
 
 
 @pytest.mark.parametrize(

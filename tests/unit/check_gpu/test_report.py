@@ -1,4 +1,4 @@
-"""What people and programs get to see."""
+"""The report for people and for programs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from build_config.system.layout import PACKAGE
 from check_gpu import log, report
 from check_gpu.__main__ import main, parser
 from check_gpu.diagnosis import diagnose
-from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine, Needed
+from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine, NeededLibrary
 from check_gpu.layers import ranges
-from check_gpu.result import NOTHING_TO_MEND, Code
+from check_gpu.result import NOTHING_TO_FIX, Code
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ FACTS = Facts(
         version="0.3.16",
         libraries=("libggml-cuda.so", "libllama.so"),
         cuda=(CudaLibrary("/venv/lib/libggml-cuda.so", code=("89-real",), needs=("libcublas.so.12",)),),
-        needed=(Needed("libcublas.so.12", path="/usr/lib/libcublas.so.12"),),
+        needed=(NeededLibrary("libcublas.so.12", path="/usr/lib/libcublas.so.12"),),
     ),
     driver=Driver(
         version="580.65.06", cuda="13.0", devices=(Device(0, "NVIDIA GeForce RTX 4090", "8.9", 24 << 30),), cards=None
@@ -60,13 +60,13 @@ FACTS = Facts(
     load=Load(n_gpu_layers=3, model="big.gguf", stage="done", tokens=4, log=LINES, signs=log.read(LINES)),
 )
 EXPECTED = """\
-machine    Linux (debian), an NVIDIA card on the bus, CUDA_VISIBLE_DEVICES='0'
+machine    Linux (debian), an NVIDIA GPU on the bus, CUDA_VISIBLE_DEVICES='0'
 python     /venv/bin/python 3.12.1
 package    llama-cpp-python 0.3.16 in /venv/site-packages/llama_cpp
 CUDA build libggml-cuda.so, CUDA 12, code for 89-real
 needs      libcublas.so.12: /usr/lib/libcublas.so.12
-driver     580.65.06, runs CUDA 13.0 at the newest
-card       0: NVIDIA GeForce RTX 4090, compute capability 8.9, 24.0 GiB
+driver     580.65.06, supports CUDA up to 13.0
+GPU        0: NVIDIA GeForce RTX 4090, compute capability 8.9, 24.0 GiB
 model      big.gguf, n_gpu_layers=3: 4 tokens generated
 
 layer      weights     KV cache
@@ -79,8 +79,8 @@ memory     CUDA0       model 1.50 MiB, KV 0.25 MiB
 offloaded  3/4 layers to GPU
 
 layers-left-on-cpu: 1 of 4 layers are on the CPU (0) and slow down all others: n_gpu_layers was 3, \
-fewer than all, by choice or since the memory of the card is too small for more.
-  mend it: Llama(..., n_gpu_layers=-1)  # if that runs out of memory: a smaller quantisation of the model, \
+fewer than all, by choice or because the memory of the GPU is too small for more.
+  fix it: Llama(..., n_gpu_layers=-1)  # if that runs out of memory: a smaller quantisation, \
 or a smaller n_ctx"""
 
 
@@ -116,21 +116,21 @@ def test_colours_are_for_terminals_that_want_them(
     assert "1 of 4 layers are on the CPU" in screen.getvalue()
 
 
-def test_the_status_says_whether_there_is_something_to_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_status_says_whether_there_is_something_to_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     healthy = [line.replace("device CPU", "device CUDA0").replace("dev = CPU", "dev = CUDA0") for line in LINES]
     (tmp_path / "a.log").write_text("\n".join(healthy), encoding="utf-8")
     assert main(["--log", str(tmp_path / "a.log"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["diagnosis"]["code"] == "card-used"
 
 
-def test_a_simulated_device_is_not_listed_as_a_card() -> None:
+def test_a_simulated_device_is_not_listed_as_a_gpu() -> None:
     seen = Facts(machine=FACTS.machine, driver=Driver(cuda="13.0", devices=(Device(0, "SIMULATED device", "8.9", 1),)))
     rows = report.text(seen, diagnose(FACTS)).splitlines()
     assert "simulated  0: SIMULATED device, compute capability 8.9, 0.0 GiB" in rows
-    assert not any(row.startswith("card ") for row in rows)
+    assert not any(row.startswith("GPU ") for row in rows)
 
 
-def test_a_load_that_broke_off_shows_what_was_planned() -> None:
+def test_a_load_that_stopped_early_shows_the_planned_placement() -> None:
     assert FACTS.load is not None
     seen = dataclasses.replace(FACTS, load=dataclasses.replace(FACTS.load, stage="load", error="ValueError: no"))
     text = report.text(seen, diagnose(seen))
@@ -178,10 +178,10 @@ def test_the_document_lists_every_diagnosis_in_order_with_its_remedy() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| [^|]+ \| ([^|]+) \|$", DOCUMENT, re.MULTILINE)
     assert [code for code, _ in rows] == [code.value for code in Code]
     for code, remedy in rows:
-        assert remedy.startswith("nothing to fix") is (Code(code) in NOTHING_TO_MEND), code
+        assert remedy.startswith("nothing to fix") is (Code(code) in NOTHING_TO_FIX), code
 
 
-def test_both_doors_have_the_options_of_the_document() -> None:
+def test_both_entry_points_have_the_options_of_the_document() -> None:
     documented = set(re.findall(r"^\| `(--[a-z-]+)", DOCUMENT, re.MULTILINE))
     alone = {name for action in parser()._actions for name in action.option_strings if name.startswith("--")}
     command = typer.main.get_group(app).commands["check_gpu"]
@@ -190,7 +190,7 @@ def test_both_doors_have_the_options_of_the_document() -> None:
     assert of_the_pipeline - {"--help"} == documented | {"--make-file"}
 
 
-def test_both_doors_have_the_same_defaults() -> None:
+def test_both_entry_points_have_the_same_defaults() -> None:
     alone = vars(parser().parse_args([]))
     command = typer.main.get_group(app).commands["check_gpu"]
     for option in command.params:

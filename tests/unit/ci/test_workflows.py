@@ -1,4 +1,4 @@
-"""The files of both CI services: valid by their schemas, pinned, of least rights, and without logic of their own."""
+"""The files of both CI services: valid by their schemas, pinned, with minimal rights, and without their own logic."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ ACTION = f"{SETUP}/action.yml".removeprefix("./")
 GITLAB = (CHECKOUT / "ci" / "gitlab-ci.yml", CHECKOUT / "ci" / "gitlab-jobs.yml")
 PINNED = r"[\w.-]+/[\w./-]+@[0-9a-f]{40}"
 EXPRESSION = "${{"
-PLAN = ci_matrix.plan(ci_matrix.read(CHECKOUT / "ci" / "matrix.toml"), ci_matrix.read_card_runners("8.9=rtx"))
+PLAN = ci_matrix.plan(ci_matrix.read(CHECKOUT / "ci" / "matrix.toml"), ci_matrix.read_gpu_runners("8.9=rtx"))
 
 
 def load(name: str) -> dict[str, Any]:
-    """A file of ours. YAML 1.1 reads the key ``on`` as true; GitHub does not."""
+    """Read one of our files. YAML 1.1 reads the key ``on`` as true; GitHub does not."""
     data: dict[Any, Any] = yaml.safe_load((CHECKOUT / name).read_text(encoding="utf-8"))
     return {"on" if key is True else key: value for key, value in data.items()}
 
@@ -65,7 +65,7 @@ every_file = pytest.mark.parametrize("file", [*NAMES, ACTION])
 
 
 @every_file
-def test_a_file_is_one_by_its_schema(file: str) -> None:
+def test_a_file_is_valid_by_its_schema(file: str) -> None:
     schema = "github-actions.json" if file == ACTION else "github-workflows.json"
     data = load(file)
     assert errors(data, schema) == []
@@ -75,7 +75,7 @@ def test_a_file_is_one_by_its_schema(file: str) -> None:
 
 
 @every_file
-def test_every_action_is_ours_or_pinned_by_commit_with_the_release_that_this_is(file: str) -> None:
+def test_every_action_is_ours_or_pinned_by_commit_with_its_release(file: str) -> None:
     text = (CHECKOUT / file).read_text(encoding="utf-8")
     lines = re.findall(r"uses: (.+)", text)
     assert len(lines) == len([step for step in steps(file) if "uses" in step]) > 1
@@ -83,7 +83,7 @@ def test_every_action_is_ours_or_pinned_by_commit_with_the_release_that_this_is(
         assert line == SETUP or re.fullmatch(rf"{PINNED} # v\d+\.\d+\.\d+", line), line
 
 
-def test_one_action_is_the_same_commit_everywhere() -> None:
+def test_every_use_of_an_action_has_the_same_commit() -> None:
     used = {step["uses"] for file in (*NAMES, ACTION) for step in steps(file) if "uses" in step}
     assert len({action.partition("@")[0] for action in used}) == len(used)
 
@@ -100,14 +100,14 @@ def test_our_action_comes_after_the_checkout_and_before_nox(workflow: str) -> No
 
 
 @every_file
-def test_scripts_call_and_do_not_decide_and_nothing_from_outside_is_part_of_them(file: str) -> None:
+def test_scripts_contain_no_logic_and_no_expressions(file: str) -> None:
     for step in steps(file):
         assert EXPRESSION not in step.get("run", ""), step
         assert not re.search(r"\b(if|for|while|case)\b|&&|\|\||;|\n.", step.get("run", "").strip()), step
 
 
 @every_workflow
-def test_rights_are_named_and_time_is_limited(workflow: str) -> None:
+def test_rights_are_declared_and_time_is_limited(workflow: str) -> None:
     data = load(workflow)
     assert data["permissions"] in ({}, {"contents": "read"})
     assert data["concurrency"]["group"]
@@ -129,13 +129,13 @@ def test_only_the_jobs_that_need_them_have_further_rights() -> None:
     }
 
 
-def test_no_machine_with_a_card_runs_what_strangers_send() -> None:
+def test_no_self_hosted_machine_runs_code_of_outsiders() -> None:
     triggers = load(".github/workflows/wheels.yml")["on"]
     assert set(triggers) == {"push", "workflow_dispatch"}
     assert triggers["push"] == {"tags": ["v*"]}
 
 
-def test_what_a_job_takes_from_the_plan_is_in_the_plan() -> None:
+def test_the_plan_has_every_value_that_a_job_uses() -> None:
     workflow = jobs(".github/workflows/wheels.yml")
     outputs = dict(line.split("=", 1) for line in ci_matrix.github_output(PLAN).splitlines())
     assert set(workflow["plan"]["outputs"]) == set(outputs)
@@ -160,7 +160,7 @@ def test_an_artifact_that_is_downloaded_was_uploaded_before() -> None:
 
 
 def test_a_variable_of_a_script_is_the_value_of_that_name() -> None:
-    """The rehearsal goes by the names."""
+    """The rehearsal relies on the names."""
     for job in ("plan", "unit", "wheel", "publish"):
         values = "inputs" if job == "plan" else "matrix"
         for step in jobs(".github/workflows/wheels.yml")[job]["steps"]:
@@ -178,7 +178,7 @@ VALUES = {"ARCH": "86,89", "CUDA": "13.0", "UNIT": "sm86", "CARDS": "8.9=rtx"}
 
 
 @pytest.mark.parametrize("path", [*WORKFLOWS, *GITLAB, CHECKOUT / ".ci" / "run"], ids=lambda path: path.name)
-def test_every_call_names_a_session_of_ours_and_options_that_it_has(
+def test_every_call_names_an_existing_session_and_existing_options(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -198,7 +198,7 @@ def test_every_call_names_a_session_of_ours_and_options_that_it_has(
 
 
 def read_options(step: str, options: list[str]) -> None:
-    """Have the command line of the project read a step's options, and run nothing."""
+    """Parse a step's options with the project's command line, and run nothing."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     group.commands[step].make_context(step, options)
@@ -208,14 +208,14 @@ def read_options(step: str, options: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", GITLAB, ids=lambda path: path.name)
-def test_a_file_for_gitlab_is_one_by_its_schema(path: Any) -> None:
+def test_a_file_for_gitlab_is_valid_by_its_schema(path: Any) -> None:
     data = load(str(path))
     assert errors(data, "gitlab-ci.json") == []
     data["default"] = {"retrie": 1}
     assert errors(data, "gitlab-ci.json"), "the schema does not find a wrong word"
 
 
-def test_the_generated_pipeline_with_what_it_extends_is_one_by_gitlabs_schema() -> None:
+def test_the_generated_pipeline_with_its_templates_is_valid_by_gitlabs_schema() -> None:
     generated = ci_matrix.gitlab_pipeline(PLAN)
     templates = load(ci_matrix.GITLAB_JOBS)
     assert errors(generated, "gitlab-ci.json") == []

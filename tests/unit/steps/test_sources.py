@@ -288,21 +288,3 @@ def test_a_checkout_that_overlaps_with_the_staged_tree_is_refused(vendored: Layo
     for path in (tree.llama_cpp, checkout_of(vendored.work_root)):
         with pytest.raises(SettingsError, match="stages its sources"):
             sources.stage(locked(), vendored, llama_cpp=path)
-
-
-def test_the_commit_is_found_without_git(tmp_path: Path) -> None:
-    main, worktree = tmp_path / "main", tmp_path / "worktree"
-    git = main / ".git"
-    write(git / "HEAD", "ref: refs/heads/mine\n")
-    assert sources._commit_of(main) == "unknown"
-    write(git / "packed-refs", f"# pack-refs with: peeled\n{'e' * 40} refs/heads/other\n{COMMIT} refs/heads/mine\n")
-    assert sources._commit_of(main) == COMMIT
-    write(git / "refs/heads/mine", "f" * 40 + "\n")
-    assert sources._commit_of(main) == "f" * 40
-    write(git / "worktrees/w/HEAD", "ref: refs/heads/other\n")
-    write(git / "worktrees/w/commondir", "../..\n")
-    write(worktree / ".git", f"gitdir: {git / 'worktrees/w'}\n")
-    assert sources._commit_of(worktree) == "e" * 40
-    write(git / "HEAD", "not a commit")
-    assert sources._commit_of(main) == "unknown"
-    assert sources._commit_of(tmp_path) == "unknown"

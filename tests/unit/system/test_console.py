@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -55,6 +56,21 @@ def test_json_for_programs_stays_json(capsys: pytest.CaptureFixture[str]) -> Non
     Console(terminal=False).raw(json.dumps(value))
 
     assert json.loads(capsys.readouterr().out) == value
+
+
+def test_raw_text_keeps_its_tabs_and_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(terminal=True).raw("a\tb  \n\n [bold] ")
+
+    assert capsys.readouterr().out == "a\tb  \n\n [bold] \n"
+
+
+def test_raw_text_that_the_stream_cannot_encode_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+
+    with pytest.raises(UnicodeEncodeError, match="PYTHONIOENCODING"):
+        Console(terminal=False).raw("caf\N{LATIN SMALL LETTER E WITH ACUTE}")
+    assert written.getvalue() == b""
 
 
 def test_step_prints_its_title_first_and_its_time_afterwards(capsys: pytest.CaptureFixture[str]) -> None:

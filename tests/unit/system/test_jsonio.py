@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from build_config.errors import StepResultError
 from build_config.model import CudaArch, GpuDevice, LockedFile, Wheel
-from build_config.reports import BuildRecord
+from build_config.reports import BuildRecord, Severity
 from build_config.system import jsonio
 from tests.support.publishable import make
 
@@ -33,6 +34,15 @@ def test_tuples_and_literals_come_back_as_they_were(tmp_path: Path) -> None:
     jsonio.write(tmp_path / "archs.json", values)
 
     assert jsonio.read(tmp_path / "archs.json", tuple[CudaArch, ...]) == values
+
+
+def test_values_become_plain_text() -> None:
+    value = {"a": (Path("x"), Version("1.0rc1")), Severity.NOTE: [CudaArch.parse("90a-real"), None, 1.5, True]}
+
+    assert json.loads(jsonio.dumps(value)) == {
+        "a": ["x", "1.0rc1"],
+        "note": [{"number": 90, "suffix": "a", "kind": "real"}, None, 1.5, True],
+    }
 
 
 def test_equal_values_give_equal_text_whatever_the_order_of_keys() -> None:

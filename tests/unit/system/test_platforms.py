@@ -84,3 +84,16 @@ def test_every_platform_of_the_locks_is_there() -> None:
         "linux-x86_64": "linux-x86_64",
         "win-amd64": "win-amd64",
     }
+
+
+@pytest.mark.parametrize(
+    ("tags", "platform"),
+    [
+        (("py3-none-win_amd64",), WINDOWS),
+        (("py3-none-linux_x86_64",), LINUX),
+        (("py3-none-manylinux2014_x86_64", "py3-none-manylinux_2_17_x86_64"), LINUX),
+        ((), LINUX),
+    ],
+)
+def test_the_platform_of_a_wheel(tags: tuple[str, ...], platform: platforms.Platform) -> None:
+    assert platforms.of_tags(tags) is platform

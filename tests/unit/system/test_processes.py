@@ -71,4 +71,4 @@ def test_the_reason_is_at_the_end_of_a_long_output() -> None:
 def test_message_remedy_and_log_stand_on_lines_of_their_own() -> None:
     error = PipelineError("It failed.", remedy="do this", log=Path("x.log"))
 
-    assert str(error).splitlines() == ["It failed.", "To mend it: do this", "Whole log: x.log"]
+    assert str(error).splitlines() == ["It failed.", "To fix it: do this", "Complete log: x.log"]

@@ -1,4 +1,4 @@
-"""What follows from fixed results: medians, proofs of placement, ratios, labels, the page."""
+"""The evaluation of fixed results: medians, proofs of placement, ratios, labels, the page."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from build_config.tasks import bench
 from build_config.tasks.bench import chart, report, task
 from build_config.tasks.bench.results import (
     Build,
-    Card,
-    CardKind,
     ChildResult,
     Device,
     DeviceReport,
+    GpuKind,
+    MeasuredGpu,
     Measurement,
     Sample,
     compare,
@@ -36,9 +36,9 @@ pytestmark = pytest.mark.unit
 
 MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
 GPU = GpuDevice(index=0, name="NVIDIA GeForce RTX 4060", capability="8.9", memory=1 << 33)
-REAL = Card(kind=CardKind.REAL, name=GPU.name)
-SIMULATED = Card(kind=CardKind.SIMULATED, name="device of compute capability 8.9")
-NONE = Card(kind=CardKind.NONE, why="there is no NVIDIA driver")
+REAL = MeasuredGpu(kind=GpuKind.REAL, name=GPU.name)
+SIMULATED = MeasuredGpu(kind=GpuKind.SIMULATED, name="device of compute capability 8.9")
+NONE = MeasuredGpu(kind=GpuKind.NONE, why="there is no NVIDIA driver")
 
 SLOW = Sample(
     load_ms=500,
@@ -79,7 +79,7 @@ ON_CPU = ChildResult(
     peak_memory=1 << 30,
     log=(*log("CPU"), "load_tensors:   CPU_Mapped model buffer size =   637.00 MiB"),
 )
-ON_CARD = dataclasses.replace(
+ON_GPU = dataclasses.replace(
     ON_CPU,
     log=(
         *log("CUDA0"),
@@ -95,12 +95,12 @@ def measured(device: Device, *samples: Sample, build: Build = Build.OURS, failur
     return Measurement(build=build, device=device, version="0.3.36", samples=samples, failure=failure)
 
 
-def made(card: Card, *measurements: Measurement, against: str | None = None) -> DeviceReport:
+def made(gpu: MeasuredGpu, *measurements: Measurement, against: str | None = None) -> DeviceReport:
     return DeviceReport(
         created="2026-11-25 12:00 UTC",
         machine=MACHINE,
-        card=card,
-        notice=card.notice,
+        card=gpu,
+        notice=gpu.notice,
         wheel="llama_cpp_python.whl",
         wheel_sha256="0" * 64,
         against=against,
@@ -111,14 +111,14 @@ def made(card: Card, *measurements: Measurement, against: str | None = None) -> 
         rounds=len(measurements[0].samples),
         threads=2,
         measurements=measurements,
-        ratios=compare(measurements, card, 2),
+        ratios=compare(measurements, gpu, 2),
     )
 
 
-def on_both(card: Card = REAL) -> DeviceReport:
+def on_both(gpu: MeasuredGpu = REAL) -> DeviceReport:
     slower = dataclasses.replace(SLOW, total_ms=5000)
     slowest = dataclasses.replace(SLOW, total_ms=9000)
-    return made(card, measured(Device.CPU, SLOW, slowest, slower), measured(Device.CARD, FAST, FAST, FAST))
+    return made(gpu, measured(Device.CPU, SLOW, slowest, slower), measured(Device.GPU, FAST, FAST, FAST))
 
 
 def cells(report_: DeviceReport, title: str) -> tuple[str, ...]:
@@ -130,20 +130,20 @@ def cells(report_: DeviceReport, title: str) -> tuple[str, ...]:
 
 
 def test_figures_of_a_process() -> None:
-    figures = sample(ON_CARD, prompt_tokens=256, device_peak_bytes=7)
+    figures = sample(ON_GPU, prompt_tokens=256, device_peak_bytes=7)
 
     assert figures.first_token_ms == 2000
     assert figures.total_ms == 6000
     assert figures.load_ms == 500
     assert figures.prompt_speed == 128
-    assert figures.speed == 2, "8 tokens came in the 4 seconds after the first"
+    assert figures.speed == 2, "8 tokens in the 4 seconds after the first"
     assert figures.cores_busy == 1.5
     assert figures.process_bytes == 1 << 30
-    assert figures.device_bytes == 610 << 20, "pinned memory of the machine is none of the card"
+    assert figures.device_bytes == 610 << 20, "the machine's pinned memory is not on the GPU"
     assert figures.device_peak_bytes == 7
 
 
-def test_the_median_is_not_moved_by_one_bad_round() -> None:
+def test_one_bad_round_does_not_change_the_median() -> None:
     assert median([4000.0, 9000.0, 5000.0]) == 5000
     assert median([None, 3.0, None]) == 3
     assert median([None]) is None
@@ -153,61 +153,61 @@ def test_the_median_is_not_moved_by_one_bad_round() -> None:
 # ----------------------------------------------------------------------------------------------------------- proof
 
 
-def test_layers_where_they_must_be_are_no_problem() -> None:
+def test_layers_placed_as_required_are_accepted() -> None:
     assert problem(ON_CPU, Device.CPU, tokens=9) is None
-    assert problem(ON_CARD, Device.CARD, tokens=9) is None
+    assert problem(ON_GPU, Device.GPU, tokens=9) is None
 
 
 def altered(old: str, new: str) -> ChildResult:
-    return dataclasses.replace(ON_CARD, log=tuple(line.replace(old, new) for line in ON_CARD.log))
+    return dataclasses.replace(ON_GPU, log=tuple(line.replace(old, new) for line in ON_GPU.log))
 
 
 LIES: dict[str, tuple[ChildResult, Device, str]] = {
-    "the CPU as a card": (ON_CPU, Device.CARD, "layer 0 was on CPU, not on CUDA0"),
-    "the card as a CPU": (ON_CARD, Device.CPU, "layer 0 was on CUDA0, not on CPU"),
+    "the CPU instead of a GPU": (ON_CPU, Device.GPU, "layer 0 was on CPU, not on CUDA0"),
+    "the GPU instead of the CPU": (ON_GPU, Device.CPU, "layer 0 was on CUDA0, not on CPU"),
     "one layer on the CPU": (
         altered("1 assigned to device CUDA0", "1 assigned to device CPU"),
-        Device.CARD,
+        Device.GPU,
         "layer 1 was on CPU",
     ),
     "a cache on the CPU": (
         altered("1: dev = CUDA0", "1: dev = CPU"),
-        Device.CARD,
+        Device.GPU,
         "the KV cache of layer 1 was on CPU",
     ),
-    "a cache that is not mentioned": (
+    "a cache without a line": (
         altered("0: dev = CUDA0", "0: nothing"),
-        Device.CARD,
+        Device.GPU,
         "the KV cache of layer 0 was on an unknown device",
     ),
     "too few offloaded": (
         altered("3/3", "2/3"),
-        Device.CARD,
+        Device.GPU,
         "not all 3",
     ),
-    "memory of a card in a CPU run": (
+    "memory of a GPU on the CPU": (
         dataclasses.replace(ON_CPU, log=(*ON_CPU.log, "CUDA0 compute buffer size = 1.00 MiB")),
         Device.CPU,
-        "memory on a card",
+        "memory on a GPU",
     ),
-    "a log without placements": (dataclasses.replace(ON_CARD, log=("all is well",)), Device.CARD, "does not say"),
-    "an answer cut short": (dataclasses.replace(ON_CARD, generated=8), Device.CARD, "8 tokens were generated"),
-    "an exception": (dataclasses.replace(ON_CARD, error="OSError: libllama.so"), Device.CARD, "OSError: libllama.so"),
+    "a log without placements": (dataclasses.replace(ON_GPU, log=("all is well",)), Device.GPU, "does not say"),
+    "an incomplete answer": (dataclasses.replace(ON_GPU, generated=8), Device.GPU, "8 tokens were generated"),
+    "an exception": (dataclasses.replace(ON_GPU, error="OSError: libllama.so"), Device.GPU, "OSError: libllama.so"),
 }
 
 
 @pytest.mark.parametrize(("result", "device", "said"), LIES.values(), ids=LIES)
-def test_what_is_no_measurement_of_the_device_is_refused(result: ChildResult, device: Device, said: str) -> None:
+def test_a_result_from_another_device_is_refused(result: ChildResult, device: Device, said: str) -> None:
     assert said in (problem(result, device, tokens=9) or "")
 
 
 def test_the_loaders_reason_is_passed_on() -> None:
     result = dataclasses.replace(ON_CPU, cuda_status={"reason": "This wheel has no code for your card."})
 
-    assert "no code for your card" in (problem(result, Device.CARD, tokens=9) or "")
+    assert "no code for your card" in (problem(result, Device.GPU, tokens=9) or "")
 
 
-def test_a_process_sees_one_card() -> None:
+def test_a_process_sees_one_gpu() -> None:
     assert [first_visible(value) for value in (None, " ", "2", "3, 1", "GPU-ab12,0")] == [
         "0",
         "0",
@@ -220,21 +220,23 @@ def test_a_process_sees_one_card() -> None:
 # ---------------------------------------------------------------------------------------------------------- labels
 
 
-def test_a_real_card_is_raced() -> None:
+def test_a_real_gpu_is_compared_with_the_cpu() -> None:
     both = on_both()
 
-    assert report.header(both) == ("", "CPU", GPU.name, "card : CPU")
+    assert report.header(both) == ("", "CPU", GPU.name, "GPU : CPU")
     assert cells(both, "time to first token")[-1] == "40.0 x"
     assert cells(both, "generation") == ("31.5 (31.5-31.5)", "180.0 (180.0-180.0)", "5.7 x")
-    assert cells(both, "buffers on the card") == ("-", "800 (800-800)", "")
+    assert cells(both, "buffers on the GPU") == ("-", "800 (800-800)", "")
     assert both.notice is None
-    assert not any("SIMULATED" in remark or "no card" in remark for remark in report.remarks(both))
+    assert not any("SIMULATED" in remark or "no GPU" in remark for remark in report.remarks(both))
 
 
-def test_a_simulated_device_is_called_so_everywhere() -> None:
+def test_a_simulated_gpu_is_called_simulated_everywhere() -> None:
     both = on_both(SIMULATED)
 
-    assert report.header(both) == ("", "CPU", "SIMULATED: device of compute capability 8.9"), "and it does not race"
+    assert report.header(both) == ("", "CPU", "SIMULATED: device of compute capability 8.9"), (
+        "no comparison with the CPU"
+    )
     assert any("SIMULATED" in remark and "nothing about speed" in remark for remark in report.remarks(both))
     page = report.markdown(both)
     assert "SIMULATED" in page.splitlines()[0]
@@ -244,35 +246,35 @@ def test_a_simulated_device_is_called_so_everywhere() -> None:
     assert "SIMULATED" in chart.title(both)
 
 
-def test_without_a_card_the_report_says_so() -> None:
+def test_without_a_gpu_the_report_says_so() -> None:
     alone = made(NONE, measured(Device.CPU, SLOW))
 
     assert report.header(alone) == ("", "CPU")
-    assert report.remarks(alone)[0] == "no card: there is no NVIDIA driver; only the CPU was measured"
-    assert "no card" in chart.title(alone)
-    assert ("card", "none") in report.conditions(alone)
-    assert not [row for row in report.rows(alone) if "card" in row[0]]
+    assert report.remarks(alone)[0] == "no GPU: there is no NVIDIA driver; only the CPU was measured"
+    assert "no GPU" in chart.title(alone)
+    assert ("GPU", "none") in report.conditions(alone)
+    assert not [row for row in report.rows(alone) if "GPU" in row[0]]
 
 
-def test_a_failed_measurement_is_no_figure() -> None:
-    failed = made(REAL, measured(Device.CPU, SLOW), measured(Device.CARD, failure="layer 0 was on CPU, not on CUDA0"))
+def test_a_failed_measurement_has_no_figure() -> None:
+    failed = made(REAL, measured(Device.CPU, SLOW), measured(Device.GPU, failure="layer 0 was on CPU, not on CUDA0"))
 
-    assert report.header(failed)[-1] == GPU.name, "nothing races a failure"
+    assert report.header(failed)[-1] == GPU.name, "nothing is compared with a failure"
     assert cells(failed, "generation") == ("31.5", "FAILED")
     assert any("FAILED: layer 0 was on CPU" in remark for remark in report.remarks(failed))
     assert f"| {GPU.name} |" in report.markdown(failed)
 
 
-def test_a_busy_machine_shows_in_the_cores_that_the_threads_got() -> None:
+def test_on_a_busy_machine_the_cores_of_the_threads_are_named() -> None:
     quiet = made(NONE, measured(Device.CPU, SLOW))
     busy = made(NONE, measured(Device.CPU, dataclasses.replace(SLOW, cores_busy=1.2)))
 
     assert not [remark for remark in report.remarks(quiet) if "other programs" in remark]
     (said,) = [remark for remark in report.remarks(busy) if "other programs" in remark]
-    assert "2 threads got 1.20 cores" in said
+    assert "2 threads got only 1.20 cores" in said
 
 
-def test_what_users_report_is_called_that() -> None:
+def test_figures_of_users_are_marked_as_not_measured_here() -> None:
     (said,) = [remark for remark in report.remarks(on_both()) if "4,000 ms" in remark]
 
     assert "not measured here" in said
@@ -287,19 +289,19 @@ def test_the_document_can_be_read_back() -> None:
 # ---------------------------------------------------------------------------------------------------------- ratios
 
 
-def against(card: Card, *, cpu: float, on_card: float) -> DeviceReport:
-    """Ours at 100 tokens a second in each case."""
-    pairs = [(Device.CPU, Build.OURS, 100.0), (Device.CPU, Build.OTHER, cpu)]
-    pairs += [(Device.CARD, Build.OURS, 100.0), (Device.CARD, Build.OTHER, on_card)]
+def against(gpu: MeasuredGpu, *, cpu: float, on_gpu: float) -> DeviceReport:
+    """Our build with 100 tokens per second in each case."""
+    pairs = [(Device.CPU, Build.OURS, 100.0), (Device.CPU, Build.BASELINE, cpu)]
+    pairs += [(Device.GPU, Build.OURS, 100.0), (Device.GPU, Build.BASELINE, on_gpu)]
     measurements = [
         measured(device, *(dataclasses.replace(SLOW, speed=speed + shift) for shift in (-9, 0, 0.1)), build=build)
         for device, build, speed in pairs
     ]
-    return made(card, *measurements, against="llama-cpp-python 0.3.36 installed elsewhere")
+    return made(gpu, *measurements, against="llama-cpp-python 0.3.36 installed elsewhere")
 
 
 @pytest.mark.parametrize(
-    ("cpu", "on_card", "passed"),
+    ("cpu", "on_gpu", "passed"),
     [
         (100, 100, [True, True]),
         (100 / 0.951, 100 / 0.981, [True, True]),
@@ -308,8 +310,8 @@ def against(card: Card, *, cpu: float, on_card: float) -> DeviceReport:
         (50, 50, [True, True]),
     ],
 )
-def test_ours_is_held_against_the_other_build_by_medians(cpu: float, on_card: float, passed: list[bool]) -> None:
-    compared = against(REAL, cpu=cpu, on_card=on_card)
+def test_our_build_is_compared_with_the_baseline_by_medians(cpu: float, on_gpu: float, passed: list[bool]) -> None:
+    compared = against(REAL, cpu=cpu, on_gpu=on_gpu)
 
     assert [ratio.passed for ratio in compared.ratios] == passed
     assert [ratio.limit for ratio in compared.ratios] == [0.95, 0.98]
@@ -318,30 +320,30 @@ def test_ours_is_held_against_the_other_build_by_medians(cpu: float, on_card: fl
     assert ["FAILED" not in line for line in lines] == passed
     assert report.header(compared)[1:5] == (
         "CPU, ours",
-        "CPU, the other",
+        "CPU, baseline",
         f"{GPU.name}, ours",
-        f"{GPU.name}, the other",
+        f"{GPU.name}, baseline",
     )
 
 
-def test_a_simulated_card_is_not_judged() -> None:
-    on_cpu, on_card = against(SIMULATED, cpu=100, on_card=1000).ratios
+def test_a_simulated_gpu_is_not_judged() -> None:
+    on_cpu, on_gpu = against(SIMULATED, cpu=100, on_gpu=1000).ratios
 
     assert on_cpu.passed
-    assert on_card.passed is None
-    assert "not judged" in report.ratio_line(on_card)
+    assert on_gpu.passed is None
+    assert "not judged" in report.ratio_line(on_gpu)
 
 
 def test_a_failure_is_not_compared() -> None:
     measurements = (
         measured(Device.CPU, SLOW),
-        measured(Device.CPU, SLOW, build=Build.OTHER, failure="libcuda.so.1 is missing"),
+        measured(Device.CPU, SLOW, build=Build.BASELINE, failure="libcuda.so.1 is missing"),
     )
 
     assert compare(measurements, NONE, 2) == ()
 
 
-@pytest.mark.parametrize("disturbed", [Build.OURS, Build.OTHER])
+@pytest.mark.parametrize("disturbed", [Build.OURS, Build.BASELINE])
 def test_a_busy_machine_gives_no_judgement(disturbed: Build) -> None:
     busy = dataclasses.replace(SLOW, cores_busy=1.7)
     measurements = [measured(Device.CPU, busy if build is disturbed else SLOW, build=build) for build in Build]
@@ -364,7 +366,7 @@ def wheel(tmp_path: Path) -> Wheel:
     return wheels.write(tmp_path, {}, wheels.wheel_name("linux_x86_64"))
 
 
-def test_a_plan_that_can_be_measured_is_not_refused(tmp_path: Path) -> None:
+def test_a_possible_plan_is_accepted(tmp_path: Path) -> None:
     bench.check(plan(tmp_path))
 
 
@@ -372,18 +374,18 @@ def test_a_plan_that_can_be_measured_is_not_refused(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"model": Path("no.gguf")}, "no model no.gguf"),
-        ({"shape": TINY}, "blocks of Q4_K hold 256"),
-        ({"kind": "Q9"}, "'Q9' is no type"),
+        ({"shape": TINY}, "a block of Q4_K has 256"),
+        ({"kind": "Q9"}, "'Q9' is not a type"),
         ({"prompt_tokens": 2000, "tokens": 49}, "more than the 2048"),
         ({"against": bench.Subject(python=Path("no/python"))}, "there is no no/python"),
     ],
 )
-def test_a_plan_that_cannot_be_measured_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_an_impossible_plan_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         bench.check(plan(tmp_path, **changes))
 
 
-def test_what_it_is_held_against_is_a_wheel_or_an_interpreter(tmp_path: Path) -> None:
+def test_the_baseline_is_a_wheel_or_an_interpreter(tmp_path: Path) -> None:
     stock = wheel(tmp_path)
 
     assert task.bench_subject(None) is None

@@ -9,7 +9,7 @@ import pytest
 from build_config.errors import ArchitectureError, SettingsError
 from build_config.system.layout import PACKAGE
 from build_config.tasks import ci_matrix
-from build_config.tasks.ci_matrix import CardRunner, Host, Matrix, WheelEntry
+from build_config.tasks.ci_matrix import GpuRunner, Host, Matrix, WheelEntry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def listed(*entries: WheelEntry) -> Matrix:
     return Matrix(platforms={"linux-x86_64": LINUX}, wheels=entries)
 
 
-def test_each_unit_is_one_job_and_a_wheel_waits_for_those_that_it_is_made_of() -> None:
+def test_each_unit_is_one_job_and_a_wheel_waits_for_its_units() -> None:
     made = ci_matrix.plan(listed(entry("86,89"), entry("89"), entry("89", "12.9")))
     assert [unit.id for unit in made.units] == [
         f"linux-x86_64-{name}"
@@ -41,7 +41,7 @@ def test_each_unit_is_one_job_and_a_wheel_waits_for_those_that_it_is_made_of() -
     }
 
 
-def test_the_list_of_this_project_is_a_plan_without_loose_ends() -> None:
+def test_the_list_of_this_project_gives_a_complete_plan() -> None:
     made = ci_matrix.plan(LISTED)
     ids = {unit.id for unit in made.units}
     assert len(ids) == len(made.units)
@@ -50,27 +50,27 @@ def test_the_list_of_this_project_is_a_plan_without_loose_ends() -> None:
     assert {job.runner for job in made.units} == {job.runner for job in made.wheels} == {"ubuntu-24.04"}
 
 
-def test_a_shard_of_several_cards_is_built_by_the_entry_that_has_it() -> None:
+def test_a_shard_is_built_for_the_entry_that_contains_it() -> None:
     made = ci_matrix.plan(listed(entry("89"), entry("portable")))
     arches = {unit.unit: unit.arch for unit in made.units}
     assert arches["core"] == arches["sm89"] == "89"
     assert arches["sm90ptx"] == "portable"
 
 
-def test_a_wheel_is_tried_on_every_card_that_it_has_code_for_and_on_no_other() -> None:
-    cards = ci_matrix.read_card_runners("8.9=rtx4090 7.5=t4 12.0=rtx5090")
-    made = ci_matrix.plan(listed(entry("89"), entry("75"), entry("90")), cards)
-    assert [(card.wheel.rpartition("-")[2], card.label) for card in made.cards] == [("sm89", "rtx4090"), ("sm75", "t4")]
+def test_a_wheel_is_validated_on_every_gpu_that_it_has_code_for_and_on_no_other() -> None:
+    runners = ci_matrix.read_gpu_runners("8.9=rtx4090 7.5=t4 12.0=rtx5090")
+    made = ci_matrix.plan(listed(entry("89"), entry("75"), entry("90")), runners)
+    assert [(gpu.wheel.rpartition("-")[2], gpu.label) for gpu in made.cards] == [("sm89", "rtx4090"), ("sm75", "t4")]
 
 
 @pytest.mark.parametrize("text", ["89=rtx", "8.9", "8.9=", "8.9=a,b", "8.9=$(id)"])
-def test_what_is_no_cards_machine_is_refused(text: str) -> None:
-    assert ci_matrix.read_card_runners("") == ()
-    with pytest.raises(SettingsError, match="no card's machine"):
-        ci_matrix.read_card_runners(text)
+def test_a_text_that_is_not_a_gpu_runner_is_refused(text: str) -> None:
+    assert ci_matrix.read_gpu_runners("") == ()
+    with pytest.raises(SettingsError, match="is not a GPU runner"):
+        ci_matrix.read_gpu_runners(text)
 
 
-def test_a_selection_takes_part_of_the_list_or_one_wheel_that_need_not_be_in_it() -> None:
+def test_a_selection_is_a_part_of_the_list_or_one_wheel_that_need_not_be_in_it() -> None:
     assert ci_matrix.select(LISTED) == LISTED
     assert ci_matrix.select(LISTED, cuda="13.0").wheels == LISTED.wheels
     assert ci_matrix.select(LISTED, arch="75").wheels == (entry("75"),)
@@ -87,15 +87,15 @@ def test_a_selection_takes_part_of_the_list_or_one_wheel_that_need_not_be_in_it(
         (listed(entry("auto")), "depends on the machine"),
         (listed(entry("89", "system")), "not a release"),
         (listed(entry("89"), entry("8.9")), "twice"),
-        (listed(dataclasses.replace(entry("89"), platform="win-amd64")), "no machine"),
+        (listed(dataclasses.replace(entry("89"), platform="win-amd64")), "but no machine"),
     ],
 )
-def test_an_entry_that_makes_no_job_is_refused(wrong: Matrix, said: str) -> None:
+def test_an_entry_that_cannot_become_a_job_is_refused(wrong: Matrix, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         ci_matrix.plan(wrong)
 
 
-def test_cards_that_the_toolkit_does_not_know_are_refused() -> None:
+def test_gpus_that_the_toolkit_does_not_know_are_refused() -> None:
     with pytest.raises(ArchitectureError, match=r"6\.1"):
         ci_matrix.plan(listed(entry("61")))
 
@@ -111,25 +111,25 @@ def test_cards_that_the_toolkit_does_not_know_are_refused() -> None:
     ],
     ids=["empty", "not TOML", "unknown key", "unknown platform", "no wheel"],
 )
-def test_a_list_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_malformed_list_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "matrix.toml").write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError, match=r"matrix\.toml"):
         ci_matrix.read(tmp_path / "matrix.toml")
 
 
 def test_outputs_are_one_line_of_json_each() -> None:
-    made = ci_matrix.plan(listed(entry("89")), (CardRunner(capability="8.9", label="rtx"),))
+    made = ci_matrix.plan(listed(entry("89")), (GpuRunner(capability="8.9", label="rtx"),))
     outputs = dict(line.split("=", 1) for line in ci_matrix.github_output(made).splitlines())
     assert {name: len(json.loads(value)) for name, value in outputs.items()} == {"units": 2, "wheels": 1, "cards": 1}
     assert json.loads(outputs["units"])[1]["unit"] == "sm89"
 
 
-def test_without_a_card_the_list_of_such_jobs_is_what_the_workflow_compares_with() -> None:
+def test_without_a_gpu_runner_the_list_of_gpu_jobs_is_the_one_that_the_workflow_checks_for() -> None:
     assert "cards=[]\n" in ci_matrix.github_output(ci_matrix.plan(listed(entry("89"))))
 
 
-def test_gitlab_gets_jobs_that_need_one_another_by_names_that_exist() -> None:
-    made = ci_matrix.plan(LISTED, ci_matrix.read_card_runners("8.9=rtx4090"))
+def test_gitlab_jobs_need_one_another_by_existing_names() -> None:
+    made = ci_matrix.plan(LISTED, ci_matrix.read_gpu_runners("8.9=rtx4090"))
     jobs = ci_matrix.gitlab_pipeline(made)
     assert jobs.pop("include") == [{"local": ci_matrix.GITLAB_JOBS}]
     needed = {need if isinstance(need, str) else need["job"] for job in jobs.values() for need in job.get("needs", ())}

@@ -1,4 +1,4 @@
-"""What the conda package of a wheel is called, needs and refuses."""
+"""Name, requirements and constraints of a wheel's conda package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from build_config import archs
 from build_config.errors import PackagingError, SettingsError
-from build_config.formats import wheelfile
+from build_config.formats import build_facts, wheelfile
 from build_config.model import CudaArch
 from build_config.system.layout import PACKAGE
 from build_config.tasks import conda
@@ -25,7 +25,7 @@ def package(folder: Path, **changes: object) -> conda.CondaPackage:
     return conda_wheels.describe(conda_wheels.write(folder, conda_wheels.members(**changes)), folder / "record")  # type: ignore[arg-type]  # as members takes them
 
 
-def test_the_requirements_are_the_wheels_by_their_conda_names_with_cudas_libraries_and_the_systems(
+def test_the_requirements_are_the_wheels_under_their_conda_names_with_cudas_libraries_and_the_systems(
     tmp_path: Path,
 ) -> None:
     assert set(package(tmp_path).depends) == {
@@ -44,7 +44,7 @@ def test_the_requirements_are_the_wheels_by_their_conda_names_with_cudas_librari
     }
 
 
-def test_a_driver_and_a_card_need_not_be_there_but_if_they_are_they_have_to_fit(tmp_path: Path) -> None:
+def test_a_driver_and_a_gpu_are_not_required_but_must_match_if_they_exist(tmp_path: Path) -> None:
     described = package(tmp_path)
     assert described.constrains == ("__cuda >=13", "__cuda_arch >=8.9,<9.0")
     assert not any(need.startswith("__cuda") for need in described.depends)
@@ -58,7 +58,7 @@ def test_the_version_is_upstreams_and_the_build_names_cuda_and_shards(tmp_path: 
 
 
 def test_another_wheel_or_another_requirement_is_another_build(tmp_path: Path) -> None:
-    """Caches of conda packages go by the name of the file."""
+    """Caches of conda packages identify a package by the name of its file."""
     builds = {
         package(tmp_path / "a").build,
         package(tmp_path / "b", without="diskcache").build,
@@ -67,7 +67,7 @@ def test_another_wheel_or_another_requirement_is_another_build(tmp_path: Path) -
     assert len(builds) == 3
 
 
-def test_a_portable_wheel_is_called_so(tmp_path: Path) -> None:
+def test_the_package_of_a_portable_wheel_is_called_portable(tmp_path: Path) -> None:
     name = wheels.wheel_name(conda_wheels.PLATFORM).replace("+cu130.sm89", "+cu130")
     wheel = conda_wheels.write(tmp_path, name=name)
     described = conda_wheels.describe(wheel, tmp_path / "record", "75-real", "80-real", "90-virtual")
@@ -75,7 +75,7 @@ def test_a_portable_wheel_is_called_so(tmp_path: Path) -> None:
     assert "__cuda_arch >=7.5" in described.constrains
 
 
-def test_a_wheel_of_cuda_12_asks_for_the_packages_of_cuda_12(tmp_path: Path) -> None:
+def test_a_wheel_of_cuda_12_requires_the_packages_of_cuda_12(tmp_path: Path) -> None:
     requirements = ("Requires-Dist: nvidia-cublas-cu12<13,>=12", "Requires-Dist: nvidia-cuda-runtime-cu12<13,>=12.4")
     described = package(tmp_path, cuda="12.4", more=requirements, without="<14")
     assert {"cuda-cudart >=12.4,<13.0a0", "libcublas >=12,<13.0a0", "cuda-version >=12.4,<13.0a0"} < set(
@@ -88,14 +88,14 @@ def test_a_wheel_of_cuda_12_asks_for_the_packages_of_cuda_12(tmp_path: Path) -> 
     ("changes", "said"),
     [
         ({"cuda": "11.8"}, r"no packages of CUDA 11\.8"),
-        ({"more": ("Requires-Dist: something-new",)}, "something-new.*what conda-forge calls"),
+        ({"more": ("Requires-Dist: something-new",)}, "something-new.*name on conda-forge is unknown"),
         ({"more": ("Requires-Dist: numpy[fast]",)}, r"numpy\[fast\]"),
-        ({"more": ('Requires-Dist: numpy; python_version < "3.12"',)}, "with some Pythons only"),
-        ({"more": ("Requires-Dist: numpy==2.*",)}, "not translated"),
+        ({"more": ('Requires-Dist: numpy; python_version < "3.12"',)}, "for some Pythons only"),
+        ({"more": ("Requires-Dist: numpy==2.*",)}, "cannot be translated"),
         ({"more": ("Requires-Python: <3.13",), "without": ">=3.8"}, "not one range up to the newest"),
     ],
 )
-def test_what_the_package_could_not_express_is_refused(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+def test_a_wheel_that_cannot_be_expressed_is_refused(tmp_path: Path, changes: dict[str, object], said: str) -> None:
     with pytest.raises(PackagingError, match=said):
         package(tmp_path, **changes)
 
@@ -107,16 +107,16 @@ def test_a_wheel_of_another_platform_is_refused(tmp_path: Path, platform: str) -
         conda_wheels.describe(wheel, tmp_path / "record")
 
 
-def test_a_wheel_that_does_not_say_which_cuda_it_is_for_is_refused(tmp_path: Path) -> None:
+def test_a_wheel_that_does_not_name_its_cuda_is_refused(tmp_path: Path) -> None:
     contents = conda_wheels.members()
-    del contents["llama_cpp/_cuda_build.json"]
+    del contents[build_facts.MEMBER]
     wheel = conda_wheels.write(tmp_path, contents)
-    with pytest.raises(PackagingError, match="no wheel of this project"):
+    with pytest.raises(PackagingError, match="not a wheel of this project"):
         conda_wheels.describe(wheel, tmp_path / "record")
 
 
 @pytest.mark.parametrize("member", ["x.data/scripts/run", f"{wheels.DIST_INFO}/entry_points.txt"])
-def test_programs_would_need_more_than_this_and_are_refused(tmp_path: Path, member: str) -> None:
+def test_a_wheel_with_programs_is_refused(tmp_path: Path, member: str) -> None:
     wheel = conda_wheels.write(tmp_path, {**conda_wheels.members(), member: b"[console_scripts]\n"})
     with pytest.raises(PackagingError, match="programs"):
         conda_wheels.describe(wheel, tmp_path / "record")
@@ -135,7 +135,7 @@ def test_programs_would_need_more_than_this_and_are_refused(tmp_path: Path, memb
         (("75-real", "80-real", "86-real", "89-real", "90-real", "90-virtual", "120a-real"), ">=7.5"),
     ],
 )
-def test_the_cards_are_those_that_run_the_code(listed: tuple[str, ...], expected: str) -> None:
+def test_the_capabilities_are_those_of_the_gpus_that_run_the_code(listed: tuple[str, ...], expected: str) -> None:
     parsed = [CudaArch.parse(text) for text in listed]
     assert description.capabilities(parsed) == expected
     for capability in ("7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1"):
@@ -149,7 +149,7 @@ def _inside(capability: str, part: str) -> bool:
     return float(low) <= number and (not high or number < float(high))
 
 
-def test_only_the_lines_that_conda_fulfils_otherwise_leave_the_metadata() -> None:
+def test_only_requirements_that_conda_fulfils_are_removed_from_the_metadata() -> None:
     before = conda_wheels.members()[f"{wheels.DIST_INFO}/METADATA"]
     after = description.without_requirements(before, ("nvidia-cublas", "nvidia-cuda-runtime"))
     gone = [line for line in before.splitlines() if line not in after.splitlines()]
@@ -163,7 +163,7 @@ def test_a_description_that_looks_like_a_requirement_stays() -> None:
     assert description.without_requirements(metadata, ("nvidia-cublas",)) == expected
 
 
-def test_every_file_is_the_wheels_but_for_what_says_how_it_was_installed(tmp_path: Path) -> None:
+def test_every_file_is_the_wheels_except_those_that_describe_the_installation(tmp_path: Path) -> None:
     wheel = conda_wheels.write(tmp_path)
     before = wheelfile.read_contents(wheel.path)
     after = packing.as_installed(conda_wheels.describe(wheel, tmp_path / "record"), wheel, tmp_path / "scratch")

@@ -29,7 +29,7 @@ def gpu(capability: str, name: str = "NVIDIA GeForce RTX 4090") -> GpuDevice:
     return GpuDevice(index=0, name=name, capability=capability, memory=24_000_000_000)
 
 
-FACTS = doctor.Facts(
+FACTS = doctor.MachineFacts(
     python=(3, 12),
     compiler=HostCompiler(
         cc=program("gcc", "12.2.0"), cxx=program("g++", "12.2.0"), identity="0" * 64, binutils="GNU ld 2.40"
@@ -53,7 +53,7 @@ def judged(**changes: object) -> dict[str, doctor.DoctorRow]:
     return {row.subject: row for row in rows}
 
 
-def test_a_machine_with_everything_can_build_for_its_card() -> None:
+def test_a_machine_with_everything_can_build_for_its_gpu() -> None:
     rows = doctor.judge(FACTS)
     assert {row.state for row in rows} == {"ok"}
     assert doctor.overall(rows)
@@ -61,12 +61,12 @@ def test_a_machine_with_everything_can_build_for_its_card() -> None:
     assert "--arch 89 here" in rows[-1].text
 
 
-def test_without_a_card_and_driver_it_can_still_build() -> None:
+def test_without_a_gpu_and_driver_it_can_still_build() -> None:
     rows = judged(nvidia=NvidiaState())
     assert doctor.overall(tuple(rows.values()))
     assert rows["NVIDIA card"].state == "warning"
     assert "580 or later" in rows["NVIDIA driver"].text
-    assert "can build for cards in other machines" in rows["This machine"].text
+    assert "can build for GPUs in other machines" in rows["This machine"].text
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_without_a_card_and_driver_it_can_still_build() -> None:
         ("Work root", {"work_root_problem": WorkRootError("belongs to bob", remedy="rm")}, "belongs to bob", "rm"),
     ],
 )
-def test_what_is_missing_is_named_with_its_remedy_and_in_the_closing_sentence(
+def test_a_missing_requirement_is_named_with_its_remedy_and_in_the_last_sentence(
     subject: str, changes: dict[str, object], text: str, remedy: str
 ) -> None:
     rows = judged(**changes)
@@ -92,15 +92,15 @@ def test_what_is_missing_is_named_with_its_remedy_and_in_the_closing_sentence(
     assert subject in rows["This machine"].text
 
 
-def test_an_old_driver_is_named_with_the_version_that_is_needed() -> None:
+def test_an_old_driver_is_named_with_the_required_version() -> None:
     old = NvidiaState(driver=Driver(version="550.54.14", cuda="12.4"), gpus=(gpu("8.9"),))
     row = judged(nvidia=old)["NVIDIA driver"]
     assert row.state == "warning"
-    assert "runs CUDA 12.4 at the newest" in row.text
+    assert "runs CUDA up to 12.4" in row.text
     assert "580 or later" in str(row.remedy)
 
 
-def test_a_card_that_the_toolkit_dropped_points_to_the_last_that_had_it() -> None:
+def test_for_a_gpu_that_the_toolkit_has_dropped_the_last_one_that_supports_it_is_named() -> None:
     rows = judged(nvidia=NvidiaState(driver=Driver(version="580.1", cuda="13.0"), gpus=(gpu("6.1", "GTX 1080"),)))
     assert rows["NVIDIA card"].state == "warning"
     assert "CUDA 12.9" in str(rows["NVIDIA card"].remedy)
@@ -133,7 +133,7 @@ def test_an_installed_toolkit_is_shown_with_its_compiler_and_what_it_builds_for(
         ),
     ],
 )
-def test_what_an_installed_toolkit_lacks_keeps_no_other_build_from_starting(
+def test_a_problem_with_an_installed_toolkit_does_not_prevent_other_builds(
     toolkit: doctor.InstalledToolkit, remedy: str
 ) -> None:
     rows = judged(installed=(toolkit,))
@@ -143,22 +143,22 @@ def test_what_an_installed_toolkit_lacks_keeps_no_other_build_from_starting(
     assert doctor.overall(tuple(rows.values()))
 
 
-def test_a_broken_driver_is_not_taken_for_none() -> None:
+def test_a_broken_driver_is_not_reported_as_missing() -> None:
     row = judged(nvidia=NvidiaState(problem="different versions"))["NVIDIA driver"]
     assert row.text == "different versions"
     assert "restart" in str(row.remedy)
 
 
 @pytest.mark.parametrize("problem", [None, "different versions"])
-def test_a_broken_driver_casts_doubt_on_a_recommendation(
+def test_with_a_broken_driver_a_recommendation_has_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str | None
 ) -> None:
     monkeypatch.setattr(machine, "nvidia", lambda: NvidiaState(problem=problem))
     answer = doctor.recommend(factories.layout(tmp_path), str(tmp_path))
-    assert any("does not answer as it should (different versions)" in line for line in answer.advice) == bool(problem)
+    assert any("driver has a problem (different versions)" in line for line in answer.advice) == bool(problem)
 
 
-def test_little_memory_means_fewer_jobs_before_it_means_trouble() -> None:
+def test_with_little_memory_fewer_jobs_run_and_with_less_there_is_a_remedy() -> None:
     assert judged(memory=3_200_000_000)["Memory"].text.endswith("so 3 of them run at a time")
     assert judged(memory=3_200_000_000)["Memory"].remedy is None
     assert judged(memory=900_000_000)["Memory"].remedy is not None
@@ -168,11 +168,11 @@ def test_the_cache_that_will_be_used_is_named() -> None:
     assert "sccache 0.16.0" in judged()["Compiler cache"].text
     assert "ccache 4.9" in judged(ccache=program("ccache", "4.9"))["Compiler cache"].text
     old = judged(ccache=program("ccache", "4.2"))["Compiler cache"]
-    assert "sccache 0.16.0 (locked); ccache 4.2 is there but too old" in old.text
+    assert "sccache 0.16.0 (locked); the installed ccache 4.2 is too old" in old.text
     assert judged(sccache=None)["Compiler cache"].state == "warning"
 
 
-def test_the_rows_are_there_for_programs_too() -> None:
+def test_the_rows_can_be_printed_as_json() -> None:
     text = jsonio.dumps(doctor.judge(dataclasses.replace(FACTS, compiler=PipelineError("none"))))
     assert '"subject": "C++ compiler"' in text
 

@@ -1,4 +1,4 @@
-"""What the last job of a workflow does: wheels that were built elsewhere enter the wheelhouse, or none does."""
+"""The last job of a workflow: wheels of other jobs are published in the wheelhouse, all or none."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CONTENTS = wheels.contents
 
 
 def here(tmp_path: Path) -> Layout:
-    """This project's locks, and a wheelhouse of the test's own."""
+    """This project's locks, and the test's own wheelhouse."""
     return Layout(checkout=tmp_path / "checkout", work_root=tmp_path / "none")
 
 
-def test_a_verified_wheel_arrives_with_all_that_lies_beside_it(tmp_path: Path) -> None:
+def test_a_verified_wheel_is_published_with_the_files_next_to_it(tmp_path: Path) -> None:
     house = attested.publish(tmp_path / "job")
     layout = here(tmp_path)
     (published,) = publish.publish((tmp_path / "job" / "wheelhouse",), layout, Console())
@@ -39,7 +39,7 @@ def test_a_verified_wheel_arrives_with_all_that_lies_beside_it(tmp_path: Path) -
     assert published.name in (layout.wheelhouse / publication.PAGE).read_text(encoding="utf-8")
 
 
-def test_wheels_of_several_jobs_arrive_and_those_that_were_there_stay(tmp_path: Path) -> None:
+def test_wheels_of_several_jobs_are_published_and_earlier_ones_stay(tmp_path: Path) -> None:
     house = attested.publish(tmp_path / "job")
     for name in ("one", "two"):
         shutil.copytree(house.wheel.parent, tmp_path / "collected" / name)
@@ -52,10 +52,10 @@ def test_wheels_of_several_jobs_arrive_and_those_that_were_there_stay(tmp_path: 
     assert attested.House(wheel=layout.wheelhouse / house.wheel.name, record=house.record).verify().passed
 
 
-@pytest.mark.parametrize("spoilt", ["wheel", "record", "statement", "envelope"])
-def test_where_one_is_not_what_its_record_says_none_is_published(tmp_path: Path, spoilt: str) -> None:
-    good, house = (attested.publish(tmp_path / name) for name in ("good", "spoilt"))
-    path = house.files()[spoilt]
+@pytest.mark.parametrize("corrupted", ["wheel", "record", "statement", "envelope"])
+def test_if_one_wheel_does_not_match_its_record_none_is_published(tmp_path: Path, corrupted: str) -> None:
+    good, house = (attested.publish(tmp_path / name) for name in ("good", "corrupted"))
+    path = house.files()[corrupted]
     path.write_bytes(path.read_bytes()[:-9])
     layout = here(tmp_path)
     with pytest.raises(VerificationError):
@@ -70,7 +70,7 @@ def test_a_wheel_without_its_record_is_refused(tmp_path: Path) -> None:
         publish.publish((house.wheel.parent,), here(tmp_path), Console())
 
 
-def test_two_wheels_of_one_name_and_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_different_wheels_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = attested.publish(tmp_path / "one")
     monkeypatch.setattr(wheels, "contents", lambda libraries: CONTENTS({**libraries, "libmtmd.so": b"x"}))
     two = attested.publish(tmp_path / "two")

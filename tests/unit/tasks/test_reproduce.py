@@ -1,4 +1,4 @@
-"""What a record asks for, what a report says. The second builds themselves are in the integration tests."""
+"""The request of a record, and the report. The second builds themselves are in the integration tests."""
 
 from __future__ import annotations
 
@@ -54,26 +54,26 @@ def recorded(folder: Path, layout: Layout, **changes: Any) -> Path:
     return path
 
 
-def test_a_record_says_what_to_build_and_what_must_come_out(tmp_path: Path, layout: Layout) -> None:
+def test_a_record_determines_the_build_and_the_expected_digest(tmp_path: Path, layout: Layout) -> None:
     path = recorded(tmp_path, layout)
     request, first = reproduce._recorded(ReproduceRequest(record=path, units=("core",)), path, layout)
     assert request.build.arch == "86-real,89-real"
     assert request.build.cuda == "13.0"
-    assert request.units == (), "the wheel is what the record is about"
+    assert request.units == (), "a record describes the wheel"
     ((name, digest),) = first.digests
     assert path.name == f"{name}.record.json"
     assert first.wheel == tmp_path / name
     assert len(digest) == 64
 
 
-def test_a_record_without_its_wheel_can_be_answered_too(tmp_path: Path, layout: Layout) -> None:
+def test_a_build_can_be_repeated_from_a_record_without_its_wheel(tmp_path: Path, layout: Layout) -> None:
     path = recorded(tmp_path, layout)
     next(tmp_path.glob("*.whl")).unlink()
     _, first = reproduce._recorded(ReproduceRequest(record=path), path, layout)
     assert first.wheel is None
 
 
-def test_another_compiler_would_prove_nothing(tmp_path: Path, layout: Layout) -> None:
+def test_another_compiler_is_refused(tmp_path: Path, layout: Layout) -> None:
     other = tuple((name, "h" * 64 if name == "host.identity" else value) for name, value in TOOLCHAIN)
     path = recorded(tmp_path, layout, toolchain=other)
     with pytest.raises(ReproductionError, match="not be comparable") as caught:
@@ -89,21 +89,21 @@ def test_other_locks_are_named(tmp_path: Path, layout: Layout) -> None:
     assert "0123abc" in (caught.value.remedy or "")
 
 
-def test_sources_of_ones_own_cannot_be_fetched_by_others(tmp_path: Path, layout: Layout) -> None:
+def test_the_users_own_sources_cannot_be_downloaded_by_others(tmp_path: Path, layout: Layout) -> None:
     path = recorded(tmp_path, layout, sources_locked=False)
-    with pytest.raises(ReproductionError, match="not the locked ones"):
+    with pytest.raises(ReproductionError, match="are not the locked ones"):
         reproduce._recorded(ReproduceRequest(record=path), path, layout)
 
 
-def test_an_installed_toolkit_cannot_be_fetched_by_others(tmp_path: Path, layout: Layout) -> None:
+def test_an_installed_toolkit_cannot_be_downloaded_by_others(tmp_path: Path, layout: Layout) -> None:
     other = tuple((name, "no" if name == "cuda.locked" else value) for name, value in TOOLCHAIN)
     path = recorded(tmp_path, layout, toolchain=other)
-    with pytest.raises(ReproductionError, match="not the locked ones") as caught:
+    with pytest.raises(ReproductionError, match="are not the locked ones") as caught:
         reproduce._recorded(ReproduceRequest(record=path), path, layout)
     assert "docs/toolkits.md" in str(caught.value.remedy)
 
 
-def test_nothing_is_built_twice_if_the_bytes_cannot_be_the_same() -> None:
+def test_nothing_is_built_again_if_the_bytes_cannot_be_the_same() -> None:
     def ask(cuda: str, *units: str) -> None:
         chain = factories.toolchain(cuda=f"{cuda}.1")
         installed = None if cuda == "13.0" else chain.cuda
@@ -132,7 +132,7 @@ def report(*compared: Compared) -> ReproductionReport:
     )
 
 
-def test_equal_means_all_of_it_and_something() -> None:
+def test_equal_means_that_there_are_files_and_all_are_equal() -> None:
     same = Compared(name="a", first="1", second="1")
     assert report(same).equal
     assert not report().equal
@@ -140,37 +140,37 @@ def test_equal_means_all_of_it_and_something() -> None:
     assert not report(same, Compared(name="c", first="1", second=None)).equal
 
 
-def test_a_user_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_an_unknown_user_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReproductionError, match="no user no-such-user"):
         second_build._named_user("no-such-user", factories.layout(tmp_path))
 
 
 @pytest.mark.parametrize("locked", ["python", "work"])
-def test_root_becomes_nobody_only_where_nobody_gets(
+def test_root_becomes_nobody_only_if_nobody_can_enter_the_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str
 ) -> None:
     for name in ("python", "work"):
         (tmp_path / name).mkdir()
-    # What is above the folder of the test is the machine's: not looked at.
+    # The folders above that of the test belong to the machine and are ignored.
     monkeypatch.setattr(second_build, "_enterable", lambda folder: folder != tmp_path / locked)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python" / "python3"))
     monkeypatch.setattr(os, "getuid", lambda: 0)
     layout = factories.layout(tmp_path / "work" / "root")
     assert second_build._user(layout)[0] == 0
-    with pytest.raises(ReproductionError, match=f"leads through {tmp_path / locked}"):
+    with pytest.raises(ReproductionError, match=f"may not enter {tmp_path / locked}"):
         second_build._named_user("nobody", layout)
     monkeypatch.setattr(second_build, "_enterable", lambda _: True)
     assert second_build._user(layout)[0] == second_build.NOBODY
     assert second_build._named_user("nobody", layout)[0] != 0
 
 
-def test_a_second_build_takes_along_what_reaches_an_index_and_nothing_that_steers_a_build(
+def test_a_second_build_keeps_variables_that_reach_an_index_and_none_that_changes_a_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("CMAKE_ARGS", "CXXFLAGS", "NVCC_APPEND_FLAGS", "CUDA_PATH", "PYTHONPATH"):
-        monkeypatch.setenv(name, "steers")
+        monkeypatch.setenv(name, "changes")
     for name in ("PIP_INDEX_URL", "https_proxy", "SSL_CERT_FILE"):
         monkeypatch.setenv(name, "reaches")
-    environment = second_build._environment(tmp_path)
-    assert "steers" not in environment.values()
-    assert list(environment.values()).count("reaches") == 3
+    variables = second_build._variables(tmp_path)
+    assert "changes" not in variables.values()
+    assert list(variables.values()).count("reaches") == 3

@@ -1,4 +1,4 @@
-"""What a report of upstream's tests says; a real pytest is in test_upstream_tests_real.py."""
+"""The report of upstream's tests; a real pytest is in test_upstream_tests_real.py."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def report(*, passed: tuple[str, ...] = (), failed: tuple[Noted, ...] = ()) -> U
     )
 
 
-def test_a_report_is_good_when_something_ran_and_nothing_failed() -> None:
+def test_a_report_is_good_if_a_test_passed_and_none_failed() -> None:
     assert report(passed=("p",)).good
     assert not report(passed=("p",), failed=(Noted(id="f", reason="r"),)).good
     assert not report().good, "nothing ran"
@@ -45,7 +45,7 @@ def test_a_report_is_good_when_something_ran_and_nothing_failed() -> None:
         (report(), "0 failed and 0 passed"),
     ],
 )
-def test_a_report_that_is_not_good_ends_the_step_and_is_kept(
+def test_a_report_that_is_not_good_is_kept_and_raises_an_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

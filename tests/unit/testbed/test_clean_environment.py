@@ -1,4 +1,4 @@
-"""Which requirements come from where."""
+"""Where the requirements of a clean environment come from."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.unit
         ("numpy", "validation.txt"),
     ],
 )
-def test_a_wheel_is_tried_with_the_libraries_of_its_own_cuda(tmp_path: Path, required: str, lock: str) -> None:
+def test_a_wheel_is_validated_with_the_libraries_of_its_own_cuda(tmp_path: Path, required: str, lock: str) -> None:
     locks = PACKAGE / "data" / "locks"
     metadata = f"Metadata-Version: 2.1\nName: x\nVersion: 1\nRequires-Dist: {required}\n\n".encode()
     wheel = wheels.write(tmp_path, {"x-1.dist-info/METADATA": metadata})
     assert clean_environment.requirements(wheel, locks) == locks / lock
-    with pytest.raises(ValidationError, match="no lock has them"):
+    with pytest.raises(ValidationError, match="no lock contains them"):
         clean_environment.requirements(
             wheels.write(
                 tmp_path, {"x-1.dist-info/METADATA": metadata.replace(required.encode(), b"nvidia-cublas-cu10")}
@@ -38,13 +38,13 @@ def test_a_wheel_is_tried_with_the_libraries_of_its_own_cuda(tmp_path: Path, req
         )
 
 
-def test_a_wheel_named_by_a_relative_path_is_found_though_pip_runs_elsewhere(
+def test_a_wheel_at_a_relative_path_is_found_although_pip_runs_in_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Command] = []
+    started: list[Command] = []
 
     def run(command: Command, **_: object) -> Completed:
-        asked.append(command)
+        started.append(command)
         return Completed(command=command, returncode=0, output="", seconds=0.0)
 
     monkeypatch.setattr(clean_environment, "run", run)
@@ -53,10 +53,10 @@ def test_a_wheel_named_by_a_relative_path_is_found_though_pip_runs_elsewhere(
     wheel = wheels.write(Path("wheelhouse"), {"x-1.dist-info/METADATA": b"Name: x\n"})
     (tmp_path / "bin").mkdir()
     clean_environment.install(wheel, wheel.path.parent, tmp_path / "bin" / "python", tmp_path / "log")
-    assert str(tmp_path / "wheelhouse") in asked[0].argv
+    assert str(tmp_path / "wheelhouse") in started[0].argv
 
 
-def test_locked_requirements_are_split_by_what_is_downloaded(tmp_path: Path) -> None:
+def test_locked_requirements_are_split_into_downloaded_and_others(tmp_path: Path) -> None:
     lock = tmp_path / "lock.txt"
     lock.write_text(
         "# made by a tool\n"

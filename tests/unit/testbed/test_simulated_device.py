@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 LIBRARIES = SimulatedLibraries(files=(Path("/s/libcuda.so.1"), Path("/s/libcudart.so.13")), major=13)
 
 
-def test_the_doubles_come_before_all_other_libraries() -> None:
+def test_the_doubles_are_loaded_before_all_other_libraries() -> None:
     environment = LIBRARIES.environment(SimulatedMachine(capabilities=("8.9", "7.5"), memory=100))
     assert environment == {
         "LD_PRELOAD": "/s/libcuda.so.1:/s/libcudart.so.13",
@@ -31,31 +31,31 @@ def test_a_fault_and_its_argument_are_passed_on() -> None:
 
 
 @pytest.mark.parametrize("capabilities", [(), ("89",), ("8.9", "nine"), ("",)])
-def test_what_is_no_compute_capability_is_refused(capabilities: tuple[str, ...]) -> None:
+def test_a_text_that_is_not_a_compute_capability_is_refused(capabilities: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError, match="cannot be simulated"):
         SimulatedMachine(capabilities=capabilities)
 
 
-def test_an_unknown_fault_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ValidationError, match="no simulated fault") as caught:
+def test_an_unknown_fault_is_refused_with_a_list_of_the_known_ones() -> None:
+    with pytest.raises(ValidationError, match="fire is not a simulated fault") as caught:
         SimulatedMachine(fault="fire")
     assert "no-vmm" in (caught.value.remedy or "")
 
 
-def test_headers_that_are_not_there_are_named(tmp_path: Path) -> None:
+def test_missing_headers_are_named(tmp_path: Path) -> None:
     (tmp_path / "cuda.h").touch()
     with pytest.raises(ToolkitMissingError, match=r"cuda_runtime_api\.h, cublas_v2\.h is not in"):
         simulated_device.build(tmp_path / "out", include=tmp_path, major=13)
 
 
-def test_a_folder_that_the_loader_cannot_take_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_ld_preload_cannot_name_is_refused(tmp_path: Path) -> None:
     for header in simulated_device.HEADERS.values():
         (tmp_path / header).touch()
     with pytest.raises(ValidationError, match="LD_PRELOAD"):
         simulated_device.build(tmp_path / "a b", include=tmp_path, major=13)
 
 
-def test_a_version_that_is_not_in_the_table_is_refused() -> None:
+def test_an_unknown_version_is_refused() -> None:
     with pytest.raises(ValidationError, match="CUDA 14"):
         simulated_device._doubles(14)
 
@@ -68,7 +68,7 @@ def test_a_version_that_is_not_in_the_table_is_refused() -> None:
         (13, ("libcuda.so.1", "libcudart.so.13", "libcublas.so.13")),
     ],
 )
-def test_one_table_gives_the_names_of_every_version(major: int, sonames: tuple[str, ...]) -> None:
+def test_one_table_gives_the_names_for_every_version(major: int, sonames: tuple[str, ...]) -> None:
     doubles = simulated_device._doubles(major)
     assert tuple(double.soname for double in doubles) == sonames
     driver, runtime, _ = doubles
@@ -79,13 +79,13 @@ def test_one_table_gives_the_names_of_every_version(major: int, sonames: tuple[s
     assert "cuDeviceTotalMem_v2" in driver.exported
 
 
-def test_the_table_says_nothing_twice() -> None:
+def test_the_table_has_no_duplicates() -> None:
     for major in simulated_device.MAJORS:
         names = [n for d in simulated_device._doubles(major) for n in (*d.exported, *dict(d.aliases))]
         assert len(names) == len(set(names))
 
 
-def test_a_report_that_was_not_written_is_none(tmp_path: Path) -> None:
+def test_a_missing_or_incomplete_report_gives_none(tmp_path: Path) -> None:
     assert simulated_device.read_report(tmp_path / "none.json") is None
     (tmp_path / "half.json").write_text('{"devices": [', encoding="utf-8")
     assert simulated_device.read_report(tmp_path / "half.json") is None

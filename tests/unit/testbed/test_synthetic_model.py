@@ -1,4 +1,4 @@
-"""What is written, read back: shapes, weights of a sane size in every type, the same bytes for the same arguments."""
+"""Read written models: shapes, weights of a plausible size in every type, equal bytes for equal arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ONE_LAYER = dataclasses.replace(SMALL, layers=1)
 
 
 def read(path: Path) -> dict[str, tuple[str, NDArray[np.float32]]]:
-    """Name -> type and weights, as the reference implementation of each type has them."""
+    """Name -> type and weights, decoded by the reference implementation of each type."""
     return {
         tensor.name: (tensor.tensor_type.name, gguf.quants.dequantize(tensor.data, tensor.tensor_type))
         for tensor in gguf.GGUFReader(path).tensors
@@ -36,7 +36,7 @@ def digest(path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_have_the_deviation_that_keeps_numbers_their_size(tmp_path: Path, kind: str) -> None:
+def test_weights_have_the_deviation_that_keeps_the_size_of_numbers(tmp_path: Path, kind: str) -> None:
     matrices = {
         name: pair for name, pair in read(write(tmp_path / "m", ONE_LAYER, kind=kind)).items() if "norm" not in name
     }
@@ -52,7 +52,7 @@ def test_weights_have_the_deviation_that_keeps_numbers_their_size(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"F32", "F16", "BF16", "Q4_K_M"}))
-def test_blocks_have_scales_of_their_own(tmp_path: Path, kind: str) -> None:
+def test_blocks_have_different_scales(tmp_path: Path, kind: str) -> None:
     block, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
     of, weights = read(write(tmp_path / "m", ONE_LAYER, kind=kind))["blk.0.ffn_down.weight"]
 
@@ -68,19 +68,19 @@ def test_norms_are_ones(tmp_path: Path) -> None:
     assert all(of == "F32" and (weights == 1).all() for of, weights in norms)
 
 
-def test_the_file_says_the_shape(tmp_path: Path) -> None:
+def test_the_file_describes_the_shape(tmp_path: Path) -> None:
     path = write(tmp_path / "m", SMALL, kind="Q8_0")
     fields = gguf.GGUFReader(path).fields
     tensors = read(path)
 
-    def said(key: str) -> Any:
+    def field(key: str) -> Any:
         return fields[key].contents()
 
-    assert said("general.name") == "small-random-llama"
-    assert said("llama.block_count") == SMALL.layers
-    assert said("llama.attention.head_count") / said("llama.attention.head_count_kv") == SMALL.heads / SMALL.kv_heads
-    assert said("llama.context_length") == SMALL.context
-    tokens = said("tokenizer.ggml.tokens")
+    assert field("general.name") == "small-random-llama"
+    assert field("llama.block_count") == SMALL.layers
+    assert field("llama.attention.head_count") / field("llama.attention.head_count_kv") == SMALL.heads / SMALL.kv_heads
+    assert field("llama.context_length") == SMALL.context
+    tokens = field("tokenizer.ggml.tokens")
     assert len(set(tokens)) == len(tokens) == SMALL.vocabulary
     assert tensors["token_embd.weight"][1].shape == (SMALL.vocabulary, SMALL.width)
     assert tensors["blk.3.attn_k.weight"][1].shape == (SMALL.width * SMALL.kv_heads // SMALL.heads, SMALL.width)
@@ -95,14 +95,14 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path, shape: Any, kind
     ]
 
     assert digests[0] == digests[1] != digests[2]
-    assert {path.name for path in tmp_path.iterdir()} == {"0", "1", "2"}, "something was left behind"
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1", "2"}, "temporary files were left"
 
 
 def test_the_tiny_model_is_tiny(tmp_path: Path) -> None:
     assert write(tmp_path / "m").stat().st_size < 1_000_000
 
 
-def test_the_mix_has_better_types_where_llama_cpp_puts_them(tmp_path: Path) -> None:
+def test_the_mix_has_better_types_for_the_same_tensors_as_llama_cpps(tmp_path: Path) -> None:
     tensors = read(write(tmp_path / "m", dataclasses.replace(SMALL, layers=16), kind="Q4_K_M"))
     better = {name for name, (of, _) in tensors.items() if of == "Q6_K"}
 
@@ -112,13 +112,13 @@ def test_the_mix_has_better_types_where_llama_cpp_puts_them(tmp_path: Path) -> N
     assert {of for name, (of, _) in tensors.items() if "norm" not in name} == {"Q4_K", "Q6_K"}
 
 
-def test_one_b_is_what_its_name_says() -> None:
+def test_one_b_has_about_a_billion_weights() -> None:
     assert 1.0e9 < ONE_B.weights < 1.2e9
 
 
 def test_a_type_whose_blocks_do_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="blocks of Q4_K hold 256"):
+    with pytest.raises(SettingsError, match="a block of Q4_K has 256"):
         write(tmp_path / "m", TINY, kind="Q4_K")
-    with pytest.raises(SettingsError, match="'Q9_K' is no type"):
+    with pytest.raises(SettingsError, match="'Q9_K' is not a type"):
         write(tmp_path / "m", SMALL, kind="Q9_K")
     assert not list(tmp_path.iterdir())

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from build_config.errors import CommandError, ToolkitMissingError
 from build_config.model import CudaToolkit, Program
 from build_config.steps.toolchain.installed_cuda import nvcc_version
-from build_config.steps.toolchain.programs import file_digest
 from build_config.system import processes
+from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,7 +88,7 @@ def _version(nvcc: Path, environ: Mapping[str, str]) -> str | None:
 def _toolkit(root: Path, version: str, found_via: str) -> CudaToolkit:
     digest = hashlib.sha256()
     for part in PARTS:
-        digest.update(f"{part} {file_digest(root / part)}\n".encode())
+        digest.update(f"{part} {file_sha256(root / part)}\n".encode())
     return CudaToolkit(
         root=root,
         nvcc=Program(path=root / PARTS[0], version=version, found_via=found_via),

@@ -20,8 +20,8 @@ from packaging.version import InvalidVersion, Version
 
 from build_config.errors import CommandError, CompilerMissingError, CompilerUnsupportedError, ToolkitMissingError
 from build_config.model import HostCompiler, Program
-from build_config.steps.toolchain.programs import file_digest
 from build_config.system import processes
+from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -95,7 +95,7 @@ class Machine:
 
     def digest(self, path: PureWindowsPath) -> str:
         """See ``Probe``."""
-        return file_digest(Path(path))
+        return file_sha256(Path(path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from packageurl import PackageURL
 from packaging.metadata import parse_email
 from packaging.requirements import Requirement
 
-from build_config.formats import cyclonedx, wheelfile
+from build_config.formats import build_facts, cyclonedx, wheelfile
 from build_config.model import DISTRIBUTION
-from build_config.steps.wheel.assemble import BUILD_FACTS, OWN_MODULES, SHARED_MODULES
+from build_config.steps.wheel.assemble import OWN_MODULES, SHARED_MODULES
 from build_config.steps.wheel.sbom.ingredients import Ingredients, Part, Piece
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ OWN_MEMBERS = tuple(
     for name in (
         *dict.fromkeys(module for modules in OWN_MODULES.values() for module in modules),
         *SHARED_MODULES,
-        BUILD_FACTS,
+        build_facts.FILE,
     )
 )
 """What this project adds to upstream's package, on any platform."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packageurl import PackageURL
 
-from build_config.errors import PackagingError, SettingsError, StepResultError
+from build_config.errors import PackagingError, SettingsError
 from build_config.model import DISTRIBUTION, LockedFile, Shard, SourceLock, SourceTree, Toolchain, ToolkitLock
-from build_config.system import jsonio
+from build_config.system import git, platforms, tomlio
+from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,11 +102,7 @@ class Ingredients:
 
 def read_components(layout: Layout) -> Components:
     """Read ``components.toml``. An unknown or missing key raises ``SettingsError``."""
-    path = layout.data / DATA
-    try:
-        return jsonio.from_data(tomllib.loads(path.read_text(encoding="utf-8")), Components)
-    except (OSError, ValueError, StepResultError) as error:
-        raise SettingsError(f"{DATA} cannot be used: {error}", remedy=f"restore {DATA}") from error
+    return tomlio.read(layout.data / DATA, Components, error=SettingsError)
 
 
 def collect(
@@ -146,7 +141,8 @@ def collect(
         files=tuple((name, _digest(wheel_project / name)) for name in OWN_SOURCES),
         what="the loader, its facts, and the score in each shard",
     )
-    piece = components.compiler if toolchain.platform == "linux-x86_64" else components.compiler_of_windows
+    msvc = platforms.of(toolchain.platform).uses_msvc
+    piece = components.compiler_of_windows if msvc else components.compiler
     gcc = Part(
         name=piece.name,
         version=compiler,
@@ -176,7 +172,7 @@ def _is_there(source: Source, tree: SourceTree) -> bool:
 
 
 def _source_part(source: Source, tree: SourceTree) -> Part:
-    known = tree.commit if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", tree.commit) else None
+    known = tree.commit if git.is_commit(tree.commit) else None
     version = _read(source.version, tree)
     revision = known if source.of_tree else _read(source.revision, tree)
     mine = "" if tree.locked or not source.of_tree else "NOT the locked one: a checkout of the user's"
@@ -256,7 +252,7 @@ def _purl(text: str | None, version: str | None) -> str | None:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise PackagingError(
             f"{path.name}, which the SBOM has to name, cannot be read: {error.strerror}", remedy=f"correct {DATA}"

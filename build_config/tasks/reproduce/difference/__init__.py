@@ -2,106 +2,110 @@
 
 from __future__ import annotations
 
+import io
+import operator
 import shutil
+import stat
+import zipfile
 from typing import TYPE_CHECKING
 
-from build_config.errors import PackagingError
-from build_config.tasks.reproduce.difference import container, diffoscope, libraries, text
-from build_config.tasks.reproduce.difference.explanation import explain
-from build_config.tasks.reproduce.difference.result import Difference, DifferenceKind, Tools, first_difference
+from build_config.errors import CommandError, PackagingError
+from build_config.formats import wheelfile
+from build_config.system import processes
+from build_config.tasks.reproduce.difference import libraries, text
+from build_config.tasks.reproduce.difference.result import (
+    Difference,
+    DifferenceKind,
+    Finding,
+    Tools,
+    explain,
+    one_sided,
+    place,
+)
 from check_gpu.elf import UnreadableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from build_config.model import Program
 
 __all__ = ["Difference", "DifferenceKind", "compare_folders", "compare_wheels", "explain"]
 
+DIFFOSCOPE_REPORT = "diffoscope.txt"
+DIFFOSCOPE_SECONDS = 300.0
 _RECORD = ".dist-info/RECORD"
+_METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflate"}
+_REST = ("comment", "extra", "create_system", "create_version", "extract_version", "flag_bits", "internal_attr")
+_HEADERS: tuple[tuple[DifferenceKind, str, Callable[[zipfile.ZipInfo], object]], ...] = (
+    (DifferenceKind.TIME, "time", lambda info: "{}-{:02}-{:02} {:02}:{:02}:{:02}".format(*info.date_time)),
+    (DifferenceKind.MODE, "mode", lambda info: f"{(mode := info.external_attr >> 16):06o} ({stat.filemode(mode)})"),
+    (DifferenceKind.COMPRESSION, "compression", lambda info: _METHODS.get(info.compress_type, info.compress_type)),
+    (DifferenceKind.CONTAINER, "DOS attributes", lambda info: hex(info.external_attr & 0xFFFF)),
+    *((DifferenceKind.CONTAINER, name, operator.attrgetter(name)) for name in _REST),
+)
 
 
 def compare_wheels(first: Path, second: Path, *, cuobjdump: Program | None, folder: Path) -> tuple[Difference, ...]:
     """Everything that differs between two wheels; nothing exactly when the files have the same bytes.
 
-    ``folder`` is for files that other programs read or write; what diffoscope says stays there. Without cuobjdump
-    device code that is compressed is named, but not looked into. Raises ``PackagingError`` for a damaged archive.
+    ``folder`` is for files that other programs read or write; the report of diffoscope stays there. Without cuobjdump
+    compressed device code is named, but not looked into. Raises ``PackagingError`` for a damaged archive.
     """
-    data, other = _read(first), _read(second)
-    if data == other:
+    data, other_data = _read(first), _read(second)
+    if data == other_data:
         return ()
-    tools = _tools(cuobjdump, folder)
-    members, comment = container.read(first)
-    members_there, comment_there = container.read(second)
-    ours, theirs = ({member.name: member for member in side} for side in (members, members_there))
-    found = list(
-        _contents(
-            {name: member.content for name, member in ours.items()},
-            {name: member.content for name, member in theirs.items()},
-            tools,
-        )
-    )
-    found += container.compare_order(members, members_there)
-    for name, member in ours.items():
-        if name in theirs:
-            headers = tuple(container.compare_headers(member, theirs[name]))
-            found += headers or container.compare_local_headers(member, theirs[name])
-    if comment != comment_there:
-        detail = f"the archive has the comment {comment!r}, in the other {comment_there!r}"
-        found.append(Difference(member=first.name, kind=DifferenceKind.CONTAINER, detail=detail))
+    members, contents = _archive(first.name, data)
+    others, other_contents = _archive(second.name, other_data)
+    tools = Tools(cuobjdump=cuobjdump, demangler=shutil.which("c++filt"), folder=folder)
+    found = [*_contents(contents, other_contents, tools), *_order(list(members), list(others))]
+    for name in (name for name in members if name in others):
+        headers = _headers(members[name], others[name], same=contents[name] == other_contents[name])
+        found += (Difference(member=name, kind=kind, detail=detail) for kind, detail in headers)
     if not found:
-        at = first_difference(data, other)
-        detail = f"differs from byte {at} on, in what no reader of archives looks at"
+        where = "in a comment, in a header that few programs read, or in compressed bytes of the same size"
+        detail = f"{place(data, other_data)}, {where}"
         found.append(Difference(member=first.name, kind=DifferenceKind.UNEXPLAINED, detail=detail))
-    return (*found, *diffoscope.compare(first, second, folder))
+    return (*found, *_diffoscope(first, second, folder))
 
 
 def compare_folders(first: Path, second: Path, *, cuobjdump: Program | None, folder: Path) -> tuple[Difference, ...]:
     """Everything that differs between the files of two folders, names and contents; nothing when none does.
 
-    ``cuobjdump`` and ``folder`` are as in ``compare_wheels``. Raises ``PackagingError`` for a file that is unreadable.
+    ``cuobjdump`` and ``folder`` are as in ``compare_wheels``. Raises ``PackagingError`` for an unreadable file.
     """
-    contents, others = _read_folder(first), _read_folder(second)
-    found = tuple(_contents(contents, others, _tools(cuobjdump, folder)))
-    return (*found, *diffoscope.compare(first, second, folder)) if found else ()
+    tools = Tools(cuobjdump=cuobjdump, demangler=shutil.which("c++filt"), folder=folder)
+    found = tuple(_contents(_read_folder(first), _read_folder(second), tools))
+    return (*found, *_diffoscope(first, second, folder)) if found else ()
+
+
+# ------------------------------------------------------------------------------------------------------------ contents
 
 
 def _contents(first: Mapping[str, bytes], second: Mapping[str, bytes], tools: Tools) -> Iterator[Difference]:
-    for names, where in ((first.keys() - second.keys(), "here"), (second.keys() - first.keys(), "in the other")):
-        for name in sorted(names):
+    for names, where in one_sided(first, second):
+        for name in names:
             yield Difference(member=name, kind=DifferenceKind.MEMBER, detail=f"is only {where}")
-    differing = tuple(name for name, content in first.items() if name in second and second[name] != content)
+    differing = [name for name, content in first.items() if name in second and second[name] != content]
     changed = frozenset({*differing, *(first.keys() ^ second.keys())})
     for name in differing:
-        yield from _member(name, first[name], second[name], changed, tools)
+        for kind, detail in _content(name, first[name], second[name], changed, tools):
+            yield Difference(member=name, kind=kind, detail=detail)
 
 
-def _member(name: str, first: bytes, second: bytes, changed: frozenset[str], tools: Tools) -> Iterator[Difference]:
+def _content(name: str, first: bytes, second: bytes, changed: frozenset[str], tools: Tools) -> Iterator[Finding]:
+    lines, other_lines = text.decoded(first), text.decoded(second)
     if first.startswith(libraries.MAGIC) and second.startswith(libraries.MAGIC):
         try:
-            yield from libraries.compare(name, first, second, tools)
+            yield from libraries.compare(first, second, tools)
         except UnreadableError as error:
-            yield _bytes(name, first, second, f"; as a library it cannot be read: {error}")
-        return
-    texts = text.decoded(first), text.decoded(second)
-    if texts[0] is None or texts[1] is None:
-        yield _bytes(name, first, second, "")
+            yield DifferenceKind.BYTES, f"{place(first, second)}; as a library it cannot be read: {error}"
+    elif lines is None or other_lines is None:
+        yield DifferenceKind.BYTES, place(first, second)
     elif name.endswith(_RECORD):
-        yield text.compare_record(name, texts[0], texts[1], changed)
+        yield text.compare_record(lines, other_lines, changed)
     else:
-        detail = text.compare_lines(texts[0], texts[1])
-        yield Difference(member=name, kind=DifferenceKind.TEXT, detail=detail)
-
-
-def _bytes(name: str, first: bytes, second: bytes, more: str) -> Difference:
-    sizes = f"{len(first)} bytes" + ("" if len(first) == len(second) else f", in the other {len(second)}")
-    detail = f"({sizes}) differs from byte {first_difference(first, second)} on{more}"
-    return Difference(member=name, kind=DifferenceKind.BYTES, detail=detail)
-
-
-def _tools(cuobjdump: Program | None, folder: Path) -> Tools:
-    return Tools(cuobjdump=cuobjdump, demangler=shutil.which("c++filt"), folder=folder)
+        yield DifferenceKind.TEXT, text.compare_lines(lines, other_lines)
 
 
 def _read(path: Path) -> bytes:
@@ -114,3 +118,68 @@ def _read(path: Path) -> bytes:
 def _read_folder(folder: Path) -> dict[str, bytes]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): _read(path) for path in paths}
+
+
+# ------------------------------------------------------------------------------------------------------------- archive
+
+
+def _archive(name: str, data: bytes) -> tuple[dict[str, zipfile.ZipInfo], dict[str, bytes]]:
+    """The headers and the contents of all members in their order. Raises ``PackagingError`` for a damaged archive."""
+    headers: dict[str, zipfile.ZipInfo] = {}
+    contents: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in archive.infolist():
+                member = info.filename
+                while member in headers:
+                    member += " (again)"
+                headers[member], contents[member] = info, archive.read(info)
+    except (*wheelfile.DAMAGE, ValueError) as error:  # of a name that is not UTF-8, or an offset below zero
+        raise PackagingError(f"{name} is not a sound archive: {error}") from error
+    return headers, contents
+
+
+def _order(names: list[str], others: list[str]) -> Iterator[Difference]:
+    """The first member that has another place among those of both."""
+    common = {*names} & {*others}
+    names, others = ([name for name in side if name in common] for side in (names, others))
+    for before, name, other in zip(["", *names], names, others, strict=False):
+        if name != other:
+            here = f"this one comes {f'after {before}' if before else 'first'}, in the other {other} does"
+            detail = f"the members are in another order: {here}"
+            yield Difference(member=name, kind=DifferenceKind.ORDER, detail=detail)
+            return
+
+
+def _headers(first: zipfile.ZipInfo, second: zipfile.ZipInfo, *, same: bool) -> Iterator[Finding]:
+    """The headers of a member that differ; its compressed size only if its contents do not, from which it follows."""
+    for kind, what, read in _HEADERS:
+        value, other = read(first), read(second)
+        if value != other:
+            yield kind, f"has the {what} {value}, in the other {other}"
+    size, other_size = first.compress_size, second.compress_size
+    if same and first.compress_type == second.compress_type and size != other_size:
+        how = f"{size} bytes, in the other to {other_size}"
+        detail = f"has the same contents compressed to {how}: another level, or another version of zlib"
+        yield DifferenceKind.COMPRESSION, detail
+
+
+# ---------------------------------------------------------------------------------------------------------- diffoscope
+
+
+def _diffoscope(first: Path, second: Path, folder: Path) -> Iterator[Difference]:
+    """The place of its report, or why it wrote none; nothing if diffoscope is not installed."""
+    program = shutil.which("diffoscope")
+    if program is None:
+        return
+    report = folder / DIFFOSCOPE_REPORT
+    folder.mkdir(parents=True, exist_ok=True)
+    report.unlink(missing_ok=True)
+    command = processes.Command(argv=(program, "--text", str(report), str(first), str(second)))
+    try:
+        done = processes.run(command, check=False, timeout=DIFFOSCOPE_SECONDS)
+        said = f"it {done.ending}: {done.last_words}"
+    except CommandError as error:
+        said = error.message
+    detail = f"the report of diffoscope is in {report}" if report.is_file() else f"diffoscope wrote no report: {said}"
+    yield Difference(member=first.name, kind=DifferenceKind.DIFFOSCOPE, detail=detail)

@@ -1,145 +1,122 @@
-"""Which fat binaries of two libraries differ, for which architecture, and of which source file and kernel they are."""
+"""Compares the device code of two libraries: entries of fat binaries, kernels and variables of cubins, lines of PTX.
+
+The compilers leave causes in it: ptxas writes its options into every cubin, nvcc writes hashes into names.
+"""
 
 from __future__ import annotations
 
 import collections
 from typing import TYPE_CHECKING
 
-from build_config.tasks.reproduce.difference import cubins, extraction, hashes
-from build_config.tasks.reproduce.difference.result import Difference, DifferenceKind, first_difference
+from build_config.tasks.reproduce.difference import elf, extraction, hashes
+from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding, first_difference, listed, place
 from build_config.tasks.reproduce.difference.text import compare_lines
 from check_gpu.elf import UnreadableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from build_config.tasks.reproduce.difference.extraction import Code
     from build_config.tasks.reproduce.difference.result import Tools
 
+INSTRUCTION = 16
+"""Bytes of an instruction on every architecture since 7.0."""
+_CODE = ".text."
+_DATA = (".nv.global", ".nv.constant", ".nv.shared", ".nv.info")
 
-def compare(member: str, section: str, first: bytes, second: bytes, tools: Tools) -> Iterator[Difference]:
-    """What differs between the device code in a section of two libraries, entry by entry."""
+
+def compare(section: str, first: bytes, second: bytes, tools: Tools) -> Iterator[Finding]:
+    """The differences between the device code in a section of two libraries, entry by entry."""
     try:
         codes, others = extraction.read(first), extraction.read(second)
     except UnreadableError as error:
-        detail = f"the device code in {section} differs, and one of the two is damaged: {error}"
-        yield Difference(member=member, kind=DifferenceKind.SECTION, detail=detail)
+        yield DifferenceKind.SECTION, f"the device code in {section} differs, and one of the two is damaged: {error}"
         return
-    yield from _architectures(member, codes, others)
-    only, only_there = _missing(codes, others), _missing(others, codes)
-    if not only and not only_there:
-        yield _order(member, section, codes, others)
-        return
-    pairs, only, only_there = _pair(only, only_there)
-    for code, other in pairs:
-        yield from _pair_differs(member, code, other, tools)
-    on_both = {code.entry.architecture for code in codes} & {code.entry.architecture for code in others}
-    for alone, where in ((only, "here"), (only_there, "in the other")):
-        for code in alone:
-            if code.entry.architecture not in on_both:
-                continue  # told as an architecture, once
-            about = cubins.about(extraction.unpack(code, tools), tools)
-            yield Difference(member=member, kind=DifferenceKind.KERNEL, detail=f"{code}{about} is only {where}")
+    left, left_there = collections.Counter(codes), collections.Counter(others)
+    only, only_there = [*(left - left_there).elements()], [*(left_there - left).elements()]
+    if codes == others:
+        yield DifferenceKind.SECTION, f"{section} differs, but none of the device code in it"
+    elif not only and not only_there:
+        why = "the linker was given the object files in another order"
+        yield DifferenceKind.ORDER, f"has the same fat binaries in another order: {why}"
+    counts, counts_there = (collections.Counter(code.arch for code in side) for side in (codes, others))
+    for arch in sorted(counts.keys() | counts_there.keys()):
+        if counts[arch] != counts_there[arch]:
+            detail = f"holds {counts[arch]} pieces of device code for {arch}, in the other {counts_there[arch]}"
+            compiled = "" if counts[arch] and counts_there[arch] else ": it was compiled for other architectures"
+            yield DifferenceKind.ARCHITECTURE, f"{detail}{compiled}"
+        if counts[arch] and counts_there[arch]:
+            pieces, pieces_there = ([code for code in side if code.arch == arch] for side in (only, only_there))
+            for code, other in zip(pieces, pieces_there, strict=False):  # object files are linked in one order
+                yield from _pair(code, other, tools)
+            rest, rest_there = pieces[len(pieces_there) :], pieces_there[len(pieces) :]
+            for code, where in (*((code, "here") for code in rest), *((code, "in the other") for code in rest_there)):
+                yield DifferenceKind.KERNEL, f"{_about(code, extraction.unpack(code, tools), tools)} is only {where}"
 
 
-def _architectures(member: str, codes: Sequence[Code], others: Sequence[Code]) -> Iterator[Difference]:
-    ours, theirs = (collections.Counter(code.arch for code in side) for side in (codes, others))
-    for arch in sorted(ours.keys() | theirs.keys()):
-        if ours[arch] != theirs[arch]:
-            detail = f"holds {ours[arch]} pieces of device code for {arch}, in the other {theirs[arch]}"
-            if not (ours[arch] and theirs[arch]):
-                detail += ": it was compiled for other architectures"
-            yield Difference(member=member, kind=DifferenceKind.ARCHITECTURE, detail=detail)
-
-
-def _missing(codes: Sequence[Code], others: Sequence[Code]) -> list[Code]:
-    """Those of which the others have no equal."""
-    there = collections.Counter(map(_identity, others))
-    missing = []
-    for code in codes:
-        if there[_identity(code)]:
-            there[_identity(code)] -= 1
-        else:
-            missing.append(code)
-    return missing
-
-
-def _identity(code: Code) -> tuple[str, bytes, bytes]:
-    return code.entry.architecture, code.entry.header, code.stored
-
-
-def _order(member: str, section: str, codes: Sequence[Code], others: Sequence[Code]) -> Difference:
-    """Nothing is missing on either side."""
-    for position, (code, other) in enumerate(zip(codes, others, strict=True)):
-        if _identity(code) != _identity(other):
-            there = next(n for n, each in enumerate(others) if _identity(each) == _identity(code))
-            detail = (
-                f"the same fat binaries in another order: piece {position + 1} is piece {there + 1} in the other; "
-                "the linker was given the object files in another order"
-            )
-            return Difference(member=member, kind=DifferenceKind.ORDER, detail=detail)
-    detail = f"{section} differs, but none of the device code in it"
-    return Difference(member=member, kind=DifferenceKind.SECTION, detail=detail)
-
-
-def _pair(codes: list[Code], others: list[Code]) -> tuple[list[tuple[Code, Code]], list[Code], list[Code]]:
-    """Those of one architecture in their order, since object files are linked in one. The rest is alone."""
-    waiting: dict[str, collections.deque[Code]] = collections.defaultdict(collections.deque)
-    for other in others:
-        waiting[other.entry.architecture].append(other)
-    pairs, alone = [], []
-    for code in codes:
-        if waiting[code.entry.architecture]:
-            pairs.append((code, waiting[code.entry.architecture].popleft()))
-        else:
-            alone.append(code)
-    return pairs, alone, [other for queue in waiting.values() for other in queue]
-
-
-def _pair_differs(member: str, code: Code, other: Code, tools: Tools) -> Iterator[Difference]:
+def _pair(code: Code, other: Code, tools: Tools) -> Iterator[Finding]:
+    """The differences between two entries that are not the same bytes."""
+    first, second = extraction.unpack(code, tools), extraction.unpack(other, tools)
+    same = code.stored == other.stored or (first is not None and first == second)
+    about = _about(code, first or second, tools)
     if code.options != other.options:
-        detail = f"{code} was made with the options {code.options or 'none'}, in the other {other.options or 'none'}"
-        yield Difference(member=member, kind=DifferenceKind.OPTIONS, detail=detail)
-    if code.stored == other.stored:
-        if code.options == other.options:
-            detail = f"{code} is the same, but the header in front of it differs"
-            yield Difference(member=member, kind=DifferenceKind.SECTION, detail=detail)
+        yield DifferenceKind.OPTIONS, f"{about} was made with the options {code.options}, in the other {other.options}"
+    elif same:
+        yield DifferenceKind.COMPRESSION, f"{about} is the same, but compressed differently, or with another header"
+    if same:
         return
-    content, content_there = extraction.unpack(code, tools), extraction.unpack(other, tools)
-    if content is None or content_there is None:
-        yield _not_unpacked(member, code, other, (content, content_there), tools)
-    elif content == content_there:
-        detail = f"{code} is the same, but compressed to other bytes"
-        yield Difference(member=member, kind=DifferenceKind.COMPRESSION, detail=detail)
-    elif code.suffix == "cubin":
-        try:
-            yield from cubins.compare(member, str(code), content, content_there, tools)
-        except UnreadableError as error:
-            yield _at_byte(member, code, content, content_there, f"; one of the two is damaged: {error}")
-    else:
-        yield from _ptx(member, code, content.decode("utf-8", "replace"), content_there.decode("utf-8", "replace"))
+    if first is None or second is None:
+        why = ", compressed; cuobjdump, which would unpack it, is missing"
+        if tools.cuobjdump is not None:
+            damaged = [name for name, content in (("this one", first), ("the other", second)) if content is None]
+            why = f"; cuobjdump cannot unpack {' and '.join(damaged)}: it is damaged"
+        yield DifferenceKind.KERNEL, f"{about} {place(code.stored, other.stored)}{why}"
+        return
+    compare_contents = _ptx if code.suffix == "ptx" else _cubins
+    try:
+        yield from compare_contents(about, first, second, tools)
+    except UnreadableError as error:
+        yield DifferenceKind.KERNEL, f"{about} {place(first, second)}; one of the two is damaged: {error}"
 
 
-def _ptx(member: str, code: Code, first: str, second: str) -> Iterator[Difference]:
-    yield from hashes.compare(member, str(code), hashes.names_in(first), hashes.names_in(second))
-    if hashes.without_hashes(first) != hashes.without_hashes(second):
-        detail = f"{code}: {compare_lines(first, second)}"
-        yield Difference(member=member, kind=DifferenceKind.KERNEL, detail=detail)
+def _ptx(label: str, first: bytes, second: bytes, _: Tools) -> Iterator[Finding]:
+    text, other = first.decode("latin-1"), second.decode("latin-1")  # whatever the bytes are
+    hashed = tuple(hashes.compare(label, [text], [other]))
+    yield from hashed
+    if not hashed or hashes.without_hashes(text) != hashes.without_hashes(other):
+        yield DifferenceKind.KERNEL, f"{label}: {compare_lines(text, other)}"
 
 
-def _not_unpacked(
-    member: str, code: Code, other: Code, contents: tuple[bytes | None, bytes | None], tools: Tools
-) -> Difference:
-    about = next((cubins.about(content, tools) for content in contents if content is not None), "")
-    if tools.cuobjdump is None:
-        reason = ", compressed; cuobjdump, which would unpack it, is not there"
-    else:
-        which = [name for name, content in zip(("this one", "the other"), contents, strict=True) if content is None]
-        reason = f"; cuobjdump cannot unpack {' and '.join(which)}: it is damaged"
-    return _at_byte(member, code, code.stored, other.stored, reason, about)
+def _cubins(label: str, first: bytes, second: bytes, tools: Tools) -> Iterator[Finding]:
+    image, other = elf.read(first), elf.read(second)
+    found = [(kind, f"{label} {detail}") for kind, detail in elf.compare_facts(image, other)]
+    found += hashes.compare(label, *([symbol.name for symbol in each.symbols] for each in (image, other)))
+    found += ((DifferenceKind.KERNEL, f"{label}: {only}") for only in elf.one_sided_symbols(image, other, tools))
+    sections = elf.differing(image, other)
+    kernels = [name.removeprefix(_CODE) for name, _ in sections if name.startswith(_CODE)]
+    readable = dict(zip(kernels, tools.demangle(kernels), strict=True))
+    for name, there in sections:
+        contents = image.parts[name].content, other.parts[there].content
+        kernel = name.removeprefix(_CODE)
+        if kernel in readable:
+            where = place(*contents, "its instruction", INSTRUCTION)
+            found.append((DifferenceKind.KERNEL, f"{label}: the code of {readable[kernel]} {where}"))
+        elif name.startswith(_DATA) and not name.endswith(tuple(kernels)):
+            where = f"{place(*contents)}{image.locate(name, first_difference(*contents), tools)}"
+            found.append((DifferenceKind.KERNEL, f"{label}: {name} {where}"))
+    names = listed([name for name, _ in sections] + sorted(image.parts.keys() ^ other.parts.keys()))
+    rest = f"{label} {place(first, second)}, but not its code: {names or 'nothing but headers'}"
+    yield from found or [(DifferenceKind.SECTION, rest)]
 
 
-def _at_byte(member: str, code: Code, first: bytes, second: bytes, reason: str, about: str = "") -> Difference:
-    sizes = f"{len(first)} bytes" + ("" if len(first) == len(second) else f", in the other {len(second)}")
-    detail = f"{code}{about} ({sizes}) differs from its byte {first_difference(first, second)} on{reason}"
-    return Difference(member=member, kind=DifferenceKind.KERNEL, detail=detail)
+def _about(code: Code, content: bytes | None, tools: Tools) -> str:
+    """The label and, for a cubin that can be read, the source file if a name holds it, and the kernels."""
+    try:
+        image = elf.read(content or b"")
+    except UnreadableError:
+        return code.label
+    modules = hashes.module_ids(symbol.name for symbol in image.symbols)
+    kernels = [name.removeprefix(_CODE) for name in image.parts if name.startswith(_CODE)]
+    parts = [f"of {module.source}" for module in modules[:1]]
+    parts += [f"with {tools.listed(kernels, 1)}"] if kernels else []
+    return f"{code.label} ({' '.join(parts)})" if parts else code.label

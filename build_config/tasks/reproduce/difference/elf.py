@@ -1,123 +1,156 @@
-"""Reads libraries and cubins for a comparison: sections with their bytes, symbols, what the compilers left behind."""
+"""Reads libraries and cubins for a comparison: sections with their bytes, symbols, notes of the compilers."""
 
 from __future__ import annotations
 
-import struct
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from check_gpu import elf
+from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
+from elftools.elf.dynamic import DynamicSection
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from build_config.tasks.reproduce.difference import hashes
+from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding, one_sided
+from check_gpu.elf import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SYMBOL = struct.Struct("<IBBHQQ")
-_NOTE = struct.Struct("<III")
-_SYMBOL_TABLES = (2, 11)
-_OBJECT, _FUNCTIONS = 1, (2, 10)  # 10: chosen when it is loaded (IFUNC)
-_TOOL_STRINGS = 4
+    from elftools.elf.sections import Section
+
+    from build_config.tasks.reproduce.difference.result import Tools
+
+_DAMAGE = (ELFError, ConstructError, ValueError, LookupError, AttributeError, AssertionError, OverflowError, TypeError)
+"""pyelftools promises ELFError, but meets a cut or scrambled file with any of the others too."""
+_DEFINED = ("STT_OBJECT", "STT_FUNC", "STT_LOOS")  # the last is IFUNC: the loader chooses the function
+_BUILD_ID_AT = 16
+_TOOL_TEXTS = 4
+_FACTS = {
+    "compilers": (DifferenceKind.COMPILER, "was compiled by {}, in the other by {} (.comment)"),
+    "version": (DifferenceKind.COMPILER, "was assembled by ptxas of {}, in the other of {}"),
+    "options": (DifferenceKind.OPTIONS, "was assembled by ptxas with '{}', in the other with '{}': other flags"),
+    "build-id": (
+        DifferenceKind.BUILD_ID,
+        "has the build-id {}, in the other {}: a hash of what was linked before a strip; link with -Wl,--build-id=none",
+    ),
+    "SONAME": (DifferenceKind.DEPENDENCY, "calls itself (SONAME) {}, in the other {}"),
+    "NEEDED": (DifferenceKind.DEPENDENCY, "needs (NEEDED) {}, in the other {}"),
+    "RPATH": (DifferenceKind.DEPENDENCY, "looks for libraries in (RPATH) {}, in the other {}"),
+    "RUNPATH": (DifferenceKind.DEPENDENCY, "looks for libraries in (RUNPATH) {}, in the other {}"),
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Part:
-    """A section. ``name`` has a number behind it where there are several of that name."""
+    """A section."""
 
-    name: str
     address: int
     content: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Symbol:
-    """A function or a variable. ``section`` is the name of the one it is in."""
+    """A function or a variable, with the name of its section."""
 
     name: str
-    is_function: bool
     section: str
     value: int
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Image:
-    """An ELF file. ``symbols`` are those defined in it that are exported or, where it was not stripped, all."""
+    """An ELF file. ``symbols`` are those that it defines and exports or, if it was not stripped, all of its own."""
 
-    soname: str | None
-    needed: tuple[str, ...]
-    search: tuple[str, ...]
-    parts: dict[str, Part]
+    facts: Mapping[str, str]
+    parts: Mapping[str, Part]
     symbols: tuple[Symbol, ...]
 
-    @property
-    def build_id(self) -> str | None:
-        """The GNU build-id in hexadecimal digits."""
-        part = self.parts.get(".note.gnu.build-id")
-        return None if part is None else part.content[_NOTE.size + len(b"GNU\0") :].hex()
-
-    @property
-    def compilers(self) -> tuple[str, ...]:
-        """What compilers and linkers call themselves in ``.comment``."""
-        part = self.parts.get(".comment")
-        texts = b"" if part is None else part.content
-        return tuple(text.decode("utf-8", "replace") for text in texts.split(b"\0") if text)
-
-    @property
-    def assembler(self) -> tuple[str, str] | None:
-        """In a cubin: the version of ptxas, and the options that it was called with."""
-        part = self.parts.get(".note.nv.tkinfo")
-        if part is None:
-            return None
-        # After the owner's name and a table of offsets: the program, its version, its build, its options.
-        texts = part.content.rstrip(b"\0").split(b"\0")[-_TOOL_STRINGS:]
-        if len(texts) < _TOOL_STRINGS:
-            return None
-        _, version, build, options = (text.decode("utf-8", "replace").strip() for text in texts)
-        return f"{version}, {build}", options
-
-    def symbol_at(self, section: str, offset: int) -> tuple[Symbol, bool] | None:
-        """The symbol that holds this offset of a section (and ``True``), else the nearest one before it."""
-        part = self.parts[section]
-        before = [s for s in self.symbols if s.section == section and s.value - part.address <= offset]
-        if not before:
-            return None
-        nearest = max(before, key=lambda symbol: (symbol.value, symbol.size))
-        return nearest, offset < nearest.value - part.address + nearest.size
+    def locate(self, section: str, offset: int, tools: Tools) -> str:
+        """The last symbol that begins before this offset of a section, as words to follow a place."""
+        at = self.parts[section].address + offset
+        before = (symbol for symbol in self.symbols if symbol.section == section and symbol.value <= at)
+        nearest = max(before, key=lambda symbol: (symbol.value, symbol.size), default=None)
+        if nearest is None:
+            return ""
+        return f", {'in' if at < nearest.value + nearest.size else 'somewhere after'} {tools.listed([nearest.name])}"
 
 
 def read(data: bytes) -> Image:
     """Read a whole file. Raises ``check_gpu.elf.UnreadableError``."""
-    library = elf.read(data)
-    parts: dict[str, Part] = {}
-    names = []
-    counts: dict[str, int] = {}
-    for section in library.sections:
-        counts[section.name] = count = counts.get(section.name, 0) + 1
-        name = section.name if count == 1 else f"{section.name} ({count})"
-        names.append(name)
-        content = data[section.offset : section.offset + section.size]
-        parts[name] = Part(name=name, address=section.address, content=content)
-    symbols = {
-        (symbol.name, symbol.section): symbol
-        for section, name in zip(library.sections, names, strict=True)
-        if section.kind in _SYMBOL_TABLES and section.link < len(names)
-        for symbol in _symbols(parts[name].content, parts[names[section.link]].content, names)
-    }
-    del parts[names[0]]  # the table of sections begins with one that is none
-    return Image(
-        soname=library.soname,
-        needed=library.needed,
-        search=library.search,
-        parts=parts,
-        symbols=tuple(symbols.values()),
-    )
+    try:
+        sections = tuple(ELFFile(io.BytesIO(data)).iter_sections())
+        symbols = dict.fromkeys(symbol for section in sections for symbol in _symbols(section, sections))
+        dynamic = {name: text for section in sections for name, text in _dynamic(section)}
+    except _DAMAGE as error:
+        raise UnreadableError(str(error) or type(error).__name__) from error
+    if not sections:
+        raise UnreadableError("its section table was stripped")
+    parts = {section.name: Part(section["sh_addr"], _stored(section, data)) for section in sections[1:]}
+    return Image(_notes(parts) | dynamic, parts, tuple(symbols))
 
 
-def _symbols(table: bytes, strings: bytes, sections: list[str]) -> Iterator[Symbol]:
-    for name, info, _other, index, value, size in _SYMBOL.iter_unpack(
-        table[: len(table) // _SYMBOL.size * _SYMBOL.size]
-    ):
-        kind = info & 0xF
-        if kind in {_OBJECT, *_FUNCTIONS} and 0 < index < len(sections):
-            end = strings.find(b"\0", name)
-            text = strings[name:end].decode("utf-8", "replace")
-            yield Symbol(name=text, is_function=kind != _OBJECT, section=sections[index], value=value, size=size)
+def compare_facts(first: Image, second: Image) -> Iterator[Finding]:
+    """The facts that differ: compilers and their options, build-id, needed libraries."""
+    for name, (kind, words) in _FACTS.items():
+        value, other = first.facts.get(name, "none"), second.facts.get(name, "none")
+        if value != other:
+            yield kind, words.format(value, other)
+
+
+def differing(first: Image, second: Image) -> list[tuple[str, str]]:
+    """The sections of both that are not the same: each by its name here and, with nvcc's hashes, there."""
+    there = {hashes.without_hashes(name): name for name in second.parts}
+    pairs = [(name, there.get(hashes.without_hashes(name), "")) for name in first.parts]
+    return [pair for pair in pairs if pair[1] and first.parts[pair[0]].content != second.parts[pair[1]].content]
+
+
+def one_sided_symbols(first: Image, second: Image, tools: Tools) -> Iterator[str]:
+    """The symbols that only one of the two has, whatever nvcc's hashes in their names are."""
+    sides = [{hashes.without_hashes(symbol.name): symbol.name for symbol in image.symbols} for image in (first, second)]
+    names = sides[0] | sides[1]
+    for only, where in one_sided(*sides):
+        yield f"{tools.listed([names[name] for name in only])} only {where}"
+
+
+def _symbols(section: Section, sections: tuple[Section, ...]) -> Iterator[Symbol]:
+    if not isinstance(section, SymbolTableSection):
+        return
+    if section["sh_entsize"] != section.structs.Elf_Sym.sizeof():  # of one byte each there would be millions
+        raise UnreadableError(f"{section.name} has entries of {section['sh_entsize']} bytes")
+    for symbol in section.iter_symbols():
+        index = symbol["st_shndx"]
+        if symbol["st_info"]["type"] in _DEFINED and isinstance(index, int) and 0 < index < len(sections):
+            yield Symbol(symbol.name, sections[index].name, symbol["st_value"], symbol["st_size"])
+
+
+def _dynamic(section: Section) -> Iterator[tuple[str, str]]:
+    tags = list(section.iter_tags()) if isinstance(section, DynamicSection) else []
+    for name in ("soname", "needed", "rpath", "runpath"):  # pyelftools gives a tag with a text an attribute of its name
+        texts = [getattr(tag, name) for tag in tags if hasattr(tag, name)]
+        if texts:
+            yield name.upper(), ", ".join(texts)
+
+
+def _stored(section: Section, data: bytes) -> bytes:
+    """The bytes in the file, as many as there are; ``section.data()`` would unpack, and trust the size."""
+    start = section["sh_offset"]
+    return b"" if section["sh_type"] == "SHT_NOBITS" else data[start : start + section["sh_size"]]
+
+
+def _notes(parts: Mapping[str, Part]) -> dict[str, str]:
+    notes = {}
+    if ".comment" in parts:
+        notes["compilers"] = ", ".join(parts[".comment"].content.decode("utf-8", "replace").strip("\0").split("\0"))
+    if ".note.gnu.build-id" in parts:
+        notes["build-id"] = parts[".note.gnu.build-id"].content[_BUILD_ID_AT:].hex()
+    # In a cubin: the owner's name, a table of offsets, then the program, its version, its build, its options.
+    texts = parts[".note.nv.tkinfo"].content.rstrip(b"\0").split(b"\0") if ".note.nv.tkinfo" in parts else []
+    if len(texts) >= _TOOL_TEXTS:
+        version, build, options = (text.decode("utf-8", "replace").strip() for text in texts[-3:])
+        notes |= {"version": f"{version}, {build}", "options": options}
+    return notes

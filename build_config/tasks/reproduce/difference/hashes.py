@@ -1,4 +1,4 @@
-"""The hashes by which nvcc makes names unique that are local to a source file: what they say when they differ.
+"""The hashes by which nvcc makes names unique that are local to a source file, and the meaning of a changed one.
 
 Such a name looks like ``_ZN42_GLOBAL__N__5fccf7c0_4_k_cu_f192b797_304135scaleEPf``: a hash of the source's path, the
 file, a second hash and, without ``--frandom-seed`` in some files, the number of nvcc's process.
@@ -10,39 +10,31 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from build_config.tasks.reproduce.difference.result import Difference, DifferenceKind
+from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_START = re.compile(r"(?P<length>\d*)(?P<kind>_GLOBAL__N_|_INTERNAL)_(?P<path>[0-9a-f]{8})_(?P<file>\d{1,3})_")
+_START = re.compile(r"(?P<length>\d{0,9})(?P<kind>_GLOBAL__N_|_INTERNAL)_(?P<path>[0-9a-f]{8})_(?P<file>\d{1,3})_")
 _SEED = re.compile(r"_(?P<seed>[0-9a-f]{8})(?:_(?P<process>\d+))?")
-_NAME = re.compile(r"[\w$.]*(?:_GLOBAL__N_|_INTERNAL)_[0-9a-f]{8}_\d[\w$.]*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ModuleId:
-    """What stands in the names of one source file.
+    """The part that all local names of one source file share.
 
-    ``path`` is a hash of the source's path. ``seed`` is a hash of the file's first external name; where it has none, of
-    ``--frandom-seed``, and without that of the file's time, with the number of nvcc's ``process`` behind it.
+    ``path`` is a hash of the source's path. ``ending`` is a hash of the file's first external name; without such a
+    name, of ``--frandom-seed``, and without that of the file's time, followed by the number of nvcc's process.
     """
 
     source: str
     path: str
-    seed: str
-    process: str
-
-    @property
-    def ending(self) -> str:
-        """The second hash, and the number of the process where there is one."""
-        return f"{self.seed}_{self.process}" if self.process else self.seed
+    ending: str
 
 
-def module_ids(names: Iterable[str]) -> tuple[ModuleId, ...]:
-    """The different ones in these names, sorted by source file."""
-    found = {module for name in names for _, _, module in _find(name)}
-    return tuple(sorted(found, key=lambda module: (module.source, module.path, module.ending)))
+def module_ids(texts: Iterable[str]) -> tuple[ModuleId, ...]:
+    """The different ones in these names or longer texts, sorted by source file."""
+    return tuple(sorted({module for text in texts for _, _, module in _find(text)}))
 
 
 def without_hashes(text: str) -> str:
@@ -55,31 +47,20 @@ def without_hashes(text: str) -> str:
     return "".join([*parts, text[position:]])
 
 
-def names_in(text: str) -> list[str]:
-    """The names in a text that hold such a hash."""
-    return _NAME.findall(text)
-
-
-def compare(member: str, label: str, names: Iterable[str], others: Iterable[str]) -> Iterator[Difference]:
+def compare(label: str, texts: Iterable[str], others: Iterable[str]) -> Iterator[Finding]:
     """The source files whose hashes differ, and what that means."""
     there = {module.source: module for module in module_ids(others)}
-    for module in module_ids(names):
-        other = there.get(module.source)
-        if other is None:
-            continue
+    for module in module_ids(texts):
+        other = there.get(module.source, module)
         about = f"{label}: names that are local to {module.source}"
         if module.path != other.path:
-            detail = (
-                f"{about} have the hash {module.path}, in the other {other.path}: nvcc hashed another source path; "
-                "build at the canonical path"
-            )
-            yield Difference(member=member, kind=DifferenceKind.SOURCE_PATH, detail=detail)
+            why = "nvcc hashed another source path; build at the canonical path"
+            yield DifferenceKind.SOURCE_PATH, f"{about} have the hash {module.path}, in the other {other.path}: {why}"
         if module.ending != other.ending:
             why = "made of another --frandom-seed, or of another first external name in that file"
-            if module.process or other.process:
+            if "_" in module.ending + other.ending:
                 why = "made of the time of the file and the process of nvcc: no --frandom-seed for that file"
-            detail = f"{about} end in {module.ending}, in the other in {other.ending}: {why}"
-            yield Difference(member=member, kind=DifferenceKind.RANDOM_SEED, detail=detail)
+            yield DifferenceKind.RANDOM_SEED, f"{about} end in {module.ending}, in the other in {other.ending}: {why}"
 
 
 def _find(text: str) -> Iterator[tuple[int, int, ModuleId]]:
@@ -91,21 +72,19 @@ def _find(text: str) -> Iterator[tuple[int, int, ModuleId]]:
         seed = _SEED.match(text, file_end)
         position = match.end()
         if seed is not None:
-            digits = seed["process"] or ""
-            process = _process(match["length"], seed.end("seed") - match.start("kind"), digits)
-            position = seed.end("seed") + (len(process) + 1 if process else 0)
+            length = seed.end("seed") - match.start("kind")
+            process = _process(match["length"], length, seed["process"] or "")
+            position = seed.end("seed") + len(process)
             stem, _, suffix = text[match.end() : file_end].rpartition("_")
-            module = ModuleId(source=f"{stem}.{suffix}", path=match["path"], seed=seed["seed"], process=process)
+            module = ModuleId(source=f"{stem}.{suffix}", path=match["path"], ending=seed["seed"] + process)
             yield match.start(), position, module
 
 
 def _process(lengths: str, without: int, digits: str) -> str:
-    """The number of the process: the name's length says where it ends and the length of the next name begins.
+    """The number of the process, after a ``_``: the name's length says where the length of the next name begins.
 
     Other digits may stand in front of that length too.
     """
-    for start in range(len(lengths)):
-        rest = int(lengths[start:]) - without
-        if rest == 0 or 1 < rest <= len(digits) + 1:
-            return digits[: max(0, rest - 1)]
-    return digits
+    rests = (int(lengths[start:]) - without for start in range(len(lengths)))
+    end = next((rest for rest in rests if rest == 0 or 1 < rest <= len(digits) + 1), len(digits) + 1)
+    return f"_{digits[: end - 1]}" if digits and end else ""

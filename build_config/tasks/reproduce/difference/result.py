@@ -1,20 +1,32 @@
-"""What a comparison says: the frozen types, and what all of its parts need."""
+"""The types of a comparison, its lines for a reader, and the helpers that its parts share."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from build_config.errors import CommandError
 from build_config.model import Program
+from build_config.system import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 BLOCK = 1 << 16
 SHOWN = 90
 """How many characters of a text are shown."""
+LONGEST_NAME = 120
+NAMED = 3
+LINES = 24
+LINES_OF_A_KIND = 5
 
 
 class DifferenceKind(StrEnum):
-    """What differs, the most telling first: causes, then what they do to code, then the container, then the rest."""
+    """Kinds in the order in which they are told: causes, then their effect on code, the archive, the rest."""
 
     MEMBER = "member"
     OPTIONS = "options"
@@ -41,9 +53,13 @@ class DifferenceKind(StrEnum):
     DIFFOSCOPE = "diffoscope"
 
 
+Finding = tuple[DifferenceKind, str]
+"""A kind and a sentence about the member that is compared."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One thing that is not the same. ``detail`` is a sentence about ``member``, both values in it."""
+    """One thing that is not the same. ``detail`` is a sentence about ``member``, with both values in it."""
 
     member: str
     kind: DifferenceKind
@@ -52,53 +68,87 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """Programs that say more than the bytes do; without one of them less is said, and nothing fails.
+    """Programs that know more than the bytes show; without one of them the sentences say less, and nothing fails.
 
-    ``demangler`` is c++filt. ``folder`` is where files for these programs are put.
+    ``demangler`` is c++filt. ``folder`` is for the files of these programs.
     """
 
     cuobjdump: Program | None
     demangler: str | None
     folder: Path
 
+    def demangle(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The names without parameters; as they are if c++filt is missing or fails. Long ones are cut."""
+        lines: list[str] = []
+        if self.demangler is not None and names:
+            with contextlib.suppress(CommandError):
+                done = processes.capture(self.demangler, "--no-params", *names)
+                lines = done.output.splitlines() if done.returncode == 0 else []
+        readable = lines if len(lines) == len(names) else names
+        return tuple(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in readable)
 
-def first_difference(first: bytes, second: bytes) -> int | None:
-    """The offset of the first byte that differs; where one is the beginning of the other, the length of that one.
+    def listed(self, names: Sequence[str], shown: int = NAMED) -> str:
+        """The first names, demangled, and how many more there are."""
+        return listed([*self.demangle(names[:shown]), *names[shown:]], shown)
 
-    ``None`` when both are equal. Whole blocks are compared, so this takes as long as reading the memory.
+
+def explain(differences: Sequence[Difference], lines: int = LINES) -> tuple[str, ...]:
+    """At most ``lines`` lines and one that counts the rest, the most telling first.
+
+    Members with the same difference share a line. The report of diffoscope is named in any case.
     """
-    if first == second:
-        return None
-    start, end = 0, min(len(first), len(second))
-    while start < end and first[start : start + BLOCK] == second[start : start + BLOCK]:
-        start += BLOCK
-    if start >= end:
-        return end
-    size = min(BLOCK, end - start)
-    while size > 1:
-        half = size // 2
-        if first[start : start + half] == second[start : start + half]:
-            start, size = start + half, size - half
-        else:
-            size = half
-    return start if first[start : start + 1] != second[start : start + 1] else end
+    members: dict[Finding, list[str]] = {}
+    for difference in differences:
+        members.setdefault((difference.kind, difference.detail), []).append(difference.member)
+    findings = sorted(members, key=lambda finding: list(DifferenceKind).index(finding[0]))
+    of_a_kind = {kind: [finding for finding in findings if finding[0] is kind] for kind, _ in findings}
+    closing = of_a_kind.pop(DifferenceKind.DIFFOSCOPE, [])
+    shown = [finding for same in of_a_kind.values() for finding in same[:LINES_OF_A_KIND]][:lines]
+    told = [f"{listed(members[each])}: {each[1]}" for each in shown]
+    left = {kind: sum(finding not in shown for finding in same) for kind, same in of_a_kind.items()}
+    if any(left.values()):
+        counted = ", ".join(f"{count} of kind {kind}" for kind, count in left.items() if count)
+        told.append(f"and {sum(left.values())} more: {counted}")
+    return (*told, *(detail for _, detail in closing))
+
+
+def first_difference(first: bytes, second: bytes) -> int:
+    """The offset of the first byte that differs; the length of the shorter if the other begins with it.
+
+    Compares whole blocks, so this takes as long as reading the memory.
+    """
+    end = min(len(first), len(second))
+    start = next((at for at in range(0, end, BLOCK) if first[at : at + BLOCK] != second[at : at + BLOCK]), end)
+    pairs = enumerate(zip(first[start : start + BLOCK], second[start : start + BLOCK], strict=False), start)
+    return next((at for at, (byte, other) in pairs if byte != other), end)
+
+
+def place(first: bytes, second: bytes, unit: str = "byte", size: int = 1) -> str:
+    """The sizes, and where the first difference is, counted in units of so many bytes."""
+    sizes = f"{len(first)} bytes" + ("" if len(first) == len(second) else f", in the other {len(second)}")
+    return f"({sizes}) differs from {unit} {first_difference(first, second) // size + (size > 1)} on"
+
+
+def one_sided(first: Iterable[str], second: Iterable[str]) -> Iterator[tuple[list[str], str]]:
+    """The names that only one of the two has, sorted, with the words for which one that is."""
+    names, others = frozenset(first), frozenset(second)
+    for only, where in ((names - others, "here"), (others - names, "in the other")):
+        if only:
+            yield sorted(only), where
+
+
+def listed(names: Sequence[str], shown: int = NAMED) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def excerpts(first: str, second: str) -> tuple[str, str]:
     """Both texts as they are shown: quoted, and of long ones the part around the first difference."""
-    common = first_difference(first.encode("utf-32-le"), second.encode("utf-32-le"))
-    start = max(0, (common or 0) // 4 - SHOWN // 3)
-    if max(len(first), len(second)) <= SHOWN:
-        start = 0
-    return _excerpt(first, start), _excerpt(second, start)
-
-
-def _excerpt(text: str, start: int) -> str:
-    part = repr(text[start : start + SHOWN])
-    return ("…" if start else "") + part + ("…" if len(text) > start + SHOWN else "")
-
-
-def listed(names: tuple[str, ...], count: int) -> str:
-    """These names, which are the first of ``count``, and how many more there are."""
-    rest = count - len(names)
-    return ", ".join(names) + (f" and {rest} more" if rest > 0 else "")
+    pairs = enumerate(itertools.zip_longest(first, second))
+    common = next((at for at, (letter, other) in pairs if letter != other), 0)
+    start = max(0, common - SHOWN // 3) if max(len(first), len(second)) > SHOWN else 0
+    first, second = (
+        ("…" if start else "") + repr(text[start : start + SHOWN]) + ("…" if len(text) > start + SHOWN else "")
+        for text in (first, second)
+    )
+    return first, second

@@ -1,30 +1,52 @@
-"""Where two texts differ: members of a wheel, device code as PTX, and the strings inside of libraries."""
+"""Finds where two texts differ, and the usual causes: members of a wheel, PTX, the strings inside libraries."""
 
 from __future__ import annotations
 
-import collections
-import csv
-import difflib
+import itertools
 import re
 from typing import TYPE_CHECKING
 
-from build_config.tasks.reproduce.difference import causes, hashes
-from build_config.tasks.reproduce.difference.result import Difference, DifferenceKind, excerpts
+from build_config.tasks.reproduce.difference import hashes
+from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding, excerpts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STRINGS_SHOWN = 5
 # Between zeros: the end of a table of numbers in front of a string may look like a part of it.
 _STRING = re.compile(rb"(?:(?<=\0)|\A)[\t\n\x20-\x7e]{5,}(?=\0)")
-_PAIRED = 0.6
-"""From which likeness on two strings are taken for two versions of one."""
-_PAIRED_AMONG = 40
-"""How many strings are held against all others; above that only what they look like by themselves is said."""
+_MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_CLOCK = r"(?<!\d)\d\d:\d\d(?::\d\d)?(?!\d)"
+_DAY = rf"\b(?:{_MONTHS}) [ 0-3]?\d \d{{4}}\b|\b\d{{4}}-\d\d-\d\d(?!\d)|\b\d{{8}}T\d{{6}}Z?\b"
+_REMEDY_PATH = "build at the canonical path, or map it with -ffile-prefix-map"
+_CAUSES = tuple(
+    (re.compile(pattern), meaning)
+    for pattern, meaning in (
+        (
+            rf"(?:{_DAY})(?:[ T]{_CLOCK})?|{_CLOCK}",
+            "that looks like the time of the build, as __DATE__ and __TIME__ give it",
+        ),
+        (r"(?<![\w./])/(?:home|Users|root)(?:/[\w.+@~-]+)+", f"that is a path in a user's folder: {_REMEDY_PATH}"),
+        (
+            r"tmpxft_[0-9a-f]+_[0-9a-f]+(?:-\d+)?",
+            "that is a temporary file of nvcc, named after its process: link with -Wl,-s",
+        ),
+        (r"(?<![\w./])/[\w.+@~-]+(?:/[\w.+@~-]+)+", f"that is an absolute path: {_REMEDY_PATH}"),
+    )
+)
+"""Texts that usually differ from build to build, and the meaning of each."""
+
+
+def cause(first: str, second: str | None = None) -> str | None:
+    """Why these two differ, if nothing but times, paths and temporary names does; of one text: what may change."""
+    if second is None:
+        return next((meaning for pattern, meaning in _CAUSES if pattern.search(first)), None)
+    if _masked(first) != _masked(second):
+        return None
+    return next((meaning for pattern, meaning in _CAUSES if pattern.findall(first) != pattern.findall(second)), None)
 
 
 def decoded(data: bytes) -> str | None:
-    """The text, or ``None`` where it is none: not UTF-8, or with a zero in it."""
+    """The text, or ``None`` for bytes that are not UTF-8 or hold a zero."""
     if b"\0" in data:
         return None
     try:
@@ -33,109 +55,61 @@ def decoded(data: bytes) -> str | None:
         return None
 
 
-def compare_lines(first: str, second: str, *, counted: bool = True) -> str:
-    """What differs first between two texts that do: the line, both versions, and why, where that shows.
-
-    Without ``counted`` the number of the line is left out.
-    """
+def compare_lines(first: str, second: str) -> str:
+    """The first difference between two texts that are not equal: the line, both versions, and the cause if it shows."""
     lines, others = first.splitlines(keepends=True), second.splitlines(keepends=True)
-    if lines != others and sorted(lines) == sorted(others):
+    if sorted(lines) == sorted(others):
         return "has the same lines in another order"
-    for number, (line, other) in enumerate(zip(lines, others, strict=False), start=1):
-        if line != other:
-            shown, shown_other = excerpts(line, other)
-            which = f"line {number}" if counted else "a line"
-            return f"{which} is {shown}, in the other {shown_other}{_because(causes.cause(line, other))}"
-    longer, where = (lines, "here") if len(lines) > len(others) else (others, "in the other")
-    number = min(len(lines), len(others))
-    shown, _ = excerpts(longer[number], "")
-    which = f"line {number + 1}" if counted else "a line"
-    return f"{which}, {shown}, is only {where}"
+    pairs = enumerate(itertools.zip_longest(lines, others), start=1)
+    number, (line, other) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+    shown, shown_other = excerpts(line or "", other or "")
+    if line is None:
+        return f"line {number}, {shown_other}, is only in the other"
+    if other is None:
+        return f"line {number}, {shown}, is only here"
+    return f"line {number} is {shown}, in the other {shown_other}{_because(cause(line, other))}"
 
 
-def compare_record(member: str, first: str, second: str, changed: frozenset[str]) -> Difference:
-    """What differs between two RECORDs beside the lines of the members that differ themselves."""
-    rest, other_rest = (
-        "".join(line for line in record.splitlines(keepends=True) if _recorded(line) not in changed)
+def compare_record(first: str, second: str, changed: frozenset[str]) -> Finding:
+    """The difference between two RECORDs apart from the lines of the members that differ themselves."""
+    rest, other = (
+        "".join(line for line in record.splitlines(keepends=True) if line.rsplit(",", 2)[0].strip('"') not in changed)
         for record in (first, second)
     )
-    if rest == other_rest:
-        detail = "has other digests: those of the members that differ"
-        return Difference(member=member, kind=DifferenceKind.CONSEQUENCE, detail=detail)
-    detail = compare_lines(rest, other_rest, counted=False)
-    return Difference(member=member, kind=DifferenceKind.TEXT, detail=detail)
+    if rest == other:
+        return DifferenceKind.CONSEQUENCE, "has other digests: those of the members that differ"
+    return DifferenceKind.TEXT, f"without the members that differ: {compare_lines(rest, other)}"
 
 
-def compare_strings(member: str, section: str, first: bytes, second: bytes) -> Iterator[Difference]:
-    """Strings of a section that the other has not, wherever they stand; those that look alike are one difference.
+def compare_strings(section: str, first: bytes, second: bytes) -> Iterator[Finding]:
+    """Strings that only one of the two sections has, wherever they stand; in pairs if there are as many on both sides.
 
-    Names in which nothing but nvcc's hashes differ are told as one difference for each source file.
+    Names in which nothing but nvcc's hashes differ are one difference for each source file.
     """
-    ours, theirs = _STRING.findall(first), _STRING.findall(second)
-    known, known_there = set(ours), set(theirs)
-    only = [each.decode() for each in dict.fromkeys(ours) if each not in known_there]
-    only_there = [each.decode() for each in dict.fromkeys(theirs) if each not in known]
-    by_name = {hashes.without_hashes(string): string for string in only_there}
-    hashed = {string: there for string in only if (there := by_name.get(hashes.without_hashes(string))) is not None}
-    yield from hashes.compare(member, section, hashed.keys(), hashed.values())
-    paired = {*hashed.values()}
-    only_there = [string for string in only_there if string not in paired]
-    details = list(_told([string for string in only if string not in hashed], only_there))
-    details.sort(key=lambda detail: ": that " not in detail)  # what has a known cause first
-    for detail in details[:STRINGS_SHOWN]:
-        yield Difference(member=member, kind=DifferenceKind.STRING, detail=f"{section} has {detail}")
-    rest = len(details) - STRINGS_SHOWN
-    if rest > 0:
-        more = f"{section} has {rest} more strings that differ"
-        yield Difference(member=member, kind=DifferenceKind.STRING, detail=more)
+    strings, others = ([each.decode() for each in dict.fromkeys(_STRING.findall(data))] for data in (first, second))
+    known = {*strings} & {*others}
+    strings, others = ([each for each in side if each not in known] for side in (strings, others))
+    yield from hashes.compare(section, strings, others)
+    plain, plain_others = ({hashes.without_hashes(each) for each in side} for side in (strings, others))
+    strings = [each for each in strings if hashes.without_hashes(each) not in plain_others]
+    others = [each for each in others if hashes.without_hashes(each) not in plain]
+
+    told: list[tuple[str | None, str]] = []
+    if len(strings) == len(others):
+        for string, other in zip(strings, others, strict=True):
+            told.append((cause(string, other), "the string {}, in the other {}".format(*excerpts(string, other))))
+    else:
+        for side, where in ((strings, "here"), (others, "in the other")):
+            told += [(cause(string), f"the string {excerpts(string, '')[0]} only {where}") for string in side]
+    for why, detail in sorted(told, key=lambda each: each[0] is None):  # known causes first
+        yield DifferenceKind.STRING, f"{section} has {detail}{_because(why)}"
 
 
-def _told(only: list[str], only_there: list[str]) -> Iterator[str]:
-    partners = _partners(only, only_there)
-    for string in only:
-        shown, _ = excerpts(string, "")
-        if string not in partners:
-            yield f"the string {shown}, the other has not{_because(causes.suspect(string))}"
-        else:
-            shown, shown_there = excerpts(string, partners[string])
-            yield f"the string {shown}, in the other {shown_there}{_because(causes.cause(string, partners[string]))}"
-    paired = {*partners.values()}
-    for string in only_there:
-        if string not in paired:
-            shown, _ = excerpts(string, "")
-            yield f"not the string {shown} of the other{_because(causes.suspect(string))}"
-
-
-def _partners(only: list[str], only_there: list[str]) -> dict[str, str]:
-    """Which string is a version of which: those that differ for a known reason, then, of few, those much alike."""
-    waiting: dict[tuple[str, str], collections.deque[str]] = collections.defaultdict(collections.deque)
-    for string in only_there:
-        for key in causes.masked(string):
-            waiting[key].append(string)
-    partners: dict[str, str] = {}
-    taken: set[str] = set()
-    for string in only:
-        for queue in [waiting[key] for key in causes.masked(string) if key in waiting]:
-            while queue and queue[0] in taken:
-                queue.popleft()
-            if queue and string not in partners:
-                partners[string] = queue.popleft()
-                taken.add(partners[string])
-    rest = [string for string in only if string not in partners]
-    left = [string for string in only_there if string not in taken]
-    if max(len(rest), len(left)) <= _PAIRED_AMONG:
-        for string in rest:
-            alike = difflib.get_close_matches(string, left, n=1, cutoff=_PAIRED)
-            if alike:
-                partners[string] = alike[0]
-                left.remove(alike[0])
-    return partners
+def _masked(text: str) -> str:
+    for pattern, _ in _CAUSES:
+        text = pattern.sub("\0", text)
+    return text
 
 
 def _because(reason: str | None) -> str:
     return f": {reason}" if reason else ""
-
-
-def _recorded(line: str) -> str:
-    """The member that a line of RECORD speaks of."""
-    return next(iter(next(csv.reader([line]), [])), "")

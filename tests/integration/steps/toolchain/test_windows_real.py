@@ -20,6 +20,7 @@ from build_config.steps import inspection, locks
 from build_config.steps.toolchain import locked_cuda, programs
 from build_config.steps.toolchain.windows import import_libraries, msvc
 from build_config.steps.wheel import repair
+from build_config.system.files import file_sha256
 from build_config.system.layout import PACKAGE, Layout
 from build_config.system.platforms.windows import WINDOWS
 from tests.support import factories, wheels, windows_machine
@@ -110,7 +111,7 @@ def windows_toolkit(windows_wheels: Path, tmp_path_factory: pytest.TempPathFacto
     """The locked wheels for Windows, unpacked as the pipeline does it; each is held against its digest first."""
     root = tmp_path_factory.mktemp("toolkit")
     for file in locks.read_toolkit_lock(LAYOUT, "13.0", "win-amd64").files:
-        assert programs.file_digest(windows_wheels / file.filename) == file.sha256
+        assert file_sha256(windows_wheels / file.filename) == file.sha256
         locked_cuda.unpack(windows_wheels / file.filename, root, major="13")
     return root
 

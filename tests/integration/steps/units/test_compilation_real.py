@@ -28,7 +28,7 @@ from tests.support.workshop import Workshop, workshop
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from build_config.model import CudaToolkit
+    from build_config.model import BuildUnit, CudaToolkit
 
 pytestmark = pytest.mark.integration
 
@@ -36,6 +36,13 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(name="shop")
 def _shop(tmp_path: Path, toolkit: CudaToolkit) -> Workshop:
     return workshop(tmp_path / "w", toolkit)
+
+
+@pytest.fixture(name="built", scope="module")
+def _built(toolkit: CudaToolkit, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workshop, tuple[BuildUnit, ...]]:
+    """The miniature, built. What is in its store stays as it is."""
+    shop = workshop(tmp_path_factory.mktemp("built") / "w", toolkit)
+    return shop, shop.build()
 
 
 def exported(library: Path) -> set[str]:
@@ -52,8 +59,8 @@ def soname(library: Path) -> str:
         return next(str(vars(tag)["soname"]) for tag in dynamic.iter_tags() if tag.entry.d_tag == "DT_SONAME")
 
 
-def test_units_are_built_stored_and_taken_from_the_store(shop: Workshop) -> None:
-    core, shard = shop.build()
+def test_units_are_built_stored_and_taken_from_the_store(built: tuple[Workshop, tuple[BuildUnit, ...]]) -> None:
+    shop, (core, shard) = built
     assert {file.name for file in core.files} == {
         "libggml-base.so",
         "libggml.so",
@@ -74,7 +81,7 @@ def test_units_are_built_stored_and_taken_from_the_store(shop: Workshop) -> None
     for unit in (core, shard):
         assert unit.headers is not None
         assert unit.headers.number > 0
-        assert unit.headers.strangers == ()
+        assert unit.headers.unexpected == ()
 
     (shop.layout.build / "sm89" / "build.ninja").unlink()  # nothing could be compiled any more
     again = shop.build()
@@ -100,7 +107,7 @@ def test_a_header_that_lay_where_compilers_look_is_named(
     console = Console(terminal=False)
     for unit in compilation.build_units(specs, shop.chain, shop.layout, console, jobs=2):
         assert unit.headers is not None
-        assert unit.headers.strangers == (header,)
+        assert unit.headers.unexpected == (header,)
         if unit.name == "core":
             assert core.headers is not None
             assert unit.headers.number == core.headers.number + 1
@@ -108,8 +115,10 @@ def test_a_header_that_lay_where_compilers_look_is_named(
     assert said.count(f"1inall({header})") == 2
 
 
-def test_the_device_code_is_for_the_architecture_that_was_asked_for(shop: Workshop) -> None:
-    (shard,) = shop.build(shop.specs()[1])
+def test_the_device_code_is_for_the_architecture_that_was_asked_for(
+    built: tuple[Workshop, tuple[BuildUnit, ...]],
+) -> None:
+    shop, (_, shard) = built
     assert shop.chain.cuobjdump is not None
     listing = subprocess.run(
         [shop.chain.cuobjdump.path, "--list-elf", "--list-ptx", shard.folder / "libggml-cuda-sm89.so"],
@@ -195,6 +204,11 @@ def programs_from(*roots: Path) -> list[str]:
     return found
 
 
+TAKES_LONG = """
+template <int N> __device__ float slow(float x) { return slow<N - 1>(sinf(x)) + slow<N - 1>(cosf(x)); }
+template <> __device__ float slow<0>(float x) { return x; }
+__global__ void takes_long(float * x) { *x = slow<11>(*x); }
+"""
 KILLED = """
 import signal, sys
 if sys.argv[4] == "deaf":  # as in a background job of a script
@@ -205,6 +219,10 @@ from build_config.model import CudaToolkit
 from build_config.system import jsonio
 toolkit = jsonio.from_data(__import__("json").loads(sys.argv[2]), CudaToolkit)
 shop = workshop(Path(sys.argv[1]), toolkit, sys.argv[3])
+shop.specs()  # stages the miniature
+with (shop.tree.llama_cpp / "ggml/src/ggml-cuda/second.cu").open("a") as file:
+    file.write(sys.argv[5])
+(shop.tree.llama_cpp / "edited").touch()
 shop.build(shop.specs()[1], jobs=1)
 """
 
@@ -226,7 +244,7 @@ def test_a_killed_build_goes_on_where_it_stopped(
 
     root = tmp_path / "w"
     root.mkdir()
-    argv = [sys.executable, "-c", KILLED, str(root), jsonio.dumps(toolkit), launcher, ears]
+    argv = [sys.executable, "-c", KILLED, str(root), jsonio.dumps(toolkit), launcher, ears, TAKES_LONG]
     child = subprocess.Popen(
         argv, cwd=PACKAGE.parent, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -248,6 +266,7 @@ def test_a_killed_build_goes_on_where_it_stopped(
     assert finished == 1, "both files were done: nothing was in flight"
 
     shop = workshop(root, toolkit, launcher)
+    (shop.tree.llama_cpp / "edited").unlink()  # the second file is a quick one again
     shop.build(shop.specs()[1])
     with contextlib.suppress(FileNotFoundError):
         assert (root / "build" / "sm89" / ".ninja_log").read_text().count("first.cu.o") == 1

@@ -1,6 +1,6 @@
-"""Real environments, real pip, the real probe; in the wheel a double of ``llama_cpp`` that only writes log lines.
+"""Real environments, pip and probe; the wheel contains a double of ``llama_cpp`` that only writes log lines.
 
-Nothing here says anything about a real wheel. That is what validation itself is for.
+These tests prove nothing about a real wheel; validation itself does that.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Llama:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layout(Layout):
-    """With locks of the test's own."""
+    """A layout with the test's own locks."""
 
     @property
     def locks(self) -> Path:
@@ -123,7 +123,7 @@ def layout(tmp_path: Path) -> _Layout:
     return layout
 
 
-def test_a_sound_wheel_is_installed_run_and_verified_on_the_cpu(
+def test_a_correct_wheel_is_installed_run_and_verified_on_the_cpu(
     tmp_path: Path, layout: _Layout, library: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     wheel = _wheel(tmp_path / "wheels", library)
@@ -155,6 +155,7 @@ def test_a_sound_wheel_is_installed_run_and_verified_on_the_cpu(
     assert "noise on standard output" in (layout.logs / "validation.log").read_text()
 
 
+@pytest.mark.usefixtures("copied_environments")
 @pytest.mark.parametrize("fault", ["a requirement that the lock lacks", "other bytes under the name"])
 def test_a_wheel_that_does_not_install_has_failed(tmp_path: Path, layout: _Layout, library: Path, fault: str) -> None:
     requires = "Requires-Dist: llama-cuda-wheels-no-such-package\n" if fault.startswith("a requirement") else ""
@@ -177,7 +178,7 @@ def test_a_wheel_that_does_not_install_has_failed(tmp_path: Path, layout: _Layou
     assert ("no-such-package" if requires else "DO NOT MATCH") in report.findings[0].message
 
 
-def test_a_download_that_is_not_the_locked_one_is_refused(tmp_path: Path, layout: _Layout, library: Path) -> None:
+def test_a_download_with_another_digest_is_refused(tmp_path: Path, layout: _Layout, library: Path) -> None:
     wheel = _wheel(tmp_path / "wheels", library)
     shutil.copy(wheel.path, layout.downloads)
     lock = f"llama-cpp-python=={wheel.version} --hash=sha256:{'0' * 64}\n"
@@ -196,7 +197,7 @@ def test_a_download_that_is_not_the_locked_one_is_refused(tmp_path: Path, layout
     assert caught.value.log == layout.logs / "validation.log"
 
 
-def test_an_environment_inside_the_checkout_proves_nothing(
+def test_an_environment_inside_the_checkout_is_refused(
     tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel = _wheel(tmp_path / "wheels", library)
@@ -216,7 +217,7 @@ def test_an_environment_inside_the_checkout_proves_nothing(
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment without pip, in which ``llama_cpp`` is whatever the test writes."""
+    """An environment without pip; the test writes its ``llama_cpp``."""
 
     folder: Path
 
@@ -239,7 +240,7 @@ def environment(tmp_path: Path) -> Environment:
     return Environment(tmp_path)
 
 
-def test_a_crash_is_reported_with_its_signal_and_last_words(environment: Environment) -> None:
+def test_a_crash_is_reported_with_its_signal_and_last_output(environment: Environment) -> None:
     environment.install("import os, signal; print('last words', flush=True); os.kill(os.getpid(), signal.SIGILL)")
     result = environment.probe()
     assert result.error is not None
@@ -254,7 +255,7 @@ def test_a_silent_exit_is_reported(environment: Environment) -> None:
     assert "status 0 and no result" in result.error
 
 
-def test_an_exception_is_reported_whole(environment: Environment) -> None:
+def test_an_exception_is_reported_with_its_traceback(environment: Environment) -> None:
     environment.install("raise OSError('libllama.so: cannot open shared object file')")
     result = environment.probe()
     assert result.error is not None
@@ -267,7 +268,7 @@ def test_a_probe_that_hangs_is_stopped(environment: Environment) -> None:
     assert environment.probe(timeout=1).error == "no answer within 1 s"
 
 
-def test_a_missing_interpreter_is_no_verdict(tmp_path: Path) -> None:
+def test_a_missing_interpreter_is_an_error_and_not_a_verdict(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="could not be started"):
         run_probe(Bench(python=tmp_path / "no" / "python", folder=tmp_path, model=tmp_path / "no.gguf"), PLAIN)
 

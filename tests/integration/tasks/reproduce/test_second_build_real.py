@@ -1,4 +1,4 @@
-"""The miniature twice: equal bits; and everything that would spoil a wheel is caught and named."""
+"""Build the miniature twice: equal bytes, and every corrupted input is detected and named."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from tests.support import wheels
 from tests.support.workshop import QUIET, Workshop, workshop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from build_config.model import BuildUnit, CudaToolkit, ToolkitLock
     from build_config.tasks.reproduce.difference import Difference
 
@@ -40,13 +42,13 @@ template __global__ void scale<tag>(float *);
 
 @dataclasses.dataclass(frozen=True)
 class Twice:
-    """A finished shard, and the same work root made ready to build it again."""
+    """A finished shard, and the same work root prepared for building it again."""
 
     shop: Workshop
     first: Path
 
     def again(self, *, launcher: str = "none", entries: dict[str, str] | None = None) -> Path:
-        """Build the shard once more from nothing; returns the folder of its library."""
+        """Build the shard again from the beginning; returns the folder of its library."""
         shop = workshop(self.shop.layout.work_root, self.shop.chain.cuda, launcher)
         spec = shop.specs()[1]
         spec = dataclasses.replace(spec, entries=spec.entries | (entries or {}))
@@ -61,7 +63,7 @@ class Twice:
 
 
 def kept(unit: BuildUnit, target: Path) -> Path:
-    """Take a unit out of the store and throw its build tree away."""
+    """Copy a unit out of the store; delete the store and the build tree."""
     shutil.copytree(unit.folder, target)
     root = unit.folder.parents[3]
     for name in ("build", "store"):
@@ -69,14 +71,25 @@ def kept(unit: BuildUnit, target: Path) -> Path:
     return target
 
 
-@pytest.fixture(name="twice")
-def _twice(tmp_path: Path, toolkit: CudaToolkit) -> Twice:
-    shop = workshop(tmp_path / "w", toolkit)
+@pytest.fixture(name="built_once", scope="module")
+def _built_once(toolkit: CudaToolkit, tmp_path_factory: pytest.TempPathFactory) -> Twice:
+    folder = tmp_path_factory.mktemp("twice")
+    shop = workshop(folder / "w", toolkit)
     (unit,) = shop.build(shop.specs()[1])
-    return Twice(shop, kept(unit, tmp_path / "first"))
+    return Twice(shop, kept(unit, folder / "first"))
 
 
-def told(differences: tuple[Difference, ...]) -> str:
+@pytest.fixture(name="twice")
+def _twice(built_once: Twice, tmp_path: Path) -> Iterator[Twice]:
+    """Share the first build: each test has its own copy of the library, and leaves only staged files of its build."""
+    yield Twice(built_once.shop, Path(shutil.copytree(built_once.first, tmp_path / "first")))
+    layout, llama_cpp = built_once.shop.layout, built_once.shop.tree.llama_cpp
+    for folder in (layout.build, layout.store, layout.object_cache, llama_cpp):
+        shutil.rmtree(folder, ignore_errors=True)
+    built_once.shop.specs()  # stages the miniature again
+
+
+def explained(differences: tuple[Difference, ...]) -> str:
     return "\n".join(difference.explain(differences))
 
 
@@ -97,46 +110,46 @@ def test_a_second_build_in_another_environment_gives_the_same_bytes(
         os.umask(old)
 
 
-def test_a_changed_flag_is_caught_and_named(twice: Twice) -> None:
+def test_a_changed_flag_is_detected_and_named(twice: Twice) -> None:
     changed = twice.again(entries={"CMAKE_CUDA_FLAGS": "-O1 -Xptxas=-O1"})
     differences = twice.compare(changed)
-    assert any("first_op" in text or "apply" in text for text in told(differences).splitlines())
+    assert any("first_op" in text or "apply" in text for text in explained(differences).splitlines())
 
 
-def test_a_changed_byte_of_the_sources_is_caught_and_named(twice: Twice) -> None:
+def test_a_changed_byte_of_the_sources_is_detected_and_named(twice: Twice) -> None:
     source = twice.shop.tree.llama_cpp / FIRST_CU
     text = source.read_text(encoding="utf-8")
     source.write_text(text.replace("2.0f", "3.0f"), encoding="utf-8")
     (twice.shop.tree.llama_cpp / "edited").touch()  # keeps the workshop from staging it again
-    assert "apply" in told(twice.compare(twice.again()))
+    assert "apply" in explained(twice.compare(twice.again()))
 
 
-def test_a_file_without_its_seed_is_caught_and_named(twice: Twice) -> None:
-    """nvcc names what is local by a number of its process, in files that define nothing for others."""
+def test_a_file_without_its_seed_is_detected_and_named(twice: Twice) -> None:
+    """In files without external names, nvcc uses the number of its process in local names."""
     (twice.shop.tree.llama_cpp / LOCAL_CU).write_text(LOCAL, encoding="utf-8")
     (twice.shop.tree.llama_cpp / "edited").touch()  # keeps the workshop from staging the miniature again
     shutil.rmtree(twice.first)
     twice.again().rename(twice.first)
     differences = twice.compare(twice.again(entries={"LCW_RANDOM_SEED": "OFF"}))
     assert {one.kind for one in differences} == {DifferenceKind.RANDOM_SEED, DifferenceKind.CONSEQUENCE}
-    assert "local.cu" in told(differences)
+    assert "local.cu" in explained(differences)
 
 
-def test_a_header_of_an_installed_toolkit_does_not_get_in(twice: Twice, tmp_path: Path) -> None:
-    """CUB takes NVIDIA's profiling headers where it finds them: Debian's nvidia-cuda-dev has one in /usr/include."""
+def test_a_header_of_an_installed_toolkit_is_not_used(twice: Twice, tmp_path: Path) -> None:
+    """CUB includes NVIDIA's profiling headers if it finds them: Debian's nvidia-cuda-dev has one in /usr/include."""
     (twice.shop.tree.llama_cpp / LOCAL_CU).write_text(f"#include <cub/detail/nvtx.cuh>\n{LOCAL}", encoding="utf-8")
     (twice.shop.tree.llama_cpp / "edited").touch()
     shutil.rmtree(twice.first)
     twice.again().rename(twice.first)
     header = tmp_path / "installed" / "nvtx3" / "nvToolsExt.h"
     header.parent.mkdir(parents=True)
-    header.write_text("#error this is no part of the locked toolkit\n", encoding="utf-8")
+    header.write_text("#error this is not part of the locked toolkit\n", encoding="utf-8")
     flags = twice.shop.specs()[1].entries["CMAKE_CUDA_FLAGS"]
     installed = {"CMAKE_CUDA_FLAGS": f"{flags} -isystem {header.parents[1]}"}
     assert twice.compare(twice.again(entries=installed)) == ()
 
 
-def test_another_wheel_of_the_toolkit_is_refused_by_its_name(
+def test_a_changed_wheel_of_the_toolkit_is_refused_and_named(
     reduced_lock: ToolkitLock, toolkit_wheels: tuple[Path, ...], tmp_path: Path
 ) -> None:
     small = min(reduced_lock.files, key=lambda file: file.size)
@@ -148,7 +161,7 @@ def test_another_wheel_of_the_toolkit_is_refused_by_its_name(
         download._verify(tmp_path / wheel.name, tmp_path / wheel.name, small)
 
 
-def test_a_time_stamp_in_the_wheel_is_caught_and_named(tmp_path: Path) -> None:
+def test_a_time_stamp_in_the_wheel_is_detected_and_named(tmp_path: Path) -> None:
     wheel = wheels.write(tmp_path, wheels.contents({}))
     stamped = tmp_path / "second" / wheel.path.name
     stamped.parent.mkdir()
@@ -164,8 +177,8 @@ def test_a_time_stamp_in_the_wheel_is_caught_and_named(tmp_path: Path) -> None:
     assert "2026" in found.detail
 
 
-def test_a_poisoned_object_in_the_cache_is_caught_and_named(twice: Twice) -> None:
-    """Somebody put other code under the cache's name for this source: the build is as fast as ever, and wrong."""
+def test_a_poisoned_object_in_the_cache_is_detected_and_named(twice: Twice) -> None:
+    """The cache contains other code under the key of this source: the build is fast, and wrong."""
     cache = twice.shop.layout.object_cache
     source = twice.shop.tree.llama_cpp / FIRST_CU
     shutil.rmtree(twice.again(launcher="sccache"))
@@ -187,16 +200,16 @@ def test_a_poisoned_object_in_the_cache_is_caught_and_named(twice: Twice) -> Non
 
     source.write_text(text, encoding="utf-8")
     poisoned = twice.again(launcher="sccache")
-    assert "apply" in told(twice.compare(poisoned))
+    assert "apply" in explained(twice.compare(poisoned))
     shutil.rmtree(poisoned)
-    assert twice.compare(twice.again()) == (), "without the cache nothing is wrong with the sources"
+    assert twice.compare(twice.again()) == (), "without the cache the result must be correct"
 
 
 def cached(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# ----------------------------------------------------------------------------------------------- the second world
+# ------------------------------------------------------------------------------------------- second environment
 
 LOOK_AROUND = """
 import json, os, socket, time
@@ -227,12 +240,12 @@ def _layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def test_the_second_world_differs_in_what_it_says(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_environment_differs_as_it_reports(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CMAKE_ARGS", "-DEVIL=ON")
     monkeypatch.setenv("PIP_INDEX_URL", "https://example.invalid/simple")
     try:
-        world = second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none"))
-        with world as second:
+        environment = second_build.second_environment(layout, jobs=(2, 3), launchers=("sccache", "none"))
+        with environment as second:
             second_build.run(second, (), layout, QUIET, log=layout.logs / "log")
             assert (second.work_root / "made").read_text() == "here"
             assert (second.checkout / "build_config" / "compiler_cache.py").exists()
@@ -252,26 +265,26 @@ def test_the_second_world_differs_in_what_it_says(layout: Layout, monkeypatch: p
     assert seen["environment"]["SOURCE_DATE_EPOCH"] == varied["SOURCE_DATE_EPOCH"][1]
     assert "CMAKE_ARGS" not in seen["environment"]
     assert seen["environment"]["PIP_INDEX_URL"] == "https://example.invalid/simple"
-    assert seen["root"] == ["downloads", "src"], "the first build's store is out of sight"
+    assert seen["root"] == ["downloads", "src"], "the first build's store is not visible"
     assert [str(layout.staged), "tmpfs"] in seen["mounts"]
-    assert not (layout.work_root / "made").exists(), "nothing of it reached the first work root"
+    assert not (layout.work_root / "made").exists(), "the second build changed the first work root"
     assert not folder.exists()
     assert (layout.work_root / "store").is_dir()
 
 
-def test_a_machine_that_has_fetched_nothing_can_build_a_second_time(layout: Layout) -> None:
+def test_a_machine_without_downloads_can_build_a_second_time(layout: Layout) -> None:
     shutil.rmtree(layout.downloads)
     try:
-        with second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+        with second_build.second_environment(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
             assert list(second.work_root.iterdir()) == []
     except ReproductionError as error:
         pytest.skip(str(error))
 
 
-def test_another_module_of_the_checkout_can_run_in_the_second_world(layout: Layout) -> None:
+def test_another_module_of_the_checkout_can_run_in_the_second_environment(layout: Layout) -> None:
     (layout.checkout / "other.py").write_text("from pathlib import Path; Path('was here').touch()", encoding="utf-8")
     try:
-        with second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+        with second_build.second_environment(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
             second_build.run(second, (), layout, QUIET, log=layout.logs / "log", module="other")
             assert (second.checkout / "was here").exists()
     except ReproductionError as error:
@@ -280,10 +293,10 @@ def test_another_module_of_the_checkout_can_run_in_the_second_world(layout: Layo
         raise
 
 
-def test_a_second_build_that_fails_says_how(layout: Layout) -> None:
+def test_a_failed_second_build_is_reported_with_its_last_output(layout: Layout) -> None:
     (layout.checkout / "build_config" / "__main__.py").write_text("raise SystemExit('no C++ compiler')")
     try:
-        with second_build.second_world(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+        with second_build.second_environment(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
             second_build.run(second, (), layout, QUIET, log=layout.logs / "log")
     except ReproductionError as error:
         if "namespace" in str(error):
@@ -294,7 +307,7 @@ def test_a_second_build_that_fails_says_how(layout: Layout) -> None:
     assert "ended with status 1: no C++ compiler" in said
 
 
-def test_the_locks_of_this_checkout_are_those_that_a_record_names() -> None:
+def test_every_lock_of_this_checkout_has_a_digest_for_the_record() -> None:
     digests = dict(locks.lock_digests(Layout(checkout=PACKAGE.parent, work_root=Path("/none"))))
     assert digests
     assert all(len(digest) == 64 for digest in digests.values())

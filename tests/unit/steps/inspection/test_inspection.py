@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config.formats.elf import Library, UnreadableError, read
+from build_config.formats.elf import ElfLibrary, UnreadableElfError, read
 from build_config.model import CudaArch, Wheel
 from build_config.steps.inspection import archive, device_code, libraries
 from build_config.steps.inspection.contents import NotRunError, Subject, read_members
 from build_config.steps.inspection.instructions import Scan
+from build_config.system.platforms.linux import LINUX
 from tests.support import factories, wheels
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ def subject(
     *,
     tags: tuple[str, ...] = (TAG,),
     size: int = 1000,
-    elves: Mapping[str, Library] | None = None,
+    elves: Mapping[str, ElfLibrary] | None = None,
 ) -> Subject:
     version = wheels.VERSION
     return Subject(
         wheel=Wheel(path=Path(wheels.wheel_name()), version=version, tags=tags, sha256="0" * 64, size=size),
+        platform=LINUX,
         declaration=wheels.declaration(factories.SM89),
         policy=wheels.policy(),
         contents={**wheels.contents({}), **(changes or {})},
@@ -56,8 +58,10 @@ def subject(
     )
 
 
-def library(*needed: str, versions: tuple[str, ...] = (), paths: tuple[str, ...] = ("$ORIGIN",)) -> Library:
-    return Library(soname=None, needed=needed, search_paths=paths, versions=versions, leftovers=(), has_build_id=False)
+def library(*needed: str, versions: tuple[str, ...] = (), paths: tuple[str, ...] = ("$ORIGIN",)) -> ElfLibrary:
+    return ElfLibrary(
+        soname=None, needed=needed, search_paths=paths, versions=versions, leftovers=(), has_build_id=False
+    )
 
 
 def codes(findings: Iterable[Finding]) -> list[str]:
@@ -223,7 +227,7 @@ def test_what_a_library_needs_is_found_where_the_loader_would() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF" + bytes(60), b"\x7fELF\x02\x01\x01" + b"\xff" * 200])
 def test_what_is_no_library_is_unreadable(data: bytes) -> None:
-    with pytest.raises(UnreadableError):
+    with pytest.raises(UnreadableElfError):
         read(data)
 
 

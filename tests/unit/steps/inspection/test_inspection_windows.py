@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from packaging.version import Version
 
-from build_config.formats import pe
+from build_config.formats.elf import ElfLibrary
+from build_config.formats.pe import Dll
 from build_config.model import Wheel
-from build_config.steps.inspection import dlls
+from build_config.steps.inspection import CHECKS, libraries
 from build_config.steps.inspection.contents import Subject
 from build_config.steps.wheel import repair
+from build_config.system.platforms.windows import WINDOWS
 from tests.support import factories, wheels, windows_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
-    from build_config.reports import Finding
 
 pytestmark = pytest.mark.unit
 LIB = "llama_cpp/lib"
+ELF = ElfLibrary(soname=None, needed=(), search_paths=(), versions=(), leftovers=(), has_build_id=False)
 MODULE = ("ggml_backend_init", "ggml_backend_score")
 
 
-def dll(name: str, *needed: str, **changes: Any) -> pe.Library:
+def dll(name: str, *needed: str, **changes: Any) -> Dll:
     facts: dict[str, Any] = {
         "name": name,
         "needed": needed,
@@ -33,10 +35,10 @@ def dll(name: str, *needed: str, **changes: Any) -> pe.Library:
         "reproducible": True,
         "debug_file": None,
     }
-    return pe.Library(**(facts | changes))
+    return Dll(**(facts | changes))
 
 
-def sound() -> dict[str, pe.Library]:
+def sound() -> dict[str, Dll]:
     return {
         f"{LIB}/ggml-base.dll": dll("ggml-base.dll", "kernel32.dll", "vcruntime140.dll", "api-ms-win-crt-x-l1-1-0.dll"),
         f"{LIB}/ggml.dll": dll("ggml.dll", "ggml-base.dll"),
@@ -49,35 +51,26 @@ def sound() -> dict[str, pe.Library]:
     }
 
 
-def subject(libraries: Mapping[str, pe.Library], *, tag: str = dlls.TAG) -> Subject:
-    contents = wheels.contents({}, "win_amd64") | {name: name.encode() for name in libraries}
+def subject(found: Mapping[str, Dll | ElfLibrary], *, tag: str = "py3-none-win_amd64") -> Subject:
+    contents = wheels.contents({}, "win_amd64") | {name: name.encode() for name in found}
     wheel = Wheel(path=Path("x.whl"), version=Version("0.3.36"), tags=(tag,), sha256="0" * 64, size=1)
     return Subject(
         wheel=wheel,
+        platform=WINDOWS,
         declaration=wheels.declaration(factories.SM89),
         policy=wheels.policy("win-amd64"),
         contents=contents,
-        libraries={},
+        libraries=found,
         cuobjdump=None,
         objdump="",
         folder=Path(),
-        dlls=libraries,
     )
 
 
-CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
-    dlls.check_tag,
-    dlls.check_present,
-    dlls.check_copies,
-    dlls.check_bundled,
-    dlls.check_needed,
-    dlls.check_backends,
-    dlls.check_reproducible,
-)
-
-
 def codes(checked: Subject) -> list[str]:
-    return [finding.code for check in CHECKS for finding in check(checked)]
+    """Of the checks of libraries; those of the archive are the same on every platform."""
+    checks = (check for check in CHECKS["win-amd64"].values() if check.__module__ == libraries.__name__)
+    return [finding.code for check in checks for finding in check(checked)]
 
 
 def test_a_sound_wheel_has_no_findings() -> None:
@@ -91,6 +84,7 @@ def test_a_sound_wheel_has_no_findings() -> None:
         (f"{LIB}/ggml-cuda-sm75.dll", dll("ggml-cuda-sm75.dll"), "shard-undeclared"),
         (f"{LIB}/ggml-cpu-zen4.dll", dll("ggml-cpu-zen4.dll"), "variant-not-windows"),
         (f"{LIB}/helper.dll", dll("helper.dll"), "library-unexpected"),
+        (f"{LIB}/libllama.so", ELF, "library-unexpected"),
         ("llama_cpp/ggml-cpu-sse42.dll", dll("ggml-cpu-sse42.dll"), "library-unexpected"),
         (f"{LIB}/ggml-cpu-sse42.dll", dll("libggml-cpu-sse42.dll"), "name-mismatch"),
         (f"{LIB}/ggml-cpu-sse42.dll", dll("ggml-cpu-sse42.dll", exports=("ggml_backend_init",)), "backend-exports"),
@@ -102,12 +96,12 @@ def test_a_sound_wheel_has_no_findings() -> None:
         ("llama_cpp_python.libs/vcomp140.dll", dll("vcomp140.dll"), None),
     ],
 )
-def test_one_more_library(name: str, library: pe.Library, code: str | None) -> None:
+def test_one_more_library(name: str, library: Dll | ElfLibrary, code: str | None) -> None:
     found = codes(subject(sound() | {name: library}))
     assert (code in found) if code else (found == [])
 
 
-@pytest.mark.parametrize("name", [*dlls.CORE, "ggml-cuda-sm89.dll"])
+@pytest.mark.parametrize("name", [*map(WINDOWS.library, libraries.CORE), "ggml-cuda-sm89.dll"])
 def test_one_library_less(name: str) -> None:
     libraries = sound()
     del libraries[f"{LIB}/{name}"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import ctypes
 import importlib.util
-import json
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.unit
 SOURCE = PACKAGE / "wheel_project" / "python" / "_vendored_dlls.py"
 PLAN = assemble.WheelPlan(
     version=Version("0.3.36+cu130.sm89"),
-    selection=ArchSelection(requested="89", shards=(factories.SM89,)),
+    selection=ArchSelection(shards=(factories.SM89,)),
     cuda="13.0",
     oldest_driver="580",
     requirements=assemble.runtime_requirements("13.0"),
@@ -45,15 +44,15 @@ def vendored() -> ModuleType:
 
 
 def test_the_facts_name_the_dlls() -> None:
-    facts = json.loads(assemble.build_facts(PLAN, WINDOWS))
-    assert facts["shards"] == [{"name": "sm89", "file": "ggml-cuda-sm89.dll", "archs": ["89-real"]}]
-    assert facts["libraries"] == ["cublasLt64_13.dll", "cublas64_13.dll"]
+    facts = assemble.facts(PLAN, WINDOWS)
+    assert [(shard.name, shard.file) for shard in facts.shards] == [("sm89", "ggml-cuda-sm89.dll")]
+    assert facts.libraries == ("cublasLt64_13.dll", "cublas64_13.dll")
 
 
 def test_the_facts_of_linux_are_as_they_were() -> None:
-    facts = json.loads(assemble.build_facts(PLAN, LINUX))
-    assert facts["shards"][0]["file"] == "libggml-cuda-sm89.so"
-    assert facts["libraries"] == ["libcudart.so.13", "libcublas.so.13"]
+    facts = assemble.facts(PLAN, LINUX)
+    assert facts.shards[0].file == "libggml-cuda-sm89.so"
+    assert facts.libraries == ("libcudart.so.13", "libcublas.so.13")
 
 
 @pytest.mark.parametrize(("platform", "windows"), [(LINUX, False), (WINDOWS, True)])

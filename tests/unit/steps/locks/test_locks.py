@@ -97,7 +97,7 @@ def test_an_unknown_release_is_refused_and_the_locked_ones_named(release: str) -
         ('cuda = "13.0"', 'cuda = "13.1"', "is for CUDA 13.1"),
         ("linux-x86_64", "win-amd64", "is for CUDA 13.0 on win-amd64"),
         ("size = ", "sise = ", "sise"),
-        ('version = "', 'version = "1\n', "cannot be read"),
+        ('version = "', 'version = "1\n', "cannot be used"),
         ('sha256 = "', 'sha256 = "0', "no proper name, digest or size"),
         ('filename = "', 'filename = "../', "no proper name, digest or size"),
         ("size = ", "size = -", "no proper name, digest or size"),

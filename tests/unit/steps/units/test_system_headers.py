@@ -61,7 +61,7 @@ def test_no_list_is_no_header() -> None:
         "/opt/conda/x86_64-conda-linux-gnu/sysroot/usr/include/stdlib.h",
     ],
 )
-def test_the_systems_own_are_no_strangers(path: str) -> None:
+def test_the_systems_own_are_expected(path: str) -> None:
     known = frozenset({"stdio.h", "stdlib.h", "bits", "sys", "linux"})
     assert system_headers._systems(Path(path), known)
 
@@ -95,11 +95,11 @@ def test_what_is_locked_is_left_out_and_the_rest_is_in_the_digest(tmp_path: Path
         )
 
     first = found()
-    assert (first.number, first.strangers) == (2, (paths[3],))
+    assert (first.number, first.unexpected) == (2, (paths[3],))
     paths[0].write_text("changed")
     assert found() == first, "the sources have a digest of their own"
     paths[2].write_text("changed")
     assert found().sha256 != first.sha256
-    assert found().strangers == first.strangers
+    assert found().unexpected == first.unexpected
     paths[3].unlink()
-    assert (found().number, found().strangers) == (2, first.strangers)
+    assert (found().number, found().unexpected) == (2, first.unexpected)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config.errors import HandoverError
+from build_config.errors import TransferError
 from build_config.model import SystemHeaders
 from build_config.steps.units import settings, store, transfer
 from build_config.steps.units.spec import shard_spec
@@ -28,7 +28,7 @@ def spec(project: str = "p") -> UnitSpec:
     return shard_spec(CONFIG, factories.source_tree(), layout, factories.toolchain(), project, factories.SM89)
 
 
-HEADERS = SystemHeaders(number=1, sha256="e" * 64, strangers=(Path("/usr/include/other.h"),))
+HEADERS = SystemHeaders(number=1, sha256="e" * 64, unexpected=(Path("/usr/include/other.h"),))
 
 
 @pytest.fixture
@@ -71,6 +71,21 @@ def test_a_unit_arrives_as_it_was_built(given: Path, here: Layout) -> None:
     assert [path.name for path in here.store.iterdir()] == ["sm89"]
 
 
+def test_a_unit_of_an_earlier_version_is_imported_and_found_in_the_store(given: Path, here: Layout) -> None:
+    def as_before(description: Path) -> None:
+        text = description.read_text(encoding="utf-8").replace('"unexpected"', '"strangers"')
+        description.write_text(text, encoding="utf-8")
+        assert "strangers" in text
+
+    as_before(given / "sm89" / "unit.json")
+    take(given, here)
+    (description,) = here.store.rglob("unit.json")
+    as_before(description)
+    found = store.find(spec(), here)
+    assert found is not None
+    assert found.headers == HEADERS
+
+
 def test_what_the_store_has_is_not_asked_for(given: Path, here: Layout) -> None:
     take(given, here)
     (given / "sm89" / "unit.json").write_text("broken", encoding="utf-8")
@@ -110,7 +125,7 @@ def test_a_damaged_unit_is_refused_and_nothing_of_it_kept(given: Path, here: Lay
         case _:
             description.unlink()
     for required in (True, False):
-        with pytest.raises(HandoverError) as caught:
+        with pytest.raises(TransferError) as caught:
             take(given, here, required=required)
         assert caught.value.remedy
     assert store.find(spec(), here) is None
@@ -123,7 +138,7 @@ def test_a_unit_of_other_inputs_is_left_and_the_inputs_that_differ_are_named(
     wanted = spec("another project")
     take(given, here, wanted, required=False)
     assert "wheel project is another project here, p there" in capsys.readouterr().out
-    with pytest.raises(HandoverError) as caught:
+    with pytest.raises(TransferError) as caught:
         take(given, here, wanted)
     assert wanted.key.digest[:12] in caught.value.message
     assert spec().key.digest[:12] in caught.value.message
@@ -134,9 +149,9 @@ def test_a_unit_of_other_inputs_is_left_and_the_inputs_that_differ_are_named(
 
 def test_what_is_nowhere_is_compiled_unless_that_is_ruled_out(tmp_path: Path, here: Layout) -> None:
     take(tmp_path / "empty", here, required=False)
-    with pytest.raises(HandoverError, match="there is no folder"):
+    with pytest.raises(TransferError, match="there is no folder"):
         take(tmp_path / "empty", here)
-    with pytest.raises(HandoverError, match="no folder with units was named"):
+    with pytest.raises(TransferError, match="no folder with units was named"):
         take(None, here)
 
 
@@ -145,6 +160,6 @@ def test_a_file_that_changes_on_its_way_is_not_given_on(given: Path, here: Layou
     unit = store.find(spec(), here)
     assert unit is not None
     (unit.folder / LIBRARY).write_bytes(b"c0de")
-    with pytest.raises(HandoverError, match="changed"):
+    with pytest.raises(TransferError, match="changed"):
         transfer.give((unit,), tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere" / "sm89").exists()

@@ -1,4 +1,4 @@
-"""The judgement of what was measured on a device, and the arithmetic of the child; the child is in ..._real.py."""
+"""The judgement of measured values, and the arithmetic of the child process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAYERS = 3
 
 
 def log(weights: str = "CUDA0", cache: str = "CUDA0", *, output: str = "CUDA0", layers: int = LAYERS) -> list[str]:
-    """What llama.cpp says of a model with ``layers`` layers, the output among them."""
+    """The lines that llama.cpp logs for a model with ``layers`` layers, including the output."""
     last = layers - 1
     return [
         *(f"load_tensors: layer {number:3} assigned to device {weights}, is_swa = 0" for number in range(last)),
@@ -60,13 +60,13 @@ def judged(checks: dict[str, dict[str, Any]] = SOUND, **measured: Any) -> dict[s
 
 
 def changed(name: str, **values: Any) -> DeviceCheck:
-    """The judgement on one check when some of its values are others, while all others pass."""
+    """Judge with some values of one check changed; all other checks must pass."""
     results = judged(SOUND | {name: SOUND[name] | values})
     assert all(check.passed for check in results.values() if check.name != name)
     return results[name]
 
 
-def test_sound_values_pass_with_their_measure_and_bound() -> None:
+def test_correct_values_pass_with_their_unit_and_bound() -> None:
     assert [(one.measured, one.unit, one.bound, one.passed, one.reason) for one in judged().values()] == [
         (2e-3, "NMSE", 5e-3, True, None),
         (5e-4, "NMSE", 1e-3, True, None),
@@ -78,41 +78,41 @@ def test_sound_values_pass_with_their_measure_and_bound() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "reason"),
     [
-        ("logits", {"nmse": 5.1e-3}, "0.0051 NMSE are more than the allowed 0.005"),
+        ("logits", {"nmse": 5.1e-3}, "0.0051 NMSE, allowed: 0.005"),
         ("logits", {"nmse": None}, "not finite"),
-        ("logits", {"scale": 0.0}, "nothing to compare with"),
-        ("logits", {"scale": 11.0}, "nothing to compare with"),
-        ("logits", {"scale": None}, "nothing to compare with"),
+        ("logits", {"scale": 0.0}, "they cannot be compared"),
+        ("logits", {"scale": 11.0}, "they cannot be compared"),
+        ("logits", {"scale": None}, "they cannot be compared"),
         ("logits", {"log": ON_CPU}, "layer 0 was on CPU, not on CUDA0"),
         ("logits", {"log": log(output="CPU")}, "layer 2 was on CPU, not on CUDA0"),
         ("logits", {"log": log(cache="CPU")}, "the KV cache of layer 1 was on CPU, not on CUDA0"),
-        ("logits", {"log": log(layers=2)}, "layer 2 was on no known device"),
-        ("logits", {"log": []}, "layer 0 was on no known device"),
+        ("logits", {"log": log(layers=2)}, "layer 2 was on an unknown device"),
+        ("logits", {"log": []}, "layer 0 was on an unknown device"),
         ("logits", {"reference_log": log()}, "layer 0 was on CUDA0, not on CPU"),
-        ("logits", {"reference_log": []}, "layer 0 was on no known device, not on CPU"),
-        ("batches", {"nmse": 1.1e-3}, "0.0011 NMSE are more than the allowed 0.001"),
+        ("logits", {"reference_log": []}, "layer 0 was on an unknown device, not on CPU"),
+        ("batches", {"nmse": 1.1e-3}, "0.0011 NMSE, allowed: 0.001"),
         ("batches", {"nmse": None}, "not finite"),
         ("batches", {"log": ON_CPU}, "layer 0 was on CPU, not on CUDA0"),
-        ("generation", {"second": [1, 2, 3, 5]}, "1 tokens are more than the allowed 0"),
-        ("generation", {"second": [1, 2]}, "2 tokens are more than the allowed 0; 2 tokens were generated, not 4"),
+        ("generation", {"second": [1, 2, 3, 5]}, "1 tokens, allowed: 0"),
+        ("generation", {"second": [1, 2]}, "2 tokens, allowed: 0; 2 tokens were generated, not 4"),
         ("generation", {"first": [], "second": []}, "0 tokens were generated, not 4"),
         ("generation", {"other": [1, 2, 3, 4]}, "another seed gave the same text"),
         ("generation", {"log": ON_CPU}, "layer 0 was on CPU, not on CUDA0"),
-        ("memory", {"free": [900 * MIB, 900 * MIB, 891 * MIB]}, "are more than the allowed"),
-        ("memory", {"free": [900 * MIB, 891 * MIB, 900 * MIB]}, "are more than the allowed"),
+        ("memory", {"free": [900 * MIB, 900 * MIB, 891 * MIB]}, "bytes, allowed: 8.39e+06"),
+        ("memory", {"free": [900 * MIB, 891 * MIB, 900 * MIB]}, "bytes, allowed: 8.39e+06"),
         ("memory", {"free": [900 * MIB, 900 * MIB]}, "1 cycles were measured, not 2"),
         ("memory", {"loaded": 900 * MIB}, "took 0 bytes of the device while it was loaded"),
         ("memory", {"loaded": 890 * MIB}, f"took {10 * MIB} bytes of the device"),
     ],
 )
-def test_each_wrong_value_is_caught(name: str, values: dict[str, Any], reason: str) -> None:
+def test_each_wrong_value_is_found(name: str, values: dict[str, Any], reason: str) -> None:
     check = changed(name, **values)
     assert not check.passed
     assert check.reason is not None
     assert reason in check.reason
 
 
-def test_more_memory_than_before_is_no_loss() -> None:
+def test_more_free_memory_than_before_passes() -> None:
     assert changed("memory", free=[900 * MIB, 950 * MIB, 950 * MIB]).passed
 
 
@@ -123,10 +123,10 @@ def test_bounds_follow_the_type_of_the_weights(kind: str, bound: float) -> None:
     assert numerics.bound(kind) == bound
 
 
-def test_a_check_that_could_not_be_carried_out_has_failed() -> None:
+def test_a_check_that_could_not_run_has_failed() -> None:
     check = judged(SOUND | {"batches": {"error": "Traceback\n  somewhere\nRuntimeError: no memory"}})["batches"]
     assert (check.passed, check.measured) == (False, None)
-    assert check.reason == "not carried out: RuntimeError: no memory"
+    assert check.reason == "not run: RuntimeError: no memory"
 
 
 def test_after_a_crash_the_check_that_ran_is_named_and_the_rest_has_failed() -> None:
@@ -134,23 +134,23 @@ def test_after_a_crash_the_check_that_ran_is_named_and_the_rest_has_failed() -> 
     results = judged({"logits": SOUND["logits"]}, running="batches", ending=ending, said="CUDA error")
     assert {name: check.reason for name, check in results.items()} == {
         "logits": None,
-        "batches": "the process was ended by signal 6 (Aborted) during this check and said: CUDA error",
-        "generation": "not carried out: the process was ended by signal 6 (Aborted) during batches",
-        "memory": "not carried out: the process was ended by signal 6 (Aborted) during batches",
+        "batches": "the process was ended by signal 6 (Aborted) during this check; its output ended with: CUDA error",
+        "generation": "not run: the process was ended by signal 6 (Aborted) during batches",
+        "memory": "not run: the process was ended by signal 6 (Aborted) during batches",
     }
 
 
-def test_an_import_that_failed_fails_every_check() -> None:
+def test_a_failed_import_fails_every_check() -> None:
     results = judged({}, error="Traceback\nLookupError: ggml has no device CUDA0, it has CPU")
     assert {check.reason for check in results.values()} == {
-        "not carried out: LookupError: ggml has no device CUDA0, it has CPU"
+        "not run: LookupError: ggml has no device CUDA0, it has CPU"
     }
 
 
-def test_checks_pass_together_or_not_at_all() -> None:
+def test_one_failed_check_or_no_check_at_all_is_a_failure() -> None:
     good = tuple(judged().values())
     bad = dataclasses.replace(good[0], passed=False, reason="a reason")
-    together = numerics.DeviceChecks(device="CUDA0", description="a card", checks=good, seconds=1.0)
+    together = numerics.DeviceChecks(device="CUDA0", description="a GPU", checks=good, seconds=1.0)
     assert together.passed
     assert not dataclasses.replace(together, checks=(*good[1:], bad)).passed
     assert not dataclasses.replace(together, checks=()).passed
@@ -159,7 +159,7 @@ def test_checks_pass_together_or_not_at_all() -> None:
 def test_the_plan_has_every_type_with_and_without_flash_attention(tmp_path: Path) -> None:
     plan = compare_with_cpu.make_plan(tmp_path, device="CUDA0")
     names = {request.name for request in plan.checks}
-    assert len(names) == len(plan.checks), "results are kept by name"
+    assert len(names) == len(plan.checks), "two checks have the same name"
     assert {"logits of the tiny model", "generation", "memory"} <= names
     for kind in synthetic_model.KINDS:
         assert {f"logits {kind}", f"logits {kind}, flash attention", f"batches {kind}"} <= names
@@ -167,7 +167,7 @@ def test_the_plan_has_every_type_with_and_without_flash_attention(tmp_path: Path
     assert [request.flash for request in plan.checks if request.name.endswith("Q4_K, flash attention")] == [True]
 
 
-def test_the_memory_of_the_cpu_is_not_looked_at(tmp_path: Path) -> None:
+def test_the_memory_of_the_cpu_is_not_checked(tmp_path: Path) -> None:
     plan = compare_with_cpu.make_plan(tmp_path, device="CPU", kinds=("F32",))
     assert "memory" not in {request.check for request in plan.checks}
 
@@ -181,7 +181,7 @@ def test_the_error_is_that_of_upstreams_tests() -> None:
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
-def test_what_is_no_number_has_no_error(wrong: float) -> None:
+def test_values_that_are_not_finite_have_no_error(wrong: float) -> None:
     reference = np.array([[3.0, 4.0]], dtype=np.float32)
     assert device_checks.nmse(np.array([[3.0, wrong]], dtype=np.float32), reference) is None
     assert device_checks.nmse(reference, np.zeros_like(reference)) is None

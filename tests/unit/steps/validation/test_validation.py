@@ -1,24 +1,21 @@
-"""The judgement, by mutations of a sound result: each lie must be caught."""
+"""The judgement, tested with mutations of a correct result: each false report must be found."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from build_config.model import CudaArch, GpuDevice, Machine, Shard
+from build_config.model import GpuDevice, Machine
 from build_config.reports import ScenarioResult, Severity, Verdict
 from build_config.steps.validation import Simulation, judge_all, plan, scenarios
 from build_config.steps.validation.judge import INPUT_BYTES, LAYERS, Expected, ProbeResult, judge
-from build_config.steps.validation.scenarios import BuildFacts
 from build_config.system.jsonio import from_data, to_data
-from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import SimulatedDeviceUse, SimulatedUse
+from build_config.testbed.simulation_options import FAULTS
 from check_gpu import placement
-from tests.support import wheels
+from tests.support.factories import build_facts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,13 +25,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.unit
 
 PACKAGE = "/venv/site-packages/llama_cpp"
-WITHOUT_CARD = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
-WITH_CARD = dataclasses.replace(
-    WITHOUT_CARD, gpus=(GpuDevice(index=0, name="NVIDIA H200", capability="9.0", memory=1 << 37),)
+WITHOUT_GPU = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
+WITH_GPU = dataclasses.replace(
+    WITHOUT_GPU, gpus=(GpuDevice(index=0, name="NVIDIA H200", capability="9.0", memory=1 << 37),)
 )
 CPU = Expected(cuda=False)
-CARD = Expected(cuda=True, on_card=LAYERS, shard="sm90")
-PRETENDED = dataclasses.replace(CARD, simulated=True)
+GPU = Expected(cuda=True, on_gpu=LAYERS, shard="sm90")
+SIMULATED = dataclasses.replace(GPU, simulated=True)
 
 
 def _log(device: str, buffer: str) -> tuple[str, ...]:
@@ -59,7 +56,7 @@ ON_CPU = ProbeResult(
     package=PACKAGE,
     loaded_files=_files("libggml-cpu-zen4.so"),
 )
-ON_CARD = ProbeResult(
+ON_GPU = ProbeResult(
     log=(
         *_log("CUDA0", "CUDA0"),
         "load_tensors:   CPU_Mapped model buffer size =     0.07 MiB",
@@ -82,9 +79,9 @@ USE = SimulatedUse(
     counts={"launches": 272, "refused": 0},
     leaked={"streams": 0},
 )
-ON_PRETENDED = dataclasses.replace(
-    ON_CARD,
-    cuda_status={**(ON_CARD.cuda_status or {}), "devices": [{"name": "SIMULATED device 9.0 (no card)"}]},
+ON_SIMULATED = dataclasses.replace(
+    ON_GPU,
+    cuda_status={**(ON_GPU.cuda_status or {}), "devices": [{"name": "SIMULATED device 9.0 (not a GPU)"}]},
     use=USE,
 )
 
@@ -103,13 +100,13 @@ def _status(result: ProbeResult, **changes: Any) -> dict[str, Any]:
 
 def test_what_is_as_expected_has_no_findings() -> None:
     assert judge(ON_CPU, CPU) == ()
-    assert judge(ON_CARD, CARD) == ()
-    assert judge(ON_PRETENDED, PRETENDED) == ()
+    assert judge(ON_GPU, GPU) == ()
+    assert judge(ON_SIMULATED, SIMULATED) == ()
 
 
-def test_a_fallback_is_no_card_and_a_card_no_fallback() -> None:
-    assert judge(ON_CPU, CARD)
-    assert judge(ON_CARD, CPU)
+def test_a_fallback_is_not_accepted_as_a_gpu_nor_a_gpu_as_a_fallback() -> None:
+    assert judge(ON_CPU, GPU)
+    assert judge(ON_GPU, CPU)
 
 
 CPU_LIES: dict[str, tuple[dict[str, Any], str]] = {
@@ -121,7 +118,7 @@ CPU_LIES: dict[str, tuple[dict[str, Any], str]] = {
     "no line for a cache": ({"log": _without(ON_CPU, "layer   1: dev")}, "placement-missing"),
     "no size of the weights": ({"log": _without(ON_CPU, "model buffer")}, "buffers-missing"),
     "no size of the cache": ({"log": _without(ON_CPU, "KV buffer")}, "buffers-missing"),
-    "weights on a card": ({"log": _with(ON_CPU, "CPU_Mapped model", "CUDA0 model")}, "memory-on-card"),
+    "weights on a GPU": ({"log": _with(ON_CPU, "CPU_Mapped model", "CUDA0 model")}, "memory-on-card"),
     "a layer elsewhere": (
         {"log": _with(ON_CPU, "1 assigned to device CPU", "1 assigned to device Vulkan0")},
         "not-on-cpu",
@@ -129,49 +126,49 @@ CPU_LIES: dict[str, tuple[dict[str, Any], str]] = {
     "no status": ({"cuda_status": None}, "no-cuda-status"),
     "no variant": ({"cuda_status": _status(ON_CPU, cpu_variant=None)}, "cpu-variant-unknown"),
     "no reason": ({"cuda_status": _status(ON_CPU, reason=None)}, "reason-missing"),
-    "a shard that is not there": ({"missing_shards": ("libggml-cuda-sm89.so",)}, "shard-missing"),
+    "a missing shard": ({"missing_shards": ("libggml-cuda-sm89.so",)}, "shard-missing"),
     "a planted library": ({"loaded_files": (*ON_CPU.loaded_files, "/cwd/libggml-cpu-evil.so")}, "library-from-outside"),
-    "a planted library that was left again": ({"planted": ("libggml-cuda-evil.so",)}, "planted-library-loaded"),
-    "a library beside the package": (
+    "a planted library that was unloaded again": ({"planted": ("libggml-cuda-evil.so",)}, "planted-library-loaded"),
+    "a library next to the package": (
         {"loaded_files": (*ON_CPU.loaded_files, f"{PACKAGE}_evil/lib/libllama.so")},
         "library-from-outside",
     ),
     "no list of libraries": ({"loaded_files": ()}, "libraries-unseen"),
 }
 
-CARD_LIES: dict[str, tuple[dict[str, Any], str]] = {
+GPU_LIES: dict[str, tuple[dict[str, Any], str]] = {
     "one layer on the CPU": (
-        {"log": _with(ON_CARD, "1 assigned to device CUDA0", "1 assigned to device CPU")},
+        {"log": _with(ON_GPU, "1 assigned to device CUDA0", "1 assigned to device CPU")},
         "not-on-card",
     ),
-    "the cache on the CPU": ({"log": _with(ON_CARD, "0: dev = CUDA0", "0: dev = CPU")}, "not-on-card"),
+    "the cache on the CPU": ({"log": _with(ON_GPU, "0: dev = CUDA0", "0: dev = CPU")}, "not-on-card"),
     "a host buffer": (
-        {"log": _with(ON_CARD, "1 assigned to device CUDA0", "1 assigned to device CUDA_Host")},
+        {"log": _with(ON_GPU, "1 assigned to device CUDA0", "1 assigned to device CUDA_Host")},
         "not-on-card",
     ),
-    "no line for a cache": ({"log": _without(ON_CARD, "layer   0: dev")}, "placement-missing"),
+    "no line for a cache": ({"log": _without(ON_GPU, "layer   0: dev")}, "placement-missing"),
     "assigned, and the weights are elsewhere": (
-        {"log": _with(ON_CARD, "CPU_Mapped model buffer size =     0.07", "CPU_Mapped model buffer size =     0.30")},
+        {"log": _with(ON_GPU, "CPU_Mapped model buffer size =     0.07", "CPU_Mapped model buffer size =     0.30")},
         "weights-not-on-card",
     ),
     "assigned, and the cache is elsewhere": (
-        {"log": _with(ON_CARD, "CUDA0 KV buffer", "CUDA_Host KV buffer")},
+        {"log": _with(ON_GPU, "CUDA0 KV buffer", "CUDA_Host KV buffer")},
         "cache-not-on-card",
     ),
-    "no weights on the card": ({"log": _with(ON_CARD, "CUDA0 model", "CUDA_Host model")}, "weights-not-on-card"),
-    "too few offloaded": ({"log": _with(ON_CARD, "3/3", "2/3")}, "wrong-offloaded"),
-    "no word of offloading": ({"log": _without(ON_CARD, "offloaded")}, "wrong-offloaded"),
+    "no weights on the GPU": ({"log": _with(ON_GPU, "CUDA0 model", "CUDA_Host model")}, "weights-not-on-card"),
+    "too few offloaded": ({"log": _with(ON_GPU, "3/3", "2/3")}, "wrong-offloaded"),
+    "no line about offloading": ({"log": _without(ON_GPU, "offloaded")}, "wrong-offloaded"),
     "cuda not loaded": ({"cuda_status": ON_CPU.cuda_status}, "cuda-not-loaded"),
-    "another shard": ({"cuda_status": _status(ON_CARD, shard="sm89")}, "wrong-shard"),
-    "a simulated device": ({"cuda_status": ON_PRETENDED.cuda_status}, "wrong-devices"),
-    "no device": ({"cuda_status": _status(ON_CARD, devices=[])}, "wrong-devices"),
+    "another shard": ({"cuda_status": _status(ON_GPU, shard="sm89")}, "wrong-shard"),
+    "a simulated GPU": ({"cuda_status": ON_SIMULATED.cuda_status}, "wrong-devices"),
+    "no device": ({"cuda_status": _status(ON_GPU, devices=[])}, "wrong-devices"),
     "no tokens": ({"tokens": 0}, "tokens-missing"),
 }
 
-PRETENDED_LIES: dict[str, tuple[dict[str, Any], str]] = {
-    "a real card": ({"cuda_status": ON_CARD.cuda_status}, "wrong-devices"),
+SIMULATED_LIES: dict[str, tuple[dict[str, Any], str]] = {
+    "a real GPU": ({"cuda_status": ON_GPU.cuda_status}, "wrong-devices"),
     "one simulated, one real": (
-        {"cuda_status": _status(ON_CARD, devices=[{"name": "SIMULATED"}, {"name": "NVIDIA H200"}])},
+        {"cuda_status": _status(ON_GPU, devices=[{"name": "SIMULATED"}, {"name": "NVIDIA H200"}])},
         "wrong-devices",
     ),
     "no report": ({"use": None}, "device-silent"),
@@ -186,30 +183,30 @@ PRETENDED_LIES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("change", "code"), CPU_LIES.values(), ids=CPU_LIES)
-def test_a_lie_about_the_cpu_is_caught(change: dict[str, Any], code: str) -> None:
-    _assert_caught(dataclasses.replace(ON_CPU, **change), CPU, code)
+def test_a_false_report_about_the_cpu_is_found(change: dict[str, Any], code: str) -> None:
+    _assert_found(dataclasses.replace(ON_CPU, **change), CPU, code)
 
 
-@pytest.mark.parametrize(("change", "code"), CARD_LIES.values(), ids=CARD_LIES)
-def test_a_lie_about_the_card_is_caught(change: dict[str, Any], code: str) -> None:
-    _assert_caught(dataclasses.replace(ON_CARD, **change), CARD, code)
+@pytest.mark.parametrize(("change", "code"), GPU_LIES.values(), ids=GPU_LIES)
+def test_a_false_report_about_the_gpu_is_found(change: dict[str, Any], code: str) -> None:
+    _assert_found(dataclasses.replace(ON_GPU, **change), GPU, code)
 
 
-@pytest.mark.parametrize(("change", "code"), PRETENDED_LIES.values(), ids=PRETENDED_LIES)
-def test_a_lie_about_a_simulated_device_is_caught(change: dict[str, Any], code: str) -> None:
-    _assert_caught(dataclasses.replace(ON_PRETENDED, **change), PRETENDED, code)
+@pytest.mark.parametrize(("change", "code"), SIMULATED_LIES.values(), ids=SIMULATED_LIES)
+def test_a_false_report_about_a_simulated_gpu_is_found(change: dict[str, Any], code: str) -> None:
+    _assert_found(dataclasses.replace(ON_SIMULATED, **change), SIMULATED, code)
 
 
-def _assert_caught(result: ProbeResult, expected: Expected, code: str) -> None:
+def _assert_found(result: ProbeResult, expected: Expected, code: str) -> None:
     findings = judge(result, expected)
     assert code in {finding.code for finding in findings}
     assert all(finding.severity is Severity.ERROR for finding in findings)
 
 
 @pytest.mark.parametrize(("layers", "lies"), [(0, 3), (1, 2), (3, 0)])
-def test_layers_fill_the_card_from_the_output(layers: int, lies: int) -> None:
-    """What was placed for three layers, held against what was asked for."""
-    findings = judge(ON_CARD, dataclasses.replace(CARD, on_card=layers))
+def test_layers_fill_the_gpu_from_the_output(layers: int, lies: int) -> None:
+    """Compares the placement of three layers with the requested number of layers."""
+    findings = judge(ON_GPU, dataclasses.replace(GPU, on_gpu=layers))
     wrong = [finding for finding in findings if finding.code == "not-on-cpu" and finding.message.startswith("layer")]
     assert len(wrong) == lies
 
@@ -221,36 +218,36 @@ def test_the_loaders_reason_must_be_the_right_one() -> None:
     assert "No NVIDIA driver" in finding.message
 
 
-def test_a_fault_must_end_in_an_error_that_says_so() -> None:
+def test_a_fault_must_give_an_error_that_names_it() -> None:
     faulty = Expected(cuda=True, error="out of memory")
     assert (
-        judge(dataclasses.replace(ON_CARD, error="ValueError", log=("cudaMalloc failed: out of memory",)), faulty) == ()
+        judge(dataclasses.replace(ON_GPU, error="ValueError", log=("cudaMalloc failed: out of memory",)), faulty) == ()
     )
-    assert [f.code for f in judge(ON_CARD, faulty)] == ["fault-unnoticed"]
-    assert [f.code for f in judge(dataclasses.replace(ON_CARD, error="signal 11"), faulty)] == ["fault-unclear"]
+    assert [f.code for f in judge(ON_GPU, faulty)] == ["fault-unnoticed"]
+    assert [f.code for f in judge(dataclasses.replace(ON_GPU, error="signal 11"), faulty)] == ["fault-unclear"]
 
 
-def test_the_token_embedding_is_all_that_may_stay_on_the_cpu() -> None:
+def test_only_the_token_embedding_may_stay_on_the_cpu() -> None:
     assert pytest.approx(0.07, abs=0.005) == INPUT_BYTES / 2**20
 
 
-def test_a_probe_result_survives_its_way_through_json() -> None:
-    assert from_data(to_data(ON_PRETENDED), ProbeResult) == ON_PRETENDED
+def test_a_probe_result_survives_json() -> None:
+    assert from_data(to_data(ON_SIMULATED), ProbeResult) == ON_SIMULATED
 
 
 @pytest.mark.parametrize(
     ("result", "said"),
     [
         (ON_CPU, "No NVIDIA driver"),
-        (ON_CARD, None),
-        (dataclasses.replace(ON_CARD, error="Traceback\nValueError: x"), "ValueError: x"),
+        (ON_GPU, None),
+        (dataclasses.replace(ON_GPU, error="Traceback\nValueError: x"), "ValueError: x"),
         (
-            dataclasses.replace(ON_CARD, error="ValueError: x", log=("a line", "cudaMalloc failed: out of memory")),
+            dataclasses.replace(ON_GPU, error="ValueError: x", log=("a line", "cudaMalloc failed: out of memory")),
             "cudaMalloc failed: out of memory; ValueError: x",
         ),
     ],
 )
-def test_what_a_user_gets_to_see(result: ProbeResult, said: str | None) -> None:
+def test_the_sentence_for_the_user(result: ProbeResult, said: str | None) -> None:
     assert result.said == said
 
 
@@ -258,7 +255,7 @@ def test_what_a_user_gets_to_see(result: ProbeResult, said: str | None) -> None:
 
 
 def _result(device: str, *, simulated: bool = False, passed: bool = True) -> ScenarioResult:
-    findings = judge(ON_CPU, CARD) if not passed else ()
+    findings = judge(ON_CPU, GPU) if not passed else ()
     return ScenarioResult(
         name="a run",
         shows="something",
@@ -277,26 +274,21 @@ def _result(device: str, *, simulated: bool = False, passed: bool = True) -> Sce
     )
 
 
-def test_only_layers_on_a_real_card_are_verified_on_a_gpu() -> None:
-    cpu, card, pretended = _result("CPU"), _result("CUDA0"), _result("CUDA0", simulated=True)
-    assert judge_all((card,), card) is Verdict.GPU_VERIFIED
-    assert judge_all((cpu, pretended), pretended) is Verdict.SIMULATED_DEVICE_VERIFIED
+def test_only_layers_on_a_real_gpu_give_gpu_verified() -> None:
+    cpu, gpu, simulated = _result("CPU"), _result("CUDA0"), _result("CUDA0", simulated=True)
+    assert judge_all((gpu,), gpu) is Verdict.GPU_VERIFIED
+    assert judge_all((cpu, simulated), simulated) is Verdict.SIMULATED_DEVICE_VERIFIED
     assert judge_all((cpu,), cpu) is Verdict.CPU_FALLBACK_VERIFIED
     assert judge_all((cpu,), _result("CPU", simulated=True)) is Verdict.CPU_FALLBACK_VERIFIED
 
 
-def test_one_wrong_run_is_enough_and_no_run_is_no_pass() -> None:
-    card = _result("CUDA0")
-    assert judge_all((card, _result("CPU", passed=False)), card) is Verdict.FAILED
+def test_one_failed_scenario_or_no_scenario_at_all_gives_failed() -> None:
+    gpu = _result("CUDA0")
+    assert judge_all((gpu, _result("CPU", passed=False)), gpu) is Verdict.FAILED
     assert judge_all((), None) is Verdict.FAILED
 
 
 # ------------------------------------------------------------------------------------------------------ scenarios
-
-
-def facts(*listed: str) -> BuildFacts:
-    shards = tuple(Shard(name=f"sm{arch}", archs=(CudaArch.parse(arch),)) for arch in listed)
-    return BuildFacts(cuda="13.0", shards=shards)
 
 
 def simulation(tmp_path: Path, capability: str | None) -> Simulation:
@@ -305,52 +297,52 @@ def simulation(tmp_path: Path, capability: str | None) -> Simulation:
 
 def by_name(tried: tuple[Scenario, ...]) -> dict[str, Scenario]:
     named = {scenario.name: scenario for scenario in tried}
-    assert len(named) == len(tried), "each has a name of its own"
+    assert len(named) == len(tried), "two scenarios have the same name"
     return named
 
 
-def test_without_a_card_the_wheel_must_compute_on_the_cpu() -> None:
-    tried = plan(WITHOUT_CARD, facts("89"), None)
+def test_without_a_gpu_the_wheel_must_run_on_the_cpu() -> None:
+    tried = plan(WITHOUT_GPU, build_facts("89"), None)
     assert all(not scenario.expected.cuda and scenario.simulated is None for scenario in tried)
     assert any(scenario.planted for scenario in tried)
 
 
-def test_a_covered_card_must_be_used_with_any_number_of_layers() -> None:
-    tried = plan(WITH_CARD, facts("89", "90"), None)
-    assert tried[0].expected == Expected(cuda=True, on_card=LAYERS, shard="sm90")
-    assert {(s.gpu_layers, s.expected.on_card) for s in tried if s.expected.cuda} == {(-1, LAYERS), (0, 0), (1, 1)}
+def test_a_covered_gpu_must_be_used_with_any_number_of_layers() -> None:
+    tried = plan(WITH_GPU, build_facts("89", "90"), None)
+    assert tried[0].expected == Expected(cuda=True, on_gpu=LAYERS, shard="sm90")
+    assert {(s.gpu_layers, s.expected.on_gpu) for s in tried if s.expected.cuda} == {(-1, LAYERS), (0, 0), (1, 1)}
 
 
-def test_a_card_that_the_wheel_does_not_cover_must_not_be_used() -> None:
-    """A wheel for other machines can be built and tried on this one."""
-    first = plan(WITH_CARD, facts("89"), None)[0]
+def test_a_gpu_that_the_wheel_does_not_cover_must_not_be_used() -> None:
+    """A wheel for other machines can be built and validated on this one."""
+    first = plan(WITH_GPU, build_facts("89"), None)[0]
     assert not first.expected.cuda
     assert first.expected.reason == "has code for"
 
 
-def test_every_shard_gets_a_simulated_device(tmp_path: Path) -> None:
-    tried = by_name(plan(WITHOUT_CARD, facts("86", "89"), simulation(tmp_path, None)))
+def test_every_shard_gets_a_simulated_gpu(tmp_path: Path) -> None:
+    tried = by_name(plan(WITHOUT_GPU, build_facts("86", "89"), simulation(tmp_path, None)))
     for capability, shard in (("8.6", "sm86"), ("8.9", "sm89")):
         scenario = tried[f"simulated {capability}"]
-        assert scenario.expected == Expected(cuda=True, on_card=LAYERS, simulated=True, shard=shard)
+        assert scenario.expected == Expected(cuda=True, on_gpu=LAYERS, simulated=True, shard=shard)
         assert scenario.simulated is not None
         assert scenario.simulated.capabilities == (capability,)
 
 
-def test_every_fault_is_tried_on_a_covered_device(tmp_path: Path) -> None:
-    tried = plan(WITHOUT_CARD, facts("89"), simulation(tmp_path, "8.9"))
+def test_every_fault_is_simulated_on_a_covered_gpu(tmp_path: Path) -> None:
+    tried = plan(WITHOUT_GPU, build_facts("89"), simulation(tmp_path, "8.9"))
     faults = {s.simulated.fault for s in tried if s.simulated is not None}
-    assert faults == {None, *simulated_device.FAULTS}
+    assert faults == {None, *FAULTS}
     named = by_name(tried)
-    assert named["two equal cards"].expected.on_card == LAYERS
+    assert named["two equal cards"].expected.on_gpu == LAYERS
     mixed = named["two different cards, one without code"]
     assert mixed.simulated is not None
     assert mixed.simulated.capabilities == ("8.9", "7.5")
     assert not mixed.expected.cuda
 
 
-def test_a_simulated_device_without_code_must_be_named(tmp_path: Path) -> None:
-    *here, last = plan(WITHOUT_CARD, facts("89"), simulation(tmp_path, "7.5"))
+def test_a_simulated_gpu_without_code_must_be_named(tmp_path: Path) -> None:
+    *here, last = plan(WITHOUT_GPU, build_facts("89"), simulation(tmp_path, "7.5"))
     assert all(scenario.simulated is None for scenario in here)
     assert not last.expected.cuda
     assert last.expected.reason is not None
@@ -358,34 +350,22 @@ def test_a_simulated_device_without_code_must_be_named(tmp_path: Path) -> None:
 
 
 def test_machine_code_is_preferred_to_ptx() -> None:
-    mixed = facts("89-real", "80-virtual")
-    assert mixed.shard_for(("8.9",)) == "sm89-real"
-    assert mixed.shard_for(("9.0",)) == "sm80-virtual"
-    assert mixed.shard_for(("7.5",)) is None
-    assert mixed.uncovered() == "7.5"
+    mixed = build_facts("89-real", "80-virtual")
+    assert scenarios.shard_for(mixed, ("8.9",)) == "sm89-real"
+    assert scenarios.shard_for(mixed, ("9.0",)) == "sm80-virtual"
+    assert scenarios.shard_for(mixed, ("7.5",)) is None
+    assert scenarios.uncovered(mixed) == "7.5"
 
 
 def test_the_nearest_machine_code_is_preferred() -> None:
-    near = facts("80", "86", "89")
-    assert near.shard_for(("8.9",)) == "sm89"
-    assert near.shard_for(("8.7",)) == "sm86"
-    assert near.shard_for(("8.6", "8.9")) == "sm86", "it has to run on both"
+    near = build_facts("80", "86", "89")
+    assert scenarios.shard_for(near, ("8.9",)) == "sm89"
+    assert scenarios.shard_for(near, ("8.7",)) == "sm86"
+    assert scenarios.shard_for(near, ("8.6", "8.9")) == "sm86", "it has to run on both"
 
 
-def test_a_wheel_for_all_cards_leaves_none_to_be_without_code() -> None:
-    assert facts("50-virtual").uncovered() is None
-    tried = by_name(scenarios.on_simulated_devices(facts("50-virtual"), "8.9"))
+def test_for_a_wheel_that_covers_every_gpu_the_scenario_without_code_is_left_out() -> None:
+    assert scenarios.uncovered(build_facts("50-virtual")) is None
+    tried = by_name(scenarios.on_simulated_devices(build_facts("50-virtual"), "8.9"))
     assert "driver too old" in tried
     assert "card without code" not in tried
-
-
-def test_a_wheel_says_what_it_is(tmp_path: Path) -> None:
-    wheel = wheels.write(tmp_path, wheels.contents({}))
-    assert scenarios.read_facts(wheel) is None
-    with zipfile.ZipFile(wheel.path, "a") as archive:
-        archive.writestr(
-            scenarios.FACTS, json.dumps({"cuda": "13.0", "shards": [{"name": "sm89", "archs": ["89-real"]}]})
-        )
-    assert scenarios.read_facts(wheel) == BuildFacts(
-        cuda="13.0", shards=(Shard(name="sm89", archs=(CudaArch.parse("89-real"),)),)
-    )

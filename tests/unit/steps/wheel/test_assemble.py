@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from build_config.model import ArchSelection, CudaArch, Shard
+from build_config.model import ArchSelection
 from build_config.steps.wheel import assemble
 from tests.support import factories, wheels
 
@@ -17,9 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.unit
-ONE = ArchSelection(requested="89", shards=(factories.SM89,))
-TWO = ArchSelection(requested="86,89", shards=(factories.SM86, factories.SM89))
-PORTABLE = ArchSelection(requested="portable", shards=(factories.SM86, factories.SM89), portable=True)
+ONE = ArchSelection(shards=(factories.SM89,))
+TWO = ArchSelection(shards=(factories.SM86, factories.SM89))
+PORTABLE = ArchSelection(shards=(factories.SM86, factories.SM89), portable=True)
 UPSTREAM = {
     "build-system": {"requires": ["scikit-build-core"], "build-backend": "scikit_build_core.build"},
     "project": {
@@ -85,9 +84,7 @@ def test_the_command_for_another_card_names_an_installed_toolkit() -> None:
     locked = factories.toolchain().cuda
     installed = dataclasses.replace(factories.toolchain(cuda="11.8.89").cuda, locked=False)
     commands = [
-        json.loads(assemble.build_facts(assemble.plan(factories.source_tree(), toolkit, ONE, oldest_driver="1")))[
-            "build_command"
-        ]
+        assemble.facts(assemble.plan(factories.source_tree(), toolkit, ONE, oldest_driver="1")).build_command
         for toolkit in (locked, installed)
     ]
     assert commands == [
@@ -106,7 +103,7 @@ def test_the_command_for_another_card_names_an_installed_toolkit() -> None:
 )
 def test_the_loader_is_told_the_sonames_of_its_cuda(cuda: str, sonames: list[str]) -> None:
     plan = assemble.WheelPlan(version=Version("1"), selection=ONE, cuda=cuda, oldest_driver="1", requirements=())
-    assert json.loads(assemble.build_facts(plan))["libraries"] == sonames
+    assert assemble.facts(plan).libraries == tuple(sonames)
 
 
 def test_metadata_is_upstreams_but_for_version_and_requirements() -> None:
@@ -117,16 +114,6 @@ def test_metadata_is_upstreams_but_for_version_and_requirements() -> None:
     assert project["requires-python"] == ">=3.8"
     assert project["dependencies"][:2] == UPSTREAM["project"]["dependencies"]
     assert "dynamic" not in project
-
-
-def test_the_loader_learns_what_was_built() -> None:
-    shard = Shard(name="sm90", archs=(CudaArch.parse("90"), CudaArch.parse("90-virtual")))
-    selection = ArchSelection(requested="90", shards=(shard,))
-    plan = assemble.plan(factories.source_tree(), factories.toolchain().cuda, selection, oldest_driver="580")
-    facts = json.loads(assemble.build_facts(plan))
-    assert facts["shards"] == [{"name": "sm90", "file": "libggml-cuda-sm90.so", "archs": ["90-real", "90-virtual"]}]
-    assert facts["libraries"] == ["libcudart.so.13", "libcublas.so.13"]
-    assert facts["oldest_driver"] == "580"
 
 
 def test_the_project_is_upstreams_package_plus_loader_and_licences(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from build_config.errors import PackagingError, SettingsError
-from build_config.formats import cyclonedx, elf, wheelfile
+from build_config.formats import build_facts, cyclonedx, elf, wheelfile
 from build_config.model import Wheel
 from build_config.steps import locks
 from build_config.steps.inspection import sbom as bom
@@ -20,6 +20,7 @@ from build_config.steps.wheel import assemble, sbom
 from build_config.steps.wheel.sbom import document as sbom_document
 from build_config.steps.wheel.sbom import ingredients
 from build_config.system.layout import PACKAGE, Layout
+from build_config.system.platforms.linux import LINUX
 from tests.support import factories, wheels
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def test_versions_and_commits_come_from_the_sources(document: dict[str, Any]) ->
 def test_all_that_this_project_adds_is_listed(
     platform: PlatformName, tree: SourceTree, members: dict[str, bytes]
 ) -> None:
-    own = {f"llama_cpp/{name}" for name in (*assemble.own_modules(platform, LAYOUT), assemble.BUILD_FACTS)}
+    own = {f"llama_cpp/{name}" for name in (*assemble.own_modules(platform, LAYOUT), build_facts.FILE)}
     added = {**members, **{name: name.encode() for name in own}}
     described = json.loads(sbom_document.describe(collect(tree), added, wheels.wheel_name()))
     listed = {file["name"] for part in described["components"] for file in part.get("components", ())}
@@ -288,11 +289,12 @@ def test_a_component_file_with_an_unknown_key_is_refused(tmp_path: Path) -> None
 
 
 MTMD = "llama_cpp/lib/libmtmd.so"
-NO_LIBRARY = elf.Library(soname=None, needed=(), search_paths=(), versions=(), leftovers=(), has_build_id=False)
+NO_LIBRARY = elf.ElfLibrary(soname=None, needed=(), search_paths=(), versions=(), leftovers=(), has_build_id=False)
 
 
 def found(contents: dict[str, bytes], *libraries: str) -> list[str]:
     subject = Subject(
+        platform=LINUX,
         wheel=Wheel(path=Path(wheels.wheel_name()), version=wheels.VERSION, tags=(), sha256="0" * 64, size=1),
         declaration=wheels.declaration(factories.SM89),
         policy=wheels.policy(),

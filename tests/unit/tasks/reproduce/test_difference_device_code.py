@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from build_config.tasks.reproduce.difference import DifferenceKind, compare_folders, device, elf
-from build_config.tasks.reproduce.difference.result import Tools
+from build_config.tasks.reproduce.difference import compare_folders
 from tests.support.elf_files import (
     FUNC,
     FUNCTIONS,
@@ -17,6 +16,7 @@ from tests.support.elf_files import (
     OBJECT,
     TEXT,
     Part,
+    changed_at,
     dynamic,
     elf_file,
     library_differences,
@@ -52,9 +52,9 @@ def entry(content: bytes, number: int = 89, kind: int = 2, unpacked: int = 0) ->
     return head + content
 
 
-def fat_library(*binaries: bytes) -> bytes:
+def fat_library(*binaries: bytes, parts: tuple[Part, ...] = ()) -> bytes:
     section = b"".join(struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body for body in binaries)
-    return elf_file(TEXT, Part(".nv_fatbin", section))
+    return elf_file(TEXT, *parts, Part(".nv_fatbin", section))
 
 
 @pytest.mark.parametrize(
@@ -62,107 +62,121 @@ def fat_library(*binaries: bytes) -> bytes:
     [
         (
             cubin(code=bytes(40) + b"\1" + bytes(23)),
-            DifferenceKind.KERNEL,
-            f"fat binary 2, cubin for sm_89 (of k.cu): the code of {SCALE} (64 bytes) differs from its instruction 3",
+            "kernel",
+            f"the code of {SCALE} (64 bytes) differs from its instruction 3 ",
         ),
         (
             cubin(code=bytes(80)),
-            DifferenceKind.KERNEL,
-            f"the code of {SCALE} (64 bytes, in the other 80) differs from its instruction 5",
+            "kernel",
+            f"the code of {SCALE} (64 bytes, in the other 80) differs from its instruction 5 ",
         ),
         (
             cubin(options="-arch sm_89 -maxrregcount 32 "),
-            DifferenceKind.OPTIONS,
+            "options",
             "was assembled by ptxas with '-arch sm_89', in the other with '-arch sm_89 -maxrregcount 32'",
         ),
         (
-            cubin(SCALE.replace("681207f2", "00000000")),
-            DifferenceKind.SOURCE_PATH,
-            "k.cu have the hash 681207f2, in the other 00000000: nvcc hashed another source path",
+            cubin(SCALE.replace("681207f2", "0" * 8)),
+            "source-path",
+            "have the hash 681207f2, in the other 00000000: nvcc",
         ),
         (
-            cubin(SCALE.replace("acc5a52f", "00000000")),
-            DifferenceKind.RANDOM_SEED,
-            "end in acc5a52f, in the other in 00000000",
+            cubin(SCALE.replace("acc5a52f", "0" * 8)),
+            "random-seed",
+            "end in acc5a52f, in the other in 00000000: made of",
         ),
-        (cubin(table=b"\2"), DifferenceKind.KERNEL, ".nv.global.init differs from its byte 0 on, in table"),
-        (b"\x7fELF damaged", DifferenceKind.KERNEL, "one of the two is damaged"),
+        (cubin(table=b"\2"), "kernel", ".nv.global.init (8 bytes) differs from byte 0 on, in table"),
+        (changed_at(cubin(), 9), "section", "but not its code: nothing but headers"),
+        (b"\x7fELF damaged", "kernel", "one of the two is damaged"),
     ],
 )
-def test_a_changed_cubin_is_told_by_its_place_and_its_cause(
-    tmp_path: Path, other: bytes, kind: DifferenceKind, said: str
-) -> None:
+def test_a_changed_cubin_is_told_by_its_place_and_its_cause(tmp_path: Path, other: bytes, kind: str, said: str) -> None:
     same = entry(cubin("_Z4samePf"), 75)
     first, second = (fat_library(same, entry(each) + entry(b".version 9.0\n\0", 89, 1)) for each in (cubin(), other))
     ((found, detail),) = library_differences(tmp_path, first, second)
-    assert found is kind
+    assert found == kind
     assert said in detail
-    assert "fat binary 2, cubin for sm_89" in detail
+    assert detail.startswith(f"fat binary 2, cubin for sm_89 (of k.cu with {SCALE})")
 
 
-def test_kernels_on_one_side_are_named(tmp_path: Path) -> None:
-    found = library_differences(tmp_path, fat_library(entry(cubin("_Z3onePf"))), fat_library(entry(cubin("_Z3twoPf"))))
-    assert found == [
-        (DifferenceKind.KERNEL, "fat binary 1, cubin for sm_89: _Z3onePf only here"),
-        (DifferenceKind.KERNEL, "fat binary 1, cubin for sm_89: _Z3twoPf only in the other"),
-    ]
+ONE, TWO = entry(cubin("_Z3onePf")), entry(cubin("_Z3twoPf"))
+PTX = b".version 9.0\nmov.u32 %%r1, %d;\n\0"
 
 
-def test_another_architecture_is_told_once(tmp_path: Path) -> None:
-    found = library_differences(tmp_path, fat_library(entry(cubin(), 89)), fat_library(entry(cubin(), 86)))
-    assert [kind for kind, _ in found] == [DifferenceKind.ARCHITECTURE] * 2
-    assert found[0][1].startswith("holds 0 pieces of device code for sm_86, in the other 1: it was compiled for other")
-
-
-def test_one_piece_more_is_named(tmp_path: Path) -> None:
-    one, two = entry(cubin("_Z3onePf")), entry(cubin("_Z3twoPf"))
-    found = library_differences(tmp_path, fat_library(one), fat_library(one, two))
-    assert [kind for kind, _ in found] == [DifferenceKind.ARCHITECTURE, DifferenceKind.KERNEL]
-    assert found[1][1] == "fat binary 2, cubin for sm_89 (with _Z3twoPf) is only in the other"
-
-
-def test_fat_binaries_in_another_order_are_told_as_that(tmp_path: Path) -> None:
-    one, two = entry(cubin("_Z3onePf")), entry(cubin("_Z3twoPf"))
-    ((kind, detail),) = library_differences(tmp_path, fat_library(one, two), fat_library(two, one))
-    assert kind is DifferenceKind.ORDER
-    assert "piece 1 is piece 2 in the other" in detail
-
-
-def test_ptx_is_compared_line_by_line(tmp_path: Path) -> None:
-    first, second = (fat_library(entry(b".version 9.0\nmov.u32 %%r1, %d;\n\0" % number, 90, 1)) for number in (1, 2))
-    ((kind, detail),) = library_differences(tmp_path, first, second)
-    assert kind is DifferenceKind.KERNEL
-    assert detail.startswith("fat binary 1, PTX for compute_90: line 2 is 'mov.u32 %r1, 1;\\n'")
-
-
-def test_what_is_compressed_and_cannot_be_unpacked_is_still_named(tmp_path: Path) -> None:
-    first, second = (fat_library(entry(b"zstd" + tail, unpacked=999)) for tail in (b"abcd", b"abce"))
-    ((kind, detail),) = library_differences(tmp_path, first, second)
-    assert kind is DifferenceKind.KERNEL
-    assert "fat binary 1, cubin for sm_89 (8 bytes) differs from its byte 7 on, compressed; cuobjdump" in detail
-
-
-def test_device_code_that_cannot_be_read_is_still_a_difference(tmp_path: Path) -> None:
-    whole = elf.read(fat_library(entry(cubin()))).parts[".nv_fatbin"].content
-    damaged = whole[:8] + b"\xff\xff" + whole[10:]  # longer than the section
-    tools = Tools(cuobjdump=None, demangler=None, folder=tmp_path)
-    (found,) = device.compare("x.so", ".nv_fatbin", whole, damaged, tools)
-    assert found.kind is DifferenceKind.SECTION
-    assert "one of the two is damaged" in found.detail
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (
+            fat_library(ONE),
+            fat_library(TWO),
+            [
+                ("kernel", "fat binary 1, cubin for sm_89 (with _Z3onePf): _Z3onePf only here"),
+                ("kernel", "fat binary 1, cubin for sm_89 (with _Z3onePf): _Z3twoPf only in the other"),
+            ],
+        ),
+        (
+            fat_library(entry(cubin(), 89)),
+            fat_library(entry(cubin(), 86)),
+            [
+                (
+                    "architecture",
+                    f"holds {here} pieces of device code for {arch}, in the other {there}: it was compiled",
+                )
+                for arch, here, there in (("sm_86", 0, 1), ("sm_89", 1, 0))
+            ],
+        ),
+        (
+            fat_library(ONE),
+            fat_library(ONE, TWO),
+            [
+                ("architecture", "holds 1 pieces of device code for sm_89, in the other 2"),
+                ("kernel", "fat binary 2, cubin for sm_89 (with _Z3twoPf) is only in the other"),
+            ],
+        ),
+        (
+            fat_library(ONE, TWO),
+            fat_library(TWO, ONE),
+            [("order", "has the same fat binaries in another order: the linker")],
+        ),
+        (
+            fat_library(entry(PTX % 1, 90, 1)),
+            fat_library(entry(PTX % 2, 90, 1)),
+            [
+                (
+                    "kernel",
+                    "fat binary 1, PTX for compute_90: line 2 is 'mov.u32 %r1, 1;\\n', in the other 'mov.u32 %r1, 2",
+                )
+            ],
+        ),
+        (
+            fat_library(entry(b"zstdabcd", unpacked=999)),
+            fat_library(entry(b"zstdabce", unpacked=999)),
+            [
+                (
+                    "kernel",
+                    "fat binary 1, cubin for sm_89 (8 bytes) differs from byte 7 on, compressed; cuobjdump, which",
+                )
+            ],
+        ),
+        (
+            fat_library(ONE),
+            fat_library(ONE).replace(struct.pack("<HHQ", 1, 16, len(ONE)), struct.pack("<HHQ", 1, 16, 0xFFFF)),
+            [("section", "the device code in .nv_fatbin differs, and one of the two is damaged")],
+        ),
+    ],
+)
+def test_device_code_is_compared_piece_by_piece(
+    tmp_path: Path, first: bytes, second: bytes, told: list[tuple[str, str]]
+) -> None:
+    found = library_differences(tmp_path, first, second)
+    assert [kind for kind, _ in found] == [kind for kind, _ in told]
+    assert all(detail.startswith(start) for (_, detail), (_, start) in zip(found, told, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_damage_is_too_much(tmp_path: Path, seed: int) -> None:
-    whole = elf_file(
-        TEXT,
-        *FUNCTIONS,
-        *dynamic((14, "a.so"), (1, "b.so")),
-        Part(".rodata", b"one string\0another one\0"),
-        Part(
-            ".nv_fatbin",
-            elf.read(fat_library(entry(cubin()), entry(cubin("_Z3twoPf"), 75))).parts[".nv_fatbin"].content,
-        ),
-    )
+    parts = (*FUNCTIONS, *dynamic((14, "a.so"), (1, "b.so")), Part(".rodata", b"one string\0another one\0"))
+    whole = fat_library(entry(cubin()), entry(cubin("_Z3twoPf"), 75), parts=parts)
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     (tmp_path / "first" / "x.so").write_bytes(whole)

@@ -1,4 +1,4 @@
-"""Spoilt inputs that no compiler sees: a wheel of the toolkit, the lock, a time in the finished wheel."""
+"""Corrupted inputs that no compiler reads: a wheel of the toolkit, the lock, a time in the finished wheel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from build_config.steps.units.spec import shard_spec
 from build_config.system import platforms
 from build_config.tasks import reproduce, verify
 from build_config.tasks.reproduce import ReproduceRequest, difference
-from measurements.spoilt.bench import CUDA, Bench, changed_inputs, published
+from measurements.corrupted.bench import CUDA, Bench, changed_inputs, published
 from tests.support import local_index
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ TIME_IN_LOCAL_HEADER, TIME_IN_CENTRAL_ENTRY = 10, 12
 
 
 def another_wheel(bench: Bench) -> None:
-    """Another version of a toolkit wheel under the name of the locked one; then in the lock itself."""
+    """Put another version of a toolkit wheel under the name of the locked one; then into the lock itself."""
     layout = bench.layout
     toolkit = locks.read_toolkit_lock(layout, CUDA, platforms.HERE.name)
     locked = next(file for file in toolkit.files if file.name == WHEEL)
@@ -56,18 +56,18 @@ def another_wheel(bench: Bench) -> None:
     bench.expect_refused(f"{WHEEL} {other.version} as {locked.version}, verified before", provide, named)
     shutil.copyfile(fetched, there)
     (layout.downloads / download.VERIFIED).unlink()
-    bench.expect_refused(f"{WHEEL} {other.version} as {locked.version}, no note of what was verified", provide, named)
+    bench.expect_refused(f"{WHEEL} {other.version} as {locked.version}, not listed as verified", provide, named)
     with local_index.serve() as index:
         index.files[locked.filename] = fetched.read_bytes()
         with package_index(index.url):
             bench.expect_refused(f"the index serves {other.version} as {locked.version}", provide, named)
     with package_index(NO_INDEX):
-        bench.expect_refused("the refused wheel is gone, and there is no network", provide, (locked.filename,))
+        bench.expect_refused("the refused wheel was moved aside, without a network", provide, (locked.filename,))
     started = time.monotonic()
     again = provide()
     equal = again.identity == bench.chain.cuda.identity and there.stat().st_size == locked.size
-    said = (f"{locked.filename} fetched anew, toolkit {again.identity}",)
-    bench.show("the network is there: run again", said, started, named=(locked.filename,), caught=equal)
+    said = (f"{locked.filename} downloaded again, toolkit {again.identity}",)
+    bench.show("with a network: run again", said, started, named=(locked.filename,), caught=equal)
 
     with relocked(layout, locked, other):
         changed = locks.read_toolkit_lock(layout, CUDA, platforms.HERE.name)
@@ -87,7 +87,7 @@ def another_wheel(bench: Bench) -> None:
 
 
 def other_version(locked: LockedFile) -> LockedFile:
-    """The same wheel for the same machines in another version of the same release."""
+    """Find another version, of the same release, of the same wheel for the same machines."""
     with PyPISimple(download.index_url()) as index:
         packages = download.project_page(index, locked.name).packages
     for package in packages:
@@ -111,7 +111,7 @@ def file_of_lock(layout: Layout) -> Path:
 
 @contextlib.contextmanager
 def relocked(layout: Layout, locked: LockedFile, other: LockedFile) -> Iterator[None]:
-    """The lock of this world's checkout with another version of one wheel in it."""
+    """Change the version of one wheel in the lock of this environment's checkout."""
     file = file_of_lock(layout)
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace(entry(locked), entry(other)), encoding="utf-8")
@@ -122,7 +122,7 @@ def relocked(layout: Layout, locked: LockedFile, other: LockedFile) -> Iterator[
 
 
 def entry(file: LockedFile) -> str:
-    """What stands in the lock of one file."""
+    """The entry of one file in the lock."""
     return "\n".join(
         f"{name} = {value}" if isinstance(value, int) else f'{name} = "{value}"'
         for name, value in dataclasses.asdict(file).items()
@@ -131,7 +131,7 @@ def entry(file: LockedFile) -> str:
 
 @contextlib.contextmanager
 def package_index(url: str) -> Iterator[None]:
-    """Everything is fetched from there."""
+    """Download everything from this index."""
     before = os.environ.get("PIP_INDEX_URL")
     os.environ["PIP_INDEX_URL"] = url
     try:
@@ -143,7 +143,7 @@ def package_index(url: str) -> Iterator[None]:
 
 
 def time_stamp(bench: Bench) -> None:
-    """The time of packing let into the zip, at one member of the published wheel."""
+    """Set a time stamp in the zip, for one member of the published wheel."""
     wheel = published(bench)
     stamped = bench.given / "stamped" / wheel.name
     shutil.copytree(wheel.parent, stamped.parent)
@@ -164,6 +164,6 @@ def time_stamp(bench: Bench) -> None:
     check = functools.partial(verify.verify, stamped, bench.layout, bench.console)
     bench.expect_refused("a time stamp in the wheel: verify", check, (stamped.name, "wheel-not-recorded"))
     started = time.monotonic()
-    check_honest = functools.partial(verify.verify, wheel, bench.layout, bench.console)
-    check_honest()
+    verify_published = functools.partial(verify.verify, wheel, bench.layout, bench.console)
+    verify_published()
     bench.show("the published wheel: verify", ("accepted",), started, named=("accepted",), caught=True)

@@ -1,12 +1,12 @@
-"""Spoils the inputs of a real build, one at a time, and shows that each is caught and named.
+"""Corrupt the inputs of a real build, one at a time, and show that each is detected and named.
 
-    python -m measurements.spoilt_inputs [--arch 89] [--output spoilt-inputs.json]
+    python -m measurements.corrupted_inputs [--arch 89] [--output corrupted-inputs.json]
 
-As root, or where users may have namespaces; after ``nox -s build_cuda_wheel -- --arch 89``. Everything takes place in a
-second world (``build_config.reproduction``) with a work root of its own at the canonical path: a copy of the checkout,
-of the downloads, of the object cache and of the finished units, so that the store of this machine is out of reach. What
-was said of each spoilt input is printed and written to ``--output``, with a log beside it. The status is 0 when all of
-them were caught and named, and the honest build was the stored unit bit for bit before, in between and afterwards.
+Run it as root, or on a system where users may create namespaces, after ``nox -s build_cuda_wheel -- --arch 89``.
+Everything happens in a second environment (``build_config.tasks.reproduce``), with its own work root at the canonical
+path: copies of the checkout, the downloads, the object cache and the finished units, so this machine's store cannot
+change. The report of each corrupted input is printed and written to ``--output``, with a log next to it. The status is
+0 if all were detected and named, and the unmodified build gave the stored unit before, in between and afterwards.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from build_config.system import jsonio, workroot
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.tasks.reproduce import second_build
-from measurements.spoilt.bench import Bench
-from measurements.spoilt.compiling import honest_build, no_seed, one_byte_and_a_poisoned_object, one_flag
-from measurements.spoilt.packing import another_wheel, time_stamp
+from measurements.corrupted.bench import Bench
+from measurements.corrupted.compiling import no_seed, one_byte_and_a_poisoned_object, one_flag, unmodified_build
+from measurements.corrupted.packing import another_wheel, time_stamp
 
-MODULE = "measurements.spoilt_inputs"
+MODULE = "measurements.corrupted_inputs"
 
 
 def inside(arch: str, given: Path) -> int:
-    """In the second world; ``given`` is the folder with what the first one has finished."""
+    """Run in the second environment; ``given`` is the folder with the finished files of the first one."""
     layout = Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
     console = Console()
-    with workroot.claim(layout, purpose="spoilt inputs", console=console):
+    with workroot.claim(layout, purpose="corrupted inputs", console=console):
         started = time.monotonic()
         bench = Bench(arch, given, layout, console)
         try:
-            honest_build(bench, started)
+            unmodified_build(bench, started)
             another_wheel(bench)
             time_stamp(bench)
             one_flag(bench)
@@ -52,40 +52,40 @@ def inside(arch: str, given: Path) -> int:
 
 
 def outside(arch: str, output: Path, checkout: Path) -> int:
-    """Make the second world, give it copies, and bring back what came of it."""
+    """Make the second environment with copies, run there, and bring back the results."""
     layout = Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
     console = Console()
     jobs = default_jobs()
     try:
         with (
-            workroot.claim(layout, purpose="spoilt inputs", console=console),
-            second_build.second_world(
+            workroot.claim(layout, purpose="corrupted inputs", console=console),
+            second_build.second_environment(
                 layout, jobs=(jobs, jobs), launchers=("sccache", "sccache"), user=getpass.getuser()
-            ) as world,
+            ) as second,
         ):
-            given = world.folder / "given"
+            given = second.folder / "given"
             shutil.copytree(layout.store, given / "store")
             shutil.copytree(checkout / "wheelhouse", given / "wheelhouse")
-            shutil.copytree(layout.object_cache, world.work_root / "cache")
+            shutil.copytree(layout.object_cache, second.work_root / "cache")
             try:
                 arguments = ("--arch", arch, "--given", str(given))
-                second_build.run(world, arguments, layout, console, log=output.with_suffix(".log"), module=MODULE)
+                second_build.run(second, arguments, layout, console, log=output.with_suffix(".log"), module=MODULE)
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     shutil.copyfile(given / "shown.json", output)
     except PipelineError as error:
         console.error(error.message)
         return 1
-    console.note(f"all caught and named; {output}")
+    console.note(f"all detected and named; {output}")
     return 0
 
 
 def main() -> int:
-    """Run in this world or in the second one."""
+    """Run in this environment or in the second one."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--arch", default="89")
-    parser.add_argument("--output", type=Path, default=Path("spoilt-inputs.json"))
-    parser.add_argument("--checkout", type=Path, default=PACKAGE.parent, help="whose wheelhouse has the wheel")
+    parser.add_argument("--output", type=Path, default=Path("corrupted-inputs.json"))
+    parser.add_argument("--checkout", type=Path, default=PACKAGE.parent, help="its wheelhouse contains the wheel")
     parser.add_argument("--given", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.given is not None:

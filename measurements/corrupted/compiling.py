@@ -1,4 +1,4 @@
-"""Spoilt inputs of the compilers: a flag, a byte of a source, a seed, an object in the cache."""
+"""Corrupted inputs of the compilers: a flag, a byte of a source, a seed, an object in the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from build_config import inputs
 from build_config.tasks.reproduce.difference import elf, extraction, hashes
 from build_config.tasks.reproduce.difference.result import Tools
-from measurements.spoilt.bench import Bench, changed_inputs
+from measurements.corrupted.bench import Bench, changed_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 KERNELS = Path("ggml/src/ggml-cuda")
 FLAG = ("softcap.cu", "softcap_f32", "-Xptxas=-O1")
-"""The file that gets another flag, its kernel, the flag."""
+"""The file with another flag, its kernel, the flag."""
 BYTE = ("upscale.cu", "upscale_f32_bicubic", "a = -0.75f;", "a = -0.76f;")
-"""The file with one byte changed, the kernel that this constant is for, the text before and after."""
+"""The file with a changed byte, the kernel that uses this constant, the text before and after."""
 LOCAL = "local.cu"
-"""A file that is added to the sources: it defines nothing for others. llama.cpp has no such file with local names."""
+"""A file added to the sources, without external names. llama.cpp has no such file with local names."""
 LOCAL_SOURCE = """
 namespace {
 struct tag {};
@@ -35,13 +35,13 @@ template __global__ void scale<tag>(float *);
 """
 
 
-def honest_build(bench: Bench, started: float) -> None:
-    """From the copied object cache, in an empty build tree, with the toolkit unpacked anew."""
-    bench.expect_equal("the honest build, everything from the object cache", bench.first, started)
+def unmodified_build(bench: Bench, started: float) -> None:
+    """Build from the copied object cache, in an empty build tree, with the toolkit unpacked again."""
+    bench.expect_equal("the unmodified build, everything from the object cache", bench.first, started)
 
 
 def one_flag(bench: Bench) -> None:
-    """One more option for one file."""
+    """Add an option for one file."""
     source, kernel, flag = FLAG
     line = f'set_property(SOURCE "${{LCW_LLAMA_CPP}}/{KERNELS / source}" TARGET_DIRECTORY ggml-cuda APPEND PROPERTY '
     with edited_project(bench, "one flag changed", f'{line}COMPILE_OPTIONS "{flag}")\n') as started:
@@ -49,10 +49,10 @@ def one_flag(bench: Bench) -> None:
 
 
 def no_seed(bench: Bench) -> None:
-    """``--frandom-seed`` left out: of files that define something for others, and of one that does not."""
+    """Leave out ``--frandom-seed``: for files with external names, and for one without."""
     local = files_with_local_names(bench)
     with edited_project(bench, f"no seed for {', '.join(local)}", without_seed(*local)) as started:
-        bench.expect_equal(f"no seed for {len(local)} files that define names for others", bench.build(), started)
+        bench.expect_equal(f"no seed for {len(local)} files with external names", bench.build(), started)
 
     added = bench.layout.vendor / "llama.cpp" / KERNELS / LOCAL
     added.write_text(LOCAL_SOURCE, encoding="utf-8")
@@ -63,21 +63,21 @@ def no_seed(bench: Bench) -> None:
     with edited_project(bench, f"no seed for {LOCAL}", without_seed(LOCAL), put_back=seeded) as started:
         found = bench.differences(bench.build(), seeded)
         named = (LOCAL, "no --frandom-seed for that file")
-        bench.expect_different("no seed for one file that defines nothing for others", found, started, named)
+        bench.expect_different("no seed for one file without external names", found, started, named)
     added.unlink()
     stage()
     started = time.monotonic()
-    bench.expect_equal(f"{LOCAL} taken away", bench.build(), started)
+    bench.expect_equal(f"{LOCAL} removed", bench.build(), started)
 
 
 def without_seed(*files: str) -> str:
-    """A line for our CMake project."""
+    """A line for our CMake project that removes the options of these files."""
     paths = " ".join(f'"${{LCW_LLAMA_CPP}}/{KERNELS / file}"' for file in files)
     return f"set_property(SOURCE {paths} TARGET_DIRECTORY ggml-cuda PROPERTY COMPILE_OPTIONS)\n"
 
 
 def files_with_local_names(bench: Bench) -> tuple[str, ...]:
-    """The source files whose device code has names of internal linkage, which nvcc makes unique by a hash."""
+    """The source files whose device code has names with internal linkage, which nvcc makes unique with a hash."""
     (library,) = bench.reference.iterdir()
     tools = Tools(cuobjdump=bench.chain.cuobjdump, demangler=None, folder=bench.layout.work_root / "differences")
     cubins = (extraction.unpack(code, tools) for code in extraction.read(section(library.read_bytes())))
@@ -98,9 +98,9 @@ def names_in(cubin: bytes) -> Iterator[str]:
 
 @contextlib.contextmanager
 def edited_project(bench: Bench, what: str, addition: str, *, put_back: Path | None = None) -> Iterator[float]:
-    """Our CMake project with a line more, staged: that is another key, so the unit is built against the old one.
+    """Stage our CMake project with another line; that changes the unit's key.
 
-    Afterwards the line is taken away, and the unit is again what it was: the stored one, or that in ``put_back``.
+    Afterwards remove the line and expect the earlier unit: the stored one, or the one in ``put_back``.
     """
     file = bench.layout.wheel_project / "cmake" / "cuda.cmake"
     text = file.read_text(encoding="utf-8")
@@ -113,11 +113,11 @@ def edited_project(bench: Bench, what: str, addition: str, *, put_back: Path | N
     file.write_text(text, encoding="utf-8")
     inputs.stage_wheel_project(bench.layout)
     started = time.monotonic()
-    bench.expect_equal(f"{what}: put back", bench.build(), started, put_back)
+    bench.expect_equal(f"{what}: restored", bench.build(), started, put_back)
 
 
 def one_byte_and_a_poisoned_object(bench: Bench) -> None:
-    """A byte of a source file changed; then what was cached of that, under the names of the honest objects."""
+    """Change a byte of a source file; then put its cached objects under the names of the unmodified ones."""
     source, kernel, before, after = BYTE
     file = bench.layout.vendor / "llama.cpp" / KERNELS / source
     text = file.read_text(encoding="utf-8")
@@ -128,18 +128,18 @@ def one_byte_and_a_poisoned_object(bench: Bench) -> None:
         ("vendor/llama.cpp is not as it was unpacked",),
     )
     started = time.monotonic()
-    with cache_of_its_own(bench.layout) as spoilt:
+    with cache_of_its_own(bench.layout) as corrupted:
         found = bench.differences(bench.build())
     bench.expect_different("one byte of the sources changed", found, started, (source, kernel))
 
     file.write_text(text, encoding="utf-8")
     bench.stage()
     started = time.monotonic()
-    with cache_of_its_own(bench.layout) as honest:
+    with cache_of_its_own(bench.layout) as unmodified:
         unit = bench.build()
-    bench.expect_equal("the byte put back", unit, started)
+    bench.expect_equal("the byte restored", unit, started)
 
-    replaced = poison(bench.layout, honest, spoilt)
+    replaced = poison(bench.layout, unmodified, corrupted)
     bench.console.note(f"poisoned: {', '.join(sorted(replaced))}")
     shutil.rmtree(bench.layout.build)
     started = time.monotonic()
@@ -156,7 +156,7 @@ def one_byte_and_a_poisoned_object(bench: Bench) -> None:
 
 @contextlib.contextmanager
 def cache_of_its_own(layout: Layout) -> Iterator[dict[str, Path]]:
-    """An empty object cache for the length of the block; what was put into it, by name, afterwards."""
+    """Use an empty object cache in the block; afterwards the mapping contains its entries by name."""
     warm = layout.object_cache.rename(layout.work_root / "cache of all")
     entries: dict[str, Path] = {}
     try:
@@ -167,20 +167,20 @@ def cache_of_its_own(layout: Layout) -> Iterator[dict[str, Path]]:
         warm.rename(layout.object_cache)
 
 
-def poison(layout: Layout, honest: dict[str, Path], spoilt: dict[str, Path]) -> tuple[str, ...]:
-    """Put what the spoilt source gave under the honest names, kind by kind; returns those names."""
+def poison(layout: Layout, unmodified: dict[str, Path], corrupted: dict[str, Path]) -> tuple[str, ...]:
+    """Put the objects of the corrupted source under the unmodified names, kind by kind; returns those names."""
     names, others = (
         sorted(ours.keys() - theirs.keys(), key=lambda name: (kind(ours[name]), ours[name].stat().st_size))
-        for ours, theirs in ((honest, spoilt), (spoilt, honest))
+        for ours, theirs in ((unmodified, corrupted), (corrupted, unmodified))
     )
     for name, other in zip(names, others, strict=True):
-        if kind(honest[name]) != kind(spoilt[other]) or not (layout.object_cache / name).is_file():
-            raise SystemExit(f"{name} of the cache is not what {other} could stand for")
-        shutil.copyfile(spoilt[other], layout.object_cache / name)
+        if kind(unmodified[name]) != kind(corrupted[other]) or not (layout.object_cache / name).is_file():
+            raise SystemExit(f"{name} in the cache cannot be replaced by {other}")
+        shutil.copyfile(corrupted[other], layout.object_cache / name)
     return tuple(names)
 
 
 def kind(entry: Path) -> tuple[str, ...]:
-    """What an entry of sccache's holds: an archive of the files that a compiler's step wrote."""
+    """The names of the files in an entry of sccache, an archive of the outputs of one compiler call."""
     with zipfile.ZipFile(entry) as archive:
         return tuple(sorted(archive.namelist()))

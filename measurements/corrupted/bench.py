@@ -1,4 +1,4 @@
-"""The second world from inside: one unit, built again and again, held against the stored one; and what came of it."""
+"""Build one unit again and again inside the second environment, compare it with the stored one, keep the results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CUDA = "13.0"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What came of one input. ``named`` is what had to be said of it, ``said`` what was."""
+    """The result for one input. ``named`` are the expected names in the report, ``said`` is the report."""
 
     what: str
     caught: bool
@@ -41,12 +41,12 @@ class Shown:
 
     @property
     def passed(self) -> bool:
-        """It was caught, and everything that it had to be called by was said."""
+        """Whether it was detected and the report contains every expected name."""
         return self.caught and all(any(name in line for line in self.said) for name in self.named)
 
 
 class Bench:
-    """The second world from inside: one unit, built again and again, and held against the stored one."""
+    """One unit inside the second environment, built again and again and compared with the stored one."""
 
     def __init__(self, arch: str, given: Path, layout: Layout, console: Console) -> None:
         self.layout, self.console, self.results = layout, console, []  # type: tuple[Layout, Console, list[Shown]]
@@ -68,17 +68,17 @@ class Bench:
         inputs.provide_sources(self.plan.locks.source, self.layout, self.console, llama_cpp=None)
 
     def spec_for(self, project_digest: str) -> UnitSpec:
-        """The unit with that digest of our CMake project."""
+        """The specification of the unit with that digest of our CMake project."""
         return shard_spec(self.plan.settings, self.tree, self.layout, self.chain, project_digest, self.shard)
 
     def build(self) -> BuildUnit:
-        """The unit from what is staged now, whatever its key says; the one built before is gone."""
+        """Build the unit from the staged files, whatever its key is; the previous one is deleted."""
         shutil.rmtree(self.layout.store, ignore_errors=True)
         (unit,) = compilation.build_units((self.spec,), self.chain, self.layout, self.console, jobs=self.plan.jobs)
         return unit
 
     def differences(self, unit: BuildUnit, reference: Path | None = None) -> tuple[Difference, ...]:
-        """What tells a unit from the stored one, or from that in ``reference``."""
+        """The differences between a unit and the stored one, or the one in ``reference``."""
         return difference.compare_folders(
             reference or self.reference,
             unit.folder,
@@ -87,7 +87,7 @@ class Bench:
         )
 
     def expect_equal(self, what: str, unit: BuildUnit, started: float, reference: Path | None = None) -> None:
-        """The unit is the stored one, or that in ``reference``, bit for bit."""
+        """Expect the bytes of the stored unit, or of the one in ``reference``."""
         said = difference.explain(self.differences(unit, reference)) or tuple(
             f"equal: {file.sha256}" for file in unit.files
         )
@@ -96,13 +96,13 @@ class Bench:
     def expect_different(
         self, what: str, found: tuple[Difference, ...], started: float, named: tuple[str, ...]
     ) -> None:
-        """Something differs, and the explanation names it."""
+        """Expect a difference whose explanation contains ``named``."""
         self.show(what, difference.explain(found), started, named=named, caught=bool(found))
 
     def expect_refused(self, what: str, step: Callable[[], object], named: tuple[str, ...]) -> None:
-        """A step of the pipeline refuses what it was given."""
+        """Expect that a step of the pipeline refuses its input."""
         started = time.monotonic()
-        said = ("nobody objected",)
+        said = ("it was accepted",)
         caught = False
         try:
             step()
@@ -114,13 +114,13 @@ class Bench:
         """Print a result and keep it."""
         shown = Shown(what=what, caught=caught, named=named, said=said, seconds=round(time.monotonic() - started, 1))
         self.results.append(shown)
-        self.console.note(f"{'as it should be' if shown.passed else 'NOT AS IT SHOULD BE'}: {what}")
+        self.console.note(f"{'as expected' if shown.passed else 'NOT AS EXPECTED'}: {what}")
         for line in said:
             self.console.note(f"  {line}")
 
 
 def changed_inputs(bench: Bench, other: UnitSpec) -> tuple[str, ...]:
-    """Which inputs make another key of it; none when the key is the same."""
+    """The inputs that change the unit's key; empty if the key is the same."""
     before, after = dict(bench.spec.key.inputs), dict(other.key.inputs)
     return tuple(f"another key, by {name}" for name in sorted(after) if after[name] != before.get(name))
 

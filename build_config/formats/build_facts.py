@@ -1,0 +1,93 @@
+"""What a wheel of this project says of its own build, in the file that the loader inside it and check_gpu read too."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from build_config.errors import PackagingError
+from build_config.formats.wheelfile import DAMAGE
+from build_config.model import CudaArch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = "_cuda_build.json"
+"""Next to the package's modules."""
+MEMBER = f"llama_cpp/{FILE}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFacts:
+    """A CUDA shard: the name of its library, and what it has code for."""
+
+    name: str
+    file: str
+    archs: tuple[CudaArch, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildFacts:
+    """What was built.
+
+    ``cuda`` is ``major.minor``, ``oldest_driver`` a major version (``580``). ``libraries`` are those of CUDA that the
+    shards need, in the order in which they have to be loaded. ``build_command`` holds ``{arch}``.
+    """
+
+    version: str
+    cuda: str
+    oldest_driver: str
+    shards: tuple[ShardFacts, ...]
+    libraries: tuple[str, ...]
+    build_command: str
+
+    @property
+    def major(self) -> int:
+        """CUDA's major version."""
+        return int(self.cuda.partition(".")[0])
+
+
+def text(facts: BuildFacts) -> str:
+    """The content of the file: the same facts give the same bytes."""
+    shards = [{"name": one.name, "file": one.file, "archs": [str(arch) for arch in one.archs]} for one in facts.shards]
+    data = {
+        "version": facts.version,
+        "cuda": facts.cuda,
+        "oldest_driver": facts.oldest_driver,
+        "shards": shards,
+        "libraries": facts.libraries,
+        "build_command": facts.build_command,
+    }
+    return json.dumps(data, indent=2) + "\n"
+
+
+def parse(content: bytes) -> BuildFacts:
+    """The reverse of ``text``; what a later version of this project adds is ignored. Raises ``PackagingError``."""
+    try:
+        data = json.loads(content)
+        facts = BuildFacts(
+            version=str(data["version"]),
+            cuda=str(data["cuda"]),
+            oldest_driver=str(data["oldest_driver"]),
+            shards=tuple(
+                ShardFacts(name=str(one["name"]), file=str(one["file"]), archs=tuple(map(CudaArch.parse, one["archs"])))
+                for one in data["shards"]
+            ),
+            libraries=tuple(map(str, data["libraries"])),
+            build_command=str(data["build_command"]),
+        )
+        _ = facts.major  # a number
+    except (ValueError, KeyError, TypeError) as error:
+        raise PackagingError(f"{MEMBER} is damaged: {type(error).__name__}: {error}") from error
+    return facts
+
+
+def read(wheel: Path) -> BuildFacts | None:
+    """The facts in a wheel; ``None`` for a wheel of somebody else's, and where they cannot be read."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return parse(archive.read(MEMBER))
+    except (KeyError, PackagingError, *DAMAGE):
+        return None

@@ -1,0 +1,47 @@
+"""Digests of files, and a full disk called by its name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+from typing import TYPE_CHECKING
+
+from build_config.errors import DiskFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+
+def file_sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file, which is not read into memory whole. Raises ``OSError``."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listing_sha256(listing: Iterable[tuple[str, str]]) -> str:
+    """The hexadecimal SHA-256 over names and digests of files, in the order given."""
+    total = hashlib.sha256()
+    for name, digest in listing:
+        total.update(f"{name}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextlib.contextmanager
+def disk_full_is_said(place: Path, what: str) -> Iterator[None]:
+    """Raise ``DiskFullError`` if the disk fills up while ``what`` (a plural) is written to ``place``."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise DiskFullError(
+            f"the disk is full: {what} could not be written to {place}",
+            remedy="free some space, then run the same command again: what was finished is kept",
+        ) from error
