@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +12,6 @@ from build_config.system.layout import PACKAGE
 from tests.support import wheel_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from types import ModuleType
 
@@ -24,16 +21,8 @@ SOURCES = PACKAGE / "wheel_project" / "python"
 
 
 @pytest.fixture(scope="module")
-def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """Imported outside a wheel: there is nothing that it could load, and that must not raise."""
-    folder = tmp_path_factory.mktemp("site")
-    wheel_modules.copy_to(folder / "modules_of_a_wheel")
-    (folder / "modules_of_a_wheel" / "__init__.py").touch()
-    logging.disable()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield importlib.import_module("modules_of_a_wheel._cuda_loader")
-    logging.disable(logging.NOTSET)
+def loader(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    return wheel_modules.loader(tmp_path_factory.mktemp("site"))
 
 
 def _build(loader: ModuleType, *shards: tuple[str, ...]) -> Any:
