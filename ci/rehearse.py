@@ -144,7 +144,7 @@ def main(
         console.error(str(error))
         raise typer.Exit(error.exit_code) from error
     finally:
-        console.note(f"logs and artifacts: {folder}; not run here: card, attestation, release")
+        console.note(f"logs and artifacts: {folder}; not run here: GPU, attestation, release")
 
 
 if __name__ == "__main__":
