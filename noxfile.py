@@ -27,6 +27,7 @@ LOCKS = Path("build_config/data/locks")
 INTERRUPT_TIMEOUT = 1.5
 TERMINATE_TIMEOUT = 0.4
 
+TESTS_INTERRUPT_TIMEOUT = 20.0  # every process of the tests stops what it started and removes what it made
 # The tests of a file run in one process, because they share slow fixtures. `-- -n0` runs all tests in nox's process.
 IN_PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 
@@ -164,7 +165,8 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests, on all cores; `-- -m unit` or a file name selects some, `-- -n0` runs them one after the other."""
     install(session, "test.txt")
-    session.run("python", "-m", "pytest", *IN_PARALLEL, *session.posargs)
+    command = ("python", "-m", "pytest", *IN_PARALLEL, *session.posargs)
+    session.run(*command, interrupt_timeout=TESTS_INTERRUPT_TIMEOUT)
 
 
 @nox.session(name="tests-unit")

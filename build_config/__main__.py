@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 def main() -> NoReturn:
-    """Run, and turn what went wrong into a message and an exit code."""
+    """Run the command; turn an error into a message and an exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
         status = app(standalone_mode=False)
     except PipelineError as error:
         _fail(error)
     except KeyboardInterrupt:
-        _fail(InterruptedRunError("Stopped. What was finished is kept; the same command goes on from here."))
+        _fail(InterruptedRunError("Stopped. Finished files are kept; the same command continues from here."))
     except TyperException as error:
         _fail(SettingsError(error.format_message(), remedy="python -m build_config --help"))
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
-    """A polite kill is an interruption: the same clean end."""
+    """Treat SIGTERM like Ctrl-C: the same clean end."""
     raise KeyboardInterrupt
 
 

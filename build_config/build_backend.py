@@ -1,8 +1,8 @@
 """The repository as a PEP 517 project: ``pip wheel .``, ``python -m build --wheel`` and cibuildwheel run the main job.
 
-What a front end installs for a build can be pinned to versions, not to digests, so this project asks it for nothing.
-The steps run in an environment of their own below the checkout, made from the same hashed lock as that of nox. This
-module therefore runs where only the standard library is, and uses nothing of this package.
+A front end can install build requirements by version but not by digest, so this project has none. The steps run in an
+environment of their own below the checkout, made from the same hashed lock as that of nox. Therefore this module uses
+only the standard library, and nothing of this package.
 
 Config settings are the options of the build: ``-C arch=89 -C cuda=13.0`` is ``--arch=89 --cuda=13.0``.
 """
@@ -29,7 +29,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 LOCK = CHECKOUT / "build_config" / "data" / "locks" / "requirements.txt"
 ENVIRONMENT = CHECKOUT / ".build-environment"
 STAMP = "installed-lock"
-OF_THE_FRONT_END = (
+FRONT_END_VARIABLES = (
     "PIP_BUILD_TRACKER",
     "PIP_CONSTRAINT",
     "PIP_TARGET",
@@ -37,16 +37,16 @@ OF_THE_FRONT_END = (
     "PYTHONNOUSERSITE",
     "PYTHONPATH",
 )
-"""Variables by which a front end reaches its environment and its backend, and we would reach ours: the wheel is made by
-a front end and a backend of its own, scikit-build-core."""
-OF_ITS_HOOKS = ("_PYPROJECT_HOOKS_", "PEP517_")
-"""How the names of such variables begin in pyproject-hooks, which every front end uses, today and before."""
+"""Variables by which a front end reaches its environment and its backend. They must not reach the inner front end and
+its backend, scikit-build-core, which make the wheel."""
+HOOK_PREFIXES = ("_PYPROJECT_HOOKS_", "PEP517_")
+"""Prefixes of such variables in pyproject-hooks, which every front end uses: the present and the former one."""
 SECONDS_TO_STOP = 2.0
-"""What the step may take to stop its compilers after Ctrl-C."""
+"""Time in which the step may stop its compilers after Ctrl-C."""
 
 
 def get_requires_for_build_wheel(config_settings: Settings | None = None) -> list[str]:  # noqa: ARG001  # PEP 517
-    """Nothing: what the build needs is installed by digest, which a requirement cannot ask for."""
+    """No requirements: the build installs them by digest, which a requirement cannot express."""
     return []
 
 
@@ -57,7 +57,7 @@ def build_wheel(
 ) -> str:
     """Build, inspect, validate and publish the wheel, put a copy into ``wheel_directory``, and return its name.
 
-    Ends the process with the step's exit code where it fails; the step has said why.
+    If the step fails, the process ends with its exit code; the step has printed the reason.
     """
     python = _environment()
     with tempfile.TemporaryDirectory(dir=wheel_directory) as folder:
@@ -75,7 +75,7 @@ def build_sdist(sdist_directory: str, config_settings: Settings | None = None) -
 
 
 def options(config_settings: Settings) -> list[str]:
-    """The options of ``python -m build_config build`` that config settings stand for, in their order."""
+    """Convert config settings to options of ``python -m build_config build``, in their order."""
     flat = [
         (f"--{name.lstrip('-')}", value)
         for name, values in config_settings.items()
@@ -89,22 +89,22 @@ def without_front_end(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environ.items()
-        if name not in OF_THE_FRONT_END and not name.startswith(OF_ITS_HOOKS)
+        if name not in FRONT_END_VARIABLES and not name.startswith(HOOK_PREFIXES)
     }
 
 
 def _environment() -> Path:
-    """The interpreter of an environment that holds the lock and nothing else."""
+    """The interpreter of an environment with the locked packages and nothing else."""
     if sys.version_info[:2] < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
         sys.exit(f"Python {oldest} or later is needed, this is {sys.version.split()[0]}: build with a newer one")
-    # Named after the interpreter too: a checkout that is copied into a container brings the environment of another one.
+    # Named after the interpreter too: a checkout copied into a container contains the environment of another one.
     digest = hashlib.sha256(LOCK.read_bytes() + os.fsencode(sys.base_prefix)).hexdigest()
     folder = ENVIRONMENT / f"{sys.implementation.cache_tag}-{digest[:12]}"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / STAMP
     if not stamp.is_file():
-        shutil.rmtree(folder, ignore_errors=True)  # half made; one of an older lock may be in use
+        shutil.rmtree(folder, ignore_errors=True)  # incomplete; one of an older lock may be in use
         _run(sys.executable, "-m", "venv", str(folder))
         locked = ("--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile", "-r", str(LOCK))
         _run(str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *locked)
@@ -113,7 +113,7 @@ def _environment() -> Path:
 
 
 def _run(*command: str) -> None:
-    """Run a command in the checkout; end with its exit code where it fails, and not before it has stopped."""
+    """Run a command in the checkout; end with its exit code if it fails, and only after it has stopped."""
     environment = without_front_end(os.environ)
     with subprocess.Popen(command, cwd=CHECKOUT, env=environment) as process:  # noqa: S603  # no shell, our own arguments
         try:

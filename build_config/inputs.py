@@ -1,4 +1,4 @@
-"""What a build takes in: sources, toolchain, our part of the wheel, and what the locks say of all of it."""
+"""Provide the inputs of a build: sources, toolchain, our part of the wheel, and the facts about them in the locks."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def vendor(lock: SourceLock, layout: Layout, console: Console) -> None:
 
 
 def provide_sources(lock: SourceLock, layout: Layout, console: Console, *, llama_cpp: Path | None) -> SourceTree:
-    """Fetch, unpack and stage the locked sources; ``llama_cpp`` takes the place of the locked llama.cpp."""
+    """Fetch, unpack and stage the locked sources; ``llama_cpp`` replaces the locked llama.cpp."""
     vendor(lock, layout, console)
     return sources.stage(lock, layout, llama_cpp=llama_cpp)
 
 
 def provide_toolkit(planned: ToolkitPlan, layout: Layout, console: Console) -> CudaToolkit:
-    """The toolkit of a plan: the locked one is downloaded and unpacked if it is not there."""
+    """Provide the toolkit of a plan: a locked one is downloaded and unpacked if it is missing."""
     if planned.lock is None:
         assert planned.installed is not None  # noqa: S101  # a plan has one of the two
         return planned.installed
@@ -72,15 +72,15 @@ def provide_toolkit(planned: ToolkitPlan, layout: Layout, console: Console) -> C
 def provide_toolchain(
     planned: ToolkitPlan, launcher: Launcher, layout: Layout, console: Console, environ: Mapping[str, str]
 ) -> Toolchain:
-    """The toolkit of a plan and everything that goes with it."""
+    """Provide the toolkit of a plan and the other programs of the toolchain."""
     toolkit = provide_toolkit(planned, layout, console)
     return toolchain.assemble(toolkit, planned.host, environ=environ, launcher=launcher, layout=layout)
 
 
 def stage_wheel_project(layout: Layout) -> tuple[str, str]:
-    """Mirror our CMake project to its canonical path; returns the digest of what is compiled, and of the whole.
+    """Mirror our CMake project to its canonical path; return the digests of its compiled part and of all of it.
 
-    A change to the loader makes another wheel of the same units.
+    A change of the loader makes another wheel from the same units.
     """
     target = layout.staged / "wheel_project"
     sources.mirror(layout.wheel_project, target)
@@ -88,7 +88,7 @@ def stage_wheel_project(layout: Layout) -> tuple[str, str]:
 
 
 def describe_toolchain(chain: Toolchain) -> tuple[str, ...]:
-    """One line a program."""
+    """One line for each program."""
     host = chain.host.cxx
     launcher = chain.launcher
     weaker = () if chain.cuda.has_random_seed else (NO_RANDOM_SEED,)
@@ -104,7 +104,7 @@ def describe_toolchain(chain: Toolchain) -> tuple[str, ...]:
 def runtime_files(wheel: Path, layout: Layout) -> tuple[LockedFile, ...]:
     """NVIDIA's wheels that ``wheel`` needs at run time, from the toolkit's lock.
 
-    None for a wheel of an earlier CUDA: pip fetches those itself, by the digests of their lock.
+    Empty for a wheel of an earlier CUDA: pip fetches its wheels itself, by the digests of their lock.
     """
     if clean_environment.requirements(wheelfile.read(wheel), layout.locks).name != "validation.txt":
         return ()
@@ -117,7 +117,7 @@ def runtime_files(wheel: Path, layout: Layout) -> tuple[LockedFile, ...]:
 
 
 def ingredients(plan: BuildPlan, compiled: CompiledUnits, version: Version) -> Ingredients:
-    """What the SBOM will say."""
+    """The ingredients of the SBOM."""
     return sbom_ingredients.collect(
         sbom_ingredients.read_components(plan.layout),
         version=version,
@@ -131,7 +131,7 @@ def ingredients(plan: BuildPlan, compiled: CompiledUnits, version: Version) -> I
 
 
 def origin(plan: BuildPlan, compiled: CompiledUnits, started: datetime) -> Origin:
-    """What the record says of the request, the locks and the inputs."""
+    """The request, the locks and the inputs, for the record."""
     return Origin(
         pipeline=build_record.pipeline_version(plan.layout.checkout),
         request=parameters(plan.request, plan.layout),
@@ -142,7 +142,7 @@ def origin(plan: BuildPlan, compiled: CompiledUnits, started: datetime) -> Origi
 
 
 def parameters(request: BuildRequest, layout: Layout) -> tuple[tuple[str, str], ...]:
-    """What the user asked for that can change the bytes or the verdict, in words for the record: no paths."""
+    """The options that can change the bytes or the verdict, in words for the record: no paths."""
     return (
         ("arch", request.arch),
         ("cuda", request.cuda),
@@ -154,7 +154,7 @@ def parameters(request: BuildRequest, layout: Layout) -> tuple[tuple[str, str], 
 
 
 def materials(plan: BuildPlan, compiled: CompiledUnits) -> tuple[Material, ...]:
-    """What the wheel is made of and with."""
+    """The inputs and tools of the wheel."""
     return build_record.materials(
         source=plan.locks.source.file,
         toolkit=plan.toolkit.lock.files if plan.toolkit.lock else (),
@@ -173,8 +173,8 @@ def tools(pins: tuple[Pin, ...]) -> tuple[tuple[str, str, tuple[str, ...]], ...]
     )
 
 
-def beside(wheel: Path, layout: Layout, *, public_key: Ed25519PublicKey | None) -> verification.Evidence:
-    """What a published wheel is compared with."""
+def evidence(wheel: Path, layout: Layout, *, public_key: Ed25519PublicKey | None) -> verification.Evidence:
+    """The evidence that a published wheel is compared with."""
     locked = locks.read(layout, platforms.HERE.name)
     return verification.Evidence(
         record=publication.record_path(wheel),

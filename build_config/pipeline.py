@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What the main job ends with."""
+    """The result of the main job."""
 
     path: Path
     record: BuildRecord
@@ -42,7 +42,7 @@ class Published:
 def build(plan: BuildPlan, console: Console) -> Published:
     """The main job: from locks to a published wheel.
 
-    Raises a ``PipelineError`` of the step that failed; what was finished is kept for the next run.
+    Raises a ``PipelineError`` of the step that failed; finished files are kept for the next run.
     """
     started = datetime.now(UTC)
     layout = plan.layout
@@ -73,14 +73,14 @@ def build(plan: BuildPlan, console: Console) -> Published:
 
 
 def compile_units(plan: BuildPlan, console: Console, *, only: tuple[str, ...] = ()) -> CompiledUnits:
-    """Sources, toolchain, units: from the store what is there. ``only`` names the units that are wanted.
+    """Provide sources and toolchain, and compile the units that the store lacks; ``only`` limits the units.
 
-    The caller has claimed the work root. Raises ``SettingsError`` for a unit that this request has not.
+    The caller has claimed the work root. Raises ``SettingsError`` for a unit that is not part of this request.
     """
     request, layout, config = plan.request, plan.layout, plan.settings
     with console.step("sources", "Sources of llama-cpp-python"):
         tree = inputs.provide_sources(plan.locks.source, layout, console, llama_cpp=request.llama_cpp)
-        note = "locked" if tree.locked else "NOT the locked one: a checkout of your own"
+        note = "locked" if tree.locked else "NOT the locked one: your own checkout"
         console.note(f"llama-cpp-python {tree.version}, llama.cpp {tree.commit[:9]} ({note})")
     with console.step("toolchain", "Toolchain"):
         chain = inputs.provide_toolchain(plan.toolkit, request.launcher, layout, console, os.environ)
@@ -90,7 +90,7 @@ def compile_units(plan: BuildPlan, console: Console, *, only: tuple[str, ...] = 
         console.warn(plan.selection.notice)
     if too_new := cmake.too_new_variants(config, chain):
         names = ", ".join(too_new)
-        console.warn(f"GCC {chain.host.cxx.version} cannot compile for all processors: without the variants {names}")
+        console.warn(f"GCC {chain.host.cxx.version} cannot compile all CPU variants; missing: {names}")
     shards = plan.selection.shards
     with console.step("build", f"Building for {', '.join(shard.name for shard in shards)}"):
         compiled_digest, project_digest = inputs.stage_wheel_project(layout)
@@ -101,10 +101,10 @@ def compile_units(plan: BuildPlan, console: Console, *, only: tuple[str, ...] = 
         unknown = set(only) - {spec.name for spec in specs}
         if unknown:
             names = ", ".join(spec.name for spec in specs)
-            raise SettingsError(f"there is no unit {', '.join(sorted(unknown))} in this build", remedy=f"name {names}")
+            raise SettingsError(f"there is no unit {', '.join(sorted(unknown))} in this build", remedy=f"use {names}")
         wanted = tuple(spec for spec in specs if not only or spec.name in only)
         if request.units is not None or request.require_units:
-            transfer.take(wanted, request.units, layout, console, required=request.require_units)
+            transfer.import_units(wanted, request.units, layout, console, required=request.require_units)
         if any(store.find(spec, layout) is None for spec in wanted):
             workroot.require_space(layout, workroot.COLD_BUILD_BYTES)
         built = compilation.build_units(wanted, chain, layout, console, jobs=plan.jobs)
@@ -135,7 +135,7 @@ def _make_wheel(plan: BuildPlan, compiled: CompiledUnits) -> tuple[Wheel, WheelD
 def _inspect(
     plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, declaration: WheelDeclaration
 ) -> InspectionReport:
-    """Inspect, unless this very wheel passed against this very declaration before."""
+    """Inspect, unless this wheel has already passed with this declaration."""
     return _remembered(
         plan.layout.state / "inspection" / _name(finished, jsonio.dumps(declaration)),
         InspectionReport,
@@ -151,9 +151,9 @@ def _inspect(
 
 
 def _validate(plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, console: Console) -> ValidationReport:
-    """Validate, unless this very wheel passed this very validation on this very machine before."""
+    """Validate, unless this wheel has already passed this validation on this machine."""
     chain, require_gpu = compiled.toolchain, plan.request.require_gpu
-    simulation = None  # there are no doubles of CUDA's DLLs for Windows
+    simulation = None  # there are no simulated CUDA libraries for Windows
     if platforms.of(chain.platform).has_simulated_device:
         simulation = validation.Simulation(include=chain.cuda.include, cc=str(chain.host.cc.path))
     tried_by = (store.folder_digest(PACKAGE / "steps" / "validation"), store.folder_digest(PACKAGE / "testbed"))
@@ -183,7 +183,7 @@ def _remembered(
     keep: Callable[[T], bool],
     usable: Callable[[T], bool] = lambda _: True,
 ) -> T:
-    """The report of an earlier run if it is usable, else one that is made now and, if it is worth it, kept."""
+    """The report of an earlier run if it is usable, else a new one, which is saved if ``keep`` says so."""
     try:
         report = jsonio.read(path, kind)
     except StepResultError:

@@ -1,4 +1,4 @@
-"""What was asked for, resolved once: the frozen plan that every later step of a build goes by."""
+"""Resolve a request once: into the frozen plan that every later step of a build uses."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 
 SYSTEM = "system"
-"""``--cuda`` for the toolkit that is installed on this machine."""
+"""The value of ``--cuda`` for any toolkit that is installed on this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """What the user asked for. ``jobs`` is ``None`` if the machine decides, ``sign_key`` a private key's file.
+    """The request of a user. ``jobs`` is ``None`` if the machine decides, ``sign_key`` the file of a private key.
 
     ``units`` is a folder with units that other machines built; with ``require_units`` nothing is compiled here.
     """
@@ -52,9 +52,9 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolkitPlan:
-    """The CUDA toolkit that ``--cuda`` names, and the host compiler that goes with it.
+    """The CUDA toolkit that ``--cuda`` names, and the host compiler for it.
 
-    ``lock`` is that of a toolkit that is downloaded, else ``installed`` is the one that was found on this machine.
+    ``lock`` is set for a toolkit that is downloaded, ``installed`` for one that was found on this machine.
     """
 
     release: str
@@ -65,7 +65,7 @@ class ToolkitPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildPlan:
-    """A request and all that follows from it on this machine, before anything is created or downloaded.
+    """A request with all decisions for it on this machine, before anything is created or downloaded.
 
     ``jobs`` is the number of compilers that run at once.
     """
@@ -113,8 +113,8 @@ def resolve_toolkit(cuda: str, locked: Locks, environ: Mapping[str, str]) -> Too
     if cuda != SYSTEM and not re.fullmatch(r"[1-9][0-9]*\.[0-9]+", cuda):
         raise SettingsError(
             f"--cuda {cuda}: not a release of CUDA",
-            remedy=f"pass {', '.join(locked.releases)} (fetched), or one that is installed here such as 12.4, or system"
-            " for any",
+            remedy=f"pass {', '.join(locked.releases)} (downloaded), a release that is installed here such as 12.4, or"
+            " system for any installed one",
         )
     found = toolchain.find_installed_cuda(None if cuda == SYSTEM else cuda, environ)
     host = toolchain.host_for_installed(found, environ)
@@ -122,6 +122,6 @@ def resolve_toolkit(cuda: str, locked: Locks, environ: Mapping[str, str]) -> Too
 
 
 def default_jobs() -> int:
-    """As many compilers as there are cores, and as memory allows."""
+    """The number of compilers to run at once: one for each core, if memory allows."""
     cores = len(psutil.Process().cpu_affinity())
     return max(1, min(cores, psutil.virtual_memory().total // machine.MEMORY_PER_JOB))

@@ -5,6 +5,7 @@ Unit tests start no process; a required GPU or wheel that is missing is a failur
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import filelock
 import pytest
 
+from build_config.errors import InterruptedRunError
 from build_config.system import machine
 from build_config.testbed import clean_environment
 from tests.support.environments import Environments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,6 +36,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         # Quick files last: while there are some, no worker waits for a long file of another one.
         items.sort(key=lambda item: item.get_closest_marker("unit") is not None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    with _interruptible():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    with _interruptible():
+        return (yield)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the tests, even where the pipeline has made an error of its own of it."""
+    try:
+        yield
+    except InterruptedRunError as error:
+        raise KeyboardInterrupt from error
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,7 +1,7 @@
-"""What the command line offers: each command reads its options, calls one step, and shows what came of it.
+"""The commands: each reads its options, calls one task, and shows the result.
 
-Errors pass through: ``__main__`` turns them into exit codes. A command ends with status 1 of its own accord where it
-did what it was asked to, and the answer is no.
+Errors pass through: ``__main__`` turns them into exit codes. A command itself ends with status 1 if it succeeded and
+the answer is no.
 """
 
 from __future__ import annotations

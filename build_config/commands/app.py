@@ -23,10 +23,10 @@ class Launcher(StrEnum):
 
 
 WorkRoot = Annotated[
-    Path, typer.Option(help="Where to build. Only the default gives the same bytes as everybody else's.")
+    Path, typer.Option(help="Where to build. Only the default gives the same bytes as on other machines.")
 ]
 
 
 def layout_of(work_root: Path) -> Layout:
-    """The layout of this checkout with that work root."""
+    """The layout of this checkout with the given work root."""
     return Layout(checkout=PACKAGE.parent, work_root=work_root.absolute())

@@ -15,27 +15,25 @@ from build_config.system.layout import CANONICAL_WORK_ROOT
 
 
 @app.command()
-def build(  # noqa: PLR0913, PLR0917  # one parameter an option
+def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
     arch: Annotated[
-        str, typer.Option(help="89 | 86,89 | native (the cards here) | portable (all cards) | auto")
+        str, typer.Option(help="89 | 86,89 | native (the GPUs here) | portable (all GPUs) | auto")
     ] = "auto",
     cuda: Annotated[
-        str, typer.Option(help=f"{LOCKED_CUDA} (fetched, locked) | 11.8, 12.4, ... | system (installed here)")
+        str, typer.Option(help=f"{LOCKED_CUDA} (downloaded, locked) | 11.8, 12.4, ... | system (installed here)")
     ] = LOCKED_CUDA,
     llama_cpp: Annotated[
-        Path | None, typer.Option(help="A llama.cpp checkout of your own to build instead of the locked one.")
+        Path | None, typer.Option(help="Your own llama.cpp checkout, to build instead of the locked one.")
     ] = None,
     launcher: Annotated[Launcher, typer.Option(help="Object cache in front of the compilers.")] = Launcher.AUTO,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Compilers at once; default: cores, as memory allows.")
+        int | None, typer.Option(min=1, help="Compilers at once; default: one for each core, if memory allows.")
     ] = None,
-    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless a real card ran it.")] = False,  # noqa: FBT002  # typer's form
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless it ran on a real GPU.")] = False,  # noqa: FBT002  # typer's form
     sign_key: Annotated[
         Path | None, typer.Option(help="An Ed25519 key in PEM: sign the statement about the wheel with it.")
     ] = None,
-    copy_to: Annotated[
-        Path | None, typer.Option(help="A folder that gets a copy of the wheel, too.", file_okay=False)
-    ] = None,
+    copy_to: Annotated[Path | None, typer.Option(help="A folder for a copy of the wheel.", file_okay=False)] = None,
     units: Annotated[
         Path | None, typer.Option(help="A folder with units that other machines built (units --export).", exists=True)
     ] = None,
@@ -91,11 +89,11 @@ def build_units(
     launcher: Annotated[Launcher, typer.Option(help="Object cache in front of the compilers.")] = Launcher.AUTO,
     jobs: Annotated[int | None, typer.Option(min=1, help="Compilers at once.")] = None,
     export: Annotated[
-        Path | None, typer.Option(help="A folder that gets a copy of each unit, for build --units.", file_okay=False)
+        Path | None, typer.Option(help="A folder for a copy of each unit, for build --units.", file_okay=False)
     ] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Build units into the store, and no wheel."""
+    """Build units into the store, without a wheel."""
     from build_config import pipeline
     from build_config.plan import BuildRequest, resolve
     from build_config.steps.units import transfer
@@ -108,7 +106,7 @@ def build_units(
     with workroot.claim(layout, purpose=f"units --arch {arch}", console=console):
         compiled = pipeline.compile_units(plan, console, only=tuple(only or ()))
         if export is not None:
-            transfer.give(compiled.units, export)
+            transfer.export_units(compiled.units, export)
     for unit in compiled.units:
         for file in unit.files:
             console.note(f"{file.sha256}  {file.name}")
@@ -119,19 +117,19 @@ def reproduce(
     arch: Annotated[str, typer.Option(help="As for build.")] = "auto",
     cuda: Annotated[str, typer.Option(help="As for build.")] = LOCKED_CUDA,
     units: Annotated[
-        list[str] | None, typer.Option(help="core, sm89, ...: these units only, instead of the whole wheel.")
+        list[str] | None, typer.Option(help="core, sm89, ...: only these units instead of the whole wheel.")
     ] = None,
     launcher: Annotated[
         list[Launcher] | None, typer.Option(help="Launchers of the second builds; each must give the same bytes.")
     ] = None,
     record: Annotated[
-        Path | None, typer.Option(help="The record of a wheel that somebody published: build that one.", exists=True)
+        Path | None, typer.Option(help="The record of a published wheel: build that wheel.", exists=True)
     ] = None,
-    user: Annotated[str | None, typer.Option(help="Who builds the second time; needs root.")] = None,
+    user: Annotated[str | None, typer.Option(help="The user of the second build; needs root.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Compilers at once in the first build.")] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Build again where everything differs that must not matter, and compare the bytes."""
+    """Build again in an environment that differs in all that must not matter, and compare the bytes."""
     from build_config.plan import BuildRequest
     from build_config.tasks import reproduce as task
 
@@ -174,7 +172,7 @@ def vendor(work_root: WorkRoot = CANONICAL_WORK_ROOT) -> None:
 def relock(
     upgrade: Annotated[list[str] | None, typer.Option(help="A package to move to its newest release.")] = None,
 ) -> None:
-    """Make the locks again, and say what changed."""
+    """Make the locks again, and show the changes."""
     from build_config.steps.locks import refresh
 
     console = Console()
@@ -182,4 +180,4 @@ def relock(
     for change in changes:
         console.note(str(change))
     if not changes:
-        console.note("the locks are as they were")
+        console.note("the locks have not changed")

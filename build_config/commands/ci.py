@@ -1,4 +1,4 @@
-"""Commands that a CI service's jobs are made of: the plan, and what its last job does."""
+"""Commands for the jobs of a CI service: the list of jobs, and publishing in the last one."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LIST = "ci/matrix.toml"
 
 @app.command(name="matrix")
 def show_matrix(
-    arch: Annotated[str, typer.Option(help="One wheel of these cards instead of the list; empty: the list.")] = "",
+    arch: Annotated[str, typer.Option(help="One wheel for these GPUs instead of the list; empty: the list.")] = "",
     cuda: Annotated[str, typer.Option(help="Only this release of CUDA; empty: all of the list.")] = "",
     platform: Annotated[str, typer.Option(help="Only this platform; empty: all of the list.")] = "",
-    cards: Annotated[str, typer.Option(help="Machines with a card, as CAPABILITY=LABEL: 8.9=rtx4090 12.0=b.")] = "",
+    cards: Annotated[str, typer.Option(help="GPU runners, as CAPABILITY=LABEL: 8.9=rtx4090 12.0=b.")] = "",
     gitlab: Annotated[bool, typer.Option("--gitlab", help="As a child pipeline of GitLab.")] = False,  # noqa: FBT002  # typer's form
     github_output: Annotated[
-        Path | None, typer.Option(help="Also append it to this file, as outputs of a step of GitHub's.")
+        Path | None, typer.Option(help="Also append the outputs of a GitHub step to this file.")
     ] = None,
 ) -> None:
-    """Print the jobs that ci/matrix.toml stands for, as JSON."""
+    """Print the jobs of ci/matrix.toml as JSON."""
     from build_config.system import jsonio
     from build_config.tasks import ci_matrix
 
@@ -41,11 +41,11 @@ def show_matrix(
 
 @app.command()
 def publish(
-    folders: Annotated[list[Path], typer.Argument(help="Where the wheels and the files beside them are.", exists=True)],
-    public_key: Annotated[Path | None, typer.Option(help="Whose signatures there must be.")] = None,
+    folders: Annotated[list[Path], typer.Argument(help="Folders with wheels and the files next to them.", exists=True)],
+    public_key: Annotated[Path | None, typer.Option(help="The key that must have signed the wheels.")] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Put wheels that were built elsewhere into the wheelhouse, all of them, if each is what its record says."""
+    """Put wheels from other machines into the wheelhouse: all of them, if each matches its record."""
     from build_config.tasks.publish import publish as task
 
     console = Console()

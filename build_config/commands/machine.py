@@ -1,4 +1,4 @@
-"""Commands about this machine: what it can build, which wheel is for it, whether its GPU is used."""
+"""Commands about this machine: its ability to build, the right wheel for it, the use of its GPU."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from build_config.system.layout import CANONICAL_WORK_ROOT
 @app.command()
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002  # typer's form
-    recommend: Annotated[bool, typer.Option("--recommend", help="Which finished wheel is for this machine?")] = False,  # noqa: FBT002
+    recommend: Annotated[bool, typer.Option("--recommend", help="Recommend a wheel for this machine.")] = False,  # noqa: FBT002
     index: Annotated[
-        str | None, typer.Option(help="Where to look for wheels: a folder, page or address; default: the wheelhouse.")
+        str | None, typer.Option(help="Where to search for wheels: a folder, page or address; default: the wheelhouse.")
     ] = None,
     gpus: Annotated[bool, typer.Option("--gpus", "--cards", help="Print the table of docs/choosing.md.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Say what this machine can build, and what is missing; or which wheel is for it."""
+    """Show what this machine can build and what is missing, or recommend a wheel."""
     from build_config.system import jsonio
     from build_config.tasks import doctor as task
 
@@ -54,10 +54,10 @@ def doctor(
 @app.command(name="check_gpu")
 def check_gpu(
     python: Annotated[
-        str | None, typer.Option(help="The interpreter whose llama-cpp-python to check, or its path.")
+        str | None, typer.Option(help="The Python whose llama-cpp-python is checked: a command or path.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="A GGUF file to load; default: a tiny one.", exists=True)] = None,
-    log: Annotated[Path | None, typer.Option(help="Judge this log of llama.cpp instead.", exists=True)] = None,
+    log: Annotated[Path | None, typer.Option(help="Check this log of llama.cpp instead.", exists=True)] = None,
     n_gpu_layers: Annotated[int, typer.Option(help="As for Llama().")] = -1,
     n_ctx: Annotated[int, typer.Option(min=1, help="As for Llama().")] = 512,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for loading the model.")] = 300.0,
@@ -66,7 +66,7 @@ def check_gpu(
         Path | None, typer.Option(help="Check nothing; write the checker as one file, to run anywhere.")
     ] = None,
 ) -> None:
-    """Say whether an installed llama-cpp-python uses the GPU; status 1 if there is something to fix."""
+    """Check whether an installed llama-cpp-python uses the GPU; status 1 if there is something to fix."""
     from build_config.system import jsonio
     from check_gpu import collect, diagnosis, report
 

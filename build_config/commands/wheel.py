@@ -1,4 +1,4 @@
-"""Commands that take a finished wheel: try it, hold it against its record, sign it, measure it, pack it for conda."""
+"""Commands for a finished wheel: validate it, verify it, sign it, measure it, pack it for conda."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from build_config.system.console import Console, megabytes
 from build_config.system.layout import CANONICAL_WORK_ROOT
 from build_config.testbed.simulation_options import DEFAULT_MEMORY, FAULTS
 
-bench = typer.Typer(no_args_is_help=True, help="Measure what a wheel gives.")
+bench = typer.Typer(no_args_is_help=True, help="Measure the speed of a wheel.")
 app.add_typer(bench, name="bench")
 
 
@@ -30,12 +30,12 @@ def validate(
     wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
     simulate: Annotated[
         str | None,
-        typer.Option(help="A compute capability (8.9), or every: also try a simulated device. Never counts as a card."),
+        typer.Option(help="A compute capability (8.9), or every: also on simulated GPUs, which never count as real."),
     ] = None,
-    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless a real card ran it.")] = False,  # noqa: FBT002  # typer's form
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless it ran on a real GPU.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Install a wheel into a clean environment, use it in every situation, and say where its layers are."""
+    """Install a wheel into a clean environment, run it in every scenario, and show where its layers are."""
     from build_config.tasks.validate import validate as task
 
     task(wheel, layout_of(work_root), Console(), simulate=simulate, require_gpu=require_gpu)
@@ -45,11 +45,11 @@ def validate(
 def verify(
     wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
     public_key: Annotated[
-        Path | None, typer.Option(help="Whose signature there must be. Without it no signature is checked.")
+        Path | None, typer.Option(help="The key that must have signed the wheel. Without it no signature is checked.")
     ] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Hold a wheel against its record, its statement, its signature and the locks of this checkout."""
+    """Compare a wheel with its record, its statement, its signature and the locks of this checkout."""
     from build_config.tasks import verify as task
 
     task.verify(wheel, layout_of(work_root), Console(), public_key=public_key)
@@ -70,10 +70,10 @@ def sign(
 @app.command(name="conda")
 def conda_package(
     wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
-    public_key: Annotated[Path | None, typer.Option(help="Whose signature there must be.")] = None,
+    public_key: Annotated[Path | None, typer.Option(help="The key that must have signed the wheel.")] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Make a conda package of a published wheel, in the channel wheelhouse/conda."""
+    """Make a conda package from a published wheel, in the channel wheelhouse/conda."""
     from build_config.tasks.conda import task
 
     console = Console()
@@ -88,12 +88,12 @@ def conda_package(
 
 
 @app.command()
-def keygen(folder: Annotated[Path, typer.Argument(help="Where the two files go.")]) -> None:
+def keygen(folder: Annotated[Path, typer.Argument(help="The folder for the two files.")]) -> None:
     """Make an Ed25519 key pair to sign statements with."""
     from build_config.steps.wheelhouse import signature
 
     private, public = signature.make_keys(folder)
-    Console().note(f"{private} is for you alone; give away {public}")
+    Console().note(f"keep {private} secret; share {public}")
 
 
 @app.command(name="upstream_tests")
@@ -101,14 +101,14 @@ def upstream_tests(
     wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Run llama-cpp-python's own tests with a wheel, but for those that download a model."""
+    """Run llama-cpp-python's own tests with a wheel, except those that download a model."""
     from build_config.tasks.upstream_tests import task
 
     task.run_upstream_tests(wheel, layout_of(work_root), Console())
 
 
 @bench.command(name="device")
-def bench_device(  # noqa: PLR0913, PLR0917  # one parameter an option
+def bench_device(  # noqa: PLR0913, PLR0917  # one parameter for each option
     model: Annotated[
         Path | None, typer.Option(help="A GGUF file; default: a random model.", exists=True, dir_okay=False)
     ] = None,
@@ -121,18 +121,18 @@ def bench_device(  # noqa: PLR0913, PLR0917  # one parameter an option
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(help="Another build to compare with: a wheel, or the Python that has it installed.", exists=True),
+        typer.Option(help="The baseline, another build: a wheel, or the Python that has it installed.", exists=True),
     ] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 256,
     tokens: Annotated[int, typer.Option(min=2, help="Length of the answer.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Processes for each figure; the median counts.")] = 3,
     simulate: Annotated[
-        str | None, typer.Option(help="A compute capability (8.9): a simulated device. Its speed means nothing.")
+        str | None, typer.Option(help="A compute capability (8.9): on a simulated GPU, whose speed means nothing.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; default: bench in the work root.")] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Answer the same prompt on the CPU and on the card, and compare: times, speed, memory, load."""
+    """Answer the same prompt on the CPU and on the GPU; compare times, speed, memory and load."""
     from build_config.tasks.bench import task
 
     request = task.DeviceBenchRequest(
@@ -152,13 +152,13 @@ def bench_device(  # noqa: PLR0913, PLR0917  # one parameter an option
 
 @app.command()
 def simulate(
-    capabilities: Annotated[str, typer.Argument(help="One compute capability a device: 8.9, or 8.9,7.5.")],
-    command: Annotated[list[str], typer.Argument(help="What to run there, behind two dashes.")],
+    capabilities: Annotated[str, typer.Argument(help="One compute capability for each GPU: 8.9, or 8.9,7.5.")],
+    command: Annotated[list[str], typer.Argument(help="The command to run, after two dashes.")],
     fault: Annotated[str | None, typer.Option(help=f"One of: {', '.join(FAULTS)}; out-of-memory:BYTES.")] = None,
-    memory: Annotated[int, typer.Option(min=1, help="Bytes of each device.")] = DEFAULT_MEMORY,
+    memory: Annotated[int, typer.Option(min=1, help="Memory of each GPU in bytes.")] = DEFAULT_MEMORY,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Run a command on a simulated device, which is never a card: its kernels do nothing."""
+    """Run a command on simulated GPUs, whose kernels do nothing."""
     from build_config.tasks import simulate as task
 
     devices = task.simulated_machine(capabilities, fault, memory)

@@ -1,4 +1,4 @@
-"""What a wheel of this project says of its own build, in the file that the loader inside it and check_gpu read too."""
+"""The facts about its own build in a wheel of this project; the loader in the wheel and check_gpu read them, too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEMBER = f"llama_cpp/{FILE}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFacts:
-    """A CUDA shard: the name of its library, and what it has code for."""
+    """A CUDA shard: the name of its library, and the architectures that it has code for."""
 
     name: str
     file: str
@@ -30,10 +30,10 @@ class ShardFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildFacts:
-    """What was built.
+    """The facts about a build.
 
     ``cuda`` is ``major.minor``, ``oldest_driver`` a major version (``580``). ``libraries`` are those of CUDA that the
-    shards need, in the order in which they have to be loaded. ``build_command`` holds ``{arch}``.
+    shards need, in the order of loading. ``build_command`` contains ``{arch}``.
     """
 
     version: str
@@ -64,7 +64,7 @@ def text(facts: BuildFacts) -> str:
 
 
 def parse(content: bytes) -> BuildFacts:
-    """The reverse of ``text``; what a later version of this project adds is ignored. Raises ``PackagingError``."""
+    """The reverse of ``text``; keys of a later version of this project are ignored. Raises ``PackagingError``."""
     try:
         data = json.loads(content)
         facts = BuildFacts(
@@ -85,7 +85,7 @@ def parse(content: bytes) -> BuildFacts:
 
 
 def read(wheel: Path) -> BuildFacts | None:
-    """The facts in a wheel; ``None`` for a wheel of somebody else's, and where they cannot be read."""
+    """The facts in a wheel; ``None`` for a wheel of another project, or if they cannot be read."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             return parse(archive.read(MEMBER))

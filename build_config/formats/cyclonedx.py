@@ -1,4 +1,4 @@
-"""CycloneDX documents as a wheel carries them: where, in which form, and whether one is valid."""
+"""CycloneDX documents in a wheel: their place, their form, and their validation."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MEMBER = "sboms/llama-cpp-python.cdx.json"
 SHARD = "llama-cuda-wheels:shard"
 """Property of the wheel itself, one for each shard: ``sm89: 89-real``."""
 FILE_REF = "member:"
-"""How the reference of a component begins that is a member of the wheel; its name follows."""
+"""The prefix of the reference of a component that is a member of the wheel; its name follows."""
 _SERIALS = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llama-cuda-wheels:sbom")
 
 
 def text(bom: Bom) -> str:
     """A document as CycloneDX 1.6 JSON: the same contents give the same text.
 
-    It has no time, and its serial number follows from the rest of it.
+    It contains no time, and its serial number is derived from the rest.
     """
     from cyclonedx.output.json import JsonV1Dot6  # noqa: PLC0415  # reading a document needs none of cyclonedx
 
@@ -33,7 +33,7 @@ def text(bom: Bom) -> str:
 
 
 def problems(document: str) -> tuple[str, ...]:
-    """Where a text breaks the strict schema of CycloneDX 1.6, one sentence each."""
+    """The violations of the strict schema of CycloneDX 1.6 in a text, one sentence each."""
     from cyclonedx.schema import SchemaVersion  # noqa: PLC0415  # as in text
     from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415  # takes over a second for grammars
 
@@ -42,7 +42,7 @@ def problems(document: str) -> tuple[str, ...]:
     except ValueError as reason:
         return (f"it is not JSON: {reason}",)
     found = [str(error.data.message) for error in errors or ()]
-    if not found and json.loads(document)["specVersion"] != SchemaVersion.V1_6.to_version():  # the schema takes any
+    if not found and json.loads(document)["specVersion"] != SchemaVersion.V1_6.to_version():  # the schema accepts any
         found.append("it is of another version of the specification")
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""Reads of an ELF file what the dynamic loader reads of it, and what a strip leaves behind."""
+"""Read an ELF file: the facts that the dynamic loader uses, and the sections that a strip should have removed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def read(data: bytes) -> ElfLibrary:
             has_build_id=".note.gnu.build-id" in sections,
         )
     except (ELFError, ConstructError, UnicodeDecodeError, ValueError, LookupError, AttributeError) as error:
-        # pyelftools promises ELFError, but meets a cut or scrambled file with any of the others too.
+        # pyelftools documents ELFError, but raises any of the others too for a truncated or corrupted file.
         raise UnreadableElfError(str(error) or type(error).__name__) from error
 
 

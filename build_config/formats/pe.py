@@ -1,4 +1,4 @@
-"""Reads of a DLL what Windows' loader reads of it, and what a linker leaves behind that differs from build to build."""
+"""Read a DLL: the facts that Windows' loader uses, and those of the linker that differ from build to build."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class UnreadableDllError(Exception):
 class Dll:
     """A DLL.
 
-    ``needed`` are the DLLs it imports from, delayed ones too, in lower case: names are the same in any case there.
-    ``name`` is the one that its export table gives. ``reproducible`` says that the linker wrote a hash in the place of
-    the time (``/Brepro``), ``debug_file`` is the path of a PDB.
+    ``needed`` are the DLLs it imports from, delayed ones too, in lower case: Windows ignores case.
+    ``name`` is the one that its export table gives. ``reproducible`` means that the linker wrote a hash instead of
+    the time (``/Brepro``). ``debug_file`` is the path of a PDB.
     """
 
     name: str | None
@@ -33,7 +33,7 @@ class Dll:
 
 def read(data: bytes) -> Dll:
     """The facts of a DLL. Raises ``UnreadableDllError``."""
-    import pefile  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415  # not installed where it is not needed
+    import pefile  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415  # not installed on every platform
 
     directories = [
         pefile.DIRECTORY_ENTRY[f"IMAGE_DIRECTORY_ENTRY_{name}"]
@@ -42,7 +42,7 @@ def read(data: bytes) -> Dll:
     try:
         with pefile.PE(data=data, fast_load=True) as file:
             if file.FILE_HEADER.Machine != MACHINE_X64 or not file.FILE_HEADER.Characteristics & DLL:
-                raise UnreadableDllError("it is no DLL for x86-64")
+                raise UnreadableDllError("it is not a DLL for x86-64")
             file.parse_data_directories(directories)
             imports = [*getattr(file, "DIRECTORY_ENTRY_IMPORT", ()), *getattr(file, "DIRECTORY_ENTRY_DELAY_IMPORT", ())]
             exports = getattr(file, "DIRECTORY_ENTRY_EXPORT", None)

@@ -1,4 +1,4 @@
-"""Unpacks a verified archive; even so, nothing may land outside the folder that it is unpacked into."""
+"""Unpack a verified archive. Even so, nothing may be written outside the target folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def extract_tar(archive: Path, target: Path) -> None:
     """Unpack a tar file of plain files and folders, with this user's ownership and ordinary modes.
 
-    Raises ``LockError`` for an absolute name, a way out (``..``), a link or a device; ``target`` then holds only part.
+    Raises ``LockError`` for an absolute name, a path outside (``..``), a link or a device; ``target`` stays incomplete.
     """
     try:
         with tarfile.open(archive) as tar:
@@ -36,15 +36,15 @@ def extract_tar(archive: Path, target: Path) -> None:
 
 
 def _check(member: tarfile.TarInfo, target: Path) -> None:
-    """Refuse what is no plain file or folder below ``target``.
+    """Refuse a member that is not a plain file or folder below ``target``.
 
-    tarfile's own ``data`` filter says the same and more, but Python has it only since 3.11.4.
+    tarfile's own ``data`` filter checks the same and more, but Python has it only since 3.11.4.
     """
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or "\\" in member.name or ":" in name.parts[0]:
-        raise tarfile.ReadError(f"{member.name!r} leads out of its folder")
+        raise tarfile.ReadError(f"{member.name!r} leads to a path outside")
     if not (member.isfile() or member.isdir()):
-        raise tarfile.ReadError(f"{member.name!r} is no plain file")
+        raise tarfile.ReadError(f"{member.name!r} is not a plain file")
     data_filter = getattr(tarfile, "data_filter", None)
     if data_filter is not None:
         data_filter(member, str(target))

@@ -1,4 +1,4 @@
-"""Reads and writes wheel files: what the name says, RECORD, and a form in which equal contents are equal bytes."""
+"""Read and write wheel files: the facts in the name, RECORD, and a form in which equal contents give equal bytes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip file can hold. ``SOURCE_DATE_EPOCH`` is not asked: the same inputs are to give the same
+"""The earliest time that a zip file can hold. ``SOURCE_DATE_EPOCH`` is ignored: the same inputs must give the same
 bytes in every environment."""
 SOURCE_DATE_EPOCH = str(calendar.timegm(TIMESTAMP))
-"""The same time for programs that do ask."""
+"""The same time for programs that use the variable."""
 MODE = 0o644
 """Of every member: shared libraries need no execute bit."""
 COMPRESSION_LEVEL = 9
 UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
-"""Files of ``.dist-info`` that cannot, or need not, stand in RECORD."""
+"""Files of ``.dist-info`` that cannot, or need not, be in RECORD."""
 DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
-"""What reading a damaged or foreign archive raises."""
+"""Errors when reading a damaged or foreign archive."""
 SECURE_HASHES = ("sha256", "sha384", "sha512")
 _DIST_INFO = re.compile(r"[^/]+\.dist-info")
 
@@ -53,7 +53,7 @@ def read(path: Path) -> Wheel:
 
 
 def dist_info(names: Iterable[str]) -> str:
-    """The one ``.dist-info`` folder among the member names. Raises ``PackagingError`` where there are none or more."""
+    """The one ``.dist-info`` folder among the member names. Raises ``PackagingError`` for none or several."""
     folders = sorted({top for name in names if _DIST_INFO.fullmatch(top := name.split("/", 1)[0])})
     if len(folders) != 1:
         raise PackagingError(f"expected one .dist-info folder, found {', '.join(folders) or 'none'}")
@@ -66,10 +66,10 @@ def digest_entry(data: bytes) -> str:
 
 
 def record_problems(contents: Mapping[str, bytes]) -> tuple[str, ...]:
-    """What RECORD says that is not so, one sentence each. ``contents`` maps every member's name to its bytes.
+    """The errors of RECORD, one sentence each. ``contents`` maps every member's name to its bytes.
 
     Every member is listed, with its digest and size, and nothing else; RECORD itself and its signatures are exempt.
-    Raises ``PackagingError`` where there is no one ``.dist-info`` folder.
+    Raises ``PackagingError`` unless there is exactly one ``.dist-info`` folder.
     """
     folder = dist_info(contents)
     exempt = {f"{folder}/{name}" for name in UNRECORDED}
@@ -92,7 +92,7 @@ def record_problems(contents: Mapping[str, bytes]) -> tuple[str, ...]:
         if name in exempt:
             continue
         if name not in contents:
-            problems.append(f"RECORD lists {name}, which is not there")
+            problems.append(f"RECORD lists {name}, which is missing")
         else:
             problems += _row_problems(name, digest, size, contents[name])
     problems += [f"RECORD does not list {name}" for name in sorted(set(contents) - listed - exempt)]
@@ -102,10 +102,10 @@ def record_problems(contents: Mapping[str, bytes]) -> tuple[str, ...]:
 def write_normalised(source: Path, target: Path, *, extra: Mapping[str, bytes] | None = None) -> Wheel:
     """Write the wheel ``source`` again as ``target``, so that equal contents give equal bytes.
 
-    Sorted members with ``.dist-info`` last and RECORD, made anew, at the very end; no folder entries; one timestamp,
-    one mode, one compression level. Another version of zlib may compress to other bytes. ``extra`` are members to add
-    or to replace, by their names below ``.dist-info``. Raises ``PackagingError`` when the source is not a wheel or the
-    target's name is not one.
+    Sorted members with ``.dist-info`` last and a new RECORD at the very end; no folder entries; one timestamp, one
+    mode, one compression level. Another version of zlib may compress to other bytes. ``extra`` are members to add or to
+    replace, by their names below ``.dist-info``. Raises ``PackagingError`` if the source is not a wheel or the target's
+    name is not that of a wheel.
     """
     contents = read_contents(source)
     folder = dist_info(contents)
@@ -123,7 +123,7 @@ def write_normalised(source: Path, target: Path, *, extra: Mapping[str, bytes] |
 
 
 def read_contents(path: Path) -> dict[str, bytes]:
-    """Every member's bytes by name, without folder entries. Raises ``PackagingError`` when the archive is damaged."""
+    """Every member's bytes by name, without folder entries. Raises ``PackagingError`` if the archive is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {info.filename: archive.read(info) for info in archive.infolist() if not info.is_dir()}

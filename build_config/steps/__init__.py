@@ -1,4 +1,4 @@
-"""The main job, read from top to bottom: locks, sources, toolchain, units, wheel, inspection, validation, wheelhouse.
+"""The steps of the main job in order: locks, sources, toolchain, units, wheel, inspection, validation, wheelhouse.
 
-No step imports another one; what a step needs of another is an argument.
+No step imports another one: it takes what it needs of another as an argument.
 """

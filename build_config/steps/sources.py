@@ -1,4 +1,4 @@
-"""The locked sources: unpacked below ``vendor/`` for reading, mirrored to the canonical path for compiling."""
+"""Unpack the locked sources below ``vendor/`` for reading; mirror them to the canonical path for compiling."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 LLAMA_CPP = "llama.cpp"
 BINDINGS = "llama-cpp-python"
 NESTED = Path("vendor") / LLAMA_CPP
-"""Where llama.cpp is in the bindings' source distribution."""
+"""The folder of llama.cpp in the bindings' source distribution."""
 STAMP = ".vendored.json"
 MODE = 0o644
 
 NO_SOURCES = frozenset({".git", "__pycache__", ".cache", ".vs", ".idea"})
-"""Names that are no sources, at any depth. In a submodule or worktree ``.git`` is a file."""
+"""Names that are not sources, at any depth. In a submodule or worktree ``.git`` is a file."""
 BUILD_TREE = "CMakeCache.txt"
 """A folder with this file is somebody's build tree."""
 MODEL_SUFFIX = ".gguf"
@@ -40,7 +40,7 @@ MODEL_SUFFIX = ".gguf"
 LEFT_OUT = ("app", "benches", "docs", "examples", "gguf-py", "media", "models", "pocs", "tests", "tools/ui")
 """Folders of llama.cpp that none of our targets reads: 130 MB of test vocabularies, documents, pictures and programs.
 
-A change in them must not make anything compile anew, either.
+A change in them must not cause a compilation, either.
 """
 BINDINGS_LEFT_OUT = ("docker", "docs", "examples", "scripts", "tests", "vendor")
 """Folders of the bindings that do not enter the wheel."""
@@ -48,7 +48,7 @@ BINDINGS_LEFT_OUT = ("docker", "docs", "examples", "scripts", "tests", "vendor")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vendored:
-    """What stands below ``vendor/``: the digest of the archive, llama.cpp's commit, and the digests of both trees."""
+    """The contents of ``vendor/``: the digest of the archive, llama.cpp's commit, and the digests of both trees."""
 
     sha256: str
     commit: str
@@ -57,17 +57,17 @@ class Vendored:
 
 
 def vendor(lock: SourceLock, archive: Path, layout: Layout) -> None:
-    """Unpack the verified source distribution: ``vendor/llama.cpp`` and ``vendor/llama-cpp-python`` beside it.
+    """Unpack the verified source distribution to ``vendor/llama.cpp`` and ``vendor/llama-cpp-python``.
 
-    Nothing is done where they already stand. An interrupted call leaves no half-unpacked tree behind that could be
-    taken for a whole one. Raises ``LockError`` when the archive is not laid out like that, ``DiskFullError``.
+    Does nothing if both are already there. An interrupted call leaves no partial tree that could be taken for a
+    complete one. Raises ``LockError`` if the archive has another layout, ``DiskFullError``.
     """
     present = _vendored(layout)
     if present is not None and present.sha256 == lock.file.sha256:
         return
     with disk_full_is_said(layout.vendor, "the sources"):
         layout.vendor.mkdir(parents=True, exist_ok=True)
-        (layout.vendor / STAMP).unlink(missing_ok=True)  # from here on, until it is written again, nothing is whole
+        (layout.vendor / STAMP).unlink(missing_ok=True)  # until it is written again, the trees are incomplete
         for leftover in layout.vendor.glob(".unpacking-*"):
             shutil.rmtree(leftover)
         with tempfile.TemporaryDirectory(dir=layout.vendor, prefix=".unpacking-") as temporary:
@@ -90,9 +90,9 @@ def vendor(lock: SourceLock, archive: Path, layout: Layout) -> None:
 def stage(lock: SourceLock, layout: Layout, *, llama_cpp: Path | None) -> SourceTree:
     """Mirror the sources to the canonical path.
 
-    ``llama_cpp`` is a checkout of the user's that takes the place of the locked llama.cpp; it is only read. Raises
-    ``SettingsError`` when it is no llama.cpp checkout, ``StepResultError`` when the locked sources were not vendored,
-    ``LockError`` when they were edited since, ``DiskFullError``.
+    ``llama_cpp`` is the user's own checkout, which replaces the locked llama.cpp; it is only read. Raises
+    ``SettingsError`` if it is not a llama.cpp checkout, ``StepResultError`` if the locked sources were not vendored,
+    ``LockError`` if they were edited since, ``DiskFullError``.
     """
     vendored = _vendored(layout)
     if vendored is None or vendored.sha256 != lock.file.sha256:
@@ -115,10 +115,10 @@ def stage(lock: SourceLock, layout: Layout, *, llama_cpp: Path | None) -> Source
 
 
 def mirror(source: Path, target: Path, *, left_out: tuple[str, ...] = ()) -> str:
-    """Make ``target`` the same as ``source`` but for ``left_out``, and return the SHA-256 over names and contents.
+    """Make ``target`` the same as ``source`` without ``left_out``, and return the SHA-256 over names and contents.
 
-    Only files whose content differs are written: an unchanged file keeps its time, and Ninja, which goes by it, has
-    nothing to do. What vanished from the source is removed. ``left_out`` are folders relative to ``source``.
+    Only files whose content differs are written: an unchanged file keeps its time, so Ninja does not rebuild it. Files
+    that are no longer in the source are removed. ``left_out`` are folders relative to ``source``.
     """
     with disk_full_is_said(target, "the sources"):
         listing = _listing(source, left_out)
@@ -134,7 +134,7 @@ def mirror(source: Path, target: Path, *, left_out: tuple[str, ...] = ()) -> str
 
 
 def _listing(root: Path, left_out: tuple[str, ...]) -> dict[str, str]:
-    """Relative name -> SHA-256 of each source file, in an order that no file system decides."""
+    """Map the relative name of each source file to its SHA-256, in the same order on every file system."""
     return {path.relative_to(root).as_posix(): file_sha256(path) for path in sorted(_files(root, left_out))}
 
 
@@ -161,7 +161,7 @@ def _tree_digest(listing: dict[str, str]) -> str:
 
 
 def _remove_others(target: Path, wanted: frozenset[str]) -> None:
-    """Remove what is not wanted, and whatever stands where a wanted file or its folder has to go."""
+    """Remove unwanted files, and everything in the place of a wanted file or of its folder."""
     if target.is_symlink():
         target.unlink()
     for folder, folders, files in os.walk(target, topdown=False):
@@ -175,7 +175,7 @@ def _remove_others(target: Path, wanted: frozenset[str]) -> None:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Write a file whole or not at all; it is newer than everything that was built from the old one."""
+    """Write a file completely or not at all. It is newer than everything that was built from the old one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.staging")
     shutil.copyfile(source, temporary)
@@ -190,7 +190,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-# ------------------------------------------------------------------------------------------------------- what is there
+# ------------------------------------------------------------------------------------------------------- present trees
 
 
 def _vendored(layout: Layout) -> Vendored | None:
@@ -206,20 +206,20 @@ def _root_of(unpacked: Path, archive: str) -> Path:
     tops = sorted(unpacked.iterdir())
     if len(tops) != 1 or not _is_llama_cpp(tops[0] / NESTED):
         raise LockError(
-            f"{archive} does not carry llama.cpp at {NESTED.as_posix()}",
+            f"{archive} does not contain llama.cpp at {NESTED.as_posix()}",
             remedy="lock a release that does: git checkout build_config/data/locks",
         )
     return tops[0]
 
 
 def _checkout(path: Path, layout: Layout) -> Path:
-    """A llama.cpp checkout of the user's, safe to mirror from."""
+    """The user's own llama.cpp checkout, safe to mirror from."""
     source = path.resolve()
     staged = layout.staged.resolve()
     if not _is_llama_cpp(source):
         raise SettingsError(
-            f"{path} is no llama.cpp checkout: it has no ggml/CMakeLists.txt",
-            remedy="pass the folder that holds llama.cpp's own CMakeLists.txt",
+            f"{path} is not a llama.cpp checkout: it has no ggml/CMakeLists.txt",
+            remedy="pass the folder with llama.cpp's own CMakeLists.txt",
         )
     if source.is_relative_to(staged) or staged.is_relative_to(source):
         raise SettingsError(f"{path} is where this project stages its sources", remedy="pass a checkout elsewhere")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID  # noqa: TC004  # jsonio never reads a ProgressBar
 
 PLAIN_INTERVAL = 30.0
-"""Seconds between lines of progress where there is no terminal."""
+"""Seconds between lines of progress without a terminal."""
 
 
 def duration(seconds: float) -> str:
@@ -37,20 +37,20 @@ def duration(seconds: float) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that must not be taken for markup."""
+    """Escape text so that it is not taken for markup."""
     from rich import markup  # noqa: PLC0415  # see Console._rich
 
     return markup.escape(text)
 
 
 def megabytes(size: float) -> str:
-    """Bytes as people read them, in units of a million."""
+    """Format bytes as megabytes of a million bytes."""
     return f"{size / 1e6:.1f} MB"
 
 
 @dataclass(slots=True)
 class ProgressBar:
-    """One piece of long work. ``total`` and ``completed`` are in one unit of the caller's; ``eta`` is in seconds."""
+    """One long task. ``total`` and ``completed`` are in a unit of the caller's choice; ``eta`` is in seconds."""
 
     description: str
     total: float
@@ -62,7 +62,7 @@ class ProgressBar:
     last_line: float = field(default_factory=time.monotonic)
 
     def update(self, completed: float, *, total: float | None = None, note: str = "", eta: float | None = None) -> None:
-        """Set how far it is. Without ``eta`` the remaining time is projected from the pace so far."""
+        """Set the progress. Without ``eta`` the remaining time is projected from the pace so far."""
         self.completed = completed
         if total is not None:
             self.total = total
@@ -87,7 +87,7 @@ class ProgressBar:
 
 
 class Console:
-    """Everything a user sees. ``terminal`` forces or forbids the moving form; by default the stream decides."""
+    """All output to the user. ``terminal`` forces or forbids the moving bar; by default the stream decides."""
 
     def __init__(self, *, terminal: bool | None = None) -> None:
         self._file = sys.stdout
@@ -104,12 +104,12 @@ class Console:
 
     @property
     def timings(self) -> tuple[StepTiming, ...]:
-        """The steps that ended so far, in order."""
+        """The finished steps, in order."""
         return tuple(self._timings)
 
     @contextlib.contextmanager
     def step(self, name: str, title: str) -> Iterator[None]:
-        """A heading now, the wall time of the block afterwards, also kept in ``timings`` under ``name``."""
+        """Print a heading, then the wall time of the block, which ``timings`` keeps under ``name``."""
         self._rich.print(f"[bold cyan]==>[/] [bold]{escape(title)}[/]")
         start = time.monotonic()
         try:
@@ -120,26 +120,26 @@ class Console:
         self._rich.print(f"    [dim]{escape(name)}: {duration(seconds)}[/]")
 
     def note(self, text: str) -> None:
-        """A line of information."""
+        """Print a line of information."""
         self._rich.print(f"    {escape(text)}")
 
     def warn(self, text: str) -> None:
-        """A line that should not be overlooked."""
+        """Print a warning."""
         self._rich.print(f"[bold yellow]warning:[/] {escape(text)}")
 
     def error(self, text: str) -> None:
-        """The closing message of a failed run."""
+        """Print the last message of a failed run."""
         self._rich.print(f"[bold red]error:[/] {escape(text)}")
 
     def findings(self, findings: tuple[Finding, ...]) -> None:
-        """One line for each finding, the bad ones in colour."""
+        """Print one line for each finding, with its severity in colour."""
         colours = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
         for finding in findings:
             colour = colours[finding.severity]
             self._rich.print(f"    [{colour}]{finding.severity}[/] {escape(finding.code)}: {escape(finding.message)}")
 
     def scenarios(self, results: tuple[ScenarioResult, ...]) -> None:
-        """One line for each situation in which the wheel was tried; below it what a user would be told there."""
+        """Print one line for each scenario, and below it the message that a user would see."""
         width = max((len(result.name) for result in results), default=0)
         said = None
         for result in results:
@@ -151,14 +151,14 @@ class Console:
             self.findings(result.findings)
 
     def placements(self, result: ScenarioResult) -> None:
-        """Where each layer and its cache are, and how much memory that took."""
+        """Print where each layer and its cache are, and how much memory they use."""
         rows = tuple((str(layer.layer), layer.weights or "?", layer.kv_cache or "-") for layer in result.placements)
         self.table("", rows, header=("layer", "weights on", "KV cache on"))
         sizes = ", ".join(f"{buffer.name} {buffer.purpose} {megabytes(buffer.size)}" for buffer in result.buffers)
         self.note(f"buffers: {sizes or 'none in the log'}")
 
     def raw(self, text: str) -> None:
-        """Text for another program (JSON, a list), printed as it is."""
+        """Print text for another program (JSON, a list) without changes."""
         try:
             self._file.write(f"{text}\n")
             self._file.flush()
@@ -167,7 +167,7 @@ class Console:
 
     @contextlib.contextmanager
     def progress(self, description: str, total: float) -> Iterator[ProgressBar]:
-        """A bar with an ETA in a terminal; plain lines otherwise."""
+        """Show a bar with an ETA in a terminal, else plain lines."""
         if not self._rich.is_terminal or self._rich.is_dumb_terminal:
             yield ProgressBar(description, total, self.note)
             return
@@ -187,14 +187,14 @@ class Console:
             yield ProgressBar(description, total, self.note, rich, task)
 
     def summary(self, title: str, rows: tuple[tuple[str, str], ...]) -> None:
-        """Names and values, one pair a line; never folded, so that a value can be copied."""
+        """Print names and values, one pair on each line, never folded, so that a value can be copied."""
         width = max(len(name) for name, _ in rows) + 2
         self._rich.print(f"[bold green]{escape(title)}[/]")
         for name, value in rows:
             self._rich.print(f"  {escape(name):<{width}}{escape(value)}")
 
     def table(self, title: str, rows: tuple[tuple[str, ...], ...], header: tuple[str, ...] = ()) -> None:
-        """Rows of text in columns."""
+        """Print rows of text in columns."""
         from rich.table import Table  # noqa: PLC0415  # see _rich
 
         table = Table(title=title, title_justify="left", show_header=bool(header), box=None, pad_edge=False)

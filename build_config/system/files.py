@@ -1,4 +1,4 @@
-"""Digests of files, and a full disk called by its name."""
+"""Digests of files, and a clear error for a full disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def file_sha256(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file, which is not read into memory whole. Raises ``OSError``."""
+    """The hexadecimal SHA-256 of a file, which is read in blocks. Raises ``OSError``."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -29,7 +29,7 @@ def listing_sha256(listing: Iterable[tuple[str, str]]) -> str:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the disk, or the user's share of it, is full."""
+    """Whether the disk is full, or the user's quota."""
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -43,5 +43,5 @@ def disk_full_is_said(place: Path, what: str) -> Iterator[None]:
             raise
         raise DiskFullError(
             f"the disk is full: {what} could not be written to {place}",
-            remedy="free some space, then run the same command again: what was finished is kept",
+            remedy="free some space, then run the same command again: finished files are kept",
         ) from error

@@ -1,4 +1,4 @@
-"""The commit of a checkout, read from git's files: git itself need not be there, and is not run."""
+"""Read the commit of a checkout from git's files: git itself is not needed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MAX_SYMBOLIC_REFERENCES = 5
 
 
 def commit(checkout: Path) -> str:
-    """The commit that is checked out, in a worktree and in a submodule too; ``UNKNOWN`` if it cannot be read.
+    """The commit that is checked out, also of a worktree or submodule; ``UNKNOWN`` if it cannot be read.
 
-    Whether files of the checkout were changed since cannot be seen.
+    Changed files of the checkout are not noticed.
     """
     try:
         git = checkout / ".git"
@@ -41,7 +41,7 @@ def is_commit(text: str) -> bool:
 
 
 def _resolve(reference: str, git: Path, common: Path) -> str:
-    """What a reference points to: a file of its own, which is newer, or a line of the list."""
+    """The target of a reference, from its own file, which is newer, or from the list of packed ones."""
     for folder in (git, common):
         if (folder / reference).is_file():
             return (folder / reference).read_text(encoding="utf-8").strip()

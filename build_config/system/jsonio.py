@@ -1,4 +1,4 @@
-"""JSON for the frozen types: what a step writes, a later step reads back and checks."""
+"""JSON for the frozen types: one step writes it, a later step reads and checks it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def to_data(value: object) -> Any:
-    """A frozen value as plain lists, mappings, strings and numbers."""
+    """Convert a frozen value to plain lists, mappings, strings and numbers."""
     if dataclasses.is_dataclass(value):
         return {field.name: to_data(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -76,7 +76,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read(path: Path, kind: type[T]) -> T:
-    """Read back what ``write`` wrote. Raises ``StepResultError`` when it is missing, unreadable or of another shape."""
+    """Read what ``write`` wrote. Raises ``StepResultError`` if it is missing, unreadable or has another structure."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

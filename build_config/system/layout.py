@@ -1,4 +1,4 @@
-"""Every path, derived from two roots: the checkout and the work root.
+"""All paths, derived from two roots: the checkout and the work root.
 
 The work root is the same for every checkout and every user of a machine, because nvcc hashes the absolute path of a
 source file into the symbols of its device code: the same bytes need the same path (``docs/architecture.md``).
@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where things are. Nothing is created here."""
+    """The paths of a checkout and its work root. Nothing is created here."""
 
     checkout: Path
     work_root: Path
@@ -80,7 +80,7 @@ class Layout:
 
     @property
     def build(self) -> Path:
-        """CMake build trees, one a unit."""
+        """CMake build trees, one for each unit."""
         return self.work_root / "build"
 
     @property
@@ -95,7 +95,7 @@ class Layout:
 
     @property
     def logs(self) -> Path:
-        """Log files, one a step."""
+        """Log files, one for each step."""
         return self.work_root / "logs"
 
     @property
@@ -105,10 +105,10 @@ class Layout:
 
     @property
     def bench(self) -> Path:
-        """Reports of benchmarks, and what they are made with."""
+        """Reports of benchmarks, and their models and environments."""
         return self.work_root / "bench"
 
     @property
     def lock_file(self) -> Path:
-        """Held while a build runs."""
+        """The lock that is held while a build runs."""
         return self.work_root / "lock"

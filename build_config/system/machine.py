@@ -1,4 +1,4 @@
-"""What matters of the machine at hand: processor, C library, NVIDIA driver and cards. No host name, no path."""
+"""Describe this machine: processor, C library, NVIDIA driver and GPUs. No host name, no path."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pynvml
 from build_config.model import Driver, GpuDevice, Machine
 
 MEMORY_PER_JOB = 1_000_000_000
-"""Bytes to allow for a compiler: the hungriest CUDA files take 0.7 GB (``docs/measurements/main-job.md``)."""
+"""Bytes to allow for a compiler: the largest CUDA files need 0.7 GB (``docs/measurements/main-job.md``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NvidiaState:
-    """What the driver says. ``problem`` is why it could not be asked although something of it is there."""
+    """The answers of the driver. ``problem`` says why it did not answer although parts of it exist."""
 
     driver: Driver | None = None
     gpus: tuple[GpuDevice, ...] = ()
@@ -26,7 +26,7 @@ class NvidiaState:
 
 
 def describe() -> Machine:
-    """The machine for a record. Never raises because of a driver that is missing or broken."""
+    """Describe the machine for a record. A missing or broken driver raises nothing."""
     state = nvidia()
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
@@ -53,8 +53,8 @@ def nvidia() -> NvidiaState:
         pynvml.nvmlShutdown()
 
 
-def card_memory_used() -> int | None:
-    """Bytes in use on all cards, by whatever process; ``None`` where the driver cannot be asked."""
+def gpu_memory_used() -> int | None:
+    """Bytes in use on all GPUs, by any process; ``None`` if the driver does not answer."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -69,7 +69,7 @@ def card_memory_used() -> int | None:
 
 
 def cpu_model() -> str:
-    """The processor's own name, or the architecture where the system does not tell."""
+    """The name of the processor, or the architecture if the system gives no name."""
     try:
         return parse_cpu_model(Path("/proc/cpuinfo").read_text(encoding="utf-8")) or platform.machine()
     except OSError:
@@ -86,9 +86,9 @@ def parse_cpu_model(cpuinfo: str) -> str | None:
 
 
 def glibc_version() -> str:
-    """``2.36``; empty where the C library is another one."""
+    """``2.36``; empty for another C library."""
     try:
-        # Asks the library that runs. platform.libc_ver would search the text of the Python executable instead.
+        # Ask the library in use. platform.libc_ver would search the text of the Python executable instead.
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
     except (AttributeError, ValueError, OSError):
         name, version = platform.libc_ver()
@@ -96,7 +96,7 @@ def glibc_version() -> str:
 
 
 def cuda_release(number: int) -> str:
-    """CUDA's own number for a version, as users write it: ``13000`` -> ``13.0``."""
+    """Convert CUDA's number of a version to the usual form: ``13000`` -> ``13.0``."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
@@ -109,8 +109,8 @@ def _ask() -> NvidiaState:
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
             found.append(_device(index))
-        except pynvml.NVMLError as error:  # one card that fell off the bus must not hide the others
-            problems.append(f"card {index}: {_reason(error)}")
+        except pynvml.NVMLError as error:  # one GPU that fell off the bus must not hide the others
+            problems.append(f"GPU {index}: {_reason(error)}")
     return NvidiaState(driver=driver, gpus=tuple(found), problem="; ".join(problems) or None)
 
 
@@ -128,7 +128,7 @@ def _device(index: int) -> GpuDevice:
 def _memory(handle: Any) -> int:
     try:
         return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-    except pynvml.NVMLError_NotSupported:  # cards that share the machine's memory (DGX Spark) have none of their own
+    except pynvml.NVMLError_NotSupported:  # GPUs that share the machine's memory (DGX Spark) have none of their own
         return 0
 
 

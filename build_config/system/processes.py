@@ -30,9 +30,9 @@ TAIL_LINES = 4000
 INTERRUPT_GRACE = 1.0
 """Seconds a program gets to stop by itself after Ctrl-C before it is killed: the whole run must stop within two."""
 BEAT = 0.25
-"""Seconds between two looks at the clock while a program is silent."""
+"""Seconds between two checks of the clock while a program is silent."""
 LINGER = 1.0
-"""Seconds to wait for more output of a program that has ended: a server that it started may hold the pipe for ever."""
+"""Seconds to wait for more output of a program that has ended: a server that it started may keep the pipe open."""
 NO_SPACE = ("No space left on device", "Disk quota exceeded", "not enough space on the disk")
 
 
@@ -40,7 +40,7 @@ NO_SPACE = ("No space left on device", "Disk quota exceeded", "not enough space 
 class Command:
     """A program call.
 
-    ``environment`` is the whole environment, or ``None`` for the current one; ``changes`` is applied on top of it
+    ``environment`` is the complete environment, or ``None`` for the current one; ``changes`` is applied on top of it
     (``None`` removes a variable) and is what the log shows.
     """
 
@@ -61,7 +61,7 @@ class Command:
         return base
 
     def __str__(self) -> str:
-        """The call as one would type it, with the changed variables in front."""
+        """The call as a user would type it, with the changed variables in front."""
         changed = [f"{name}={shlex.quote(value)}" for name, value in self.changes.items() if value is not None]
         return " ".join([*changed, shlex.join(self.argv)])
 
@@ -81,7 +81,7 @@ class Completed:
 
     @property
     def ending(self) -> str:
-        """How it ended, as the words after "it"."""
+        """How it ended, as the predicate of a sentence."""
         if self.returncode >= 0:
             return f"ended with status {self.returncode}"
         description = signal.strsignal(-self.returncode) or "unknown"
@@ -89,7 +89,7 @@ class Completed:
 
     @property
     def last_words(self) -> str:
-        """The last five lines that say something, in one."""
+        """The last five lines that are not blank, in one line."""
         return " | ".join([line for line in self.output.splitlines() if line.strip()][-5:])
 
 
@@ -106,8 +106,8 @@ def run(
     ``on_line`` gets each line of output; ``on_tick`` gets the process id about twice a second. The log file holds the
     call and everything that was printed. Ctrl-C stops the program and everything it started.
 
-    Raises ``CommandError`` when ``check`` and the status is not 0, or on ``timeout`` (seconds); ``DiskFullError`` when
-    a failed program says so; ``InterruptedRunError`` on Ctrl-C.
+    Raises ``CommandError`` if ``check`` and the status is not 0, or on ``timeout`` (seconds); ``DiskFullError`` if a
+    failed program reports a full disk; ``InterruptedRunError`` on Ctrl-C.
     """
     start = time.monotonic()
     tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
@@ -137,7 +137,7 @@ def run(
             returncode = process.wait()
         except KeyboardInterrupt as interrupt:
             _stop_tree(process)
-            message = "Stopped. What was finished is kept; the same command goes on from here."
+            message = "Stopped. Finished files are kept; the same command continues from here."
             raise InterruptedRunError(message, log=command.log) from interrupt
         except TimeoutError as error:
             _stop_tree(process)
@@ -155,10 +155,10 @@ def run(
 
 
 def raise_for(completed: Completed) -> None:
-    """Raise what a failed program means: ``DiskFullError`` where it says so, ``CommandError`` otherwise."""
+    """Raise the error of a failed program: ``DiskFullError`` if it reports a full disk, else ``CommandError``."""
     log = completed.command.log
     if says_disk_full(completed.output):
-        message = f"The disk is full: {completed.command.argv[0]} could not write. What was finished is kept."
+        message = f"The disk is full: {completed.command.argv[0]} could not write. Finished files are kept."
         remedy = "free some space (nox -s doctor says how much is needed), then run the same command again"
         raise DiskFullError(message, remedy=remedy, log=log)
     last = [line for line in completed.output.splitlines() if line.strip()][-15:]
@@ -167,18 +167,18 @@ def raise_for(completed: Completed) -> None:
 
 
 def says_disk_full(output: str) -> bool:
-    """Whether a program's output says that the disk, or the user's share of it, is full."""
+    """Whether a program's output says that the disk is full, or the user's quota."""
     lowered = output.lower()
     return any(sign.lower() in lowered for sign in NO_SPACE)
 
 
 def capture(*argv: str, timeout: float = 60.0, environment: Mapping[str, str] | None = None) -> Completed:
-    """Run a quick query program and return its output; a non-zero status is the caller's to judge."""
+    """Run a quick query program and return its output; the caller judges a non-zero status."""
     return run(Command(argv=argv, environment=environment), check=False, timeout=timeout)
 
 
 def running_arguments(pid: int) -> Iterator[tuple[str, ...]]:
-    """The argument lists of the direct children of a process: what a build tool is busy with right now."""
+    """The argument lists of the direct children of a process: what a build tool is running at the moment."""
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process(pid).children():
             with contextlib.suppress(psutil.Error):
@@ -186,9 +186,9 @@ def running_arguments(pid: int) -> Iterator[tuple[str, ...]]:
 
 
 def stop_program(path: Path) -> int:
-    """Stop every process that runs this very executable file, with all that they started; returns how many.
+    """Stop every process that runs this executable file, with all processes that it started; return their number.
 
-    For a program of our own copy that works behind a server: what the server started is no child of ours.
+    For our own copy of a program with a server: the processes of a server are not our children.
     """
     family: list[psutil.Process] = []
     for process in psutil.process_iter():
@@ -200,10 +200,10 @@ def stop_program(path: Path) -> int:
 
 
 def stop_strays(folder: Path) -> int:
-    """Stop processes of this user that still work inside ``folder``; returns how many.
+    """Stop processes of this user that still work inside ``folder``; return their number.
 
-    A build that was killed outright leaves its running compilers behind: Ninja gives each a process group of its own.
-    They would write object files under the feet of the next build.
+    The compilers of a killed build keep running: Ninja gives each a process group of its own. They would write object
+    files during the next build.
     """
     strays = []
     me = os.getpid()
@@ -220,7 +220,7 @@ def stop_strays(folder: Path) -> int:
 def _is_ours(process: psutil.Process, link: str, path: Path) -> bool:
     """Whether ``path`` is the same file or folder for that process as for us.
 
-    A build in a container or in a mount namespace (``reproduction``) has other files at the same paths.
+    A build in a container or in a mount namespace (``nox -s reproduce``) has other files at the same paths.
     """
     theirs = Path("/proc", str(process.pid), link)
     return not Path("/proc").is_dir() or theirs.samefile(path)
@@ -257,7 +257,7 @@ def _lines(
 
 
 def _beats(process: subprocess.Popen[str]) -> Iterator[str | None]:
-    """Yield each line, and ``None`` when there was none for a beat, until the program has ended.
+    """Yield each line, and ``None`` after a beat without one, until the program has ended.
 
     A thread reads, so that a silent program cannot block Ctrl-C.
     """
@@ -287,7 +287,7 @@ def _beats(process: subprocess.Popen[str]) -> Iterator[str | None]:
         if line is None:
             break
         yield line
-    while True:  # it closed its output: nearly always it is ending
+    while True:  # it closed its output, so it has nearly always ended
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=BEAT)
             return
@@ -315,9 +315,9 @@ def _kill(processes: list[psutil.Process]) -> None:
 
 
 def _still_running(processes: list[psutil.Process], timeout: float) -> list[psutil.Process]:
-    """Wait until all have ended, at most ``timeout`` seconds; returns those that have not.
+    """Wait until all have ended, at most ``timeout`` seconds; return those that have not.
 
-    A zombie has ended. ``psutil.wait_procs`` waits for it too, in vain in a container whose first process reaps nobody.
+    A zombie has ended. ``psutil.wait_procs`` waits for it too, without success in a container that reaps none.
     """
     deadline = time.monotonic() + timeout
     while True:

@@ -1,4 +1,4 @@
-"""Takes the paths of a machine out of what is kept or published."""
+"""Remove the paths of a machine from data that is kept or published."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from build_config.system.layout import CANONICAL_WORK_ROOT
 
-# An absolute path: after a compiler's -I or -L or a file: address, or where no word goes on (so not in ``a/b`` and not
-# in ``https://host/a``); on Windows a drive letter in front.
+# An absolute path: after a compiler's -I or -L or a file: address, or not within a word (so not in ``a/b`` and not in
+# ``https://host/a``); on Windows with a drive letter in front.
 _ABSOLUTE_PATH = re.compile(
     r"""(?:(?<=-I)|(?<=-L)|(?<=file://)|(?<![\w./]))(?:/(?!/)|[A-Za-z]:[\\/])[^\s"'<>|;,:=()\[\]]+"""
 )
 
 
 def without_paths(data: Any) -> Any:
-    """The same strings, mappings and lists, with ``<path>`` for every absolute path.
+    """Replace every absolute path in strings, mappings and lists by ``<path>``.
 
-    Only the canonical work root, which is the same on every machine, may stay.
+    Only the canonical work root, which is the same on every machine, stays.
     """
     if isinstance(data, str):
         return _ABSOLUTE_PATH.sub(_replacement, data)

@@ -1,7 +1,7 @@
 """The canonical work root: safe to use, one build at a time, enough space.
 
-The root has one well-known path in a folder that everybody may write to, so somebody else may have put something there
-first. What is compiled in it ends up in wheels; hence the checks before it is used.
+The root has one well-known path in a folder that everybody may write to, so another user may have put something there
+first. Wheels are compiled in it; hence the checks before it is used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COLD_BUILD_BYTES = 6_000_000_000
 """Disk space of a first build: toolkit, sources, build trees, object cache, wheels."""
 
 REPORT_INTERVAL = 30.0
-"""Seconds between two lines about whom we wait for."""
+"""Seconds between two lines about the other build while waiting."""
 
 POLL_INTERVAL = 0.2
 ROOT_USER = 0
@@ -46,7 +46,7 @@ WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who has the work root. ``since`` is local time in ISO format."""
+    """The build that uses the work root. ``since`` is local time in ISO format."""
 
     pid: int
     user: str
@@ -55,25 +55,25 @@ class Holder:
     since: str
 
     def __str__(self) -> str:
-        """One line for whoever waits."""
+        """One line for a user who waits."""
         return f"{self.purpose} (process {self.pid} of {self.user}, since {self.since}, in {self.checkout})"
 
 
 @contextlib.contextmanager
 def claim(layout: Layout, *, purpose: str, console: Console) -> Iterator[None]:
-    """Have the work root to oneself for the length of the block; it is created when missing.
+    """Claim the work root for this process during the block; it is created if it is missing.
 
-    Waits while another build has it, and says for whom. The kernel drops the lock with the process that holds it, so
-    a killed build never blocks the next one.
+    Waits while another build uses it, and names that build. The kernel releases the lock when the process ends, so a
+    killed build never blocks the next one.
 
-    Raises ``WorkRootError`` when the root is not safe to use and ``InterruptedRunError`` on Ctrl-C while waiting.
+    Raises ``WorkRootError`` if the root is not safe to use and ``InterruptedRunError`` on Ctrl-C while waiting.
     """
     import filelock  # noqa: PLC0415  # `doctor` checks the root and locks nothing
 
     check(layout.work_root)
     _create(layout.work_root)
     check(layout.work_root)
-    # Where there is no flock, filelock would fall back to a file that outlives a killed build.
+    # Without flock, filelock would fall back to a file that outlives a killed build.
     lock = filelock.FileLock(layout.lock_file, fallback_to_soft=False)
     _acquire(lock, layout, console)
     try:
@@ -85,10 +85,10 @@ def claim(layout: Layout, *, purpose: str, console: Console) -> Iterator[None]:
 
 
 def check(root: Path) -> None:
-    """Raise ``WorkRootError`` unless ``root`` and every folder above it can be changed by this user and root only.
+    """Raise ``WorkRootError`` unless only this user and root can change ``root`` and every folder above it.
 
-    What does not exist yet is not an objection. A sticky folder that everybody may write to (``/var/tmp``) is fine
-    above the root: nobody can rename or remove what belongs to another.
+    A missing folder is accepted. So is, above the root, a sticky folder that everybody may write to (``/var/tmp``):
+    nobody can rename or remove another user's files there.
     """
     if not platforms.HERE.has_modes:
         _check_windows(root)
@@ -99,18 +99,18 @@ def check(root: Path) -> None:
 
 
 def restriction(root: Path, sid: str) -> tuple[str, ...]:
-    """The call that leaves a folder of Windows to this user, the administrators and the system."""
+    """The call that restricts a folder of Windows to this user, the administrators and the system."""
     grants = (f"*{who}:(OI)(CI)F" for who in (sid, "S-1-5-18", "S-1-5-32-544"))
     return ("icacls", str(root), "/inheritance:r", "/grant:r", *grants)
 
 
 def judge_windows(root: Path, descriptor: str, sid: str) -> None:
-    """Raise ``WorkRootError`` when a folder of Windows can be changed by anybody else than ``restriction`` leaves."""
-    others = access.strangers(descriptor, sid)
+    """Raise ``WorkRootError`` if anybody except those of ``restriction`` can change a folder of Windows."""
+    others = access.unexpected_writers(descriptor, sid)
     if others:
         command = " ".join(restriction(root, sid))
         message = f"{root} can be written to by others ({', '.join(sorted(others))} in {descriptor})"
-        raise WorkRootError(message, remedy=f"{command}, once you know that what is in it is yours")
+        raise WorkRootError(message, remedy=f"{command}, if its contents are yours")
 
 
 def free_bytes(path: Path) -> int:
@@ -120,7 +120,7 @@ def free_bytes(path: Path) -> int:
 
 
 def require_space(layout: Layout, needed: int) -> None:
-    """Raise ``DiskFullError`` when fewer than ``needed`` bytes are free, before anything is started."""
+    """Raise ``DiskFullError`` if fewer than ``needed`` bytes are free, before anything is started."""
     free = free_bytes(layout.work_root)
     if free < needed:
         message = f"{free / 1e9:.1f} GB are free at {layout.work_root}, the build needs {needed / 1e9:.1f} GB"
@@ -133,8 +133,8 @@ def require_space(layout: Layout, needed: int) -> None:
 def _create(root: Path) -> None:
     try:
         root.mkdir()
-        root.chmod(0o755)  # whatever the umask: other users may look, nobody else may write
-        if not platforms.HERE.has_modes:  # on Windows, where a new folder is everybody's, as C:\\ gives it on
+        root.chmod(0o755)  # with any umask: other users may read, nobody else may write
+        if not platforms.HERE.has_modes:  # on Windows, a new folder inherits from C:\\ that everybody may write
             processes.run(processes.Command(argv=restriction(root, _sid())), timeout=ICACLS_SECONDS)
     except FileExistsError:
         return
@@ -144,7 +144,7 @@ def _create(root: Path) -> None:
 
 
 def _root_user() -> int:
-    """Who owns the system's own folders: root, or nobody where a user namespace does not show root."""
+    """The owner of the system's folders: root, or nobody if a user namespace does not show root."""
     try:
         mapped = USERS_MAPPED.read_text(encoding="utf-8").split()
         overflow = int(USER_OVERFLOW.read_text(encoding="utf-8"))
@@ -161,9 +161,9 @@ def _check_folder(folder: Path, *, owners: set[int], is_root: bool) -> None:
         return
     except OSError as error:
         message = f"{folder} cannot be examined: {error.strerror}"
-        raise WorkRootError(message, remedy="see to it that you can enter every folder above it") from error
+        raise WorkRootError(message, remedy="make sure that you can enter every folder above it") from error
     if stat.S_ISLNK(found.st_mode):
-        message = f"{folder} is a symbolic link (to {folder.readlink()}), and the same wheel needs the same real path"
+        message = f"{folder} is a symbolic link (to {folder.readlink()}), but the same wheel needs the same real path"
         remedy = f"remove the link: rm {folder}" if is_root else f"make {folder} a folder, or a bind mount"
         raise WorkRootError(message, remedy=remedy)
     if not stat.S_ISDIR(found.st_mode):
@@ -176,38 +176,40 @@ def _check_folder(folder: Path, *, owners: set[int], is_root: bool) -> None:
     sticky = bool(found.st_mode & stat.S_ISVTX)
     if found.st_mode & WRITABLE_BY_OTHERS and (is_root or not sticky):
         message = f"{folder} can be written to by others (mode {stat.S_IMODE(found.st_mode):o})"
-        remedy = f"chmod go-w {folder}, once you know that what is in it is yours" if is_root else f"chmod +t {folder}"
+        remedy = f"chmod go-w {folder}, if its contents are yours" if is_root else f"chmod +t {folder}"
         raise WorkRootError(message, remedy=remedy)
 
 
 def _check_windows(root: Path) -> None:
-    r"""The same question on Windows: no junction, and an access list that names nobody else.
+    r"""Check a root on Windows: it must not be a junction, and its access list must name nobody else.
 
-    Folders above are not examined: anybody can put something into ``C:\\``, and nobody can rename what is there.
+    Folders above are not checked: anybody can create something in ``C:\\``, but nobody can rename what is there.
     """
     try:
         found = root.lstat()
     except FileNotFoundError:
         return
     except OSError as error:
-        raise WorkRootError(f"{root} cannot be examined: {error.strerror}", remedy=f"make {root} yours") from error
+        raise WorkRootError(
+            f"{root} cannot be examined: {error.strerror}", remedy="make sure that it is yours"
+        ) from error
     if getattr(found, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT:
-        message = f"{root} is a link or a junction, and the same wheel needs the same real path"
+        message = f"{root} is a link or a junction, but the same wheel needs the same real path"
         raise WorkRootError(message, remedy=f"remove the link: rmdir {root}")
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "access"
         try:
             processes.run(processes.Command(argv=("icacls", str(root), "/save", str(saved))), timeout=ICACLS_SECONDS)
         except CommandError as error:
-            raise WorkRootError(f"who may change {root} cannot be told: {error.message}") from error
+            raise WorkRootError(f"the access list of {root} cannot be read: {error.message}") from error
         judge_windows(root, access.parse_saved(saved.read_bytes()), _sid())
 
 
 def _sid() -> str:
-    """This user, as Windows' access lists name it."""
+    """The SID of this user, by which Windows' access lists name it."""
     sid = access.parse_whoami(processes.capture("whoami", "/user", "/fo", "csv", "/nh").output)
     if sid is None:
-        raise WorkRootError("whoami does not tell who you are", remedy="run the build as an ordinary user")
+        raise WorkRootError("whoami does not print the SID of this user", remedy="run the build as an ordinary user")
     return sid
 
 
@@ -241,13 +243,13 @@ def _acquire(lock: filelock.BaseFileLock, layout: Layout, console: Console) -> N
                 pass
             except OSError as error:
                 message = f"the work root {layout.work_root} cannot be locked: {error.strerror}"
-                raise WorkRootError(message, remedy="see to it that it is on a local, writable disk") from error
+                raise WorkRootError(message, remedy="make sure that it is on a local, writable disk") from error
             else:
                 return
             holder = _holder(layout)
             if holder != waits_for or time.monotonic() - announced >= REPORT_INTERVAL or not announced:
                 waits_for, announced = holder, time.monotonic()
-                console.note(f"Waiting for another build to end: {holder or 'it has not said which'}. Ctrl-C stops.")
+                console.note(f"Waiting for another build to end: {holder or 'unknown'}. Ctrl-C stops.")
             time.sleep(POLL_INTERVAL)
     except KeyboardInterrupt as interrupt:
         message = f"Stopped while waiting for another build: {waits_for or 'unknown'}"
@@ -255,7 +257,7 @@ def _acquire(lock: filelock.BaseFileLock, layout: Layout, console: Console) -> N
 
 
 def _holder(layout: Layout) -> Holder | None:
-    """Who has the lock; ``None`` in the moment between taking it and saying so."""
+    """The build that holds the lock; ``None`` in the moment before its entry is written."""
     try:
         return jsonio.read(_holder_file(layout), Holder)
     except StepResultError:

@@ -89,7 +89,7 @@ def test_what_is_locked_is_fetched_and_anything_else_has_to_be_installed(monkeyp
     for wrong in ("latest", "12", "cu124", "12.4.1", ""):
         with pytest.raises(SettingsError, match="not a release") as caught:
             plan.resolve_toolkit(wrong, locked, {})
-        assert "13.0 (fetched)" in str(caught.value.remedy)
+        assert "13.0 (downloaded)" in str(caught.value.remedy)
 
 
 def test_what_is_wrong_is_said_before_anything_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

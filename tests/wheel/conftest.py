@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import filelock
 import pytest
 
 from build_config.errors import PipelineError
@@ -34,6 +35,7 @@ def _wheel(request: pytest.FixtureRequest, layout: Layout) -> Wheel:
 
 
 @pytest.fixture(name="simulation", scope="session")
-def _simulation(layout: Layout, wheel: Wheel) -> Simulation:
+def _simulation(layout: Layout, wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Simulation:
     cuda = simulate.of_wheel(wheel.path)  # download no toolkit for a missing wheel
-    return simulate.provide_simulation(simulate.EVERY_SHARD, layout, Console(terminal=False), cuda=cuda)
+    with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "toolkit.lock"):  # tests run in several processes
+        return simulate.provide_simulation(simulate.EVERY_SHARD, layout, Console(terminal=False), cuda=cuda)

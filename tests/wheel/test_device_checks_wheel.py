@@ -27,16 +27,17 @@ if TYPE_CHECKING:
     from build_config.steps.validation import Simulation
     from build_config.system.layout import Layout
     from build_config.testbed.simulated_device import SimulatedLibraries
+    from tests.support.environments import Environments
 
 pytestmark = pytest.mark.wheel
 
 
 @pytest.fixture(name="python", scope="module")
-def _python(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _python(wheel: Wheel, layout: Layout, environments: Environments, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a clean environment with the wheel."""
     folder = tmp_path_factory.mktemp("installed")
     requirements = clean_environment.requirements(wheel, layout.locks)
-    python = clean_environment.make(folder, requirements, layout.downloads, folder / "log")
+    python = environments.make(folder, requirements, layout.downloads, folder / "log")
     assert clean_environment.install(wheel, layout.wheelhouse, python, folder / "log") == ()
     return python
 

@@ -1,6 +1,6 @@
-"""What the finished wheel is: findings from reading it. Nothing of the wheel is executed.
+"""Inspect the finished wheel by reading it: nothing in the wheel is executed.
 
-Every check runs, whatever the others found. A check that cannot run is an error, never a pass.
+Every check runs, whatever the others find. A check that cannot run is an error, never a pass.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ CHECKS: dict[PlatformName, dict[str, Check]] = {
         "reproducible": libraries.check_reproducible,
     },
 }
-"""Which instructions a DLL holds is not read yet: binutils' objdump is not there to do it."""
+"""The instructions of a DLL are not checked yet: Windows has no objdump of binutils."""
 
 
 def inspect(
@@ -67,10 +67,10 @@ def inspect(
     objdump: str = "objdump",
     workdir: Path,
 ) -> InspectionReport:
-    """Hold a wheel against what it claims to be; all findings, and the names of the checks that ran.
+    """Compare a wheel with its declaration; return all findings, and the names of the checks that ran.
 
-    ``workdir`` is created where needed and holds extracted libraries while this runs. ``inspect`` raises for nothing
-    that is in the wheel.
+    ``workdir`` is created if needed and contains extracted libraries while this runs. Nothing in a wheel makes
+    ``inspect`` raise.
     """
     contents, findings = read_members(wheel.path)
     platform = platforms.of_tags(wheel.tags)
@@ -101,9 +101,9 @@ def inspect(
 
 
 def forbidden_paths(layout: Layout) -> tuple[str, ...]:
-    """Paths that no file of a wheel may hold.
+    """Paths that no file of a wheel may contain.
 
-    A home like ``/`` or ``/root`` is no sign of this machine: such short paths stand in upstream's own texts.
+    A home such as ``/`` or ``/root`` is not included: upstream's own texts contain such short paths.
     """
     homes = (os.environ.get("HOME", ""), os.environ.get("USERPROFILE", ""))
     candidates = (CANONICAL_WORK_ROOT, layout.work_root, layout.checkout, *homes)

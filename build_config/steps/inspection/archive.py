@@ -1,4 +1,4 @@
-"""Checks of the archive: what its metadata say, what lies in it that should not, and whether RECORD tells the truth."""
+"""Check the archive: its metadata, unwanted files, and whether RECORD is correct."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def check_metadata(subject: Subject) -> Iterator[Finding]:
     }
     for place, text in stated.items():
         if _version(text) != declared:
-            yield error("metadata-version", f"{place} says version {text or 'none'}, declared is {declared}")
+            yield error("metadata-version", f"{place} says version {text or 'none'}, but {declared} is declared")
 
 
 def check_tags(subject: Subject) -> Iterator[Finding]:
-    """WHEEL has the tags of the file's name, and says that the wheel has libraries."""
+    """WHEEL has the tags of the file's name, and says that the wheel contains libraries."""
     headers = parse_headers(_metadata_file(subject.contents, "WHEEL"))
     try:
         inside = {str(tag) for text in headers.get("tag", ()) for tag in parse_tag(text)}
@@ -76,16 +76,16 @@ def check_tags(subject: Subject) -> Iterator[Finding]:
         stated = ", ".join(sorted(inside)) or "no tag"
         yield error("tag-mismatch", f"WHEEL says {stated}, the file name {', '.join(subject.wheel.tags)}")
     if headers.get("root-is-purelib") != ["false"]:
-        yield error("tag-purelib", "WHEEL does not say 'Root-Is-Purelib: false', and the wheel holds libraries")
+        yield error("tag-purelib", "WHEEL does not say 'Root-Is-Purelib: false', but the wheel contains libraries")
 
 
 def check_licences(subject: Subject) -> Iterator[Finding]:
-    """The licences that METADATA names are there, and so are those of everything that was compiled in."""
+    """The licences that METADATA names exist, and those of all compiled-in code."""
     named = read_metadata(subject.contents).get("license_files", [])
     folder = wheelfile.dist_info(subject.contents)
     for name in sorted({*named, *subject.policy.licences}):
         text = subject.contents.get(f"{folder}/licenses/{name}")
-        if text is None and name in named:  # before metadata 2.4 the files lay in .dist-info itself
+        if text is None and name in named:  # before metadata 2.4 the files were in .dist-info itself
             text = subject.contents.get(f"{folder}/{name}")
         if text is None or not text.strip():
             yield error("licence-missing", f"{folder}/licenses/{name} is missing or empty")
@@ -97,7 +97,7 @@ def check_unwanted(subject: Subject) -> Iterator[Finding]:
         match = UNWANTED.search(name)
         if match is not None:
             kind = (match.lastgroup or "file").replace("_", " ")
-            yield error("unwanted-file", f"{name} is a {kind}, which a wheel has no use for")
+            yield error("unwanted-file", f"{name} is a {kind}, which does not belong in a wheel")
 
 
 def check_size(subject: Subject) -> Iterator[Finding]:
@@ -109,18 +109,18 @@ def check_size(subject: Subject) -> Iterator[Finding]:
 
 
 def check_build_paths(subject: Subject) -> Iterator[Finding]:
-    """No file holds a path of the machine that built it."""
+    """No file contains a path of the machine that built it."""
     pattern = path_pattern(subject.declaration.forbidden_paths)
     if pattern is None:
         raise NotRunError("no path was declared as forbidden")
     for name, data in sorted(subject.contents.items()):
         found = sorted({match.group().decode(errors="replace") for match in pattern.finditer(data)})
         if found:
-            yield error("build-path", f"{name} holds {', '.join(found)}")
+            yield error("build-path", f"{name} contains {', '.join(found)}")
 
 
 def path_pattern(paths: tuple[str, ...]) -> re.Pattern[bytes] | None:
-    """Finds these paths and what is below them: ``/src`` in ``-I/src/a.h``, not in ``llama.cpp/src`` or ``/srcs``."""
+    """Find these paths and those below them: ``/src`` in ``-I/src/a.h``, not in ``llama.cpp/src`` or ``/srcs``."""
     wanted = [re.escape(path.rstrip("/").encode()) for path in sorted(paths, key=len, reverse=True) if path.rstrip("/")]
     if not wanted:
         return None
@@ -128,7 +128,7 @@ def path_pattern(paths: tuple[str, ...]) -> re.Pattern[bytes] | None:
 
 
 def required_distributions(contents: Mapping[str, bytes]) -> frozenset[str]:
-    """The normalised names of the distributions that METADATA requires always, without an extra."""
+    """The normalised names of the distributions that METADATA always requires, without an extra."""
     names = set()
     for text in read_metadata(contents).get("requires_dist", []):
         try:
@@ -141,7 +141,7 @@ def required_distributions(contents: Mapping[str, bytes]) -> frozenset[str]:
 
 
 def read_metadata(contents: Mapping[str, bytes]) -> RawMetadata:
-    """METADATA's fields. Raises ``NotRunError`` where there is none."""
+    """The fields of METADATA. Raises ``NotRunError`` if it is missing."""
     metadata, _ = parse_email(_metadata_file(contents, "METADATA"))
     return metadata
 

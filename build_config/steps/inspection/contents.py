@@ -1,4 +1,4 @@
-"""What the checks look at: a wheel's members in memory, its libraries read, and the claims it is held against."""
+"""The input of the checks: a wheel's members in memory, the facts about its libraries, and its declaration."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LIBRARY_FOLDER = "llama_cpp/lib"
-"""Where the wheel's own libraries are; those that come along are in a folder ``<distribution>.libs``."""
+"""The folder of the wheel's own libraries; vendored ones are in a folder ``<distribution>.libs``."""
 
 
 class NotRunError(Exception):
-    """A check could not do its work; the message says why. That is a finding, never a pass."""
+    """A check could not run; the message says why. That is a finding, never a pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """One wheel under inspection.
 
-    ``platform`` is the one that the wheel is for. ``contents`` maps member names to bytes, ``libraries`` the names of
-    those that are libraries to what was read of them. ``folder`` is an empty folder in which a check may put files for
-    another program to read.
+    ``platform`` is the platform of the wheel. ``contents`` maps member names to bytes, ``libraries`` the names of
+    libraries to the facts about them. ``folder`` is an empty folder in which a check may put files for another program.
     """
 
     wheel: Wheel
@@ -47,15 +46,15 @@ class Subject:
     folder: Path
 
     def own_libraries(self) -> Iterator[tuple[str, ElfLibrary | Dll]]:
-        """The libraries built by us, not those that came along."""
+        """The libraries that this project built, without the vendored ones."""
         return ((name, library) for name, library in self.libraries.items() if not is_vendored(name))
 
     def elf_libraries(self) -> Iterator[tuple[str, ElfLibrary]]:
-        """All libraries in the form of Linux."""
+        """All ELF libraries."""
         return ((name, library) for name, library in self.libraries.items() if isinstance(library, ElfLibrary))
 
     def own_dlls(self) -> Iterator[tuple[str, Dll]]:
-        """Those built by us in the form of Windows."""
+        """The DLLs that this project built, without the vendored ones."""
         return ((name, library) for name, library in self.own_libraries() if isinstance(library, Dll))
 
     def extracted(self, name: str) -> Path:
@@ -68,12 +67,12 @@ class Subject:
 
 
 def is_vendored(name: str) -> bool:
-    """Whether a member is a library that came along from the build machine."""
+    """Whether a member is a library that was added from the build machine."""
     return name.split("/", 1)[0].endswith(".libs")
 
 
 def error(code: str, message: str) -> Finding:
-    """A finding that keeps the wheel from being published."""
+    """A finding that prevents the publication of the wheel."""
     return Finding(code=code, severity=Severity.ERROR, message=message)
 
 
@@ -83,7 +82,7 @@ def warning(code: str, message: str) -> Finding:
 
 
 def read_members(path: Path) -> tuple[dict[str, bytes], list[Finding]]:
-    """The members of an archive that can be trusted to be what they seem, and findings about all others."""
+    """The safe and readable members of an archive, and findings about all others."""
     contents: dict[str, bytes] = {}
     findings = []
     try:
@@ -105,9 +104,9 @@ def read_members(path: Path) -> tuple[dict[str, bytes], list[Finding]]:
 def read_libraries(
     contents: Mapping[str, bytes], platform: Platform
 ) -> tuple[dict[str, ElfLibrary | Dll], list[Finding]]:
-    """The facts of every library, and a finding for each file that cannot be read or is not what its name says.
+    """The facts about every library, and a finding for each file that cannot be read or is not what its name says.
 
-    DLLs are read on their own platform only: what reads them is not installed elsewhere.
+    DLLs are read on their own platform only: pefile is not installed elsewhere.
     """
     libraries: dict[str, ElfLibrary | Dll] = {}
     findings = []

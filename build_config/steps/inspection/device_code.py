@@ -31,9 +31,9 @@ def parse_listing(lines: Iterable[str]) -> collections.Counter[str]:
 
 
 def check_device_code(subject: Subject) -> Iterator[Finding]:
-    """Each declared shard holds device code for exactly the declared architectures, as often for one as for another."""
+    """Each declared shard contains device code for exactly the declared architectures, equally often for each."""
     if subject.cuobjdump is None:
-        raise NotRunError("cuobjdump is not there to list the device code; the locked toolkit brings it along")
+        raise NotRunError("cuobjdump, which lists the device code, is missing; the locked toolkit contains it")
     archs = {subject.platform.library(f"ggml-cuda-{shard.name}"): shard.archs for shard in subject.declaration.shards}
     failures = []
     for name in subject.libraries:
@@ -51,12 +51,12 @@ def check_device_code(subject: Subject) -> Iterator[Finding]:
 
 
 def judge(name: str, archs: tuple[CudaArch, ...], found: collections.Counter[str]) -> Iterator[Finding]:
-    """Hold what was found in a shard against what was declared."""
+    """Compare the device code of a shard with the declaration."""
     declared = {arch.name for arch in archs}
     for arch in sorted(declared - found.keys()):
-        yield error("device-code-missing", f"{name} is declared for {arch} and holds no code for it")
+        yield error("device-code-missing", f"{name} is declared for {arch}, but contains no code for it")
     for arch in sorted(found.keys() - declared):
-        yield error("device-code-undeclared", f"{name} holds code for {arch}, which is not declared")
+        yield error("device-code-undeclared", f"{name} contains code for {arch}, which is not declared")
     counts = {arch: found[arch] for arch in sorted(declared & found.keys())}
     if len({*counts.values()}) > 1:
         listed = ", ".join(f"{arch}: {count}" for arch, count in counts.items())
@@ -64,7 +64,7 @@ def judge(name: str, archs: tuple[CudaArch, ...], found: collections.Counter[str
 
 
 def list_device_code(cuobjdump: Program, library: Path) -> collections.Counter[str]:
-    """What ``--list-elf`` and ``--list-ptx`` say. Raises ``NotRunError`` when cuobjdump fails."""
+    """Count the output of ``--list-elf`` and ``--list-ptx``. Raises ``NotRunError`` if cuobjdump fails."""
     found: collections.Counter[str] = collections.Counter()
     for option in ("--list-elf", "--list-ptx"):
         lines: list[str] = []

@@ -1,7 +1,7 @@
-"""Instructions that not every x86-64 processor has, found by disassembling.
+"""Find instructions that not every x86-64 processor has, by disassembling.
 
 An "illegal instruction" on an older machine is the fault that users of such wheels report most. Code for newer
-processors belongs into the CPU variants, among which ggml chooses, and nowhere else.
+processors belongs only in the CPU variants, of which ggml selects one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BASELINE_VARIANT = "libggml-cpu-x64.so"
 SECONDS_ALLOWED = 300.0
-# Every mnemonic with a leading "v" is VEX or EVEX coded, but for segment checks and virtualisation. AMX and most of BMI
+# Every mnemonic with a leading "v" is VEX or EVEX coded, except segment checks and virtualisation. AMX and most of BMI
 # are VEX coded without a "v".
 _VEX = re.compile(
     r"""
@@ -43,7 +43,7 @@ _VEX = re.compile(
 
 @dataclass(slots=True)
 class Scan:
-    """What a disassembly held: how many instructions, how many of them VEX or EVEX coded, and the first such."""
+    """Counts of a disassembly: all instructions, those that are VEX or EVEX coded, and the first of the latter."""
 
     instructions: int = 0
     vex: int = 0
@@ -60,7 +60,7 @@ class Scan:
 
 
 def check_instructions(subject: Subject) -> Iterator[Finding]:
-    """Only CPU variants above the baseline hold AVX or other VEX and EVEX coded instructions."""
+    """Only CPU variants above the baseline contain AVX or other VEX and EVEX coded instructions."""
     failures = []
     for name, _ in subject.own_libraries():
         base = PurePosixPath(name).name
@@ -74,14 +74,14 @@ def check_instructions(subject: Subject) -> Iterator[Finding]:
         if found.vex:
             yield error(
                 "avx-instruction",
-                f"{name} holds {found.vex} instructions that older processors lack, the first is {found.example!r}",
+                f"{name} contains {found.vex} instructions that older processors lack, first {found.example!r}",
             )
     if failures:
         raise NotRunError("; ".join(failures))
 
 
 def disassemble(objdump: str, library: Path) -> Scan:
-    """Scan the code of a library, line by line. Raises ``NotRunError`` when objdump fails or shows nothing."""
+    """Scan the code of a library, line by line. Raises ``NotRunError`` if objdump fails or shows nothing."""
     scan = Scan()
     command = processes.Command(argv=(objdump, "-d", "--no-show-raw-insn", str(library)), changes={"LC_ALL": "C"})
     try:

@@ -1,4 +1,4 @@
-"""Checks of the wheel's libraries as the system's loader sees them, and of which libraries there are."""
+"""Check which libraries the wheel contains, and how the system's loader sees them."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from build_config.system.platforms import Platform
 
 CORE = ("llama", "mtmd", "ggml", "ggml-base", "ggml-cpu-x64")
-"""Without one of these no wheel works on every x86-64 machine."""
+"""Libraries without which a wheel does not work on every x86-64 machine."""
 SCORE = "ggml_backend_score"
 INIT = "ggml_backend_init"
 _ADDED = re.compile(r"-(?:[0-9a-f]{8}|[0-9a-f]{32,64})(?=\.so|\.dll$)")
-"""What auditwheel and delvewheel add to the name of a library that comes along: digits of its digest."""
+"""The digits of a digest that auditwheel and delvewheel add to the name of a vendored library."""
 _ENDING = re.compile(r"\.(?:so|dll)\b.*")
 
 
 def check_present(subject: Subject) -> Iterator[Finding]:
-    """The core is there, every declared shard is there, and nothing else is next to them."""
+    """The core and every declared shard exist, and nothing else is next to them."""
     platform = subject.platform
     core = {platform.library(name) for name in CORE}
     shards = {platform.library(f"ggml-cuda-{shard.name}") for shard in subject.declaration.shards}
@@ -48,7 +48,7 @@ def check_present(subject: Subject) -> Iterator[Finding]:
     for name in sorted(core - present):
         yield error("library-missing", f"{LIBRARY_FOLDER}/{name} is not in the wheel")
     for name in sorted(shards - present):
-        yield error("shard-missing", f"{name} is declared and not in the wheel")
+        yield error("shard-missing", f"{name} is declared, but not in the wheel")
     for name, path in own.items():
         variant = cpu_variant(path.name, platform)
         if path.name == bare:
@@ -58,13 +58,13 @@ def check_present(subject: Subject) -> Iterator[Finding]:
         elif variant and not platform.cpu_variants((variant,)):
             yield error("variant-not-windows", f"{name} is a variant that Visual C++ cannot compile")
         elif not (path.name in core or path.name in shards or variant):
-            yield error("library-unexpected", f"{name} is no library of this wheel")
+            yield error("library-unexpected", f"{name} does not belong in this wheel")
         elif path.parent.as_posix() != LIBRARY_FOLDER:
             yield error("library-unexpected", f"{name} is not in {LIBRARY_FOLDER}, where the loader looks")
 
 
 def check_copies(subject: Subject) -> Iterator[Finding]:
-    """One copy of each library, by name without version and by content; each calls itself as its file is called."""
+    """One copy of each library, by name without version and by content; its own name is its file's name."""
     by_stem = collections.defaultdict(list)
     by_digest = collections.defaultdict(list)
     for name, library in subject.libraries.items():
@@ -77,19 +77,19 @@ def check_copies(subject: Subject) -> Iterator[Finding]:
 
 
 def check_bundled(subject: Subject) -> Iterator[Finding]:
-    """NVIDIA's libraries stay outside, and only libraries that the policy names come along."""
+    """NVIDIA's libraries stay outside, and only libraries that the policy lists are vendored."""
     platform = subject.platform
     may_come = tuple(f"{soname}*" for soname in subject.policy.vendored)
     for name, library in subject.libraries.items():
         soname = library.soname if isinstance(library, ElfLibrary) else None
         names = {_ADDED.sub("", part) for part in (PurePosixPath(name).name, soname) if part}
-        # By the name without its version: what was bundled is called by its full one, libcudart.so.13.0.96.
+        # Compare names without versions: a bundled library has its full name, libcudart.so.13.0.96.
         stems = {_stem(part, platform) for part in names}
         outside = next((one for one in subject.policy.external if _is_stem_of(one, stems, platform)), None)
         if outside is not None:
             yield error("external-bundled", f"{name} must stay outside: {outside.reason}")
         if is_vendored(name) and not any(_matches(part, may_come, platform) for part in names):
-            yield error("vendored-unexpected", f"{name} came along, and no policy says that it may")
+            yield error("vendored-unexpected", f"{name} is vendored, but the policy does not list it")
 
 
 def check_needed(subject: Subject) -> Iterator[Finding]:
@@ -102,19 +102,19 @@ def check_needed(subject: Subject) -> Iterator[Finding]:
             outside = external(needed, subject)
             if homes:
                 if isinstance(library, ElfLibrary) and not _reachable(homes, name, library):
-                    yield error("needed-unreachable", f"{name} needs {homes[0]}, and no search path of its leads there")
+                    yield error("needed-unreachable", f"{name} needs {homes[0]}, but no search path leads there")
             elif outside is not None:
                 if outside.providers and not distributions & {*outside.providers}:
                     wanted = " or ".join(outside.providers)
                     yield error(
-                        "requirement-missing", f"{name} needs {needed}, and the wheel does not require {wanted}"
+                        "requirement-missing", f"{name} needs {needed}, but the wheel does not require {wanted}"
                     )
             elif not _matches(needed, subject.policy.system, platform):
                 yield error("needed-unknown", f"{name} needs {needed}, which nothing provides")
 
 
 def external(name: str, subject: Subject) -> ExternalLibrary | None:
-    """The policy's entry for a library that stays outside, if this is one."""
+    """The policy's entry for a library that stays outside; ``None`` for any other library."""
     return next((one for one in subject.policy.external if _matches(name, (one.soname,), subject.platform)), None)
 
 
@@ -129,7 +129,7 @@ def cpu_variant(name: str, platform: Platform) -> str | None:
 
 
 def check_search_paths(subject: Subject) -> Iterator[Finding]:
-    """RPATH and RUNPATH begin at the library's own place and stay inside what the wheel installs."""
+    """RPATH and RUNPATH begin at the library's own folder and stay inside what the wheel installs."""
     for name, library in subject.elf_libraries():
         for entry in library.search_paths:
             if not search_folders(name, (entry,)):
@@ -137,7 +137,7 @@ def check_search_paths(subject: Subject) -> Iterator[Finding]:
 
 
 def check_symbol_versions(subject: Subject) -> Iterator[Finding]:
-    """Every symbol version that a library needs is one that each of the wheel's manylinux tags promises."""
+    """Each of the wheel's manylinux tags promises every symbol version that a library needs."""
     policies = WheelPolicies(libc=Libc.GLIBC, arch=Architecture.x86_64)
     tags = sorted({tag.platform for text in subject.wheel.tags for tag in parse_tag(text)})
     for tag in tags:
@@ -155,7 +155,7 @@ def check_symbol_versions(subject: Subject) -> Iterator[Finding]:
 
 
 def check_stripped(subject: Subject) -> Iterator[Finding]:
-    """Our libraries hold neither symbol table nor debugging information nor build id."""
+    """Our libraries contain no symbol table, no debugging information and no build id."""
     for name, library in subject.elf_libraries():
         if is_vendored(name):
             continue
@@ -166,7 +166,7 @@ def check_stripped(subject: Subject) -> Iterator[Finding]:
 
 
 def search_folders(name: str, entries: tuple[str, ...]) -> tuple[str, ...]:
-    """The folders, relative to site-packages, that search paths of a member name; those outside are left out.
+    """The folders, relative to site-packages, of the search paths of a member; those outside are left out.
 
     ``$ORIGIN/../../x.libs`` of ``llama_cpp/lib/libllama.so`` is ``x.libs``. Site-packages itself is outside: it belongs
     to every package.
@@ -201,7 +201,7 @@ def check_windows_tag(subject: Subject) -> Iterator[Finding]:
 
 
 def check_backends(subject: Subject) -> Iterator[Finding]:
-    """Every module can be asked how well it fits, and be started: a DLL exports only what it was told to."""
+    """Every module exports its score and init functions: a DLL exports only what it is told to."""
     for name, library in subject.own_dlls():
         if PurePosixPath(name).name.startswith(("ggml-cpu-", "ggml-cuda-")):
             missing = {INIT, SCORE} - {*library.exports}
@@ -210,10 +210,10 @@ def check_backends(subject: Subject) -> Iterator[Finding]:
 
 
 def check_reproducible(subject: Subject) -> Iterator[Finding]:
-    """Our DLLs hold no time and no path of a PDB."""
+    """Our DLLs contain no time and no path of a PDB."""
     for name, library in subject.own_dlls():
         if not library.reproducible:
-            yield error("not-reproducible", f"{name} was linked without /Brepro: it holds the time of its build")
+            yield error("not-reproducible", f"{name} was linked without /Brepro: it contains the time of its build")
         if library.debug_file is not None:
             yield error("debug-file", f"{name} names the debugging file {library.debug_file}")
 
@@ -225,11 +225,13 @@ def _misnamed(name: str, library: ElfLibrary | Dll) -> Iterator[Finding]:
     base = PurePosixPath(name).name
     if isinstance(library, ElfLibrary):
         if not is_vendored(name) and not base.endswith(".so"):
-            yield error("version-link", f"{name} carries a version: a link in the build became a copy in the wheel")
+            yield error(
+                "version-link", f"{name} has a version in its name: a link in the build became a copy in the wheel"
+            )
         if library.soname is not None and library.soname != base:
-            yield error("soname-mismatch", f"{name} calls itself {library.soname}: who needs it would not find it")
+            yield error("soname-mismatch", f"{name} calls itself {library.soname}: its users would not find it")
     elif not is_vendored(name) and library.name is not None and library.name.lower() != base.lower():
-        yield error("name-mismatch", f"{name} calls itself {library.name}: who needs it would not find it")
+        yield error("name-mismatch", f"{name} calls itself {library.name}: its users would not find it")
 
 
 def _stem(name: str, platform: Platform) -> str:

@@ -1,4 +1,4 @@
-"""Checks of the list of components inside the wheel: it is there, it is valid, and it is about this wheel."""
+"""Check the SBOM inside the wheel: it exists, it is valid, and it is about this wheel."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def check_sbom(subject: Subject) -> Iterator[Finding]:
-    """The wheel holds a valid SBOM of its own version and shards, in which every library stands with its digest."""
+    """The wheel contains a valid SBOM with its version and shards, which lists every library with its digest."""
     try:
         name = f"{wheelfile.dist_info(subject.contents)}/{cyclonedx.MEMBER}"
     except PackagingError as reason:
         raise NotRunError(reason.message) from reason
     data = subject.contents.get(name)
     if data is None:
-        yield error("sbom-missing", f"{name} is missing: nothing says what is in the wheel")
+        yield error("sbom-missing", f"{name} is missing: nothing lists the contents of the wheel")
         return
     text = data.decode("utf-8", errors="replace")
     problems = cyclonedx.problems(text)
@@ -55,7 +55,7 @@ def _compare(subject: Subject, name: str, document: dict[str, Any]) -> Iterator[
         if held is None:
             yield error("sbom-library-absent", f"{name} lists {member}, which is not in the wheel")
         elif hashlib.sha256(held).hexdigest() != digest:
-            yield error("sbom-digest", f"{name} has another digest of {member} than the file")
+            yield error("sbom-digest", f"{name} lists {member} with another digest than the file has")
 
 
 def _is_version(text: str, version: Version) -> bool:

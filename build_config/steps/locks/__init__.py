@@ -1,7 +1,7 @@
-"""The locks: what each is, and how it is read.
+"""The three kinds of locks, and their parsers.
 
-Three kinds: llama-cpp-python's source distribution; a CUDA toolkit as NVIDIA's wheels, one lock a platform, made from
-``cuda-RELEASE.in``; and Python requirements with hashes, ``NAME.in`` compiled to ``NAME.txt`` by uv.
+A lock is for llama-cpp-python's source distribution; for a CUDA toolkit as NVIDIA's wheels on one platform, made from
+``cuda-RELEASE.in``; or for Python requirements with hashes, which uv compiles from ``NAME.in`` to ``NAME.txt``.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ PLATFORMS: dict[PlatformName, tuple[str, re.Pattern[str]]] = {
     "linux-x86_64": ("linux", re.compile(r"manylinux\w*_x86_64\.whl$")),
     "win-amd64": ("win32", re.compile(r"win_amd64\.whl$")),
 }
-"""Python's ``sys.platform``, and how the names of its wheels end."""
+"""``sys.platform`` of each platform, and the pattern at the end of its wheels' names."""
 TOOLKIT_PINS = "toolkit-pins.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequirementSet:
-    """A set of Python requirements. ``shares`` is the file whose versions it must have.
+    """A set of Python requirements. ``shares`` is the file whose versions it must use.
 
-    ``makes_wheels`` says whether a wheel is made or validated with it: a difference in any other lock says nothing
-    about a wheel.
+    ``makes_wheels`` says whether a wheel is made or validated with it: a difference in any other lock does not affect
+    a wheel.
     """
 
     shares: str | None
@@ -60,16 +60,16 @@ REQUIREMENTS = {
     "upstream-tests": RequirementSet(shares="validation.txt", makes_wheels=False),
 }
 UNRELATED_LOCKS = frozenset(f"{name}.txt" for name, each in REQUIREMENTS.items() if not each.makes_wheels)
-"""Lock files from which no wheel is made."""
+"""Lock files that do not affect a wheel."""
 PIPELINE = "requirements.txt"
-"""What the pipeline itself runs with."""
+"""The requirements of the pipeline itself."""
 LOCK_SUFFIXES = frozenset({".toml", ".txt"})
 RESTORE = "git checkout build_config/data/locks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """A line of a requirements lock: a version where a marker holds, and the hashes of its files."""
+    """One line of a requirements lock: a version, its marker if there is one, and the hashes of its files."""
 
     name: str
     version: str
@@ -79,7 +79,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Locks:
-    """What a checkout locks for one platform: every lock file was read once.
+    """All locks of a checkout for one platform; every lock file is read once.
 
     ``digests`` are the name and the SHA-256 of each lock file, sorted by name. ``pins`` are those of the pipeline's own
     requirements.
@@ -92,12 +92,12 @@ class Locks:
 
     @property
     def releases(self) -> tuple[str, ...]:
-        """The CUDA releases that are locked, oldest first."""
+        """The locked CUDA releases, oldest first."""
         return tuple(toolkit.cuda for toolkit in self.toolkits)
 
     @property
     def files(self) -> tuple[LockedFile, ...]:
-        """The source distribution and every file of a toolkit."""
+        """The source distribution and the files of all toolkits."""
         return (self.source.file, *(file for toolkit in self.toolkits for file in toolkit.files))
 
     def toolkit(self, cuda: str) -> ToolkitLock:
@@ -112,7 +112,7 @@ class Locks:
 
 
 def read(layout: Layout, platform: PlatformName) -> Locks:
-    """Everything that this checkout locks. Raises ``LockError`` for a lock that is missing, malformed or incomplete."""
+    """Read all locks of this checkout. Raises ``LockError`` for a lock that is missing, malformed or incomplete."""
     files = _contents(layout.locks)
     return Locks(
         digests=_digests(files),
@@ -123,7 +123,7 @@ def read(layout: Layout, platform: PlatformName) -> Locks:
 
 
 def read_source_lock(layout: Layout) -> SourceLock:
-    """The locked source distribution. Raises ``LockError`` when the lock is missing or malformed."""
+    """The locked source distribution. Raises ``LockError`` if the lock is missing or malformed."""
     return SourceLock(file=read_source(layout.locks))
 
 
@@ -143,7 +143,7 @@ def lock_files(folder: Path) -> list[Path]:
 
 
 def toolkits(folder: Path) -> list[str]:
-    """The releases that are locked, oldest first."""
+    """The locked CUDA releases, oldest first."""
     return _releases(_contents(folder))
 
 
@@ -158,7 +158,7 @@ def toolkit_lock_name(cuda: str, platform: PlatformName) -> str:
 
 
 def components(folder: Path, cuda: str, platform: PlatformName) -> list[Requirement]:
-    """What a toolkit is made of on a platform."""
+    """The components of a toolkit on a platform."""
     return _components(_contents(folder), cuda, platform)
 
 
@@ -181,7 +181,7 @@ def read_pins(path: Path) -> list[Pin]:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """Every lock and every list that a lock is made from, by name."""
+    """The contents of all locks, and of all lists that locks are made from, by file name."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in {*LOCK_SUFFIXES, ".in"}}
 
 
@@ -232,7 +232,7 @@ def _toolkit(files: Mapping[str, bytes], cuda: str, platform: PlatformName) -> T
 def _checked(file: LockedFile, lock: str) -> LockedFile:
     named = re.fullmatch(r"[\w.+-]+", file.filename)  # it becomes a path
     if not named or not re.fullmatch(r"[0-9a-f]{64}", file.sha256) or file.size <= 0:
-        raise LockError(f"{lock}: {file.filename!r} has no proper name, digest or size", remedy=RESTORE)
+        raise LockError(f"{lock}: {file.filename!r} has an invalid name, digest or size", remedy=RESTORE)
     return file
 
 

@@ -1,4 +1,4 @@
-"""Fetches locked files: progress, resumption, and a digest that is checked before anything else touches the file."""
+"""Download locked files with progress and resumption; the digest is checked before anything else opens the file."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ PAUSE = 1.0
 TIMEOUT = 60.0
 """Seconds without a byte before a connection counts as lost."""
 CHUNK = 1 << 16
-"""Bytes written at a time; of a connection that breaks, less than that is lost."""
-PASSING_STATUS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
-"""Refusals that may pass; those of a broken server (5xx) may, too."""
-PASSING_ERRORS = (
+"""Bytes written at a time. A broken connection loses less than that."""
+TEMPORARY_STATUS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+"""Temporary refusals; those of a broken server (5xx) are temporary, too."""
+TEMPORARY_ERRORS = (
     requests.ConnectionError,
     requests.Timeout,
     requests.exceptions.ChunkedEncodingError,
@@ -46,7 +46,7 @@ VERIFIED = "verified.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """That a file had this digest when it looked like this: spares hashing half a gigabyte on every run.
+    """The digest of a file with the file's state at that time: saves hashing half a gigabyte on every run.
 
     No program can set a file's change time back, so a file that was touched in any way is hashed again.
     """
@@ -59,25 +59,25 @@ class Verified:
 
 
 def index_url() -> str:
-    """The package index: pip's ``PIP_INDEX_URL``, or the usual one."""
+    """The package index: pip's ``PIP_INDEX_URL``, or PyPI."""
     return os.environ.get("PIP_INDEX_URL") or PYPI_SIMPLE_ENDPOINT
 
 
 def project_page(index: PyPISimple, project: str) -> ProjectPage:
-    """What an index has of a project. Raises ``NetworkError``."""
+    """The page of a project on a package index. Raises ``NetworkError``."""
 
     def ask() -> ProjectPage:
         return index.get_project_page(project, timeout=TIMEOUT)
 
     try:
         return _persistently(ask)
-    except (OSError, NoSuchProjectError, ValueError) as error:  # a page that is no index page is a ValueError
-        message = f"the package index cannot be asked for {project}: {_reason(error)}"
+    except (OSError, NoSuchProjectError, ValueError) as error:  # ValueError: the page is not one of an index
+        message = f"the package index cannot be read for {project}: {_reason(error)}"
         raise NetworkError(message, remedy="connect to the network, check PIP_INDEX_URL, and run again") from error
 
 
 def fetch(files: tuple[LockedFile, ...], folder: Path, console: Console) -> tuple[Path, ...]:
-    """Every file is in ``folder`` afterwards, under its own name, with the locked digest and size.
+    """Provide every file in ``folder`` under its own name, with the locked digest and size; return the paths.
 
     A partial download is kept and resumed. Raises ``DigestMismatchError`` (the file is moved to ``rejected/`` below the
     folder), ``NetworkError``, or ``DiskFullError``.
@@ -103,7 +103,7 @@ def fetch(files: tuple[LockedFile, ...], folder: Path, console: Console) -> tupl
 
 
 def _download_all(files: list[LockedFile], folder: Path, console: Console) -> Iterator[LockedFile]:
-    """Download and verify one file after the other, under one bar; yields each that is in its place."""
+    """Download and verify the files one after another, under one bar; yield each that is in its place."""
     if not files:
         return
     total = sum(file.size for file in files)
@@ -132,18 +132,18 @@ def _download_all(files: list[LockedFile], folder: Path, console: Console) -> It
 
 
 def _download(file: LockedFile, part: Path, index: PyPISimple, report: Callable[[int], None]) -> None:
-    """Bring ``part`` to its full length, going on from where an earlier call stopped."""
+    """Download the rest of ``part``, from where an earlier call stopped."""
     if part.is_file() and part.stat().st_size == file.size:
         return
     pages = project_page(index, file.name).packages
     urls = [package.url for package in pages if package.filename == file.filename]
     if not urls:
-        raise NetworkError(f"the package index does not have it (any more); it has {len(pages)} others of {file.name}")
+        raise NetworkError(f"the package index does not have it (any more), but {len(pages)} others of {file.name}")
     _persistently(lambda: _receive(urls[0], file, part, index.s, report))
 
 
 def _receive(url: str, file: LockedFile, part: Path, session: requests.Session, report: Callable[[int], None]) -> None:
-    """Append what is missing to the partial file; start again where the server does not resume."""
+    """Append what is missing to the partial file; start again if the server cannot resume."""
     have = part.stat().st_size if part.is_file() else 0
     if have > file.size:
         have = 0
@@ -151,7 +151,7 @@ def _receive(url: str, file: LockedFile, part: Path, session: requests.Session, 
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
-            raise ConnectionError("the server holds fewer bytes than were fetched before")
+            raise ConnectionError("the server has fewer bytes than were downloaded before")
         answer.raise_for_status()
         resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         received = have if resumed else 0
@@ -161,7 +161,7 @@ def _receive(url: str, file: LockedFile, part: Path, session: requests.Session, 
                 received += len(chunk)
                 report(received)
                 if received > file.size:
-                    return  # it cannot be the locked file; the digest check says so
+                    return  # it cannot be the locked file; the digest check reports it
         if received < file.size and "Content-Length" not in answer.headers:
             raise ConnectionError(f"the connection ended after {received} of {file.size} bytes")
 
@@ -172,7 +172,7 @@ def _receive(url: str, file: LockedFile, part: Path, session: requests.Session, 
 def _verify(path: Path, name: Path, file: LockedFile) -> None:
     """Move a file aside and raise ``DigestMismatchError`` unless it is the locked one.
 
-    ``path`` is where it is, ``name`` where it belongs.
+    ``path`` is its present path, ``name`` its final one.
     """
     digest, size = file_sha256(path), path.stat().st_size
     if (digest, size) == (file.sha256, file.size):
@@ -182,9 +182,9 @@ def _verify(path: Path, name: Path, file: LockedFile) -> None:
     path.replace(aside)
     raise DigestMismatchError(
         f"{file.filename} is not the locked file: SHA-256 {digest}, {size} bytes; "
-        f"locked is {file.sha256}, {file.size} bytes. Nothing was unpacked; the file is now {aside}",
-        remedy="run again to fetch it anew; if it comes back like this, the index serves another file than was locked, "
-        "and only `nox -s lock` would take it",
+        f"the lock says {file.sha256}, {file.size} bytes. Nothing was unpacked; the file is now {aside}",
+        remedy="run the same command again; if the error remains, the index serves another file than the locked one, "
+        "and only `nox -s lock` would accept it",
     )
 
 
@@ -200,7 +200,7 @@ def _look(path: Path, sha256: str) -> Verified:
 
 
 def _read_verified(folder: Path) -> dict[str, Verified]:
-    """What earlier runs of this user verified; what somebody else wrote counts for nothing."""
+    """The files that earlier runs of this user verified; a list that another user wrote is ignored."""
     path = folder / VERIFIED
     try:
         if path.stat().st_uid != folder.stat().st_uid:
@@ -214,26 +214,26 @@ def _read_verified(folder: Path) -> dict[str, Verified]:
 
 
 def _persistently(attempt: Callable[[], T]) -> T:
-    """Try again, a few times and with growing pauses, while what failed may pass."""
+    """Repeat a failed attempt a few times with growing pauses, as long as the failure is temporary."""
     for pause in (PAUSE * 2**number for number in range(ATTEMPTS - 1)):
         try:
             return attempt()
         except OSError as error:
-            if not _may_pass(error):
+            if not _is_temporary(error):
                 raise
         time.sleep(pause)
     return attempt()
 
 
-def _may_pass(error: OSError) -> bool:
+def _is_temporary(error: OSError) -> bool:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         status = error.response.status_code
-        return status in PASSING_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    return isinstance(error, PASSING_ERRORS)
+        return status in TEMPORARY_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return isinstance(error, TEMPORARY_ERRORS)
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause in a line, for requests wraps what happened three times; without a password in it."""
+    """The innermost cause in one line, without a password: requests wraps an error three times."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     line = str(error).partition("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Makes the locks again, and says what changed."""
+"""Make the locks again, and report the changes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEPT_UV_SETTINGS = frozenset({"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_NATIVE_TLS"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockChange:
-    """One thing that moved. ``before`` or ``after`` is ``None`` where it came or went."""
+    """One changed entry. ``before`` is ``None`` for a new one, ``after`` for a removed one."""
 
     lock: str
     name: str
@@ -49,25 +49,22 @@ class LockChange:
         return f"{self.lock}: {self.name} {self.before or '(new)'} -> {self.after or '(gone)'}"
 
 
-# -------------------------------------------------------------------------------------------------------- reading
-
-
 # --------------------------------------------------------------------------------------------------------- making
 
 
 def refresh(layout: Layout, *, upgrade: tuple[str, ...], console: Console) -> tuple[LockChange, ...]:
-    """Make all locks again, and say what changed.
+    """Make all locks again, and return the changes.
 
-    What is pinned stays pinned, but for the packages in ``upgrade``, which move to their newest release (a toolkit
-    component: the newest in its series). Without a change the files stay as they are to the byte; on an error none is
-    touched. Raises ``SettingsError`` for a name that no lock holds, ``NetworkError`` when the index does not answer,
-    ``LockError`` when it lacks what is needed, when a present lock is malformed, or when uv finds no solution.
+    All pins stay, except for the packages in ``upgrade``, which move to their newest release (a toolkit component: the
+    newest in its series). A lock without changes stays the same to the byte; after an error no file is changed. Raises
+    ``SettingsError`` for a name in no lock, ``NetworkError`` if the index does not answer, ``LockError`` if it lacks a
+    required file, if a present lock is malformed, or if uv finds no solution.
     """
     names = frozenset(str(canonicalize_name(name)) for name in upgrade)
     before = _contents(layout.locks)
     if unknown := names - {name for _, name in before}:
         raise SettingsError(
-            f"no lock holds {', '.join(sorted(unknown))}",
+            f"no lock contains {', '.join(sorted(unknown))}",
             remedy=f"name {DISTRIBUTION}, a component of the CUDA toolkit, or a Python requirement of the locks",
         )
     with tempfile.TemporaryDirectory() as temporary:
@@ -117,7 +114,7 @@ def _lock_toolkit(folder: Path, index: PyPISimple, cuda: str, platform: Platform
 
 
 def _choose(name: str, packages: list[DistributionPackage], wanted: SpecifierSet, pinned: str | None) -> LockedFile:
-    """The pinned version while it is still wanted, otherwise the newest that is neither yanked nor a pre-release."""
+    """The pinned version if it is still wanted, else the newest that is neither yanked nor a pre-release."""
     if pinned is not None and Version(pinned) in wanted:
         fitting = [p for p in packages if p.version and Version(p.version) == Version(pinned)]
     else:
@@ -129,7 +126,7 @@ def _choose(name: str, packages: list[DistributionPackage], wanted: SpecifierSet
     newest = max(fitting, key=lambda package: (Version(package.version or ""), package.filename))
     if newest.size is None or "sha256" not in newest.digests:
         remedy = "lock from an index that does (unset PIP_INDEX_URL)"
-        raise LockError(f"the package index tells no size or no SHA-256 of {newest.filename}", remedy=remedy)
+        raise LockError(f"the package index gives no size or no SHA-256 for {newest.filename}", remedy=remedy)
     return LockedFile(
         name=name,
         version=newest.version or "",
@@ -140,7 +137,7 @@ def _choose(name: str, packages: list[DistributionPackage], wanted: SpecifierSet
 
 
 def _write_toolkit_pins(folder: Path) -> None:
-    """The versions of the toolkit as constraints for uv: a wheel is tried with the libraries that it was built for."""
+    """Write the toolkit's versions as constraints for uv: a wheel is validated with the libraries it was built for."""
     versions: dict[str, dict[str, str]] = {}
     for platform, (system, _) in locks.PLATFORMS.items():
         for file in locks.read_toolkit(folder, LOCKED_CUDA, platform).files:
@@ -154,7 +151,7 @@ def _write_toolkit_pins(folder: Path) -> None:
 
 
 def _compile(folder: Path, name: str, shared: str | None, upgrade: frozenset[str]) -> None:
-    """Have uv resolve ``NAME.in`` for all platforms; it keeps the versions of the present lock."""
+    """Let uv resolve ``NAME.in`` for all platforms; it keeps the versions of the present lock."""
     lock = folder / f"{name}.txt"
     argv = [
         _uv(),
@@ -185,7 +182,7 @@ def _compile(folder: Path, name: str, shared: str | None, upgrade: frozenset[str
 
 
 def _uv() -> str:
-    """The locked uv of this environment, and no other that may be on PATH."""
+    """The locked uv of this environment, not another one on PATH."""
     found = shutil.which("uv", path=sysconfig.get_path("scripts"))
     if found is None:
         raise LockError("uv is not installed in this Python environment", remedy="nox -s lock, which installs it")
@@ -206,7 +203,7 @@ def _changes(
 
 
 def _contents(folder: Path) -> dict[tuple[str, str], tuple[str, str]]:
-    """(lock, name) -> what is shown of it, and what else tells its files apart."""
+    """Map (lock, name) to the text that is shown, and to whatever else distinguishes the files."""
     contents: dict[tuple[str, str], tuple[str, str]] = {}
     if (folder / locks.SOURCE_LOCK).is_file():
         contents[locks.SOURCE_LOCK, DISTRIBUTION] = _shown(locks.read_source(folder))

@@ -1,4 +1,4 @@
-"""Everything that compiles and links: the CUDA toolkit, GCC, CMake, Ninja, the compiler launcher."""
+"""The programs that compile and link: the CUDA toolkit, GCC, CMake, Ninja, the compiler launcher."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def assemble(
     launcher: programs.Launcher,
     layout: Layout,
 ) -> Toolchain:
-    """A CUDA toolkit and a host compiler, with the programs that go with them.
+    """Complete a CUDA toolkit and a host compiler with the other programs of the toolchain.
 
     Raises ``LockError`` for a locked program that is not installed, and ``SettingsError`` for a launcher that this
     machine does not have.
@@ -43,7 +43,7 @@ def assemble(
 
 
 def host_for_locked(newest_gcc: int, environ: Mapping[str, str]) -> HostCompiler:
-    """The host compiler for a locked toolkit that accepts GCC up to ``newest_gcc``, known before it is downloaded.
+    """Find the host compiler for a locked toolkit that supports GCC up to ``newest_gcc``, before it is downloaded.
 
     Raises ``CompilerMissingError`` or ``CompilerUnsupportedError``.
     """
@@ -53,19 +53,19 @@ def host_for_locked(newest_gcc: int, environ: Mapping[str, str]) -> HostCompiler
 
 
 def host_for_installed(cuda: CudaToolkit, environ: Mapping[str, str]) -> HostCompiler:
-    """The host compiler that goes with an installed toolkit, by that toolkit's own header. Raises as above."""
+    """Find the host compiler that an installed toolkit supports according to its own header. Raises as above."""
     if platforms.HERE.uses_msvc:
         return msvc.find(msvc.supported(cuda.root), environ)
     return gcc.find(cuda.root, environ)
 
 
 def find_installed_cuda(release: str | None, environ: Mapping[str, str]) -> CudaToolkit:
-    """The installed toolkit of a release, or the first that is found. Raises ``ToolkitMissingError``."""
+    """Find the installed toolkit of a release, or the first of any release. Raises ``ToolkitMissingError``."""
     if platforms.HERE.has_cuda_variables:
         return installed_cuda_windows.find(environ, release)
     return installed_cuda.find(environ, release, cublas=True)
 
 
 def runtime_folders(chain: Toolchain) -> tuple[Path, ...]:
-    """Folders with libraries of the host compiler that a wheel has to take along; none on Linux."""
+    """Folders with libraries of the host compiler that a wheel must contain; none on Linux."""
     return msvc.runtime_folders(chain.host) if platforms.of(chain.platform).uses_msvc else ()

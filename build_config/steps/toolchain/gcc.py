@@ -1,4 +1,4 @@
-"""The host compiler: GCC, found and held against what nvcc accepts."""
+"""Find the host compiler GCC, and compare its version with what nvcc supports."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class _Candidate:
 
 
 def supported_major(cuda_root: Path) -> int:
-    """The newest GCC major version that this toolkit's nvcc accepts, from its own header.
+    """The newest GCC major version that this toolkit's nvcc supports, from its own header.
 
-    Raises ``ToolkitMissingError`` when the header is missing or says nothing of GCC.
+    Raises ``ToolkitMissingError`` if the header is missing or does not mention GCC.
     """
     places = [cuda_root / place for place in HEADER_PLACES]
     header = next((place for place in (*places, SYSTEM_HEADER) if place.is_file()), None)
@@ -56,7 +56,7 @@ def supported_major(cuda_root: Path) -> int:
     limit = parse_limit(header.read_text(encoding="utf-8", errors="replace"))
     if limit is None:
         message = f"{header} does not say which GCC this CUDA toolkit supports"
-        raise ToolkitMissingError(message, remedy="leave out --cuda system: the locked toolkit says it")
+        raise ToolkitMissingError(message, remedy="leave out --cuda system: the header of the locked toolkit does")
     return limit
 
 
@@ -67,17 +67,17 @@ def parse_limit(header: str) -> int | None:
 
 
 def find(cuda_root: Path | None, environ: Mapping[str, str]) -> HostCompiler:
-    """GCC as CXX and CC say, else ``g++`` on PATH, else the newest ``g++-N`` there that the toolkit accepts.
+    """Find the GCC of CXX and CC, else ``g++`` on PATH, else the newest ``g++-N`` there that the toolkit supports.
 
-    Without ``cuda_root`` any version will do. Raises ``CompilerMissingError``, ``CompilerUnsupportedError``, and
-    ``SettingsError`` when CXX or CC is more than the name of a program.
+    Without ``cuda_root`` every version is accepted. Raises ``CompilerMissingError``, ``CompilerUnsupportedError``, and
+    ``SettingsError`` if CXX or CC is more than the name of a program.
     """
     newest = supported_major(cuda_root) if cuda_root else None
     return choose(newest, environ)
 
 
 def choose(newest: int | None, environ: Mapping[str, str]) -> HostCompiler:
-    """``find`` for a toolkit that accepts GCC up to the major version ``newest``."""
+    """``find`` for a toolkit that supports GCC up to the major version ``newest``."""
     named = _from_variables(environ)
     default = named or _pair("g++", "g++ on PATH", environ)
     refusal = _refusal(default, newest, environ) if default is not None else None
@@ -106,12 +106,12 @@ def _from_variables(environ: Mapping[str, str]) -> _Candidate | None:
         return None
     for variable, value in (("CXX", cxx), ("CC", cc)):
         if len(shlex.split(value)) > 1:
-            message = f"{variable}={value}: only the compiler itself can be named there"
+            message = f"{variable}={value}: it must name the compiler only"
             raise SettingsError(message, remedy=f"set {variable} to the program; --launcher ccache adds the launcher")
     source = "CXX" if cxx else "CC"
     pair = _pair(cxx or _partner(cc, "gcc", "g++"), source, environ, cc=cc or None)
     if pair is None:
-        message = f"{source}={cxx or cc} is no compiler that can be found together with its partner for C or C++"
+        message = f"{source}={cxx or cc}: the compiler or its partner for C or C++ was not found"
         raise CompilerMissingError(message, remedy=f"unset {source}, or {INSTALL}")
     return pair
 
@@ -126,7 +126,7 @@ def _pair(cxx: str, found_via: str, environ: Mapping[str, str], *, cc: str | Non
 
 
 def _partner(program: str, old: str, new: str) -> str:
-    """``/opt/x/bin/g++-13`` -> ``/opt/x/bin/gcc-13`` and the other way round."""
+    """``/opt/x/bin/g++-13`` -> ``/opt/x/bin/gcc-13`` and back."""
     folder, slash, name = program.rpartition("/")
     return folder + slash + name.replace(old, new)
 
@@ -137,7 +137,7 @@ def _partner(program: str, old: str, new: str) -> str:
 def _refusal(
     candidate: _Candidate, newest: int | None, environ: Mapping[str, str]
 ) -> CompilerMissingError | CompilerUnsupportedError | None:
-    """Why this compiler cannot be used, or ``None``."""
+    """The reason not to use this compiler, or ``None``."""
     version = _version(candidate.cxx, environ)
     if version is None:
         message = f"{candidate.cxx} ({candidate.found_via}) is not GCC or does not run"
@@ -146,8 +146,8 @@ def _refusal(
     if newest is not None and major > newest:
         message = f"{candidate.cxx} is GCC {version}; this CUDA toolkit supports GCC {newest} at the newest"
         remedy = (
-            f"install g++-{newest} beside it: sudo apt install g++-{newest} (Debian, Ubuntu), "
-            f"sudo dnf install gcc{newest}-c++ (Fedora); it is then found by itself, or set CXX=g++-{newest}"
+            f"install g++-{newest} next to it: sudo apt install g++-{newest} (Debian, Ubuntu), "
+            f"sudo dnf install gcc{newest}-c++ (Fedora); it is then found automatically, or set CXX=g++-{newest}"
         )
         return CompilerUnsupportedError(message, remedy=remedy)
     if major < OLDEST_MAJOR:
@@ -157,7 +157,7 @@ def _refusal(
 
 
 def _version(program: Path, environ: Mapping[str, str]) -> str | None:
-    """``12.2.0``; ``None`` for what does not run and for Clang, which answers 4.2.1 or not at all."""
+    """``12.2.0``; ``None`` if the program does not run, and for Clang, which answers 4.2.1 or not at all."""
     answer = _ask(program, "-dumpfullversion", environ)
     return answer if answer is not None and re.fullmatch(r"[0-9]+(\.[0-9]+)*", answer) else None
 
@@ -182,13 +182,13 @@ def _binutils(cxx: Program, environ: Mapping[str, str]) -> str:
 
 
 def _identity(cxx: Program, environ: Mapping[str, str]) -> str:
-    """What makes two compilers the same: version, target, and the bytes of the programs that do the work."""
+    """A digest over the version, the target, and the bytes of the programs that do the work."""
     digest = hashlib.sha256(f"{cxx.version}\n{_ask(cxx.path, '-dumpmachine', environ)}\n".encode())
     for name in _INSIDE:
         answer = _ask(cxx.path, f"-print-prog-name={name}", environ)
         path = shutil.which(answer or name, path=environ.get("PATH", ""))
         if path is None:
-            message = f"{cxx.path} is there, but not the program {name} that it needs: the installation is incomplete"
+            message = f"{cxx.path} needs the program {name}, which is missing: the installation is incomplete"
             raise CompilerMissingError(message, remedy=INSTALL)
         digest.update(f"{name} {file_sha256(Path(path))}\n".encode())
     return digest.hexdigest()

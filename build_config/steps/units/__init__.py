@@ -1,1 +1,1 @@
-"""Build units: what makes each what it is, the store of finished ones, and how missing ones are compiled."""
+"""Build units: their keys, the store of finished ones, and the compilation of missing ones."""

@@ -17,11 +17,11 @@ UNIT_TARGET = "lcw_unit"
 INCLUDE = "CMAKE_PROJECT_llama_cuda_wheel_INCLUDE"
 """CMake's own entry: a file that ``project(llama_cuda_wheel)`` includes."""
 OLDER_GCC = "older_gcc.cmake"
-"""In our CMake project, for compilers that do not know every option of llama.cpp's list of CPU variants."""
+"""A file of our CMake project, for compilers that do not know every option of llama.cpp's list of CPU variants."""
 
 
 def cpu_variants(settings: Settings, toolchain: Toolchain) -> tuple[str, ...]:
-    """Those that this toolchain builds."""
+    """The CPU variants that this toolchain builds."""
     too_new = too_new_variants(settings, toolchain)
     wanted = platforms.of(toolchain.platform).cpu_variants(settings.core.cpu_variants)
     return tuple(variant for variant in wanted if variant not in too_new)
@@ -35,7 +35,7 @@ def too_new_variants(settings: Settings, toolchain: Toolchain) -> tuple[str, ...
 
 def core_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
     """Cache entries of the core unit."""
-    # By an entry and not in core.cmake, so that the units of compilers that know every option are what they were.
+    # As an entry and not in core.cmake: the keys for compilers that know every option must stay the same.
     file = str(layout.staged / "wheel_project" / OLDER_GCC)
     older = {INCLUDE: file} if too_new_variants(settings, toolchain) else {}
     return {
@@ -52,7 +52,7 @@ def shard_entries(
 ) -> dict[str, str]:
     """Cache entries of one CUDA shard."""
     cuda = toolchain.cuda
-    # Headers that are not below the root CMake finds only after it has tried the compiler, and ggml asks before that.
+    # CMake finds headers outside the root only after it has tried the compiler, and ggml needs them before that.
     scattered = {} if cuda.include.is_relative_to(cuda.root) else {"CUDAToolkit_INCLUDE_DIRECTORIES": str(cuda.include)}
     return {
         **_common_entries(settings, tree, layout, toolchain),
@@ -71,7 +71,7 @@ def shard_entries(
 
 
 def launcher_entries(toolchain: Toolchain, *, cuda: bool) -> dict[str, str]:
-    """Entries for the compiler launcher. They are no part of a unit's key: a launcher does not change the bytes."""
+    """Entries for the compiler launcher. They are not part of a unit's key: a launcher does not change the bytes."""
     launcher = toolchain.launcher
     path = "" if launcher is None else launcher.path.as_posix()
     entries = {f"CMAKE_{language}_COMPILER_LAUNCHER": path for language in ("C", "CXX")}
@@ -107,7 +107,7 @@ def build_arguments(toolchain: Toolchain, build: Path, *, jobs: int, dry_run: bo
 
 
 def headers_arguments(toolchain: Toolchain, build: Path) -> tuple[str, ...]:
-    """The call that lists what a finished unit was compiled from: ``headers.parse`` reads it."""
+    """The call that lists the files of which a finished unit was compiled; ``system_headers.parse`` reads it."""
     return (str(toolchain.ninja.path), "-C", str(build), "-t", "deps")
 
 

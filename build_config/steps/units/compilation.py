@@ -1,4 +1,4 @@
-"""Configures and builds the units that the store does not have: one progress bar over all of them."""
+"""Configure and build the units that the store lacks, under one progress bar."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from build_config.system.console import Console, ProgressBar
     from build_config.system.layout import Layout
 
-CACHE_QUESTION_INTERVAL = 15.0
-"""Seconds between questions to the object cache."""
+CACHE_QUERY_INTERVAL = 15.0
+"""Seconds between queries of the object cache."""
 NINJA_INTERRUPTED = "ninja: build stopped: interrupted by user."
-STRANGERS_NAMED = 3
+HEADERS_NAMED = 3
 SECONDS = "seconds.json"
-"""Where the seconds of earlier steps are kept, below the state folder."""
+"""The file below the state folder with the seconds of earlier steps."""
 _FAILED = re.compile(r"^FAILED: (?:\[code=\d+\] )?(?P<output>\S+)")
 _ERROR = re.compile(r"(?:\berror\b|\bundefined reference\b|ld returned|catastrophic error)", re.IGNORECASE)
 
@@ -36,10 +36,10 @@ _ERROR = re.compile(r"(?:\berror\b|\bundefined reference\b|ld returned|catastrop
 def build_units(
     specs: tuple[UnitSpec, ...], toolchain: Toolchain, layout: Layout, console: Console, *, jobs: int
 ) -> tuple[BuildUnit, ...]:
-    """Every unit, from the store where it is there, built otherwise.
+    """Take every unit from the store, or build it if the store lacks it.
 
     Raises ``ConfigureError``, ``BuildError`` (the first error of the first failing file), ``DiskFullError``, or
-    ``InterruptedRunError``; objects that were finished stay, and the next run goes on from them.
+    ``InterruptedRunError``. Finished objects are kept, and the next run continues from them.
     """
     found = {spec.name: store.find(spec, layout) for spec in specs}
     missing = [spec for spec in specs if found[spec.name] is None]
@@ -56,17 +56,17 @@ def build_units(
     built = tuple(unit for spec in specs if (unit := found[spec.name]) is not None)
     for unit in built:
         if unit.headers is not None and unit.headers.unexpected:
-            named = ", ".join(map(str, unit.headers.unexpected[:STRANGERS_NAMED]))
+            named = ", ".join(map(str, unit.headers.unexpected[:HEADERS_NAMED]))
             console.warn(
-                f"into unit {unit.name} went headers that are neither locked nor the compiler's nor the C library's,"
-                f" {len(unit.headers.unexpected)} in all ({named}): where they are absent, the same inputs may give"
+                f"unit {unit.name} was compiled with headers that are neither locked nor part of the compiler or the C"
+                f" library, {len(unit.headers.unexpected)} in all ({named}): without them, the same inputs may give"
                 " other bytes"
             )
     return built
 
 
 def _environment(toolchain: Toolchain, layout: Layout) -> dict[str, str]:
-    """The whole environment of the compilers, and the folders that it names."""
+    """The complete environment of the compilers; the folders that it names are created."""
     platform = platforms.of(toolchain.platform)
     if platform.uses_msvc:
         for folder in ("tmp", "home"):
@@ -77,8 +77,8 @@ def _environment(toolchain: Toolchain, layout: Layout) -> dict[str, str]:
     return sandbox.environment(path, layout)
 
 
-def gather(build: Path, names: tuple[str, ...], folders: tuple[str, ...]) -> None:
-    """Copy a unit's libraries to the first folder from the others, where CMake has put them there."""
+def collect(build: Path, names: tuple[str, ...], folders: tuple[str, ...]) -> None:
+    """Copy a unit's libraries to the first folder from the others, if CMake has put them there."""
     target = build / folders[0]
     for name in names:
         for folder in folders[1:]:
@@ -88,7 +88,7 @@ def gather(build: Path, names: tuple[str, ...], folders: tuple[str, ...]) -> Non
 
 
 def first_error(output: str) -> str:
-    """The first failing file and its first error, from what Ninja printed; else the last lines."""
+    """The first failing file and its first error, from Ninja's output; else the last lines."""
     lines = output.splitlines()
     for index, line in enumerate(lines):
         failed = _FAILED.match(line)
@@ -113,7 +113,7 @@ def cmake_error(output: str) -> str:
 
 
 class _Builder:
-    """One run over the units that are missing."""
+    """One build of the missing units."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class _Builder:
         self._isolation = isolation
 
     def build(self, specs: list[UnitSpec]) -> list[BuildUnit]:
-        """Configure all, then build one after the other under one bar."""
+        """Configure all, then build one after another under one bar."""
         pending: dict[str, tuple[str, ...]] = {}
         for spec in specs:
             processes.stop_strays(self._folder(spec))
@@ -151,7 +151,7 @@ class _Builder:
             for spec in specs:
                 self._ninja(spec, estimate, bar)
                 _keep_weights(self._layout, self._folder(spec) / ".ninja_log")
-                gather(self._folder(spec), spec.expected, platforms.of(self._toolchain.platform).output_folders)
+                collect(self._folder(spec), spec.expected, platforms.of(self._toolchain.platform).output_folders)
                 built.append(
                     store.keep(
                         spec,
@@ -171,7 +171,7 @@ class _Builder:
         return self._layout.logs / f"{what}-{spec.name}.log"
 
     def _configure(self, spec: UnitSpec) -> None:
-        """Run CMake. The cache of an earlier configuration is forgotten when anything that enters it has changed."""
+        """Run CMake. The cache of an earlier configuration is discarded if one of its inputs has changed."""
         folder = self._folder(spec)
         stamp = folder / "configured.json"
         entries = spec.entries | cmake.launcher_entries(self._toolchain, cuda=spec.shard is not None)
@@ -226,13 +226,13 @@ class _Builder:
             log=log,
         )
         done = processes.run(command, check=False, on_line=line, on_tick=tick)
-        if done.returncode != 0 and NINJA_INTERRUPTED in done.output:  # it saw the signal, and we did not
-            raise InterruptedRunError(f"Stopped in unit {spec.name}. What was finished is kept.", log=log)
+        if done.returncode != 0 and NINJA_INTERRUPTED in done.output:  # it received the signal, this process did not
+            raise InterruptedRunError(f"Stopped in unit {spec.name}. Finished files are kept.", log=log)
         if done.returncode != 0:
             _raise_if_disk_full(done)
             raise BuildError(
                 f"unit {spec.name} does not compile. The first error is in {first_error(done.output)}",
-                remedy="correct what the error names and run the same command again: finished files are kept",
+                remedy="fix the error and run the same command again: finished files are kept",
                 log=log,
             )
 
@@ -250,9 +250,9 @@ class _Builder:
         )
 
     def _cache_note(self) -> str:
-        """Cache hits, asked for at most every few seconds: the question is a process of its own."""
+        """The cache hits, queried only every few seconds: each query starts a process."""
         now = time.monotonic()
-        if now - self._asked >= CACHE_QUESTION_INTERVAL:
+        if now - self._asked >= CACHE_QUERY_INTERVAL:
             self._asked = now
             hits = self._cache.hits()
             self._hits = f"; {hits} cache hits" if hits else ""
@@ -265,13 +265,13 @@ def _raise_if_disk_full(done: processes.Completed) -> None:
 
 
 def _read_weights(layout: Layout) -> dict[str, float]:
-    """Expected seconds of each step: those shipped, overruled by those measured on this machine."""
+    """Expected seconds of each step: the shipped ones, overridden by those measured on this machine."""
     shipped = tomllib.loads((layout.data / "weights.toml").read_text(encoding="utf-8"))["seconds"]
     return {name: float(value) for name, value in shipped.items()} | _measured_weights(layout)
 
 
 def _keep_weights(layout: Layout, ninja_log: Path) -> None:
-    """Remember how long each step took here. The longest time is kept: a cache hit says nothing about compiling."""
+    """Save how long each step took here. The longest time is kept: a cache hit says nothing about compiling."""
     known = _measured_weights(layout)
     for output, seconds in progress.parse_ninja_log(ninja_log.read_text(encoding="utf-8")).items():
         known[output] = max(known.get(output, 0.0), round(seconds, 2))

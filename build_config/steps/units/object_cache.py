@@ -1,4 +1,4 @@
-"""The compiler launcher: its environment, its server, what it did."""
+"""The compiler launcher: its environment, its server, its hits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SERVER_TIMEOUT = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSession:
-    """A launcher that is ready to be used. ``environment`` is the whole one of every compiler call."""
+    """A launcher that is ready for use. ``environment`` is the complete environment of every compiler call."""
 
     launcher: Program | None
     environment: Mapping[str, str]
@@ -52,10 +52,10 @@ class CacheSession:
 
 @contextlib.contextmanager
 def session(launcher: Program | None, layout: Layout, environment: Mapping[str, str]) -> Iterator[CacheSession]:
-    """Make the launcher ready for compilers in ``environment``, and leave no server behind.
+    """Prepare the launcher for compilers in ``environment``; afterwards, no server is left running.
 
-    The server runs from our own copy of the launcher and its socket is a file in the work root, so that it never meets
-    another project's server. One that a killed run left behind is stopped first, with the compilers that it runs.
+    The server runs from our own copy of the launcher, and its socket is a file in the work root, so it never conflicts
+    with another project's server. The server of a killed run is stopped first, with the compilers that it runs.
     """
     ready = CacheSession(launcher=launcher, environment={**environment, **_variables(launcher, layout)})
     if launcher is None:
@@ -74,7 +74,7 @@ def session(launcher: Program | None, layout: Layout, environment: Mapping[str, 
     try:
         yield ready
     except BaseException:
-        # The server runs the compilers, and would let them finish what nobody waits for any more.
+        # The server runs the compilers, and would let them finish although nobody waits for the result.
         processes.stop_program(launcher.path)
         raise
     ready._call("--stop-server")  # noqa: SLF001
@@ -115,7 +115,7 @@ def _variables(launcher: Program | None, layout: Layout) -> dict[str, str]:
             "SCCACHE_CACHE_SIZE": CACHE_SIZE,
             **_server(layout, platforms.HERE.name),
             "SCCACHE_IDLE_TIMEOUT": "600",
-            # A server of a fixed configuration: nothing of the user's own sccache file enters the build.
+            # A fixed configuration: the user's own sccache file must not affect the build.
             "SCCACHE_CONF": str(layout.object_cache / "sccache.toml"),
         }
     return {

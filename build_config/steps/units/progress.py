@@ -1,4 +1,4 @@
-"""How far a build is and how long it still takes, from Ninja's lines and the seconds of earlier builds. Pure."""
+"""Pure functions that estimate the progress of a build, from Ninja's lines and the seconds of earlier builds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DEFAULT_WEIGHT = 2.0
-"""Seconds assumed for a step that nobody has timed."""
+"""Seconds assumed for a step that was never timed."""
 _LINE = re.compile(r"^\[\d+/\d+\] (?P<what>.+)$")
 _OUTPUT = re.compile(r"(?:Building|Linking) \S+ (?:object|shared library|shared module|static library) (?P<path>\S+)$")
 _SOURCES = (".cu", ".cpp", ".c", ".cc", ".cxx")
@@ -22,7 +22,7 @@ _SOURCES = (".cu", ".cpp", ".c", ".cc", ".cxx")
 def parse_line(line: str) -> str | None:
     """``path/to/fattn.cu.o`` of ``[3/156] Building CUDA object path/to/fattn.cu.o``; ``None`` for any other line.
 
-    The whole description where that does not name what was made.
+    If the description does not name an output, the complete description.
     """
     match = _LINE.match(line.strip())
     if match is None:
@@ -42,9 +42,9 @@ def parse_ninja_log(text: str) -> dict[str, float]:
 
 
 def source_of(arguments: Iterable[str]) -> str | None:
-    """The file that a compiler call compiles, by its last name; ``None`` for other calls.
+    """The name of the file that a compiler call compiles, without folders; ``None`` for other calls.
 
-    Ninja may have a shell in between, whose one argument is the whole call: so words are looked at, not arguments.
+    Ninja may use a shell, which has the whole call as one argument: so words are examined, not arguments.
     """
     for argument in reversed(" ".join(arguments).split()):
         if argument.endswith(_SOURCES):
@@ -62,10 +62,10 @@ def weight_of(output: str, weights: Mapping[str, float]) -> float:
 
 @dataclass(slots=True)
 class Estimate:
-    """Adds up finished steps against those that were pending at the start.
+    """Compares the finished steps with those that were pending at the start.
 
     ``pending`` are the outputs still to be made, ``weights`` expected seconds of work for each, ``jobs`` how many run
-    at once. ``clock`` is in seconds.
+    at once. ``started`` is in seconds of the monotonic clock.
     """
 
     pending: tuple[str, ...]
@@ -76,7 +76,7 @@ class Estimate:
 
     @property
     def total(self) -> float:
-        """Expected seconds of work in all."""
+        """Expected seconds of work in total."""
         return sum(weight_of(output, self.weights) for output in self.pending)
 
     def finish(self, output: str) -> None:
@@ -84,9 +84,9 @@ class Estimate:
         self.finished += weight_of(output, self.weights)
 
     def eta(self, now: float) -> float:
-        """Seconds still to go.
+        """The remaining seconds.
 
-        At first the weights alone speak; as work is done, the pace of this machine counts more, in proportion.
+        At first only the weights count. With the share of finished work, the measured pace counts more.
         """
         remaining = max(0.0, self.total - self.finished)
         expected = remaining / self.jobs

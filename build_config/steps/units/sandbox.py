@@ -1,6 +1,6 @@
-"""What compilers and linkers get to see: an environment made of nothing, a PATH of the toolchain alone, no network.
+"""The sandbox of compilers and linkers: an environment of its own, a PATH with the toolchain only, no network.
 
-Whatever else is on a machine cannot find its way into a wheel that it cannot see.
+What they cannot find cannot get into a wheel.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 BINUTILS = ("ar", "as", "ld", "nm", "objcopy", "objdump", "ranlib", "readelf", "strip")
 SHELL = ("sh",)
-"""Ninja's rules and GCC's and nvcc's drivers are written for it."""
+"""Ninja's rules and the drivers of GCC and nvcc need it."""
 WINDOWS_KEPT = ("SystemRoot", "SystemDrive", "ComSpec", "ProgramData", "NUMBER_OF_PROCESSORS")
-"""What programs of Windows look for in every environment."""
+"""Variables that programs of Windows expect in every environment."""
 ATTEMPTS = (
     ("unshare", "--net", "--"),
     ("unshare", "--user", "--map-current-user", "--net", "--"),
 )
-"""Ways into a network namespace of one's own: as root, and as anybody where the kernel lets users have namespaces."""
+"""Commands that give a network namespace: as root, and as any user if the kernel lets users have namespaces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
-    """How build commands are started. ``prefix`` goes in front of them; ``description`` is for the record.
+    """The isolation of build commands. ``prefix`` is put in front of them; ``description`` is for the record.
 
-    Without a prefix they have the machine's network; with one not even its own loopback.
+    Without a prefix they have the machine's network; with one they have none, not even a loopback.
     """
 
     prefix: tuple[str, ...]
@@ -47,7 +47,7 @@ NOT_ISOLATED = Isolation(prefix=(), description="not isolated: this system gives
 
 
 def isolation() -> Isolation:
-    """The first way that works here. It is tried for real: kernels, containers and policies differ."""
+    """Find the first isolation that works here. Each is really tried: kernels, containers and policies differ."""
     unshare = shutil.which("unshare", path="/usr/bin:/bin:/usr/sbin:/sbin")
     if unshare is None:
         return NOT_ISOLATED
@@ -64,10 +64,10 @@ def isolation() -> Isolation:
 
 
 def tool_folder(host: HostCompiler, layout: Layout, environ: Mapping[str, str], *, cuda: tuple[Path, ...] = ()) -> Path:
-    """A folder with links to the programs that a build needs by name, and to nothing else: the whole PATH.
+    """Make the only folder of PATH: it has links to the programs that a build needs by name, and to nothing else.
 
-    The compilers themselves are called by their paths, but for those of an installed toolkit that nvcc looks for on
-    PATH (``cuda``). Raises ``ConfigureError`` when one of the binutils is missing.
+    The compilers themselves are called by their paths, except for those of an installed toolkit that nvcc looks for on
+    PATH (``cuda``). Raises ``ConfigureError`` if one of the binutils is missing.
     """
     target = layout.tools / "path"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def tool_folder(host: HostCompiler, layout: Layout, environ: Mapping[str, str], 
 
 
 def environment(path: Path, layout: Layout) -> dict[str, str]:
-    """The whole environment of the compilers: nothing of the user's own gets in. Its folders are created."""
+    """The complete environment of the compilers, without any variable of the user's. Its folders are created."""
     folders = {"HOME": layout.work_root / "home", "TMPDIR": layout.work_root / "tmp"}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def windows_environment(
 ) -> dict[str, str]:
     """The same for Windows: the host compiler's own variables, the toolkit's, and what Windows itself needs.
 
-    ``PATH`` came with the host compiler: its programs, the Windows SDK, the folders of Windows. Nothing is created.
+    ``PATH`` comes from the host compiler: its programs, the Windows SDK, the folders of Windows. Nothing is created.
     """
     known = {name.casefold(): value for name, value in environ.items()}
     system = {name: known[name.casefold()] for name in WINDOWS_KEPT if name.casefold() in known}
@@ -122,12 +122,12 @@ def windows_environment(
 
 
 def _find(name: str, host: HostCompiler, environ: Mapping[str, str]) -> Path:
-    """The program that GCC itself would take, else the one on PATH."""
+    """The program that GCC itself would use, else the one on PATH."""
     answer = processes.capture(str(host.cxx.path), f"-print-prog-name={name}").output.strip()
     found = shutil.which(answer or name, path=environ.get("PATH", "/usr/bin:/bin"))
     if found is None:
         raise ConfigureError(
-            f"the build needs the program {name}, and it is not there",
+            f"the build needs the program {name}, which was not found",
             remedy="install binutils: sudo apt install binutils (Debian, Ubuntu), sudo dnf install binutils (Fedora)",
         )
     return Path(found)

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreSettings:
-    """The core unit: which CPU variants, the major version of GCC that a variant needs, and CMake cache entries."""
+    """The core unit: its CPU variants, the GCC major versions that variants need, and CMake cache entries."""
 
     cpu_variants: tuple[str, ...]
     oldest_gcc: dict[str, int]
     defines: dict[str, str]
 
     def too_new_for(self, gcc: str) -> tuple[str, ...]:
-        """Variants that a GCC cannot compile, ``gcc`` being its version (``12.2.0``)."""
+        """Variants that GCC of version ``gcc`` (``12.2.0``) cannot compile."""
         major = int(gcc.partition(".")[0])
         return tuple(name for name in self.cpu_variants if major < self.oldest_gcc.get(name, 0))
 

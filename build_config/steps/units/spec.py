@@ -1,4 +1,4 @@
-"""What makes each build unit what it is: the core and the CUDA shards, their keys and the files that they give."""
+"""The specification of each build unit, core or CUDA shard: its key, its CMake entries and its files."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 KEY_FORMAT = "2"
-"""Raised when what a key covers changes, so that no unit of an older form is taken."""
+"""Increased when the inputs of a key change, so that no unit with an older kind of key is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitSpec:
-    """A unit to be had: its name, its key, CMake's entries, and the shard where it is one."""
+    """A required unit: its name, key, CMake entries, the shard if it is one, and the names of its files."""
 
     name: str
     key: UnitKey

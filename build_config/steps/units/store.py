@@ -1,6 +1,6 @@
 """The store of finished build units.
 
-A unit whose key is in the store is taken from there, with no compiler run at all.
+A unit whose key is in the store is taken from there, and no compiler runs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 DESCRIPTION = "unit.json"
-"""Beside the files of a unit."""
+"""The name of the description next to the files of a unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredUnit:
-    """What the store keeps beside the files of a unit."""
+    """The description of a unit, next to its files."""
 
     name: str
     key: UnitKey
@@ -44,7 +44,7 @@ class StoredUnit:
 
 
 def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
-    """The unit from the store, every file checked against its digest; ``None`` where it is not there or not whole."""
+    """The unit from the store, every file checked against its digest; ``None`` if it is missing or incomplete."""
     folder = _folder(spec, layout)
     try:
         known = read(folder)
@@ -84,15 +84,15 @@ def keep(
     launcher: str | None = None,
     declared: tuple[BuiltFile, ...] | None = None,
 ) -> BuildUnit:
-    """Put a finished unit into the store, whole or not at all.
+    """Put a finished unit into the store, completely or not at all.
 
-    ``built`` is the folder with the unit's libraries; what ``network``, ``headers`` and ``launcher`` are, ``BuildUnit``
-    says. ``declared`` is what the files have to be, where that is known. Raises ``BuildError`` when a library is
-    missing and ``StepResultError`` when one is not as declared.
+    ``built`` is the folder with the unit's libraries; ``network``, ``headers`` and ``launcher`` are those of
+    ``BuildUnit``. ``declared`` are the expected files, if they are known. Raises ``BuildError`` if a library is missing
+    and ``StepResultError`` if one is not as declared.
     """
     missing = [name for name in spec.expected if not (built / name).is_file()]
     if missing:
-        raise BuildError(f"unit {spec.name} was built, but {', '.join(missing)} is not there")
+        raise BuildError(f"unit {spec.name} was built, but {', '.join(missing)} is missing")
     folder = _folder(spec, layout)
     temporary = folder.with_name(folder.name + ".partial")
     for old in (temporary, folder):
@@ -106,7 +106,7 @@ def keep(
     if declared is not None and files != declared:
         shutil.rmtree(temporary)
         changed = ", ".join(file.name for file in files if file not in declared)
-        raise StepResultError(f"{changed} of unit {spec.name}: not the SHA-256 that it was built with")
+        raise StepResultError(f"{changed} of unit {spec.name} has another SHA-256 than when it was built")
     unit = BuildUnit(
         name=spec.name,
         key=spec.key,
@@ -123,7 +123,7 @@ def keep(
 
 
 def stored(unit: BuildUnit) -> StoredUnit:
-    """What is written beside the files of a unit, in the store and where it is handed over."""
+    """The description of a unit, for the store and for an export."""
     return StoredUnit(
         name=unit.name,
         key=unit.key,
@@ -136,7 +136,7 @@ def stored(unit: BuildUnit) -> StoredUnit:
 
 
 def folder_digest(folder: Path, *, without: tuple[str, ...] = ()) -> str:
-    """SHA-256 over the names and contents of the files below a folder, but for those in the folders ``without``."""
+    """SHA-256 over the names and contents of the files below a folder, except those in the folders ``without``."""
     left_out = {"__pycache__", *without}
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     return listing_sha256(
@@ -149,5 +149,5 @@ def _folder(spec: UnitSpec, layout: Layout) -> Path:
 
 
 def describe(path: Path) -> BuiltFile:
-    """A file's name, digest and size. Raises ``OSError`` where it cannot be read."""
+    """A file's name, digest and size. Raises ``OSError`` if it cannot be read."""
     return BuiltFile(name=path.name, sha256=file_sha256(path), size=path.stat().st_size)

@@ -1,7 +1,7 @@
-"""What a unit was compiled with that no lock brought: headers of the compiler, the C library and the kernel.
+"""Record the headers that a unit was compiled with and that are in no lock: of compiler, C library and kernel.
 
-They belong to the machine. Another version of one of them can change the bytes of a wheel; so can a header that some
-package has put where compilers look. The first kind is written down by its digest, the second by name.
+They belong to the machine. Another version of one of them can change the bytes of a wheel, and so can a header that
+some package has installed where compilers look. The first kind is recorded by digest, the second by name.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 OBJECTS = (".o", ".obj")
-_COMPILERS = re.compile(r"/gcc/[^/]+/[0-9.]+/include(?:-fixed)?/|/include/(?:[\w-]+/)?c\+\+/[0-9.]+/")
-_KERNELS = "/usr/lib/linux/uapi/"  # where Debian 13 keeps some that are linked to from /usr/include
-_LIBRARYS = re.compile(r"^(?:.*/sysroot)?/usr/include/(?:[\w-]+-linux-gnu\w*/)?(?P<name>[^/]+)")
+_COMPILER_HEADER = re.compile(r"/gcc/[^/]+/[0-9.]+/include(?:-fixed)?/|/include/(?:[\w-]+/)?c\+\+/[0-9.]+/")
+_KERNEL_HEADERS = "/usr/lib/linux/uapi/"  # Debian 13 keeps some there, with links in /usr/include
+_LIBC_HEADER = re.compile(r"^(?:.*/sysroot)?/usr/include/(?:[\w-]+-linux-gnu\w*/)?(?P<name>[^/]+)")
 
 
 def parse(lines: Iterable[str], build: Path) -> tuple[Path, ...]:
     """The files that ``ninja -t deps`` lists for object files, each once.
 
-    It names those below ``build`` relative to it. For a library it lists, with some linkers, what was linked.
+    Paths below ``build`` are relative to it. With some linkers, the list also has what a library was linked from.
     """
     listed, compiled = set(), False
     for line in lines:
@@ -44,7 +44,7 @@ def parse(lines: Iterable[str], build: Path) -> tuple[Path, ...]:
 def describe(
     headers: Iterable[Path], layout: Layout, *, inputs: tuple[Path, ...], expected: tuple[Path, ...]
 ) -> SystemHeaders:
-    """Those that lie outside of the work root and of ``inputs``, which are known by their own digests.
+    """Describe the headers outside the work root and ``inputs``, which have digests of their own.
 
     An unexpected one is neither below ``expected`` nor the compiler's, the C library's or the kernel's.
     One that cannot be read any more is in the digest as that: by then the unit is finished.
@@ -69,7 +69,7 @@ def _below(path: Path, folders: tuple[Path, ...]) -> bool:
 
 def _systems(path: Path, known: frozenset[str]) -> bool:
     text = path.as_posix()
-    library = _LIBRARYS.match(text)
-    if text.startswith(_KERNELS) or _COMPILERS.search(text) is not None:
+    library = _LIBC_HEADER.match(text)
+    if text.startswith(_KERNEL_HEADERS) or _COMPILER_HEADER.search(text) is not None:
         return True
     return library is not None and library["name"] in known

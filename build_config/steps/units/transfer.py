@@ -1,8 +1,8 @@
-"""Units that go from one machine to another: put into a folder where they were built, taken into the store elsewhere.
+"""Export units to a folder on the machine that built them; import them into the store on another machine.
 
-A unit is taken by its key, which covers everything that went into it, and each of its files by the digest that was
-written down where it was built. Who can change that folder can still change both, so it has to come from somebody whose
-builds one would use anyway: from the jobs of the same workflow.
+A unit is identified by its key, which covers all its inputs, and each of its files by the digest that was recorded when
+it was built. Whoever can change the folder can change both, so it must come from a trusted builder: from the jobs of
+the same workflow.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 LIBRARIES = "lib"
-AGAIN = "copy the folder again; if that does not help, let the unit be built again"
+AGAIN = "copy the folder again; if that does not help, build the unit again"
 SAME = (
     "build all units from one commit, with the same compilers and on the same system as this:"
     " nox -s units -- --arch ARCH --only UNIT --export FOLDER"
 )
 
 
-def give(built: tuple[BuildUnit, ...], folder: Path) -> None:
-    """Put finished units into ``folder``, each in a folder of its own name; one of that name is replaced.
+def export_units(built: tuple[BuildUnit, ...], folder: Path) -> None:
+    """Copy finished units into ``folder``, each into a folder of its own name; one of that name is replaced.
 
     Raises ``TransferError`` where a file does not arrive as it was.
     """
@@ -51,8 +51,10 @@ def give(built: tuple[BuildUnit, ...], folder: Path) -> None:
         partial.rename(folder / unit.name)
 
 
-def take(specs: tuple[UnitSpec, ...], folder: Path | None, layout: Layout, console: Console, *, required: bool) -> None:
-    """Take the units that the store lacks from ``folder`` into it; one of another key is left where it is.
+def import_units(
+    specs: tuple[UnitSpec, ...], folder: Path | None, layout: Layout, console: Console, *, required: bool
+) -> None:
+    """Copy the units that the store lacks from ``folder`` into the store; one with another key is ignored.
 
     Raises ``TransferError`` for a damaged unit, and with ``required`` for each that is neither there nor in the store.
     """
@@ -66,10 +68,10 @@ def take(specs: tuple[UnitSpec, ...], folder: Path | None, layout: Layout, conso
             lacking.append(f"unit {spec.name} ({spec.key.digest[:12]}) is not in the store, and {where}")
         elif offered.key == spec.key:
             _keep(spec, offered, folder / spec.name / LIBRARIES, layout)
-            console.note(f"unit {spec.name}: taken from {folder / spec.name} ({spec.key.digest[:12]})")
+            console.note(f"unit {spec.name}: imported from {folder / spec.name} ({spec.key.digest[:12]})")
         else:
             lacking.append(
-                f"unit {spec.name} ({spec.key.digest[:12]}) is wanted, {offered.key.digest[:12]} is there;"
+                f"unit {spec.name}: expected key {spec.key.digest[:12]}, found {offered.key.digest[:12]};"
                 f" {_differences(spec.key, offered.key)}"
             )
     if lacking and required:
@@ -88,7 +90,7 @@ def _read(folder: Path) -> StoredUnit | None:
 
 
 def _keep(spec: UnitSpec, offered: StoredUnit, libraries: Path, layout: Layout) -> None:
-    """Into the store with it, if it is what it says it is."""
+    """Put a unit into the store, if it matches its description."""
     names = tuple(file.name for file in offered.files)
     if (offered.name, offered.shard, names) != (spec.name, spec.shard, spec.expected):
         raise TransferError(
@@ -113,8 +115,8 @@ def _keep(spec: UnitSpec, offered: StoredUnit, libraries: Path, layout: Layout) 
 
 
 def _differences(wanted: UnitKey, there: UnitKey) -> str:
-    """The inputs of two keys that are not the same, with both values."""
+    """The inputs that differ between two keys, with both values."""
     ours, theirs = dict(wanted.inputs), dict(there.inputs)
     names = [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]
     listed = (f"{name} is {ours.get(name, '(none)')} here, {theirs.get(name, '(none)')} there" for name in names)
-    return "; ".join(listed) if names else "the digest does not follow from the inputs that it names"
+    return "; ".join(listed) if names else "the digest does not match the listed inputs"

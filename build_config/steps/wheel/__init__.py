@@ -1,4 +1,4 @@
-"""The wheel: assembled from upstream's package and the finished units, repaired, and listed in an SBOM."""
+"""Assemble the wheel from upstream's package and the finished units, repair it, and add an SBOM."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ REPAIRERS: dict[PlatformName, tuple[str, ...]] = {
     "win-amd64": ("delvewheel", "pefile"),
 }
 PACKING_TOOLS = ("scikit-build-core", *REPAIRERS[platforms.HERE.name], "packaging", "cyclonedx-python-lib")
-"""Python packages whose versions decide the bytes of a wheel that is made of finished units."""
+"""Python packages whose versions affect the bytes of a wheel that is made of finished units."""
 DIGEST = "wheel.json"
-"""Next to a wheel in the store: its digest when it was put there."""
+"""The file next to a wheel in the store with its digest when it was stored."""
 
 
 def make(
@@ -40,9 +40,9 @@ def make(
     runtime_folders: tuple[Path, ...],
     layout: Layout,
 ) -> Wheel:
-    """Assemble, repair and list what is in it, unless the store has the wheel that these inputs give.
+    """Assemble and repair the wheel and add its SBOM, unless the store has the wheel of these inputs.
 
-    ``runtime_folders`` have the libraries of the host compiler that come along. Raises ``PackagingError``.
+    ``runtime_folders`` contain the libraries of the host compiler that go into the wheel. Raises ``PackagingError``.
     """
     chain = compiled.toolchain
     made_of = {

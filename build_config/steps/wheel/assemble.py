@@ -1,6 +1,6 @@
-"""Assembles the wheel: upstream's Python package as it is, our loader, and the finished units; no compiler runs here.
+"""Assemble the wheel from upstream's Python package, our loader and the finished units; no compiler runs here.
 
-scikit-build-core makes the wheel from a project that is written anew each time: upstream's ``pyproject.toml`` with
+scikit-build-core makes the wheel from a project that is written again each time: upstream's ``pyproject.toml`` with
 another version and three more requirements, upstream's package with one line before and one after its ``__init__.py``.
 """
 
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from build_config.system.platforms import Platform
 
 LAST_SUFFIXED_MAJOR = 12
-"""NVIDIA's wheels carry the major release in their names (``nvidia-cublas-cu12``) up to this one."""
+"""NVIDIA's wheels have the CUDA major release in their names (``nvidia-cublas-cu12``) up to this one."""
 CUBLAS_RELEASES = {"11.8": "11.11"}
-"""cuBLAS's own release where it is not that of the toolkit: from CUDA 12.0 on it is."""
+"""cuBLAS's own release if it differs from that of the toolkit; since CUDA 12.0 it does not."""
 OWN_MODULES: dict[PlatformName, tuple[str, ...]] = {
     "linux-x86_64": ("_cuda_loader.py", "_cuda_libraries.py", "_conda_libraries.py"),
     "win-amd64": ("_cuda_loader.py", "_cuda_libraries.py", "_vendored_dlls.py"),
@@ -54,7 +54,7 @@ FIRST_LINES = {
     "linux-x86_64": "from . import _conda_libraries  # noqa: F401  (added by the CUDA wheel build)\n",
     "win-amd64": "from . import _vendored_dlls  # noqa: F401  (added by the CUDA wheel build)\n",
 }
-"""What must be loaded before upstream's package loads its libraries."""
+"""Lines that import what must be loaded before upstream's package loads its libraries."""
 LOADER_LINE = "\nfrom ._cuda_loader import CudaStatus, cuda_status  # noqa: E402  (added by the CUDA wheel build)\n"
 LICENCES = (
     ("llama.cpp", "LICENSE"),
@@ -63,14 +63,14 @@ LICENCES = (
     ("rotate-bits", "vendor/hash/rotate-bits/LICENSE.md"),
     ("xxhash", "vendor/hash/xxhash/LICENSE"),
 )
-"""Licences of what is compiled in: a name for the wheel, and the file below llama.cpp's root."""
+"""Licences of compiled-in code: a name for the wheel, and the file below llama.cpp's root."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelPlan:
-    """What the wheel will claim: decided before anything is packed.
+    """The claims of the wheel, decided before anything is packed.
 
-    ``cuda_option`` is what the command for another card must say of CUDA: nothing for the locked toolkit.
+    ``cuda_option`` is the CUDA option in the build command for another GPU; it is empty for the locked toolkit.
     """
 
     version: Version
@@ -102,15 +102,15 @@ def wheel_version(base: Version, cuda_tag: str, selection: ArchSelection) -> Ver
 def runtime_requirements(release: str) -> tuple[str, ...]:
     """NVIDIA's libraries as wheels: this minor release or a later one of the same major release.
 
-    Within a major release the sonames and the interfaces stay, so that other packages in the same environment may ask
-    for a later minor release: https://docs.nvidia.com/deploy/cuda-compatibility/
+    Within a major release the sonames and the interfaces stay the same, so other packages in the environment may
+    require a later minor release: https://docs.nvidia.com/deploy/cuda-compatibility/
     """
     major = int(release.split(".", maxsplit=1)[0])
     suffix = f"-cu{major}" if major <= LAST_SUFFIXED_MAJOR else ""
     return (
         f"nvidia-cuda-runtime{suffix}>={release},<{major + 1}",
         f"nvidia-cublas{suffix}>={CUBLAS_RELEASES.get(release, release)},<{major + 1}",
-        # It has no release for Python 3.8, which upstream still supports; the loader can do without.
+        # It has no release for Python 3.8, which upstream still supports; the loader works without it.
         'cuda-pathfinder>=1.3,<2; python_version >= "3.9"',
     )
 
@@ -118,7 +118,7 @@ def runtime_requirements(release: str) -> tuple[str, ...]:
 def assemble(
     wheel_plan: WheelPlan, units: tuple[BuildUnit, ...], tree: SourceTree, toolchain: Toolchain, layout: Layout
 ) -> Wheel:
-    """Write the project and have scikit-build-core make the wheel.
+    """Write the project and let scikit-build-core make the wheel.
 
     The result is not repaired yet. Raises ``PackagingError``.
     """
@@ -190,7 +190,7 @@ def write_project(
     for name, file in LICENCES:
         source = tree.llama_cpp / file
         if not source.is_file():
-            raise PackagingError(f"llama.cpp has no {file} any more: the wheel could not carry its licence")
+            raise PackagingError(f"llama.cpp has no {file} any more: its licence would be missing in the wheel")
         shutil.copyfile(source, licences / f"{name}.txt")
     for text in (layout.wheel_project / "licences").iterdir():
         shutil.copyfile(text, licences / text.name)
@@ -203,7 +203,7 @@ def write_project(
 
 
 def project_metadata(upstream: dict[str, Any], wheel_plan: WheelPlan) -> dict[str, Any]:
-    """Upstream's metadata with our version, and with what the CUDA backend needs at run time."""
+    """Upstream's metadata with our version and the run-time requirements of the CUDA backend."""
     metadata = {key: value for key, value in upstream["project"].items() if key != "dynamic"}
     metadata["name"] = DISTRIBUTION
     metadata["version"] = str(wheel_plan.version)
@@ -227,7 +227,7 @@ def project_metadata(upstream: dict[str, Any], wheel_plan: WheelPlan) -> dict[st
 
 
 def facts(wheel_plan: WheelPlan, platform: Platform = platforms.HERE) -> BuildFacts:
-    """What the loader inside the wheel must know of its own build."""
+    """The facts about the build that the loader inside the wheel needs."""
     return BuildFacts(
         version=str(wheel_plan.version),
         cuda=wheel_plan.cuda,

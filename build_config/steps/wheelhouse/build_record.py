@@ -1,4 +1,4 @@
-"""What went into a wheel and what was seen of it, as one record without a path of the machine that made it."""
+"""The record of a wheel: its inputs and the findings about it, without paths of the machine that made it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from build_config.reports import InspectionReport, StepTiming, ValidationReport
 
 VERSION = "0.1.0"
-"""That of this pipeline; the wheels have upstream's."""
+"""The version of this pipeline; wheels have the version of upstream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a build went by: the pipeline's version and commit, the request in words, locks and materials.
+    """The origin of a build: the pipeline's version and commit, the request in words, locks and materials.
 
     ``locks`` are names and digests of the lock files. ``started`` has a time zone.
     """
@@ -45,10 +45,10 @@ def make_record(
     steps: tuple[StepTiming, ...],
     created: datetime,
 ) -> BuildRecord:
-    """The record of one wheel: the same arguments give the same record.
+    """Make the record of one wheel: the same arguments give the same record.
 
-    Times must know their time zone; they are recorded in UTC. Every absolute path, wherever it stands in the arguments,
-    is replaced by ``<path>``; only the canonical work root, which is the same on every machine, may stay.
+    Times must have a time zone; they are recorded in UTC. Every absolute path anywhere in the arguments is replaced by
+    ``<path>``; only the canonical work root, which is the same on every machine, stays.
 
     Raises ``ValueError`` for a time without a zone.
     """
@@ -84,7 +84,7 @@ def materials(
     toolchain: Toolchain,
     tools: tuple[tuple[str, str, tuple[str, ...]], ...],
 ) -> tuple[Material, ...]:
-    """What a wheel is made of and with. ``toolkit`` is empty for an installed one.
+    """The inputs and tools of a wheel. ``toolkit`` is empty for an installed one.
 
     ``tools`` are Python packages: name, version, and the digests of the files that their lock allows; which of those
     was installed depends on the machine.
@@ -132,8 +132,8 @@ def materials(
 def pipeline_version(checkout: Path) -> str:
     """The version of this pipeline and the commit that is checked out: ``0.1.0 (commit 1f0c...)``.
 
-    The commit is read from git's files, git is not run, so it cannot tell whether the working tree was changed. One
-    that cannot be read is called ``unknown``.
+    The commit is read from git's files without running git, so changes of the working tree are not noticed. A commit
+    that cannot be read is ``unknown``.
     """
     return f"{VERSION} (commit {git.commit(checkout)})"
 
@@ -172,7 +172,7 @@ def _toolchain(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> tuple[tupl
 
 
 def _launchers(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> str:
-    """Those that the units were compiled through, whenever that was."""
+    """The launchers with which the units were compiled, in this run or an earlier one."""
     here = "none" if toolchain.launcher is None else toolchain.launcher.described
     return "; ".join(dict.fromkeys(unit.launcher or here for unit in units)) or here
 

@@ -1,7 +1,7 @@
-"""The wheelhouse: finished wheels, their records, and a page that pip reads with ``--find-links``.
+"""Publish into the wheelhouse: finished wheels, their records, and a page that pip reads with ``--find-links``.
 
-Only a wheel that passed gets in, and at every moment, also after a Ctrl-C or a power cut in the middle, each wheel in
-the folder is whole, stands beside its own record, and has its own digest on the page or none.
+Only a wheel that passed is published. At every moment, even after Ctrl-C or a power failure, each wheel in the folder is
+complete, is next to its own record, and has its own digest on the page or none.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def publish(
     *,
     key: Ed25519PrivateKey | None = None,
 ) -> Path:
-    """Put a wheel, its record, the statement about it and a fresh page into ``folder``; returns where the wheel is now.
+    """Put a wheel, its record, the statement about it and a new page into ``folder``; return the new path of the wheel.
 
-    A wheel of the same name is replaced, every other one stays listed. With a ``key`` the statement is signed, too;
-    without one there is no signed statement afterwards, for an older one would be about another record.
+    A wheel of the same name is replaced; all others stay listed. With a ``key`` the statement is signed, too. Without
+    one no signed statement remains: an older one would be about another record.
 
-    Raises ``InspectionError`` or ``ValidationError`` with all findings when a report is not about these bytes or did
-    not pass, and ``StepResultError`` when the record or the wheel file is not the one that the reports speak of.
+    Raises ``InspectionError`` or ``ValidationError`` with all findings if a report is not about these bytes or did not
+    pass, and ``StepResultError`` if the record or the wheel file is not the one that the reports describe.
     """
     _check_inspection(wheel, inspection)
     _check_validation(wheel, validation)
@@ -66,8 +66,8 @@ def publish(
         leftover.unlink()
     final = folder / name
     if final.exists() and file_sha256(final) != wheel.sha256:
-        # Other bytes are about to get this name: withdraw the old ones first, so that neither the page nor the record
-        # ever vouches for a file that it does not describe.
+        # Other bytes will have this name: remove the old ones first, so that neither the page nor the record ever
+        # describes another file.
         _write_page(folder, without=name)
         final.unlink()
     part = _verified_copy(wheel, folder)
@@ -82,7 +82,7 @@ def publish(
 
 
 def attest(wheel: Path, record: BuildRecord, key: Ed25519PrivateKey | None) -> None:
-    """Write the statement that follows from the record beside the wheel, and an envelope around it, signed by ``key``.
+    """Write the statement of the record next to the wheel, and an envelope around it that ``key`` signs.
 
     Without a key an envelope of an earlier wheel is removed.
     """
@@ -95,7 +95,7 @@ def attest(wheel: Path, record: BuildRecord, key: Ed25519PrivateKey | None) -> N
 
 
 def record_path(wheel: Path) -> Path:
-    """Where the record of a published wheel is."""
+    """The path of the record of a published wheel."""
     return wheel.with_name(f"{wheel.name}.record.json")
 
 
@@ -103,7 +103,7 @@ def newest_wheel(layout: Layout) -> Path:
     """The wheel of the wheelhouse that was written last. Raises ``SettingsError`` if there is none."""
     wheels = sorted(layout.wheelhouse.glob("*.whl"), key=lambda path: path.stat().st_mtime)
     if not wheels:
-        raise SettingsError("the wheelhouse holds no wheel", remedy="nox -s build_cuda_wheel, or name a wheel file")
+        raise SettingsError("the wheelhouse contains no wheel", remedy="nox -s build_cuda_wheel, or name a wheel file")
     return wheels[-1]
 
 
@@ -124,19 +124,19 @@ def _check_validation(wheel: Wheel, report: ValidationReport) -> None:
         message = f"The validation report is about another file than {wheel.path.name} (SHA-256 {wheel.sha256})."
         raise ValidationError(message, remedy="run nox -s validate")
     if report.verdict is Verdict.FAILED:
-        message = f"{wheel.path.name} does not run as it must and was not published:\n{_listed(report.all_findings())}"
+        message = f"{wheel.path.name} failed validation and was not published:\n{_listed(report.all_findings())}"
         raise ValidationError(message)
 
 
 def _listed(findings: tuple[Finding, ...]) -> str:
-    return "\n".join(f"  {f.severity}: {f.message} [{f.code}]" for f in findings) or "  (the report names no finding)"
+    return "\n".join(f"  {f.severity}: {f.message} [{f.code}]" for f in findings) or "  (the report contains no finding)"
 
 
 # -------------------------------------------------------------------------------------------------------- files
 
 
 def _verified_copy(wheel: Wheel, folder: Path) -> Path:
-    """Copy the wheel under a name that pip overlooks, onto the disk, and hold the copied bytes against the digest."""
+    """Copy the wheel onto the disk under a name that pip ignores, and compare the copied bytes with the digest."""
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{wheel.path.name}.", suffix=_PART)
     part = Path(temporary)
     try:
@@ -166,7 +166,7 @@ def _write_page(folder: Path, *, without: str | None = None) -> None:
 
 
 def _row(wheel: Path) -> str:
-    """One line of the table. The digest is that of the file as it is, never one that was only written down."""
+    """One line of the table. The digest is computed from the file, never taken from a record."""
     digest = file_sha256(wheel)
     link = f"{quote(wheel.name)}#sha256={digest}"
     return (

@@ -38,7 +38,7 @@ _HOW_TO_MAKE = "python -m build_config keygen FOLDER makes a key pair"
 
 
 class UnsignedError(Exception):
-    """An envelope that this key did not sign, or that is none; the message says why."""
+    """A text is not an envelope, or not signed by the key; the message says why."""
 
 
 def make_keys(folder: Path) -> tuple[Path, Path]:
@@ -64,7 +64,7 @@ def make_keys(folder: Path) -> tuple[Path, Path]:
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
-    """Read a key to sign with. Raises ``SettingsError`` when others may read it, too, or it is none."""
+    """Read a key to sign with. Raises ``SettingsError`` if others may read it or it is not a key."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode  # of the file that is read, not of one that takes its place
@@ -73,15 +73,15 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         raise SettingsError(f"the key {path} cannot be read: {error.strerror}", remedy=_HOW_TO_MAKE) from error
     if platforms.HERE.has_modes and mode & READABLE_BY_OTHERS:
         raise SettingsError(
-            f"others than its owner have access to the key {path} (mode {stat.S_IMODE(mode):04o}): it was not used",
+            f"users other than its owner have access to the key {path} (mode {stat.S_IMODE(mode):04o}): it was not used",
             remedy=f"chmod 600 {path}, and make a new key if somebody may have read it",
         )
     try:
         key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SettingsError(f"{path} is no private key in PEM without a password", remedy=_HOW_TO_MAKE) from error
+        raise SettingsError(f"{path} is not a private key in PEM without a password", remedy=_HOW_TO_MAKE) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError(f"{path} is a private key, but no Ed25519 key", remedy=_HOW_TO_MAKE)
+        raise SettingsError(f"{path} is a private key, but not an Ed25519 key", remedy=_HOW_TO_MAKE)
     return key
 
 
@@ -92,14 +92,14 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     except OSError as error:
         raise SettingsError(f"the key {path} cannot be read: {error.strerror}") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise SettingsError(f"{path} is no public key in PEM", remedy=f"pass the file {PUBLIC_NAME}") from error
+        raise SettingsError(f"{path} is not a public key in PEM", remedy=f"pass the file {PUBLIC_NAME}") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise SettingsError(f"{path} is a public key, but no Ed25519 key")
+        raise SettingsError(f"{path} is a public key, but not an Ed25519 key")
     return key
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """SHA-256 of the public key in DER: what ``openssl pkey -pubin -outform DER | sha256sum`` prints."""
+    """SHA-256 of the public key in DER, as ``openssl pkey -pubin -outform DER | sha256sum`` prints it."""
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
@@ -110,16 +110,16 @@ def seal(payload: bytes, payload_type: str, key: Ed25519PrivateKey) -> str:
     return jsonio.dumps(envelope.to_dict())
 
 
-def unsealed(text: str, payload_type: str) -> bytes:
+def unverified_payload(text: str, payload_type: str) -> bytes:
     """The payload of an envelope; NO signature is checked.
 
-    Raises ``UnsignedError`` when it is none, of another type, or not written in the one form that ``seal`` writes:
-    then every byte of the file has a meaning.
+    Raises ``UnsignedError`` if it is not an envelope, has another type, or is not in the one form that ``seal`` writes:
+    in that form every byte of the file has a meaning.
     """
     return _envelope(text, payload_type).payload
 
 
-def opened(text: str, payload_type: str, key: Ed25519PublicKey) -> bytes:
+def verified_payload(text: str, payload_type: str, key: Ed25519PublicKey) -> bytes:
     """The payload of an envelope that this key signed. Raises ``UnsignedError``."""
     envelope = _envelope(text, payload_type)
     try:

@@ -1,7 +1,7 @@
 """The in-toto statement about a wheel, as a function of its record: SLSA provenance v1.
 
-Everything that the statement says stands in the record, and the record's digest stands in the statement. So whoever has
-both can write the statement again and compare bytes, and a signature of the statement covers the record.
+Everything in the statement comes from the record, and the record's digest is in the statement. So anyone who has both can
+write the statement again and compare the bytes, and a signature of the statement covers the record.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 BUILD_TYPE = "urn:llama-cuda-wheels:build:v1"
-"""What the parameters mean: docs/provenance.md."""
+"""docs/provenance.md explains the parameters."""
 BUILDER_ID = "urn:llama-cuda-wheels:builder:own-machine"
-"""Whoever ran the main job, on a machine of their own: docs/provenance.md."""
+"""Any user who ran the main job on their own machine: docs/provenance.md."""
 STATEMENT_SUFFIX = ".intoto.json"
 ENVELOPE_SUFFIX = ".intoto.dsse.json"
 _INVOCATIONS = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llama-cuda-wheels:invocation")
 
 
 def statement_path(wheel: Path) -> Path:
-    """Where the statement about a published wheel is."""
+    """The path of the statement about a published wheel."""
     return wheel.with_name(wheel.name + STATEMENT_SUFFIX)
 
 
 def envelope_path(wheel: Path) -> Path:
-    """Where the signed statement about a published wheel is, if there is one."""
+    """The path of the signed statement about a published wheel, if there is one."""
     return wheel.with_name(wheel.name + ENVELOPE_SUFFIX)
 
 

@@ -1,4 +1,4 @@
-"""Does a wheel have the provenance that lies beside it? Reads files, runs nothing, and finds everything at once."""
+"""Compare a wheel with the provenance next to it: read files, run nothing, and report all findings at once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from build_config.steps.wheelhouse import signature
-from build_config.steps.wheelhouse import statement as intoto
+from build_config.steps.wheelhouse import signature, statement
 from build_config.system import jsonio
 from build_config.formats import wheelfile
 from build_config.errors import PackagingError, StepResultError
@@ -21,14 +20,14 @@ from build_config.reports import BuildRecord, Finding, Severity, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OTHER_VERSION = "the record may be of another version of this project: check out the commit that it names"
+OTHER_VERSION = "the record may be from another version of this project: check out the commit that it names"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a wheel is held against: the files beside it, and what this checkout locks.
+    """The evidence that a wheel is compared with: the files next to it, and the locks of this checkout.
 
-    ``unrelated_locks`` are the lock files from which no wheel is made. ``public_key`` is ``None`` if no signature is to
+    ``unrelated_locks`` are the lock files that do not affect a wheel. ``public_key`` is ``None`` if no signature is to
     be checked.
     """
 
@@ -43,7 +42,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What came of it. ``signed_by`` is the identifier of the key whose signature was checked."""
+    """The result of a verification. ``signed_by`` is the identifier of the key whose signature was checked."""
 
     wheel: str
     sha256: str
@@ -52,14 +51,14 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Nothing speaks against the wheel."""
+        """Whether no finding is an error."""
         return all(finding.severity is not Severity.ERROR for finding in self.findings)
 
 
 def verify(path: Path, evidence: Evidence) -> Verification:
-    """Hold a wheel against its record, the record against the locks, all of it against the statement and its signature.
+    """Compare a wheel with its record, the record with the locks, and all of it with the statement and its signature.
 
-    Raises ``PackagingError`` where the wheel cannot be read or has no wheel's name.
+    Raises ``PackagingError`` if the wheel cannot be read or its name is not that of a wheel.
     """
     wheel = wheelfile.read(path)
     findings = list(_wheel_findings(path))
@@ -134,7 +133,7 @@ def _lock_findings(record: BuildRecord, evidence: Evidence) -> Iterator[Finding]
             f"the lock {name} has SHA-256 {here.get(name, '(none)')} here, {recorded.get(name, '(none)')} in the record"
         )
         if name in evidence.unrelated_locks:
-            yield Finding(code="lock-differs", severity=Severity.NOTE, message=f"{about}; no wheel is made from it")
+            yield Finding(code="lock-differs", severity=Severity.NOTE, message=f"{about}; it does not affect a wheel")
         else:
             yield _error("lock-differs", f"{about}; {OTHER_VERSION}")
     locked = {file.sha256 for file in evidence.locked_files}
@@ -145,14 +144,14 @@ def _lock_findings(record: BuildRecord, evidence: Evidence) -> Iterator[Finding]
 
 
 def _toolkit_findings(record: BuildRecord) -> Iterator[Finding]:
-    """Say of an installed toolkit what a lock would have said for it, and cannot."""
+    """Warn about an installed toolkit: no lock describes its files."""
     toolchain = dict(record.toolchain)
     if toolchain.get("cuda.locked") == "no":
         weaker = f"; {toolchain['reproducibility']}" if "reproducibility" in toolchain else ""
         yield Finding(
             code="toolkit-installed",
             severity=Severity.WARNING,
-            message=f"CUDA {toolchain.get('cuda')} was an installed toolkit: no lock says what its files were{weaker}",
+            message=f"CUDA {toolchain.get('cuda')} was an installed toolkit: its files are in no lock{weaker}",
         )
 
 
@@ -160,10 +159,10 @@ def _statement_findings(
     record: BuildRecord | None, record_file: bytes, statement_file: bytes, wheel_sha256: str
 ) -> Iterator[Finding]:
     if record is not None:
-        if statement_file == intoto.statement(record, record_file).encode():
+        if statement_file == statement.statement(record, record_file).encode():
             return
         yield _error(
-            "statement-differs", "the statement is not the one that follows from the record: one of them was changed"
+            "statement-differs", "the statement does not match the record: one of them was changed"
         )
     try:
         data = json.loads(statement_file)
@@ -177,14 +176,14 @@ def _statement_findings(
     digest = hashlib.sha256(record_file).hexdigest()
     if record_file and recorded != digest:
         yield _error(
-            "record-changed", f"the record has SHA-256 {digest}; the statement was made of one with {recorded}"
+            "record-changed", f"the record has SHA-256 {digest}; the statement was made from one with {recorded}"
         )
 
 
 def _envelope_findings(evidence: Evidence, statement_file: bytes | None) -> Iterator[Finding]:
     if not evidence.envelope.exists():
         if evidence.public_key is not None:
-            yield _error("envelope-missing", f"{evidence.envelope.name} is not there: nobody signed this wheel")
+            yield _error("envelope-missing", f"{evidence.envelope.name} is missing: this wheel is not signed")
         return
     data, problems = _read(evidence.envelope, "envelope")
     yield from problems
@@ -193,15 +192,15 @@ def _envelope_findings(evidence: Evidence, statement_file: bytes | None) -> Iter
     try:
         text = data.decode()
         if evidence.public_key is None:
-            payload = signature.unsealed(text, intoto.PAYLOAD_TYPE)
+            payload = signature.unverified_payload(text, statement.PAYLOAD_TYPE)
         else:
-            payload = signature.opened(text, intoto.PAYLOAD_TYPE, evidence.public_key)
+            payload = signature.verified_payload(text, statement.PAYLOAD_TYPE, evidence.public_key)
     except (signature.UnsignedError, UnicodeDecodeError) as reason:
         yield _error("envelope-refused", f"{evidence.envelope.name}: {reason}")
         return
     if payload != statement_file:
         yield _error(
-            "envelope-of-another-statement", f"{evidence.envelope.name} holds another statement than the one beside it"
+            "envelope-of-another-statement", f"{evidence.envelope.name} contains another statement than the one next to it"
         )
 
 

@@ -1,7 +1,7 @@
-"""What differs between the systems that wheels are built on: names, places, flags. Nothing is looked up here.
+"""The differences between the systems on which wheels are built: names, paths, flags. Nothing is looked up here.
 
-``of`` gives a platform by its name, ``HERE`` is that of the machine that runs. A step that has to do with a platform
-takes it as a value, so the whole of Windows can be asserted on Linux.
+``of`` returns a platform by its name; ``HERE`` is the platform of this machine. A step takes its platform as a value,
+so all of Windows can be tested on Linux.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Platform(Protocol):
 
     @property
     def compiler(self) -> str:
-        """What the host compiler is called: ``GCC``."""
+        """The name of the host compiler: ``GCC``."""
 
     @property
     def uses_msvc(self) -> bool:
@@ -52,15 +52,15 @@ class Platform(Protocol):
 
     @property
     def has_modes(self) -> bool:
-        """Whether a mode says who may change a file; else an access list does."""
+        """Whether a mode decides who may change a file; else an access list does."""
 
     @property
     def has_unix_sockets(self) -> bool:
-        """Whether a server of sccache can listen at a file; else it takes a port."""
+        """Whether a server of sccache can listen at a file; else it uses a port."""
 
     @property
     def has_simulated_device(self) -> bool:
-        """Whether there are doubles of CUDA's libraries for it."""
+        """Whether there are simulated CUDA libraries for it."""
 
     @property
     def has_cuda_variables(self) -> bool:
@@ -72,7 +72,7 @@ class Platform(Protocol):
 
     @property
     def output_folders(self) -> tuple[str, ...]:
-        """Where CMake puts the libraries of a unit, below its build tree; the first is where they are wanted."""
+        """Folders of a build tree in which CMake puts libraries of a unit; in the first they are collected."""
 
     def program(self, name: str) -> str:
         """The file name of a program: ``nvcc``, ``nvcc.exe``."""
@@ -81,13 +81,13 @@ class Platform(Protocol):
         """The file name of a library of the wheel: ``llama`` -> ``libllama.so``, ``llama.dll``."""
 
     def folded(self, name: str) -> str:
-        """A file name as the loader compares it: without case where that does not count."""
+        """A file name as the loader compares it: in lower case if it ignores case."""
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
-        """What a shard needs of CUDA at run time, in the order in which it has to be loaded."""
+        """The CUDA libraries that a shard needs at run time, in the order of loading."""
 
     def cpu_variants(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of the CPU variants that this platform's compiler can build."""
+        """The CPU variants in ``wanted`` that this platform's compiler can build."""
 
     def flag_entries(self, work_root: PurePath) -> dict[str, str]:
         """CMake's entries for the flags of C, C++ and the linker: optimised, the same everywhere, without paths."""
@@ -96,10 +96,10 @@ class Platform(Protocol):
         """CMake's entries for the flags of nvcc."""
 
     def caches_cuda(self, launcher: str, version: str) -> bool:
-        """Whether a compiler launcher (``sccache``) of a version may stand before nvcc."""
+        """Whether a compiler launcher (``sccache``) of a version may be used with nvcc."""
 
     def toolkit_variables(self, root: PurePath) -> Mapping[str, str]:
-        """Variables that the compilers need on top of the host compiler's for a toolkit at ``root``."""
+        """Variables that the compilers need for a toolkit at ``root``, in addition to the host compiler's."""
 
 
 PLATFORMS: dict[PlatformName, Platform] = {"linux-x86_64": LINUX, "win-amd64": WINDOWS}

@@ -1,4 +1,4 @@
-"""Who may change a folder on Windows, read from its security descriptor in text form (SDDL).
+"""Read from a folder's security descriptor in text form (SDDL) who may change it on Windows.
 
 https://learn.microsoft.com/windows/win32/secauthz/ace-strings
 """
@@ -10,7 +10,7 @@ import re
 SYSTEM, ADMINISTRATORS, CREATOR, OWNER_RIGHTS = "SY", "BA", "CO", "OW"
 TRUSTED_INSTALLER = "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464"
 TRUSTED = frozenset({SYSTEM, ADMINISTRATORS, CREATOR, OWNER_RIGHTS, TRUSTED_INSTALLER, "S-1-5-18", "S-1-5-32-544"})
-"""Who can change everything on a machine anyway, and whoever created a thing."""
+"""Users who can change everything on a machine anyway, and the creator of a folder."""
 
 # Write or append data, write attributes, delete a child or the folder, change permissions or the owner, or all.
 _WRITE = 0x2 | 0x4 | 0x10 | 0x40 | 0x100 | 0x10000 | 0x40000 | 0x80000 | 0x10000000 | 0x40000000
@@ -25,10 +25,10 @@ _SID = re.compile(r"\bS-1-[0-9-]+\b")
 
 
 def writers(descriptor: str) -> frozenset[str]:
-    """Everybody to whom an entry of ``D:...`` gives a way to change the folder, as SDDL names them.
+    """All users whom an entry of ``D:...`` lets change the folder, by their names in SDDL.
 
-    What a denying entry takes away again is not considered: a folder that needs one is not simple enough to be trusted.
-    A descriptor without a list gives everything to everybody (``WD``).
+    Denying entries are ignored: a folder that needs one is not simple enough to be trusted. A descriptor without a
+    list allows everything to everybody (``WD``).
     """
     if "D:" not in descriptor or "NO_ACCESS_CONTROL" in descriptor:
         return frozenset({"WD"})
@@ -38,19 +38,19 @@ def writers(descriptor: str) -> frozenset[str]:
     )
 
 
-def strangers(descriptor: str, me: str) -> frozenset[str]:
-    """Those among the writers who are neither this user (a SID) nor trusted."""
+def unexpected_writers(descriptor: str, me: str) -> frozenset[str]:
+    """The writers who are neither this user (a SID) nor trusted."""
     return writers(descriptor) - TRUSTED - {me}
 
 
 def parse_saved(data: bytes) -> str:
-    """The descriptor in what ``icacls FOLDER /save FILE`` writes: the folder's name, then the descriptor, in UTF-16."""
+    """The descriptor that ``icacls FOLDER /save FILE`` writes: the folder's name, then the descriptor, in UTF-16."""
     lines = data.decode("utf-16-le", errors="replace").lstrip("\ufeff").splitlines()
     return next((line for line in lines if line.startswith("D:")), "")
 
 
 def parse_whoami(text: str) -> str | None:
-    """The SID in what ``whoami /user /fo csv /nh`` prints, in whatever language the rest is."""
+    """The SID in the output of ``whoami /user /fo csv /nh`` in any language."""
     match = _SID.search(text)
     return match[0] if match else None
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 WORK_ROOT = PurePosixPath("/var/tmp/llama-cuda-wheels")  # noqa: S108  # fixed on purpose; workroot.py checks its owner
 SONAME_VERSIONS = {"11": "11.0"}
-"""What stands behind ``libcudart.so.`` where that is not the major release."""
+"""The version after ``libcudart.so.`` if it is not the major release."""
 STRIP = "-Wl,-s -Wl,--build-id=none"
-"""A link without symbol table and build-id: both differ where nothing that runs differs."""
+"""Link without symbol table and build-id: both can differ although the code is the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +46,11 @@ class Linux:
         return f"lib{name}.so"
 
     def folded(self, name: str) -> str:
-        """Case counts."""
+        """Case matters."""
         return name
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
-        """``libcudart.so.13`` and ``libcublas.so.13``; cuBLAS finds its other half by itself."""
+        """``libcudart.so.13`` and ``libcublas.so.13``; cuBLAS finds cuBLASLt itself."""
         major = release.split(".", maxsplit=1)[0]
         return (f"libcudart.so.{SONAME_VERSIONS.get(major, major)}", f"libcublas.so.{major}")
 
@@ -59,7 +59,7 @@ class Linux:
         return wanted
 
     def flag_entries(self, work_root: PurePath) -> dict[str, str]:
-        """``__FILE__`` in messages and assertions becomes ``src/llama.cpp/...``, wherever the work root is."""
+        """``__FILE__`` in messages and assertions becomes ``src/llama.cpp/...``, for any work root."""
         prefix_map = _prefix_map(work_root)
         return {
             "CMAKE_C_FLAGS": prefix_map,
@@ -73,7 +73,7 @@ class Linux:
         return {"CMAKE_CUDA_FLAGS": f"-Xcompiler={_prefix_map(work_root)} {WITHOUT_NVTX}"}
 
     def caches_cuda(self, launcher: str, version: str) -> bool:  # noqa: ARG002  # the protocol's form
-        """Every launcher does."""
+        """Every launcher can."""
         return True
 
     def toolkit_variables(self, root: PurePath) -> Mapping[str, str]:  # noqa: ARG002  # the protocol's form

@@ -1,6 +1,6 @@
 """Windows on x86-64, with Microsoft's compiler.
 
-Nothing of this has run on Windows yet (docs/windows.md); each choice names what it goes by.
+Nothing of this has run on Windows yet (docs/windows.md); each choice names its source.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 WORK_ROOT = PureWindowsPath(r"C:\llama-cuda-wheels")
-"""Short on purpose: nvcc and the programs that it starts keep to 260 characters."""
+"""Short on purpose: nvcc and the programs that it starts are limited to 260 characters."""
 NOT_FOR_MSVC = frozenset({"ivybridge", "piledriver", "cooperlake", "zen4", "sapphirerapids"})
 """CPU variants that ggml/src/CMakeLists.txt leaves out for MSVC: no F16C or FMA without AVX2, no BF16, no AMX."""
 
@@ -58,7 +58,7 @@ class Windows:
     has_simulated_device: bool = False
     has_cuda_variables: bool = True
     uses_dlls: bool = True
-    # A DLL that is linked against is a "runtime" for CMake, and llama.cpp has those in bin; mtmd is added by ourselves.
+    # A DLL that is linked against is a "runtime" for CMake, and llama.cpp has those in bin; we add mtmd.
     output_folders: tuple[str, ...] = ("unit", "bin", "mtmd")
 
     def program(self, name: str) -> str:
@@ -66,22 +66,22 @@ class Windows:
         return f"{name}.exe"
 
     def library(self, name: str) -> str:
-        """``llama.dll``: without ``lib`` in front, as ggml and the bindings look for it there."""
+        """``llama.dll``: without ``lib`` in front, as ggml and the bindings expect it on Windows."""
         return f"{name}.dll"
 
     def folded(self, name: str) -> str:
-        """Case does not count."""
+        """Case does not matter."""
         return name.lower()
 
     def cuda_libraries(self, release: str) -> tuple[str, ...]:
-        """``cublasLt64_13.dll`` before cuBLAS, which needs it and is not where Windows would look for it.
+        """``cublasLt64_13.dll`` before cuBLAS, which needs it: its folder is not one that Windows searches.
 
-        Since CUDA 13 nothing is linked to ``cudart64_13.dll``: ``cudart.lib`` loads ``nvcudart_hybrid64.dll``, which
-        comes with the driver, when it is first called (seen in the locked wheel; tests/integration links with it).
+        Since CUDA 13 nothing is linked to ``cudart64_13.dll``: on its first call, ``cudart.lib`` loads the driver's
+        ``nvcudart_hybrid64.dll`` (checked in the locked wheel; tests/integration links with it).
         """
         major = int(release.split(".", maxsplit=1)[0])
         blas = (f"cublasLt64_{major}.dll", f"cublas64_{major}.dll")
-        runtime = "110" if major == OLDEST_MAJOR else str(major)  # cudart64_110.dll is that of every CUDA 11
+        runtime = "110" if major == OLDEST_MAJOR else str(major)  # every CUDA 11 has cudart64_110.dll
         return blas if major > LAST_IMPORTED_RUNTIME else (f"cudart64_{runtime}.dll", *blas)
 
     def cpu_variants(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ class Windows:
         }
 
     def cuda_flag_entries(self, work_root: PurePath) -> dict[str, str]:
-        """One ``-Xcompiler`` an option: nvcc splits what is in one at commas."""
+        """One ``-Xcompiler`` for each option: nvcc splits its argument at commas."""
         options = [_EXCEPTIONS, *DETERMINISTIC.split(), _path_map(work_root)]
         compiler = (f"-Xcompiler={option}" for option in options)
         return {"CMAKE_CUDA_FLAGS": " ".join(["-D_WINDOWS", *compiler, WITHOUT_NVTX])}
@@ -118,7 +118,7 @@ class Windows:
 
 
 def _path_map(work_root: PurePath) -> str:
-    """With backslashes: the compiler compares text, and sees the paths as it was given them by Ninja and the system."""
+    """With backslashes: the compiler compares text, and gets such paths from Ninja and the system."""
     return f"/pathmap:{work_root}=."
 
 

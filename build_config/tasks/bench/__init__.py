@@ -302,13 +302,13 @@ def _run_child(one: _Run, request: Path, show: Callable[[], None], log: Path) ->
     """Measure once; also return by how many bytes the used GPU memory grew (``None`` if the driver cannot say)."""
     output = request.with_name("result.json")
     output.unlink(missing_ok=True)
-    before = machine.card_memory_used()
+    before = machine.gpu_memory_used()
     most = before
 
     def tick(_pid: int) -> None:
         nonlocal most
         show()
-        used = machine.card_memory_used() if before is not None else None
+        used = machine.gpu_memory_used() if before is not None else None
         if used is not None and most is not None:
             most = max(most, used)
 

@@ -74,7 +74,7 @@ def test_ctrl_c_stops_a_command_and_its_grandchildren_in_their_own_sessions(tmp_
     assert left == []
     assert status == InterruptedRunError.exit_code
     assert seconds < 2.0
-    assert "What was finished is kept" in output
+    assert "Finished files are kept" in output
     assert str(tmp_path / "log.txt") in output
 
 

@@ -53,7 +53,7 @@ def test_a_true_record_has_no_problem() -> None:
         ({"llama_cpp/lib/libllama.so": b"code!"}, "llama_cpp/lib/libllama.so has 5 bytes, RECORD says 4"),
         ({"llama_cpp/extra.py": b""}, "RECORD does not list llama_cpp/extra.py"),
         ({RECORD: b"llama_cpp/__init__.py\n"}, "RECORD has a malformed line: llama_cpp/__init__.py"),
-        ({RECORD: b"gone.py,sha256=abc,3\n"}, "RECORD lists gone.py, which is not there"),
+        ({RECORD: b"gone.py,sha256=abc,3\n"}, "RECORD lists gone.py, which is missing"),
         ({RECORD: b"llama_cpp/__init__.py,,\n"}, "RECORD gives no secure digest for llama_cpp/__init__.py"),
         ({RECORD: b"llama_cpp/__init__.py,md5=abc,25\n"}, "RECORD gives no secure digest for llama_cpp/__init__.py"),
         ({RECORD: b"a,sha256=,0\na,sha256=,0\n"}, "RECORD lists a twice"),

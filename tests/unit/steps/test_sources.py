@@ -119,7 +119,7 @@ def test_both_trees_stand_side_by_side_without_git(vendored: Layout) -> None:
 
 def test_an_archive_without_llama_cpp_is_refused(tmp_path: Path, layout: Layout) -> None:
     archive = make_tar(tmp_path / "sdist.tar.gz", {f"{TOP}/pyproject.toml": ""})
-    with pytest.raises(LockError, match=r"does not carry llama\.cpp"):
+    with pytest.raises(LockError, match=r"does not contain llama\.cpp"):
         sources.vendor(locked(), archive, layout)
 
 
@@ -278,7 +278,7 @@ def test_a_users_checkout_is_only_read(vendored: Layout, tmp_path: Path) -> None
 
 
 def test_what_is_no_checkout_is_refused(vendored: Layout, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"no llama\.cpp checkout"):
+    with pytest.raises(SettingsError, match=r"not a llama\.cpp checkout"):
         sources.stage(locked(), vendored, llama_cpp=tmp_path)
 
 

@@ -36,7 +36,7 @@ ROOT = windows_path(r"C:\llama-cuda-wheels")
     ],
 )
 def test_who_besides_this_user_may_change_a_folder(descriptor: str, strangers: set[str]) -> None:
-    assert access.strangers(descriptor, ME) == strangers
+    assert access.unexpected_writers(descriptor, ME) == strangers
 
 
 def test_what_icacls_saves_and_whoami_prints() -> None:

@@ -83,14 +83,14 @@ def test_a_card_that_is_lost_does_not_hide_the_others(monkeypatch: pytest.Monkey
     Driver(monkeypatch, "lost", "NVIDIA GB10")
     state = machine.nvidia()
     assert [(gpu.index, gpu.name, gpu.capability, gpu.memory) for gpu in state.gpus] == [(1, "NVIDIA GB10", "12.1", 0)]
-    assert "card 0" in str(state.problem)
+    assert "GPU 0" in str(state.problem)
 
 
 def test_memory_in_use_is_that_of_all_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(monkeypatch, "NVIDIA L4", "NVIDIA L4")
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda _: SimpleNamespace(used=1 << 30))
 
-    assert machine.card_memory_used() == 1 << 31
+    assert machine.gpu_memory_used() == 1 << 31
     assert driver.shut_down == 1
 
 
@@ -99,9 +99,9 @@ def test_memory_that_the_driver_does_not_tell_is_unknown(
     monkeypatch: pytest.MonkeyPatch, cards: tuple[str, ...]
 ) -> None:
     Driver(monkeypatch, *cards)
-    assert machine.card_memory_used() is None
+    assert machine.gpu_memory_used() is None
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: _raising(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
-    assert machine.card_memory_used() is None
+    assert machine.gpu_memory_used() is None
 
 
 def test_this_machine_is_described_without_a_path_or_host_name() -> None:

@@ -1,1 +1,1 @@
-"""What a toolchain on Windows needs besides: Visual C++, an installed CUDA toolkit, import libraries."""
+"""The parts of a toolchain on Windows: Visual C++, an installed CUDA toolkit, import libraries."""

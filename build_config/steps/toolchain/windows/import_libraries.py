@@ -1,6 +1,6 @@
-"""Import libraries for DLLs that come without one: NVIDIA's wheels for Windows hold cuBLAS as DLLs only.
+"""Make import libraries for DLLs that have none: NVIDIA's wheels for Windows contain cuBLAS as DLLs only.
 
-A DLL's export table says all that an import library holds; ``lib.exe`` makes one of a list of the names.
+A DLL's export table contains everything that an import library needs; ``lib.exe`` makes one from a list of the names.
 https://learn.microsoft.com/cpp/build/reference/building-an-import-library-and-export-file
 """
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 DLL_FOLDER = "bin/x86_64"
 LIBRARY_FOLDER = "lib/x64"
 MISSING = {"cublas.lib": "cublas64_{major}.dll", "cublasLt.lib": "cublasLt64_{major}.dll"}
-"""What the linker asks for, and the DLL that it stands for."""
+"""The import libraries that the linker needs, each with its DLL."""
 SECONDS_ALLOWED = 120.0
 
 
 def exports(dll: Path) -> tuple[str, ...]:
-    """The exported names, sorted. Raises ``LockError`` for what is no DLL, or exports by number or to elsewhere."""
-    import pefile  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415  # not installed where it is not needed
+    """The exported names, sorted. Raises ``LockError`` if it is not a DLL, or exports by number or elsewhere."""
+    import pefile  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415  # not installed on every platform
 
     try:
         with pefile.PE(str(dll), fast_load=True) as library:
@@ -33,33 +33,33 @@ def exports(dll: Path) -> tuple[str, ...]:
             symbols = library.DIRECTORY_ENTRY_EXPORT.symbols
             names = sorted(symbol.name.decode("ascii") for symbol in symbols if symbol.name and not symbol.forwarder)
     except (pefile.PEFormatError, AttributeError, UnicodeDecodeError, OSError) as error:
-        raise LockError(f"{dll.name} is no DLL whose exports can be read: {error}") from error
+        raise LockError(f"the exports of {dll.name} cannot be read: {error}") from error
     if not names or len(names) != len(symbols):
         raise LockError(f"{dll.name} exports {len(symbols)} functions, of which {len(names)} have a name")
     return tuple(names)
 
 
 def definition(dll: str, names: tuple[str, ...]) -> str:
-    """The module-definition file: which DLL, and its names."""
+    """The module-definition file: the name of the DLL and its exports."""
     return "".join([f"LIBRARY {dll}\n", "EXPORTS\n", *(f"    {name}\n" for name in names)])
 
 
 def arguments(librarian: Path, source: Path, library: Path) -> tuple[str, ...]:
-    """The call of ``lib.exe`` that makes an import library of a module-definition file."""
+    """The call of ``lib.exe`` that makes an import library from a module-definition file."""
     return (str(librarian), "/nologo", f"/def:{source}", "/machine:x64", f"/out:{library}")
 
 
 def make(root: Path, major: str, call: Callable[[Path, Path], tuple[str, ...]]) -> tuple[Path, ...]:
-    """Make what a toolkit root of NVIDIA's wheels lacks; the paths of the libraries.
+    """Make the import libraries that a toolkit root of NVIDIA's wheels lacks; return their paths.
 
-    ``call`` gives the call of a librarian for a module-definition file and the library that is to become of it.
-    Raises ``LockError`` where a DLL is missing or not of the known shape, or the librarian fails.
+    ``call`` returns the call of a librarian for a module-definition file and the library to make from it. Raises
+    ``LockError`` if a DLL is missing or has an unknown form, or the librarian fails.
     """
     made = []
     for name, pattern in MISSING.items():
         dll = root / DLL_FOLDER / pattern.format(major=major)
         if not dll.is_file():
-            raise LockError(f"the wheels of the toolkit hold no {DLL_FOLDER}/{dll.name}")
+            raise LockError(f"the wheels of the toolkit contain no {DLL_FOLDER}/{dll.name}")
         library = root / LIBRARY_FOLDER / name
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:

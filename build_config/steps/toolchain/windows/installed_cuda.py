@@ -1,4 +1,4 @@
-"""CUDA toolkits that NVIDIA's installer put on a Windows machine: all below one folder, and variables that name it.
+"""Find CUDA toolkits of NVIDIA's installer on Windows: each is below one folder, and a variable names it.
 
 The installer sets ``CUDA_PATH`` to the newest and ``CUDA_PATH_V12_4`` to each.
 https://docs.nvidia.com/cuda/cuda-installation-guide-microsoft-windows/
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 DEFAULT = Path(r"C:\Program Files\NVIDIA GPU Computing Toolkit\CUDA")
-"""Where the installer puts ``v12.4`` unless it is told otherwise."""
+"""The default folder into which the installer puts ``v12.4``."""
 PARTS = (
     "bin/nvcc.exe",
     "nvvm/bin/cicc.exe",
@@ -34,12 +34,12 @@ PARTS = (
     "lib/x64/cudart.lib",
     "lib/x64/cublas.lib",
 )
-"""Without one of these a toolkit is not complete: the installer lets people leave parts out."""
+"""Files without which a toolkit is not complete: the installer lets users omit parts."""
 _VARIABLE = re.compile(r"CUDA_PATH_V(?P<major>\d+)_(?P<minor>\d+)", re.IGNORECASE)
 
 
 def find(environ: Mapping[str, str], release: str | None = None) -> CudaToolkit:
-    """The first complete toolkit, of ``release`` where one is named: ``CUDA_PATH``, then the others that are named.
+    """Find the first complete toolkit, of ``release`` if it is given: by ``CUDA_PATH``, then by the other variables.
 
     Raises ``ToolkitMissingError`` with everything that was tried.
     """

@@ -1,9 +1,8 @@
-"""The host compiler on Windows: Microsoft's, found by vswhere, with the toolset that the CUDA toolkit accepts.
+"""Find the host compiler on Windows: Microsoft's, by vswhere, with a toolset that the CUDA toolkit supports.
 
-Visual Studio 2019 and later and the Build Tools are one thing here: an installation with toolsets below
-``VC/Tools/MSVC``. A toolset 14.29 calls itself ``_MSC_VER`` 1929 and its compiler 19.29; nvcc's ``crt/host_config.h``
-names the range that it takes. The environment is what ``vcvarsall.bat`` adds to a bare one: nothing of the user's own
-enters.
+Visual Studio 2019 and later and the Build Tools are treated alike: an installation with toolsets below
+``VC/Tools/MSVC``. Toolset 14.29 has ``_MSC_VER`` 1929 and the compiler 19.29; nvcc's ``crt/host_config.h`` states the
+range that it supports. The environment is a bare one and what ``vcvarsall.bat`` adds to it: no variable of the user's.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ OLDER_TOOLSETS = (
     (1940, "Microsoft.VisualStudio.Component.VC.14.39.17.9.x86.x64"),
     (1950, "Microsoft.VisualStudio.Component.VC.14.44.17.14.x86.x64"),
 )
-"""The component that adds the newest toolset below each ``_MSC_VER``: what a Visual Studio that is too new lacks."""
+"""The component with the newest toolset below each ``_MSC_VER``; a Visual Studio that is too new lacks it."""
 INSTALL = (
     'winget install Microsoft.VisualStudio.2022.BuildTools --override "--passive --wait '
     f'--add {WORKLOAD} --includeRecommended"'
@@ -44,15 +43,15 @@ HEADER = "include/crt/host_config.h"
 SCRIPT = "vcvars.bat"
 MARKER = "=== environment ==="
 SECONDS_ALLOWED = 120.0
-"""``vcvarsall.bat`` starts a dozen programs; with a virus scanner at work that has taken a minute."""
+"""``vcvarsall.bat`` starts a dozen programs; with an active virus scanner that has taken a minute."""
 
 KEPT = ("SystemRoot", "SystemDrive", "ComSpec", "ProgramFiles", "ProgramFiles(x86)", "ProgramW6432", "ProgramData")
-"""Variables without which Windows' own programs and ``vcvarsall.bat`` do not work. None is the user's to choose."""
+"""Variables that Windows' own programs and ``vcvarsall.bat`` need. Users do not choose their values."""
 INSIDE = ("cl.exe", "c1.dll", "c1xx.dll", "c2.dll", "link.exe")
-"""What makes the bytes: the driver, both front ends, the code generator, the linker."""
+"""Files that determine the bytes: the driver, both front ends, the code generator, the linker."""
 
 LOCKED_MSC_VER = range(1920, 1950)
-"""What the locked toolkit's ``crt/host_config.h`` accepts (a test compares it with the locked wheel)."""
+"""The range in the locked toolkit's ``crt/host_config.h`` (a test compares it with the locked wheel)."""
 
 _RANGE = re.compile(r"^\s*#\s*if\s+_MSC_VER\s*<\s*(?P<low>\d+)\s*\|\|\s*_MSC_VER\s*>=\s*(?P<high>\d+)", re.MULTILINE)
 _CL_VERSION = re.compile(r"\b(?P<version>19\.\d+\.\d+(?:\.\d+)?)\b")
@@ -62,23 +61,23 @@ _TOOLSET = re.compile(r"14\.(?P<minor>\d\d)\.\d+")
 
 
 class Probe(Protocol):
-    """What is asked of the machine. The real one is ``Machine``; tests answer from records."""
+    """Questions to a machine. ``Machine`` asks the real one; tests answer from records."""
 
     def run(self, argv: tuple[str, ...], environment: Mapping[str, str], cwd: Path | None = None) -> str:
-        """The output of a program, whatever its status. Raises ``CommandError`` when it cannot be started."""
+        """The output of a program with any status. Raises ``CommandError`` if it cannot be started."""
 
     def is_file(self, path: PureWindowsPath) -> bool:
         """Whether there is such a file."""
 
     def names(self, folder: PureWindowsPath) -> tuple[str, ...]:
-        """What is in a folder; nothing where there is none."""
+        """The names in a folder; empty if there is no such folder."""
 
     def digest(self, path: PureWindowsPath) -> str:
         """SHA-256 of a file."""
 
 
 class Machine:
-    """The machine that runs."""
+    """The real machine."""
 
     def run(self, argv: tuple[str, ...], environment: Mapping[str, str], cwd: Path | None = None) -> str:
         """See ``Probe``."""
@@ -109,7 +108,7 @@ class Installation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolset:
-    """A compiler of an installation. ``version`` is that of its folder: ``14.44.35207``."""
+    """A compiler of an installation. ``version`` is the name of its folder: ``14.44.35207``."""
 
     installation: Installation
     version: str
@@ -143,10 +142,10 @@ def parse_range(header: str) -> range | None:
 
 
 def find(accepted: range | None, environ: Mapping[str, str], probe: Probe | None = None) -> HostCompiler:
-    """The newest toolset that the toolkit accepts; any, without ``accepted``.
+    """Find the newest toolset in ``accepted``; without it, the newest of all.
 
-    Raises ``CompilerMissingError`` where there is no Visual C++, ``CompilerUnsupportedError`` where there is no fitting
-    one, both with what to install.
+    Raises ``CompilerMissingError`` if there is no Visual C++, ``CompilerUnsupportedError`` if none is accepted; both
+    say what to install.
     """
     probe = probe or Machine()
     bare = bare_environment(environ)
@@ -173,7 +172,7 @@ def find(accepted: range | None, environ: Mapping[str, str], probe: Probe | None
 
 
 def runtime_folders(host: HostCompiler, probe: Probe | None = None) -> tuple[Path, ...]:
-    """The folders of the DLLs that may be passed on: the C++ library's and OpenMP's, of the toolset in use."""
+    """Folders of the redistributable DLLs of the toolset in use: the C++ library and OpenMP."""
     probe = probe or Machine()
     folder = PureWindowsPath(dict(host.environment).get("VCToolsRedistDir", "")) / "x64"
     return tuple(_path(folder / name) for name in probe.names(folder) if _RUNTIME.fullmatch(name))
@@ -186,7 +185,7 @@ def parse_vswhere(text: str) -> tuple[Installation, ...]:
     """The complete installations in vswhere's JSON, the newest first, pre-releases last. Raises ``ValueError``."""
     found: list[dict[str, Any]] = json.loads(text or "[]")
     if not isinstance(found, list):
-        raise ValueError("not a list")  # noqa: TRY004  # as of text that is no JSON
+        raise ValueError("not a list")  # noqa: TRY004  # as for text that is not JSON
     usable = [one for one in found if one.get("isComplete", True)]
     usable.sort(key=lambda one: (not one.get("isPrerelease", False), Version(one["installationVersion"])), reverse=True)
     return tuple(
@@ -200,9 +199,9 @@ def parse_vswhere(text: str) -> tuple[Installation, ...]:
 
 
 def choose(toolsets: tuple[Toolset, ...], accepted: range | None) -> Toolset:
-    """The newest accepted toolset; of two that are the same, that of the first installation.
+    """The newest accepted toolset; of two equal ones, that of the first installation.
 
-    Raises ``CompilerMissingError`` where there are none, ``CompilerUnsupportedError`` where none is accepted.
+    Raises ``CompilerMissingError`` without any toolset, ``CompilerUnsupportedError`` if none is accepted.
     """
     if not toolsets:
         message = f"no Visual C++ for x64 is installed: vswhere finds nothing with {COMPONENT}"
@@ -212,13 +211,13 @@ def choose(toolsets: tuple[Toolset, ...], accepted: range | None) -> Toolset:
         have = ", ".join(f"{one.version} ({one.installation.name})" for one in toolsets)
         first, last = (accepted[0], accepted[-1]) if accepted else (0, 0)
         wanted = f"_MSC_VER {first} to {last}, which is 14.{first % 100} to 14.{last % 100}"
-        message = f"Visual C++ {have} does not go with this CUDA toolkit: it takes {wanted}"
+        message = f"this CUDA toolkit does not support Visual C++ {have}: it needs {wanted}"
         raise CompilerUnsupportedError(message, remedy=_remedy(toolsets[0].installation, last + 1))
     return max(fitting, key=lambda one: Version(one.version))
 
 
 def bare_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment that has Windows in it and nothing else. Names of variables are the same in any case there."""
+    """An environment for Windows alone. Windows ignores the case of variable names."""
     known = {name.casefold(): value for name, value in environ.items()}
     bare = {name: known[name.casefold()] for name in KEPT if name.casefold() in known}
     root = PureWindowsPath(bare.get("SystemRoot", r"C:\Windows"))
@@ -238,13 +237,13 @@ def bare_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def script_arguments(toolset: Toolset, bare: Mapping[str, str]) -> tuple[str, ...]:
-    """The call of our script, in its own folder: a path with blanks before the others would confuse ``cmd /c``."""
+    """The call of our script, from its own folder: a path with blanks in front would confuse ``cmd /c``."""
     vcvarsall = toolset.installation.path / "VC" / "Auxiliary" / "Build" / "vcvarsall.bat"
     return (bare["ComSpec"], "/d", "/c", SCRIPT, str(vcvarsall), toolset.version)
 
 
 def captured(toolset: Toolset, bare: Mapping[str, str], probe: Probe) -> dict[str, str]:
-    """What ``vcvarsall.bat`` adds or changes. Raises ``CompilerMissingError`` when it does not do its work."""
+    """The variables that ``vcvarsall.bat`` adds or changes. Raises ``CompilerMissingError`` if it fails."""
     try:
         output = probe.run(script_arguments(toolset, bare), bare, Path(__file__).parent)
     except CommandError as error:
@@ -258,14 +257,14 @@ def captured(toolset: Toolset, bare: Mapping[str, str], probe: Probe) -> dict[st
 
 
 def parse_set(output: str) -> dict[str, str]:
-    """The variables that ``set`` printed after the marker; nothing where the script did not get that far."""
+    """The variables that ``set`` printed after the marker; empty if the script did not get that far."""
     _, marker, text = output.partition(MARKER)
     pairs = (line.partition("=") for line in text.splitlines()) if marker else iter(())
     return {name: value for name, equals, value in pairs if equals and name}
 
 
 def difference(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
-    """Variables that are new or other than before, by the name that they have now; without the script's own."""
+    """New and changed variables by their present names, without the script's own."""
     old = {name.casefold(): value for name, value in before.items()}
     return {
         name: value
@@ -275,7 +274,7 @@ def difference(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str,
 
 
 def parse_banner(text: str, pattern: re.Pattern[str] = _CL_VERSION) -> str | None:
-    """The ``19.44.35219`` of cl's first line, in whatever language: only the digits are the same everywhere."""
+    """The ``19.44.35219`` of cl's first line in any language: only the digits are the same everywhere."""
     match = pattern.search(text)
     return match["version"] if match else None
 
@@ -284,7 +283,7 @@ def _installations(bare: Mapping[str, str], probe: Probe) -> tuple[Installation,
     folder = bare.get("ProgramFiles(x86)", r"C:\Program Files (x86)")
     vswhere = PureWindowsPath(folder) / VSWHERE
     if not probe.is_file(vswhere):
-        message = f"Visual Studio is not installed: there is no {vswhere}, which comes with every one since 2017"
+        message = f"Visual Studio is not installed: there is no {vswhere}, which every version since 2017 has"
         raise CompilerMissingError(message, remedy=INSTALL)
     output = ""
     try:
@@ -310,7 +309,7 @@ def _version(program: PureWindowsPath, pattern: re.Pattern[str], environment: Ma
         raise CompilerMissingError(error.message, remedy=INSTALL) from error
     version = parse_banner(output, pattern)
     if version is None:
-        raise CompilerMissingError(f"{program} does not tell its version: {output[:200].strip()}", remedy=INSTALL)
+        raise CompilerMissingError(f"{program} does not print its version: {output[:200].strip()}", remedy=INSTALL)
     return version
 
 
@@ -329,5 +328,5 @@ def _repair(installation: Installation) -> str:
 
 
 def _path(path: PureWindowsPath) -> Path:
-    """As the model has it. Elsewhere than on Windows, in tests, it stays a path that knows Windows' rules."""
+    """The path for the model. On other systems, in tests, it stays a path with Windows' rules."""
     return Path(path) if os.name == "nt" else cast("Path", path)

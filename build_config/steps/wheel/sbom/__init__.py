@@ -1,7 +1,7 @@
-"""The list of what is in the wheel, inside the wheel (PEP 770): CycloneDX, the same for the same inputs.
+"""The SBOM inside the wheel (PEP 770): a CycloneDX document, the same for the same inputs.
 
-What is named, and where its version is written, is data (``data/components.toml``). Nothing of the machine gets in but
-the compiler's version, and what auditwheel says of the libraries that it brought along.
+``data/components.toml`` lists the components and the places of their versions. The only facts about the machine are the
+compiler's version, and what auditwheel reports about the libraries that it added.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def add(wheel: Wheel, ingredients: Ingredients, out: Path) -> Wheel:
-    """Write the wheel again, with its list in it, into the folder ``out``.
+    """Write the wheel with its SBOM into the folder ``out``.
 
-    Raises ``PackagingError`` where the document would not be valid.
+    Raises ``PackagingError`` if the document is not valid.
     """
     contents = wheelfile.read_contents(wheel.path)
     document = describe(ingredients, contents, wheel.path.name)
@@ -32,6 +32,6 @@ def add(wheel: Wheel, ingredients: Ingredients, out: Path) -> Wheel:
 
 
 def source_digest() -> str:
-    """A digest of the code that writes the document: with other code, another wheel."""
+    """A digest of the code that writes the document: other code makes another wheel."""
     files = (*sorted(Path(__file__).parent.glob("*.py")), Path(cyclonedx.__file__))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -1,4 +1,4 @@
-"""The document itself, written from the ingredients and the members of the finished wheel."""
+"""Write the document from the ingredients and the members of the finished wheel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = "llama_cpp/lib/"
 VENDORED = ".libs"
-"""How the name of the folder ends into which auditwheel puts libraries."""
+"""The end of the name of the folder into which auditwheel puts libraries."""
 AUDITWHEEL = "sboms/auditwheel.cdx.json"
 OWN_MEMBERS = tuple(
     f"llama_cpp/{name}"
@@ -39,14 +39,14 @@ OWN_MEMBERS = tuple(
         build_facts.FILE,
     )
 )
-"""What this project adds to upstream's package, on any platform."""
+"""Files that this project adds to upstream's package, on any platform."""
 
 
 def describe(ingredients: Ingredients, contents: Mapping[str, bytes], filename: str) -> str:
-    """The document about the wheel with these members.
+    """Write the document about the wheel with these members.
 
-    Its graph: the wheel consists of its libraries and of what is in no library, a library of what was compiled into
-    it, and the wheel depends on the distributions that it requires.
+    Its graph: the wheel consists of its libraries and of the components in no library; a library consists of the
+    components compiled into it; the wheel depends on the distributions that it requires.
     """
     folder = wheelfile.dist_info(contents)
     wheel = Component(
@@ -98,7 +98,7 @@ def _component(part: Part, contents: Mapping[str, bytes]) -> Component:
         type=ComponentType.LIBRARY if contained else ComponentType.APPLICATION,
         bom_ref=part.purl or f"part:{part.name}",
         purl=PackageURL.from_string(part.purl) if part.purl else None,
-        # CycloneDX's word for what was used and is not in the product.
+        # CycloneDX's term for a component that was used and is not in the product.
         scope=ComponentScope.REQUIRED if contained else ComponentScope.EXCLUDED,
         licenses=[LicenseExpression(part.licence)] if part.licence else [],
         hashes=[_sha256(part.sha256)] if part.sha256 else [],
@@ -114,7 +114,7 @@ def _file(name: str, digest: str, *, of: str = "") -> Component:
 
 
 def _vendored(pieces: tuple[Piece, ...], contents: Mapping[str, bytes], auditwheel: bytes | None) -> list[Component]:
-    """The libraries that auditwheel brought along. Whose package each was is known where auditwheel knew it."""
+    """The libraries that auditwheel added, each with its package if auditwheel reports it."""
     origins = json.loads(auditwheel)["components"] if auditwheel else []
     components = []
     for name, data in contents.items():
@@ -140,7 +140,7 @@ def _vendored(pieces: tuple[Piece, ...], contents: Mapping[str, bytes], auditwhe
 
 
 def _required(metadata: bytes) -> list[Component]:
-    """The distributions that an installer fetches besides: named, with the versions that will do, not contained."""
+    """The distributions that an installer also fetches: listed with the accepted versions, not contained."""
     raw, _ = parse_email(metadata)
     wanted: dict[str, set[str]] = {}
     for text in raw.get("requires_dist", []):
@@ -166,7 +166,7 @@ def _sha256(digest: str) -> HashType:
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-    """Patterns are written for Linux; ``ggml-cuda-sm89.dll`` is what is called ``libggml-cuda-sm89.so`` there."""
+    """Patterns use the names on Linux, where ``ggml-cuda-sm89.dll`` is ``libggml-cuda-sm89.so``."""
     if name.endswith(".dll"):
         name = f"lib{name.removesuffix('.dll')}.so"
     return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""What the document will name: components as data describe them, with the versions and digests that are in use."""
+"""The ingredients of the document: the components of the data file, with the versions and digests in use."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 OWN_SOURCES = ("shard_score.cpp", "shard_archs.h.in")
 DATA = "components.toml"
 TEMPLATES = "nvidia-cuda-cccl"
-"""The one part of a toolkit that is under free licences."""
+"""The only part of a toolkit that is under free licences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where something is written: a file below llama.cpp's root, and a pattern with one group."""
+    """The place of a version: a file below llama.cpp's root, and a pattern with one group."""
 
     file: str
     pattern: str
@@ -51,7 +51,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A component whose version is known from elsewhere. It is contained where ``within`` names a library."""
+    """A component whose version is known from elsewhere. It is contained if ``within`` names a library."""
 
     name: str
     licence: str
@@ -62,7 +62,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Components:
-    """``components.toml``."""
+    """The contents of ``components.toml``."""
 
     sources: tuple[Source, ...]
     cuda: tuple[Piece, ...]
@@ -73,9 +73,9 @@ class Components:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A component as the document will name it.
+    """A component as the document lists it.
 
-    ``files`` are pairs of name and SHA-256. ``within`` as above; ``always`` means contained though in no library.
+    ``files`` are pairs of name and SHA-256. ``within`` is as above; ``always`` means contained, but in no library.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingredients:
-    """Everything that the document says and that is known before there is a wheel."""
+    """All facts for the document that are known before the wheel exists."""
 
     version: str
     cuda: str
@@ -118,8 +118,8 @@ def collect(
 ) -> Ingredients:
     """Look up the version and the digests of every component.
 
-    ``toolkit`` is ``None`` for an installed one. Raises ``PackagingError`` where a file of a component is not there,
-    or the locked sources do not say a version any more.
+    ``toolkit`` is ``None`` for an installed one. Raises ``PackagingError`` if a file of a component is missing, or if
+    the locked sources do not contain a version any more.
     """
     compiler = toolchain.host.cxx.version
     bindings = Part(
@@ -167,7 +167,7 @@ def collect(
 
 
 def _is_there(source: Source, tree: SourceTree) -> bool:
-    """A checkout of the user's may vendor less; the locked tree must have every file, and its absence is an error."""
+    """The user's own checkout may vendor less; in the locked tree a missing file is an error."""
     return tree.locked or all((tree.llama_cpp / name).is_file() for name in source.files)
 
 
@@ -188,7 +188,7 @@ def _source_part(source: Source, tree: SourceTree) -> Part:
 
 
 def _read(place: Place | None, tree: SourceTree) -> str | None:
-    """What is written there. A checkout of the user's need not say it."""
+    """The text at a place. The user's own checkout need not have it."""
     if place is None:
         return None
     try:
@@ -198,14 +198,14 @@ def _read(place: Place | None, tree: SourceTree) -> str | None:
     found = ".".join(re.findall(place.pattern, text, re.MULTILINE))
     if not found and tree.locked:
         raise PackagingError(
-            f"llama.cpp's {place.file} does not say any more what {place.pattern!r} looks for",
-            remedy=f"correct {DATA}: what the SBOM names must have its version",
+            f"llama.cpp's {place.file} does not contain {place.pattern!r} any more",
+            remedy=f"correct {DATA}: a component of the SBOM must have its version",
         )
     return found or None
 
 
 def _cuda_parts(pieces: tuple[Piece, ...], version: str, toolkit: ToolkitLock | None) -> Iterable[Part]:
-    if toolkit is None:  # an installed one: which of its files are in use is not told apart
+    if toolkit is None:  # an installed one: its used files are not distinguished
         yield Part(
             name="cuda-toolkit",
             version=version,
@@ -214,7 +214,7 @@ def _cuda_parts(pieces: tuple[Piece, ...], version: str, toolkit: ToolkitLock | 
             within=("libggml-cuda-*.so",),
             what="NOT a locked one: headers and device functions of an installed toolkit, compiled in",
         )
-        # Distributions package this part by itself, in versions of their own.
+        # Distributions package this part separately, with versions of their own.
         yield from (
             Part(name="cccl", version=None, purl=None, licence=free.licence, within=free.within, what=free.what)
             for free in pieces
@@ -225,9 +225,7 @@ def _cuda_parts(pieces: tuple[Piece, ...], version: str, toolkit: ToolkitLock | 
     for file in toolkit.files:
         piece = by_name.get(file.name)
         if piece is None:
-            raise PackagingError(
-                f"{DATA} does not say what {file.name} is for", remedy=f"give it a row in {DATA}, as for the others"
-            )
+            raise PackagingError(f"{DATA} does not describe {file.name}", remedy=f"add a row for it to {DATA}")
         yield _locked_part(file, piece)
 
 
@@ -255,5 +253,5 @@ def _digest(path: Path) -> str:
         return file_sha256(path)
     except OSError as error:
         raise PackagingError(
-            f"{path.name}, which the SBOM has to name, cannot be read: {error.strerror}", remedy=f"correct {DATA}"
+            f"{path.name}, which the SBOM must list, cannot be read: {error.strerror}", remedy=f"correct {DATA}"
         ) from error

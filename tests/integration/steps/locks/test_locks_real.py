@@ -216,7 +216,7 @@ def test_a_pinned_release_that_is_gone_is_not_replaced_in_silence(layout: Layout
 
 
 def test_an_unknown_name_is_refused(layout: Layout) -> None:
-    with pytest.raises(SettingsError, match="no lock holds llama-cpp-pyton"):
+    with pytest.raises(SettingsError, match="no lock contains llama-cpp-pyton"):
         refresh(layout, "llama-cpp-pyton")
 
 

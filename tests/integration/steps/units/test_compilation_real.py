@@ -228,6 +228,23 @@ shop.build(shop.specs()[1], jobs=1)
 """
 
 
+@contextlib.contextmanager
+def started(root: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A build in a process of its own. In the end nothing of it runs, even if the test failed or was interrupted."""
+    argv = [sys.executable, "-c", KILLED, str(root), *arguments, TAKES_LONG]
+    child = subprocess.Popen(
+        argv, cwd=PACKAGE.parent, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stderr is not None
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+        child.stderr.close()
+        processes.stop_strays(root)
+
+
 @pytest.mark.parametrize(
     ("sign", "launcher", "ears"),
     [
@@ -245,30 +262,27 @@ def test_a_killed_build_goes_on_where_it_stopped(
 
     root = tmp_path / "w"
     root.mkdir()
-    argv = [sys.executable, "-c", KILLED, str(root), jsonio.dumps(toolkit), launcher, ears, TAKES_LONG]
-    child = subprocess.Popen(
-        argv, cwd=PACKAGE.parent, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
     log = root / "build" / "sm89" / ".ninja_log"
     deadline = time.monotonic() + 120
-    # In the middle of the second file: its device code is being compiled.
-    while not (log.is_file() and ".cu.o" in log.read_text() and "cicc" in " ".join(programs_from(toolkit.root))):
-        assert time.monotonic() < deadline
-        assert child.poll() is None, "the build ended before it could be killed"
-        time.sleep(0.01)
-    finished = log.read_text().count(".cu.o")
-    start = time.monotonic()
-    os.killpg(child.pid, sign)
-    _, said = child.communicate(timeout=20)
-    if sign is signal.SIGINT:
-        assert time.monotonic() - start < 2.5
-        assert "InterruptedRunError" in said
-        assert programs_from(root, toolkit.root) == [], "compilers or their cache ran on"
-    assert finished == 1, "both files were done: nothing was in flight"
+    with started(root, jsonio.dumps(toolkit), launcher, ears) as child:
+        # In the middle of the second file: its device code is being compiled.
+        while not (log.is_file() and ".cu.o" in log.read_text() and "cicc" in " ".join(programs_from(toolkit.root))):
+            assert time.monotonic() < deadline
+            assert child.poll() is None, "the build ended before it could be killed"
+            time.sleep(0.01)
+        finished = log.read_text().count(".cu.o")
+        start = time.monotonic()
+        os.killpg(child.pid, sign)
+        _, said = child.communicate(timeout=20)
+        if sign is signal.SIGINT:
+            assert time.monotonic() - start < 2.5
+            assert "InterruptedRunError" in said
+            assert programs_from(root, toolkit.root) == [], "compilers or their cache ran on"
+        assert finished == 1, "both files were done: nothing was in flight"
 
-    shop = workshop(root, toolkit, launcher)
-    (shop.tree.llama_cpp / "edited").unlink()  # the second file is a quick one again
-    shop.build(shop.specs()[1])
+        shop = workshop(root, toolkit, launcher)
+        (shop.tree.llama_cpp / "edited").unlink()  # the second file is a quick one again
+        shop.build(shop.specs()[1])
     with contextlib.suppress(FileNotFoundError):
         assert (root / "build" / "sm89" / ".ninja_log").read_text().count("first.cu.o") == 1
     assert 0 < shop.compiled("sm89") < 5, "the finished file was compiled again"

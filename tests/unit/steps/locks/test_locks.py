@@ -98,9 +98,9 @@ def test_an_unknown_release_is_refused_and_the_locked_ones_named(release: str) -
         ("linux-x86_64", "win-amd64", "is for CUDA 13.0 on win-amd64"),
         ("size = ", "sise = ", "sise"),
         ('version = "', 'version = "1\n', "cannot be used"),
-        ('sha256 = "', 'sha256 = "0', "no proper name, digest or size"),
-        ('filename = "', 'filename = "../', "no proper name, digest or size"),
-        ("size = ", "size = -", "no proper name, digest or size"),
+        ('sha256 = "', 'sha256 = "0', "an invalid name, digest or size"),
+        ('filename = "', 'filename = "../', "an invalid name, digest or size"),
+        ("size = ", "size = -", "an invalid name, digest or size"),
         ('name = "nvidia-nvvm"', 'name = "nvidia-other"', "lacks nvidia-nvvm"),
     ],
 )

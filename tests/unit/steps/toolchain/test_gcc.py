@@ -64,6 +64,6 @@ def test_a_compiler_that_was_asked_for_is_not_replaced_by_another() -> None:
 
 
 def test_flags_do_not_belong_into_cxx() -> None:
-    with pytest.raises(SettingsError, match="only the compiler itself") as caught:
+    with pytest.raises(SettingsError, match="must name the compiler only") as caught:
         gcc.choose(15, {"PATH": "/usr/bin", "CXX": "ccache g++"})
     assert "--launcher ccache" in str(caught.value.remedy)

@@ -43,5 +43,5 @@ def test_a_toolkit_without_the_dll_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"MZ" + bytes(100), b"\x7fELF" + bytes(100)])
 def test_what_is_no_dll_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "cublas64_13.dll").write_bytes(data)
-    with pytest.raises(LockError, match="exports can be read"):
+    with pytest.raises(LockError, match=r"exports of cublas64_13\.dll cannot be read"):
         import_libraries.exports(tmp_path / "cublas64_13.dll")

@@ -46,7 +46,7 @@ def given(tmp_path: Path) -> Path:
         headers=HEADERS,
         launcher="ccache",
     )
-    transfer.give((unit,), tmp_path / "units")
+    transfer.export_units((unit,), tmp_path / "units")
     return tmp_path / "units"
 
 
@@ -56,7 +56,7 @@ def here(tmp_path: Path) -> Layout:
 
 
 def take(folder: Path | None, layout: Layout, wanted: UnitSpec | None = None, *, required: bool = True) -> None:
-    transfer.take((wanted or spec(),), folder, layout, Console(), required=required)
+    transfer.import_units((wanted or spec(),), folder, layout, Console(), required=required)
 
 
 def test_a_unit_arrives_as_it_was_built(given: Path, here: Layout) -> None:
@@ -98,7 +98,7 @@ def test_a_unit_given_again_takes_the_place_of_the_first(given: Path, here: Layo
     unit = store.find(spec(), here)
     assert unit is not None
     (given / "sm89" / "lib" / "old.so").write_bytes(b"of an earlier build")
-    transfer.give((unit,), given)
+    transfer.export_units((unit,), given)
     assert [path.name for path in (given / "sm89" / "lib").iterdir()] == [LIBRARY]
     assert [path.name for path in given.iterdir()] == ["sm89"]
 
@@ -161,5 +161,5 @@ def test_a_file_that_changes_on_its_way_is_not_given_on(given: Path, here: Layou
     assert unit is not None
     (unit.folder / LIBRARY).write_bytes(b"c0de")
     with pytest.raises(TransferError, match="changed"):
-        transfer.give((unit,), tmp_path / "elsewhere")
+        transfer.export_units((unit,), tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere" / "sm89").exists()

@@ -318,13 +318,13 @@ def test_the_signature_is_over_the_encoding_that_dsse_prescribes() -> None:
 )
 def test_what_is_no_envelope_is_refused(text: str) -> None:
     with pytest.raises(dsse.UnsignedError, match="not a DSSE envelope"):
-        dsse.opened(text, "x", KEY.public_key())
+        dsse.verified_payload(text, "x", KEY.public_key())
 
 
 def test_an_envelope_that_nobody_signed_is_refused() -> None:
     data = json.loads(dsse.seal(b"x", "x", KEY))
     with pytest.raises(dsse.UnsignedError, match="no valid signature"):
-        dsse.opened(jsonio.dumps({**data, "signatures": []}), "x", KEY.public_key())
+        dsse.verified_payload(jsonio.dumps({**data, "signatures": []}), "x", KEY.public_key())
 
 
 # --------------------------------------------------------------------------------------------------------------- keys
@@ -345,7 +345,7 @@ def test_made_keys_fit_one_another_and_are_never_replaced(tmp_path: Path) -> Non
 def test_a_key_that_others_may_read_is_not_used(tmp_path: Path, mode: int) -> None:
     private, _ = dsse.make_keys(tmp_path)
     private.chmod(mode)
-    with pytest.raises(SettingsError, match="others than its owner"):
+    with pytest.raises(SettingsError, match="users other than its owner"):
         dsse.read_private_key(private)
 
 
