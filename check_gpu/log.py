@@ -20,7 +20,9 @@ _NO_KERNEL = re.compile(
 _CUDA_ERROR = re.compile(r"CUDA error: (.+)")
 _MISSING_LIBRARY = re.compile(r"([\w.+-]+\.so[\w.]*): cannot open shared object file")
 _ILLEGAL_INSTRUCTION = re.compile(r"\bIllegal instruction\b|SIGILL", re.IGNORECASE)
-_WHEEL_REASON = re.compile(r"computes on the CPU although an NVIDIA card is there\. (.+)")
+_WHEEL_REASON = re.compile(
+    r"computes on the CPU although (?:this machine has an NVIDIA GPU|an NVIDIA card is there)\. (.+)"
+)  # the second in wheels before December 2026
 _DRIVER_TOO_OLD = re.compile(r"driver version is insufficient for CUDA runtime version")
 
 

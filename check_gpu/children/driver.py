@@ -1,6 +1,7 @@
-"""Asks the NVIDIA driver. It can hang or crash the process, so it is asked in a separate one.
+"""Asks the NVIDIA driver.
 
-python driver.py RESULT
+The driver can hang, or take the process down, so check_gpu runs this in a process of its own: python driver.py RESULT.
+The wheel has a copy of this module for its loader.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRI
 
 def main(result_file: str) -> None:
     """Write the answers of CUDA, then those of NVML: the second may fail without harm to the first."""
-    for ask in (_cuda, _management):
+    for ask in (ask_cuda, _management):
         with Path(result_file).open("a", encoding="utf-8") as file:
             file.write(json.dumps(ask()) + "\n")
 
 
-def _cuda() -> dict[str, Any]:
+def ask_cuda() -> dict[str, Any]:
+    """The newest CUDA that the driver runs, CUDA's error code and the visible GPUs; else ``problem`` alone."""
     try:
         api = ctypes.CDLL(DRIVER)
         version, count = ctypes.c_int(), ctypes.c_int()

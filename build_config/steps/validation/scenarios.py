@@ -96,7 +96,7 @@ def on_this_machine(machine: Machine, facts: BuildFacts | None) -> tuple[Scenari
         Scenario(
             name="hidden cards",
             shows="CUDA_VISIBLE_DEVICES=-1 leaves the CPU",
-            expected=Expected(cuda=False, reason="hides every card" if capabilities else None),
+            expected=Expected(cuda=False, reason="hides every GPU" if capabilities else None),
             changes={"CUDA_VISIBLE_DEVICES": "-1"},
         ),
     ]
@@ -160,7 +160,7 @@ def _without_a_usable_gpu(facts: BuildFacts, first: str) -> Iterator[Scenario]:
     older = f"{facts.major - 1}.8"
     faults = (
         ("driver too old", "driver-too-old", f"runs CUDA {older} at most"),
-        ("driver without a card", "no-device", "finds no card"),
+        ("driver without a card", "no-device", "finds no GPU"),
         ("driver does not start", "no-driver", "does not start"),
     )
     for name, fault, reason in faults:
@@ -173,7 +173,7 @@ def _without_a_usable_gpu(facts: BuildFacts, first: str) -> Iterator[Scenario]:
     yield Scenario(
         name="simulated, hidden cards",
         shows="CUDA_VISIBLE_DEVICES=-1 leaves the CPU, and the loader says so",
-        expected=Expected(cuda=False, simulated=True, reason="CUDA_VISIBLE_DEVICES='-1' hides every card"),
+        expected=Expected(cuda=False, simulated=True, reason="CUDA_VISIBLE_DEVICES='-1' hides every GPU"),
         changes={"CUDA_VISIBLE_DEVICES": "-1"},
         simulated=SimulatedMachine(capabilities=(first,)),
     )

@@ -50,6 +50,7 @@ def make(
         "units": json.dumps([unit.key.digest for unit in compiled.units]),
         "bindings": compiled.tree.bindings_digest,
         "wheel project": compiled.project_digest,
+        "shared modules": "".join(path.read_text(encoding="utf-8") for path in assemble.SHARED_MODULES.values()),
         "policy": jsonio.dumps(policy),
         "sbom": jsonio.dumps(ingredients) + sbom.source_digest(),
         **{tool: metadata.version(tool) for tool in PACKING_TOOLS},

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
@@ -18,12 +19,21 @@ from packaging.version import Version
 from build_config.errors import CommandError, PackagingError
 from build_config.formats import build_facts, wheelfile
 from build_config.formats.build_facts import BuildFacts, ShardFacts
-from build_config.model import DISTRIBUTION, ArchSelection, BuildUnit, CudaToolkit, SourceTree, Toolchain, Wheel
+from build_config.model import (
+    DISTRIBUTION,
+    ArchSelection,
+    BuildUnit,
+    CudaToolkit,
+    PlatformName,
+    SourceTree,
+    Toolchain,
+    Wheel,
+)
 from build_config.system import platforms, processes
+from check_gpu import coverage
+from check_gpu.children import driver
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from build_config.system.layout import Layout
     from build_config.system.platforms import Platform
 
@@ -31,10 +41,15 @@ LAST_SUFFIXED_MAJOR = 12
 """NVIDIA's wheels have the CUDA major release in their names (``nvidia-cublas-cu12``) up to this one."""
 CUBLAS_RELEASES = {"11.8": "11.11"}
 """cuBLAS's own release if it differs from that of the toolkit; since CUDA 12.0 it does not."""
-OWN_MODULES = {
+OWN_MODULES: dict[PlatformName, tuple[str, ...]] = {
     "linux-x86_64": ("_cuda_loader.py", "_cuda_libraries.py", "_conda_libraries.py"),
     "win-amd64": ("_cuda_loader.py", "_cuda_libraries.py", "_vendored_dlls.py"),
 }
+SHARED_MODULES = {
+    "_cuda_driver.py": Path(driver.__file__),
+    "_gpu_coverage.py": Path(coverage.__file__),
+}
+"""Modules of check_gpu that the loader uses under another name."""
 FIRST_LINES = {
     "linux-x86_64": "from . import _conda_libraries  # noqa: F401  (added by the CUDA wheel build)\n",
     "win-amd64": "from . import _vendored_dlls  # noqa: F401  (added by the CUDA wheel build)\n",
@@ -147,6 +162,12 @@ def assemble(
     return wheelfile.read(wheels[0])
 
 
+def own_modules(platform: PlatformName, layout: Layout) -> dict[str, Path]:
+    """The modules that this project adds to upstream's package, and where each one is."""
+    own = {name: layout.wheel_project / "python" / name for name in OWN_MODULES[platform]}
+    return own | SHARED_MODULES
+
+
 def write_project(
     project: Path,
     wheel_plan: WheelPlan,
@@ -158,8 +179,8 @@ def write_project(
     package = project / "llama_cpp"
     shutil.copytree(tree.bindings / "llama_cpp", package, ignore=shutil.ignore_patterns("__pycache__", "lib"))
     init = package / "__init__.py"
-    for name in OWN_MODULES[platform.name]:
-        shutil.copyfile(layout.wheel_project / "python" / name, package / name)
+    for name, source in own_modules(platform.name, layout).items():
+        shutil.copyfile(source, package / name)
     upstream_init = init.read_text(encoding="utf-8").rstrip("\n")
     init.write_text(f"{FIRST_LINES[platform.name]}{upstream_init}\n{LOADER_LINE}", encoding="utf-8")
     (package / build_facts.FILE).write_text(build_facts.text(facts(wheel_plan, platform)), encoding="utf-8")

@@ -1,10 +1,10 @@
 # ruff: noqa: INP001  # a module of llama_cpp in the finished wheel, not of the pipeline
-"""Where conda installed this package, its C++ library comes from that environment. Imported before anything else.
+"""Loads the C++ library of the conda environment, if conda installed this package. Imported before anything else.
 
-A process holds one libstdc++. This package's libraries search no folder of an environment, so they would bring the
-system's in, and whatever is imported later from a conda environment (scipy, pyarrow) and needs a newer one would fail.
-The conda package depends on a libstdc++ that is new enough for both. Elsewhere nothing happens here: an environment
-that pip installed into may have an older one than this wheel needs.
+A process has one libstdc++. This package's libraries search no folder of an environment, so they would load the
+system's, and a package that is imported later from the conda environment (scipy, pyarrow) and needs a newer one would
+fail. The conda package depends on a libstdc++ that is new enough for both. Without conda nothing is loaded here: an
+environment of pip may have an older one than this wheel needs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # ruff: noqa: INP001  # a module of llama_cpp in the finished wheel, not of the pipeline
-"""Finds and loads CUDA's own libraries: they are no part of this wheel, and each way to install puts them elsewhere.
+"""Finds and loads CUDA's own libraries: they are not part of this wheel, and each installer puts them elsewhere.
 
-Standard library only, but for cuda.pathfinder where it is installed; works on Python 3.8 and later.
+Standard library only, and cuda.pathfinder if it is installed; works on Python 3.8 and later.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logging.getLogger("llama-cpp-python")
 
 @dataclass(frozen=True)
 class Library:
-    """A CUDA library that has to be there. ``error`` is what dlopen said, and ``None`` when it is loaded."""
+    """A CUDA library that the wheel needs. ``error`` is dlopen's message, and ``None`` if the library is loaded."""
 
     soname: str
     path: str | None
@@ -35,11 +35,10 @@ class Library:
 
 
 def load_library(soname: str) -> Library:
-    """Load ``libcudart.so.13`` or its like: conda's own, or from NVIDIA's wheels, or from wherever the system finds it.
+    """Load a library such as ``libcudart.so.13``: conda's own, or one of NVIDIA's wheels, or the system's.
 
-    A shard that needs it then gets this copy. The last step decides: what cuda.pathfinder found may be of another
-    major version, CUDA 11 it does not know, and in conda it would search the environment that is activated, which need
-    not be this interpreter's.
+    A shard that needs it then gets this copy. The last step decides: cuda.pathfinder may find another major version,
+    does not know CUDA 11, and in conda searches the activated environment, which need not be this interpreter's.
     """
     folder = conda_folder()
     if folder is not None and (folder / soname).is_file():
@@ -68,16 +67,16 @@ def load_library(soname: str) -> Library:
 
 
 def conda_folder() -> Path | None:
-    """The library folder of this interpreter's conda environment; ``None`` where it is not conda's."""
+    """The library folder of this interpreter's conda environment; ``None`` outside conda."""
     prefix = Path(sys.prefix)
     folder = prefix / "Library" / "bin" if sys.platform == "win32" else prefix / "lib"
     return folder if (prefix / "conda-meta").is_dir() else None
 
 
 def _in_wheels(name: str, soname: str) -> Iterator[Path]:
-    """Where NVIDIA's wheels before CUDA 13 have a library, by its very soname: each has a folder of its own.
+    """A library in NVIDIA's wheels before CUDA 13, by its exact soname: each wheel has a folder of its own.
 
-    One environment may hold those of several major versions, for other packages.
+    One environment may have several major versions, for other packages.
     """
     folder = {"cudart": "cuda_runtime", "cublas": "cublas", "cublasLt": "cublas"}.get(name)
     nvidia = importlib.util.find_spec("nvidia")
@@ -90,7 +89,7 @@ def _in_wheels(name: str, soname: str) -> Iterator[Path]:
 
 
 def _path_of(library: ctypes.CDLL, soname: str) -> str | None:
-    """Where a loaded library came from."""
+    """The file of a loaded library."""
     if sys.platform == "win32":
         return windows_path(library._handle)  # noqa: SLF001  # ctypes has no public name for it
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
@@ -107,7 +106,7 @@ def search_installed_toolkit() -> None:
 
 
 def install_command(major: int) -> str:
-    """What installs cudart and cuBLAS of a major version into this environment."""
+    """The command that installs cudart and cuBLAS of a major version into this environment."""
     if conda_folder() is not None:
         return f"conda install -c conda-forge 'libcublas={major}' 'cuda-cudart={major}'"
     suffix = f"-cu{major}" if major < _FIRST_WITHOUT_SUFFIX else ""

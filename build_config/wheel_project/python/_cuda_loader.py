@@ -1,11 +1,11 @@
 # ruff: noqa: INP001  # a module of llama_cpp in the finished wheel, not of the pipeline
-"""Loads the compute backends of this wheel when ``llama_cpp`` is imported, and knows why CUDA is not in use.
+"""Loads the compute backends of this wheel when ``llama_cpp`` is imported, and says why CUDA is not in use.
 
 The backends are modules in ``llama_cpp/lib``: CPU variants (``libggml-cpu-*``) and CUDA shards (``libggml-cuda-*``),
-each shard for some cards. ggml asks every module how well it fits this machine and takes the best; a CUDA shard can
-be loaded only where the NVIDIA driver, the CUDA runtime and cuBLAS are. Modules are searched in this package only.
+each shard for some GPUs. ggml asks every module how well it fits this machine and takes the best. A CUDA shard can be
+loaded only if the NVIDIA driver, the CUDA runtime and cuBLAS are there. Modules are searched in this package only.
 
-``cuda_status()`` says what came of it. Standard library only; works on Python 3.8 and later.
+``cuda_status()`` reports the result. Standard library only; works on Python 3.8 and later.
 """
 
 from __future__ import annotations
@@ -26,16 +26,20 @@ from ._cuda_libraries import Library, install_command, load_library, search_inst
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from check_gpu import coverage as _gpu_coverage
+    from check_gpu.children import driver as _cuda_driver
+else:  # copies of these two, which the build puts next to this module
+    from . import _cuda_driver, _gpu_coverage
+
 PACKAGE = Path(__file__).resolve().parent
 LIB = PACKAGE / "lib"
-DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 _log = logging.getLogger("llama-cpp-python")
 
 
 @dataclass(frozen=True)
 class Device:
-    """A card as the driver shows it to this process. ``capability`` is like ``8.9``, ``memory`` is in bytes."""
+    """A GPU as the driver shows it to this process. ``capability`` is like ``8.9``, ``memory`` is in bytes."""
 
     index: int
     name: str
@@ -49,8 +53,8 @@ class CudaStatus:
 
     ``shard`` is the CUDA module in use (``sm89``), ``driver_cuda`` the newest CUDA that the driver runs (``13.0``),
     ``covered_archs`` what this wheel has code for (``89-real``), ``cpu_variant`` the CPU module in use (``zen4``).
-    ``libraries`` is empty where no card made it worth loading them. ``reason`` is one sentence with the remedy, and
-    ``None`` exactly when ``loaded``.
+    ``libraries`` is empty if there is no GPU to load them for. ``reason`` is one sentence with the remedy, and ``None``
+    exactly when ``loaded``.
     """
 
     loaded: bool
@@ -75,12 +79,12 @@ class _Shard:
     archs: tuple[str, ...]
 
     def runs_on(self, device: Device) -> bool:
-        return any(_runs_on(arch, device.capability) for arch in self.archs)
+        return any(_gpu_coverage.runs_on(arch, device.capability) for arch in self.archs)
 
 
 @dataclass(frozen=True)
 class _Build:
-    """``_cuda_build.json``: what this wheel was built with and for."""
+    """``_cuda_build.json``: the CUDA release and the shards of this wheel."""
 
     cuda: str
     shards: tuple[_Shard, ...]
@@ -100,25 +104,11 @@ def _read_build(path: Path) -> _Build:
     return _Build(data["cuda"], shards, data["oldest_driver"], libraries, data["build_command"])
 
 
-def _runs_on(arch: str, capability: str) -> bool:
-    """Whether code for ``89-real``, ``90a-real`` or ``90-virtual`` runs on a card of ``capability``.
-
-    Machine code (``real``) runs from its own minor version on within its major version, PTX (``virtual``) on
-    everything later. ``a`` binds either to this very architecture, ``f`` to its major version.
-    """
-    number, suffix, kind = re.fullmatch(r"(\d+)([af]?)-(real|virtual)", arch).groups()  # type: ignore[union-attr]
-    device = int(capability.replace(".", ""))
-    if suffix == "a":
-        return device == int(number)
-    same_major = device // 10 == int(number) // 10
-    return device >= int(number) and (same_major or (kind == "virtual" and not suffix))
-
-
 @dataclass(frozen=True)
 class _Driver:
-    """What the driver says.
+    """The driver's answer.
 
-    ``problem`` is a sentence, and ``None`` when there is a card to use. ``failed``: it is there and does not start.
+    ``problem`` is a sentence, and ``None`` if there is a GPU to use. ``failed``: a driver is there and does not start.
     """
 
     cuda: str | None = None
@@ -129,16 +119,12 @@ class _Driver:
 
 def _ask_driver() -> _Driver:
     """Ask the CUDA driver API itself: it needs nothing but the driver."""
-    try:
-        api = ctypes.CDLL(DRIVER)
-        version, count = ctypes.c_int(), ctypes.c_int()
-        api.cuDriverGetVersion(ctypes.byref(version))
-        cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
-        error = api.cuInit(0) or api.cuDeviceGetCount(ctypes.byref(count))
-        devices = tuple(_device(api, index) for index in range(count.value))
-    except (OSError, AttributeError) as missing:
-        remedy = "install the driver of the card; a container needs the NVIDIA runtime (docker run --gpus all)"
-        return _Driver(problem=f"No NVIDIA driver can be loaded ({missing}): {remedy}.")
+    answer = _cuda_driver.ask_cuda()
+    if "problem" in answer:
+        remedy = "install the GPU's driver; a container needs the NVIDIA runtime (docker run --gpus all)"
+        return _Driver(problem=f"No NVIDIA driver can be loaded ({answer['problem']}): {remedy}.")
+    cuda, error = answer["cuda"], answer["error"]
+    devices = tuple(Device(**device) for device in answer["devices"])
     if devices:
         return _Driver(cuda, devices)
     if error not in (0, 100):  # CUDA_ERROR_NO_DEVICE
@@ -146,27 +132,17 @@ def _ask_driver() -> _Driver:
         return _Driver(cuda, problem=f"The NVIDIA driver does not start (CUDA error {error}): {remedy}.", failed=True)
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None:
-        return _Driver(cuda, problem=f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card: unset it or name one's index.")
+        return _Driver(
+            cuda, problem=f"CUDA_VISIBLE_DEVICES={hidden!r} hides every GPU: unset it or name the index of a GPU."
+        )
     return _Driver(
-        cuda, problem="The NVIDIA driver finds no card: see whether nvidia-smi lists it; a container needs --gpus all."
+        cuda, problem="The NVIDIA driver finds no GPU: check that nvidia-smi lists it; a container needs --gpus all."
     )
-
-
-def _device(api: ctypes.CDLL, index: int) -> Device:
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    memory = ctypes.c_size_t()
-    name = ctypes.create_string_buffer(256)
-    api.cuDeviceGet(ctypes.byref(device), index)
-    api.cuDeviceGetName(name, len(name), device)
-    api.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-    api.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)  # ..._MINOR
-    api.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    return Device(index, name.value.decode(errors="replace"), f"{major.value}.{minor.value}", memory.value)
 
 
 @dataclass(frozen=True)
 class _Backend:
-    """One that ggml has registered, and the file it came from."""
+    """A backend that ggml has registered, and its file."""
 
     name: str
     devices: int
@@ -182,8 +158,8 @@ class _Backend:
 def _load_backends() -> tuple[dict[str, _Backend], list[str]]:
     """Let ggml load the best module of each kind from this package; the backends by name, and what ggml logged.
 
-    Without a folder ggml would search the current directory, where anybody may have put a library. Once any backend is
-    there, llama.cpp does not search by itself any more.
+    Without a folder ggml would search the current directory, where anybody may have put a library. Once a backend is
+    registered, llama.cpp does not search by itself.
     """
     from llama_cpp._ctypes_extensions import load_shared_library  # noqa: PLC0415  # nothing may fail at import
 
@@ -225,7 +201,7 @@ def _captured_messages(base: ctypes.CDLL) -> Iterator[list[str]]:
 
 
 def _file_at(address: int) -> str | None:
-    """The library that holds ``address``. A list of loaded files would also name modules that ggml tried and left."""
+    """The library that holds ``address``. A list of loaded files would also have those that ggml rejected."""
     if sys.platform == "win32":
         module = ctypes.c_void_p()
         from_address = 0x4 | 0x2  # GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | ..._UNCHANGED_REFCOUNT
@@ -238,7 +214,7 @@ def _file_at(address: int) -> str | None:
 
 
 def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messages: Sequence[str]) -> str:
-    """The first thing in the way of CUDA, in one sentence with its remedy."""
+    """The first obstacle to CUDA, in one sentence with its remedy."""
     if driver.problem:
         return driver.problem
     if _major(driver.cuda) < _major(build.cuda):
@@ -256,22 +232,20 @@ def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messa
         try:
             ctypes.CDLL(str(LIB / shard.file))
         except OSError as error:
-            return (
-                f"{shard.file} cannot be loaded ({error}): install the wheel again, and report it if that is no help."
-            )
+            return f"{shard.file} cannot be loaded ({error}): install the wheel again; report it if that does not help."
     said = "; ".join(line for line in messages if "cuda" in line.lower()) or "ggml gave no reason"
-    return f"The CUDA backend does not start ({said}): check that nvidia-smi lists the card without an error."
+    return f"The CUDA backend does not start ({said}): check that nvidia-smi lists the GPU without an error."
 
 
 def _not_covered(build: _Build, devices: Sequence[Device]) -> str:
-    """Name the cards without code, or all of them where no single shard has code for all."""
+    """Name the GPUs without code, or all of them if no single shard has code for all."""
     without = [device for device in devices if not any(shard.runs_on(device) for shard in build.shards)] or devices
-    cards = ", ".join(f"{device.name} (compute capability {device.capability})" for device in without)
+    gpus = ", ".join(f"{device.name} (compute capability {device.capability})" for device in without)
     numbers = sorted({device.capability.replace(".", "") for device in devices}, key=int)
     remedy = f"build one that has it, `{build.build_command.format(arch=','.join(numbers))}`"
     if len(numbers) > 1:
-        remedy += ", or set CUDA_VISIBLE_DEVICES to the cards that it covers"
-    return f"This wheel has code for {', '.join(build.archs)} and none that {cards} can run: {remedy}."
+        remedy += ", or set CUDA_VISIBLE_DEVICES to the GPUs that it covers"
+    return f"This wheel has code for {', '.join(build.archs)} and none that {gpus} can run: {remedy}."
 
 
 def _major(cuda: str | None) -> int:
@@ -279,8 +253,8 @@ def _major(cuda: str | None) -> int:
     return int((cuda or "0").split(".")[0])
 
 
-def _card_is_there(driver: _Driver) -> bool:
-    """Whether the driver lists a card, be it only its kernel half: the two halves differ right after an update."""
+def _gpu_is_there(driver: _Driver) -> bool:
+    """Whether the driver lists a GPU, or at least its kernel half does: the halves differ right after an update."""
     kernel_list = Path("/proc/driver/nvidia/gpus")
     return bool(driver.devices) or (driver.failed and kernel_list.is_dir() and any(kernel_list.iterdir()))
 
@@ -291,7 +265,7 @@ def _load() -> CudaStatus:
     try:
         build = _read_build(PACKAGE / "_cuda_build.json")
         driver = _ask_driver()
-        if driver.devices:  # cuBLAS is 400 MB: not for nothing
+        if driver.devices:  # cuBLAS is 400 MB: not loaded without a use
             search_installed_toolkit()
             libraries = tuple(load_library(soname) for soname in build.libraries)
     finally:
@@ -310,13 +284,13 @@ def _load() -> CudaStatus:
         reason=None if loaded else _why_not(build, driver, libraries, messages),
         cpu_variant=cpu.variant if cpu else None,
     )
-    if not loaded and _card_is_there(driver):
-        _log.warning("llama-cpp-python computes on the CPU although an NVIDIA card is there. %s", status.reason)
+    if not loaded and _gpu_is_there(driver):
+        _log.warning("llama-cpp-python computes on the CPU although this machine has an NVIDIA GPU. %s", status.reason)
     return status
 
 
 def _load_safely() -> CudaStatus:
-    """Nothing that goes wrong here may keep anybody from importing ``llama_cpp``."""
+    """No failure in here may keep anybody from importing ``llama_cpp``."""
     try:
         return _load()
     except Exception as error:  # noqa: BLE001  # see above; the reason is kept

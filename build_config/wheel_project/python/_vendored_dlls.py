@@ -1,8 +1,8 @@
 # ruff: noqa: INP001  # a module of llama_cpp in the finished wheel for Windows, not of the pipeline
-"""Loads the DLLs that came along with this wheel, before llama.cpp's libraries ask for them by name.
+"""Loads the DLLs that this wheel contains, before llama.cpp's libraries ask for them by name.
 
 Those libraries are loaded with Windows' old search order (upstream passes ``winmode=0``; ggml calls ``LoadLibraryW``),
-which does not look into folders that were added by ``os.add_dll_directory``. A DLL that is in the process already is
+which ignores folders that were added by ``os.add_dll_directory``. A DLL that the process has loaded is
 found by its name, whatever the order. Standard library only; works on Python 3.8 and later.
 """
 
@@ -31,7 +31,7 @@ def load(folder: Path, loader: Any) -> tuple[Any, ...]:
                 failed[path] = error
         if len(failed) == len(waiting):
             for path, reason in failed.items():
-                _log.warning("%s, which came with llama-cpp-python, cannot be loaded: %s", path.name, reason)
+                _log.warning("%s, which is part of llama-cpp-python, cannot be loaded: %s", path.name, reason)
             break
         waiting = sorted(failed)
     return tuple(loaded)

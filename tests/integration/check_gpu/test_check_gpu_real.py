@@ -24,13 +24,13 @@ import pytest
 
 from build_config.steps.inspection import device_code as cubins
 from build_config.steps.toolchain import programs
-from build_config.system.layout import PACKAGE
 from build_config.tasks import check_gpu_file
 from build_config.testbed import synthetic_model
 from check_gpu import collect, device_code, elf, report
 from check_gpu.diagnosis import diagnose
 from check_gpu.facts import Facts, Machine
 from check_gpu.result import Code, Diagnosis
+from tests.support import wheel_modules
 from tests.support.doubles import BACKEND, CARD, DRIVER, GGML, GGML_BASE, compile_double
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-LOADER = tuple(PACKAGE / "wheel_project" / "python" / name for name in ("_cuda_loader.py", "_cuda_libraries.py"))
 LINUX = Machine(system="linux", card_on_bus=True)
 ORIGIN = "-Wl,-rpath,$ORIGIN"
 
@@ -197,8 +196,7 @@ class Bench:
         }
         package = self.lib.parent
         (package / "_cuda_build.json").write_text(json.dumps(data), encoding="utf-8")
-        for module in LOADER:
-            shutil.copy(module, package)
+        wheel_modules.copy_to(package)
         (package / "_ctypes_extensions.py").write_text(
             "import ctypes\ndef load_shared_library(name, folder):\n    return ctypes.CDLL(f'{folder}/lib{name}.so')\n",
             encoding="utf-8",

@@ -352,13 +352,13 @@ SITUATIONS: dict[str, tuple[Facts, str]] = {
         log_alone(f"{NOT_INITIALIZED} unknown error", *ON_CPU),
         "driver-broken: unknown error -> nvidia-smi",
     ),
-    "a log: our wheel's own message": (
-        log_alone(
-            "llama-cpp-python computes on the CPU although an NVIDIA card is there. The driver is old: update it.",
-            *ON_CPU,
-        ),
-        "backend-not-loaded: The driver is old: update it. -> check_gpu.pyz",
-    ),
+    **{
+        f"a log: our wheel's own message, {said}": (
+            log_alone(f"llama-cpp-python computes on the CPU although {said}. The driver is old.", *ON_CPU),
+            "backend-not-loaded: The driver is old. -> check_gpu.pyz",
+        )
+        for said in ("this machine has an NVIDIA GPU", "an NVIDIA card is there")  # the second in earlier wheels
+    },
     "a log: features without CUDA": (
         log_alone(*ON_CPU, "System Info: AVX = 1 | CPU : SSE3 = 1 | LLAMAFILE = 1"),
         "cpu-only-build: not built in or not loaded -> check_gpu.pyz",

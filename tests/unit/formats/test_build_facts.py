@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
-import logging
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,7 @@ from build_config.formats import build_facts
 from build_config.steps.validation import probe
 from check_gpu import collect
 from check_gpu.facts import Installation
-from tests.support import factories, wheels
+from tests.support import factories, wheel_modules, wheels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,10 +44,7 @@ def test_the_bytes_are_those_of_every_wheel_before() -> None:
 
 
 def test_the_loader_in_the_wheel_reads_the_same(package: Path) -> None:
-    logging.disable()  # outside a wheel there is nothing that it could load
-    loader = importlib.import_module("build_config.wheel_project.python._cuda_loader")
-    logging.disable(logging.NOTSET)
-    seen = loader._read_build(package / build_facts.FILE)
+    seen = wheel_modules.loader(package.parent / "site")._read_build(package / build_facts.FILE)
     assert (seen.cuda, seen.oldest_driver, seen.libraries, seen.build_command) == (
         FACTS.cuda,
         FACTS.oldest_driver,

@@ -19,7 +19,8 @@ from packaging.requirements import Requirement
 
 from build_config.formats import build_facts, cyclonedx, wheelfile
 from build_config.model import DISTRIBUTION
-from build_config.steps.wheel.assemble import OWN_MODULES
+from build_config.steps.wheel.assemble import OWN_MODULES, SHARED_MODULES
+from build_config.steps.wheel.sbom.ingredients import Ingredients, Part, Piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,7 +33,11 @@ VENDORED = ".libs"
 AUDITWHEEL = "sboms/auditwheel.cdx.json"
 OWN_MEMBERS = tuple(
     f"llama_cpp/{name}"
-    for name in (*dict.fromkeys(module for modules in OWN_MODULES.values() for module in modules), build_facts.FILE)
+    for name in (
+        *dict.fromkeys(module for modules in OWN_MODULES.values() for module in modules),
+        *SHARED_MODULES,
+        build_facts.FILE,
+    )
 )
 """Files that this project adds to upstream's package, on any platform."""
 

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 
 from build_config.system.layout import PACKAGE
+from tests.support import wheel_modules
 from tests.support.doubles import BACKEND, CARD, DRIVER, GGML, GGML_BASE, compile_double
 
 pytestmark = pytest.mark.integration
 
 CUDA_13 = ("libcudart.so.13", "libcublas.so.13")
 PYTHON = PACKAGE / "wheel_project" / "python"
-LOADER = (PYTHON / "_cuda_loader.py", PYTHON / "_cuda_libraries.py")
 CONDA_LIBRARIES = PYTHON / "_conda_libraries.py"
 
 
@@ -100,8 +100,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compile_double(bench.lib / "libggml-cpu-x64.so", BACKEND, '-DNAME="CPU"', "-DSCORE=1")
     bench.shard("sm89", score=2000)
     bench.describe(("sm89", "89-real"))
-    for module in LOADER:
-        shutil.copy(module, package)
+    wheel_modules.copy_to(package)
     (package / "__init__.py").write_text("from ._cuda_loader import CudaStatus, cuda_status\n", encoding="utf-8")
     (package / "_ctypes_extensions.py").write_text(
         "import ctypes\n"
@@ -153,13 +152,13 @@ def test_the_shard_in_use_is_named_not_one_that_was_tried(bench: Bench) -> None:
 
 def test_a_driver_without_a_card_is_no_reason_to_warn(bench: Bench) -> None:
     run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_INIT="100")
-    assert "finds no card" in run.status["reason"]
+    assert "finds no GPU" in run.status["reason"]
     assert run.stderr == ""
 
 
 def test_hidden_cards_are_told_from_absent_ones(bench: Bench) -> None:
     run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_INIT="100", CUDA_VISIBLE_DEVICES="-1")
-    assert "CUDA_VISIBLE_DEVICES='-1' hides every card" in run.status["reason"]
+    assert "CUDA_VISIBLE_DEVICES='-1' hides every GPU" in run.status["reason"]
     assert run.stderr == ""
 
 
@@ -171,7 +170,7 @@ def test_a_driver_that_does_not_start_is_reported_with_its_error(bench: Bench) -
 def _assert_one_warning(run: Run) -> None:
     assert not run.status["loaded"]
     assert len(run.stderr.splitlines()) == 1
-    assert "on the CPU although an NVIDIA card is there" in run.stderr
+    assert "on the CPU although this machine has an NVIDIA GPU" in run.stderr
     assert run.status["reason"] in run.stderr
 
 

@@ -213,7 +213,7 @@ def test_layers_fill_the_gpu_from_the_output(layers: int, lies: int) -> None:
 
 def test_the_loaders_reason_must_be_the_right_one() -> None:
     assert judge(ON_CPU, dataclasses.replace(CPU, reason="No NVIDIA driver")) == ()
-    (finding,) = judge(ON_CPU, dataclasses.replace(CPU, reason="hides every card"))
+    (finding,) = judge(ON_CPU, dataclasses.replace(CPU, reason="hides every GPU"))
     assert finding.code == "reason-wrong"
     assert "No NVIDIA driver" in finding.message
 

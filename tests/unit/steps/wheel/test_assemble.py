@@ -114,7 +114,7 @@ def test_the_project_is_upstreams_package_plus_loader_version_requirements_and_l
     assert init.splitlines()[1] == '__version__ = "0.3.36"'
     assert init.count("from ._cuda_loader import") == 1
     added = {path.name for path in (project / "llama_cpp").glob("_*.py")} - {"__init__.py"}
-    assert added == set(assemble.OWN_MODULES[platform.name])
+    assert added == {*assemble.own_modules(platform.name, factories.layout(tmp_path))}
     assert added & {"_conda_libraries.py", "_vendored_dlls.py"} == {f"{first}.py"}
     metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     assert (metadata["name"], metadata["version"]) == ("llama-cpp-python", "0.3.36+cu130.sm89")

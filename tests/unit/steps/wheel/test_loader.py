@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ast
-import importlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from build_config.steps.wheel import assemble
 from build_config.system.layout import PACKAGE
-from check_gpu import coverage
-from tests.support import pairs
+from tests.support import wheel_modules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,12 +21,8 @@ SOURCES = PACKAGE / "wheel_project" / "python"
 
 
 @pytest.fixture(scope="module")
-def loader() -> ModuleType:
-    """Imported outside a wheel: nothing is there that it could load, and that must not raise."""
-    logging.disable()
-    module = importlib.import_module("build_config.wheel_project.python._cuda_loader")
-    logging.disable(logging.NOTSET)
-    return module
+def loader(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    return wheel_modules.loader(tmp_path_factory.mktemp("site"))
 
 
 def _build(loader: ModuleType, *shards: tuple[str, ...]) -> Any:
@@ -42,7 +36,7 @@ def _build(loader: ModuleType, *shards: tuple[str, ...]) -> Any:
 
 
 def _driver(loader: ModuleType, *capabilities: str, cuda: str = "13.0") -> Any:
-    devices = tuple(loader.Device(i, f"Card {c}", c, 8 << 30) for i, c in enumerate(capabilities))
+    devices = tuple(loader.Device(i, f"GPU {c}", c, 8 << 30) for i, c in enumerate(capabilities))
     return loader._Driver(cuda, devices)
 
 
@@ -52,44 +46,17 @@ def test_an_import_that_finds_nothing_does_not_raise_and_keeps_the_reason(loader
     assert "install the wheel again" in status.reason
 
 
-@pytest.mark.parametrize("source", sorted(SOURCES.glob("*.py")), ids=lambda source: source.stem)
+@pytest.mark.parametrize(
+    "source", sorted([*SOURCES.glob("*.py"), *assemble.SHARED_MODULES.values()]), ids=lambda source: source.stem
+)
 def test_the_source_is_python_3_8(source: Path) -> None:
     """Upstream supports it, and the pipeline's own Python would not notice."""
     ast.parse(source.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
-@pytest.mark.parametrize(
-    ("arch", "runs_on", "not_on"),
-    [
-        ("89-real", ("8.9",), ("8.6", "9.0", "7.5")),
-        ("86-real", ("8.6", "8.9"), ("8.0", "9.0")),
-        ("90a-real", ("9.0",), ("8.9", "10.0")),
-        ("100f-real", ("10.0", "10.3"), ("9.0", "12.0")),
-        ("90-virtual", ("9.0", "10.0", "12.0"), ("8.9",)),
-        ("90a-virtual", ("9.0",), ("10.0", "12.0")),
-        ("120-real", ("12.0", "12.1"), ("10.0", "9.0")),
-    ],
-)
-def test_which_code_runs_on_which_card(
-    loader: ModuleType, arch: str, runs_on: tuple[str, ...], not_on: tuple[str, ...]
-) -> None:
-    assert all(loader._runs_on(arch, capability) for capability in runs_on)
-    assert not any(loader._runs_on(arch, capability) for capability in not_on)
-
-
-def test_the_loader_in_the_wheel_and_the_pipeline_agree_on_which_gpu_runs_which_code(loader: ModuleType) -> None:
-    disagree = [
-        (str(arch), capability)
-        for arch in pairs.CODE
-        for capability in map(pairs.capability, pairs.GPUS)
-        if loader._runs_on(str(arch), capability) != coverage.runs_on(str(arch), capability)
-    ]
-    assert not disagree
-
-
 def test_an_uncovered_card_is_named_with_the_command_that_covers_it(loader: ModuleType) -> None:
     reason = loader._why_not(_build(loader, ("89-real",)), _driver(loader, "7.5"), (), ())
-    assert "Card 7.5 (compute capability 7.5)" in reason
+    assert "GPU 7.5 (compute capability 7.5)" in reason
     assert "89-real" in reason
     assert "`nox -s build_cuda_wheel -- --arch 75`" in reason
     assert "CUDA_VISIBLE_DEVICES" not in reason
@@ -97,8 +64,8 @@ def test_an_uncovered_card_is_named_with_the_command_that_covers_it(loader: Modu
 
 def test_of_two_cards_only_the_uncovered_one_is_blamed_and_the_command_covers_both(loader: ModuleType) -> None:
     reason = loader._why_not(_build(loader, ("89-real",)), _driver(loader, "8.9", "7.5"), (), ())
-    assert "Card 7.5" in reason
-    assert "Card 8.9" not in reason
+    assert "GPU 7.5" in reason
+    assert "GPU 8.9" not in reason
     assert "--arch 75,89`" in reason
     assert "CUDA_VISIBLE_DEVICES" in reason
 
@@ -106,8 +73,8 @@ def test_of_two_cards_only_the_uncovered_one_is_blamed_and_the_command_covers_bo
 def test_two_shards_that_cover_one_card_each_do_not_cover_the_pair(loader: ModuleType) -> None:
     """ggml loads a single CUDA module, and it takes every visible card."""
     reason = loader._why_not(_build(loader, ("89-real",), ("90-real",)), _driver(loader, "8.9", "9.0"), (), ())
-    assert "Card 8.9" in reason
-    assert "Card 9.0" in reason
+    assert "GPU 8.9" in reason
+    assert "GPU 9.0" in reason
     assert "--arch 89,90`" in reason
 
 

@@ -168,7 +168,7 @@ def test_versions_and_commits_come_from_the_sources(document: dict[str, Any]) ->
 def test_all_that_this_project_adds_is_listed(
     platform: PlatformName, tree: SourceTree, members: dict[str, bytes]
 ) -> None:
-    own = {f"llama_cpp/{name}" for name in (*assemble.OWN_MODULES[platform], build_facts.FILE)}
+    own = {f"llama_cpp/{name}" for name in (*assemble.own_modules(platform, LAYOUT), build_facts.FILE)}
     added = {**members, **{name: name.encode() for name in own}}
     described = json.loads(describe(tree, added))
     listed = {file["name"] for part in described["components"] for file in part.get("components", ())}
