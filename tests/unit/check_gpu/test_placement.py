@@ -47,9 +47,14 @@ def test_the_log_of_a_cpu_build() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["llm_load_tensors: ", "load_tensors(): ", "", "0.01.234 D "])
-def test_the_name_before_the_colon_does_not_matter(prefix: str) -> None:
+def test_the_log_of_a_cuda_build_whatever_the_name_before_the_colon(prefix: str) -> None:
     lines = [prefix + line.partition(": ")[2] for line in CUDA_LOG]
-    assert placement.parse(lines) == placement.parse(CUDA_LOG)
+    found = placement.parse(lines)
+    assert found == placement.parse(CUDA_LOG)
+    assert [(layer.weights, layer.kv_cache) for layer in found.layers] == [("CUDA0", "CUDA0")] * 2 + [("CUDA0", None)]
+    assert found.offloaded == (3, 3)
+    less = placement.parse(line for line in lines if "layer   1: dev" not in line)
+    assert [layer.kv_cache for layer in less.layers] == ["CUDA0", None, None]
 
 
 def test_a_log_that_says_nothing_gives_nothing() -> None:

@@ -139,6 +139,11 @@ def test_devices_are_read_with_their_names() -> None:
     assert signs.device_names == ("NVIDIA GeForce RTX 4090", "Tesla T4 (rev 2)", "Tesla T4")
 
 
+def test_the_features_say_whether_cuda_is_built_in() -> None:
+    with_cuda, without, none = "system_info: CUDA : ARCHS = 890 | CPU : SSE3 = 1", "System Info: AVX = 1 | CPU : X", ""
+    assert [log.read([line]).cuda_built_in for line in (with_cuda, without, none)] == [True, False, None]
+
+
 # ------------------------------------------------------------------------------------------------------ surroundings
 
 BUS = "sys/bus/pci/devices/0000:01:00.0"
@@ -154,6 +159,7 @@ WSL = {"proc/version": "Linux 5.15-microsoft-standard-WSL2"}
         ({f"{BUS}/vendor": "0x1002\n", f"{BUS}/class": "0x030000\n"}, {"card_on_bus": False}),
         ({**WSL, "dev/dxg": ""}, {"card_on_bus": None, "wsl": True, "wsl_driver": False}),
         ({**WSL, "usr/lib/wsl/lib/libcuda.so.1": ""}, {"card_on_bus": False, "wsl_driver": True}),
+        ({"proc/version": "Linux version 5.15-Microsoft"}, {"wsl": True, "wsl_driver": False}),
         ({"proc/1/cgroup": "0::/init.scope\n"}, {"container": None}),
         ({".dockerenv": ""}, {"container": "/.dockerenv"}),
         ({"run/.containerenv": ""}, {"container": "/run/.containerenv"}),
@@ -201,7 +207,8 @@ def test_our_wheel_describes_itself(tmp_path: Path) -> None:
     assert seen.own is not None
     assert seen.own.libraries == ("libcublas.so.13",)
     assert seen.cuda_version == "13.0"
-    assert installed(write(tmp_path, {"_cuda_build.json": "{"})).own is None
+    write(tmp_path, {"_cuda_build.json": "{"})
+    assert collect.read_libraries(seen).own is None
 
 
 # ------------------------------------------------------------------------------------------------------------ process

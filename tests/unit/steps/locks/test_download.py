@@ -49,8 +49,10 @@ def test_a_file_of_the_same_size_and_time_is_hashed_again(cached: Path) -> None:
         fetch(cached)
 
 
-def test_another_locked_digest_is_not_taken_for_verified_and_the_file_is_moved_aside(cached: Path) -> None:
-    fetch(cached)
+@pytest.mark.parametrize("verified", [False, True])
+def test_a_file_with_another_than_the_locked_digest_is_moved_aside(cached: Path, *, verified: bool) -> None:
+    if verified:
+        fetch(cached)
     with pytest.raises(DigestMismatchError) as failure:
         fetch(cached, CONTENT[::-1])
     assert not cached.exists()
