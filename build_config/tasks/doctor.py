@@ -290,16 +290,16 @@ def _gpus(facts: MachineFacts) -> Iterator[DoctorRow]:
         memory = f", {_gigabytes(gpu.memory)}" if gpu.memory else ""
         text = f"{gpu.name}, compute capability {gpu.capability}{memory}"
         if series.builds_for(archs.from_capability(gpu.capability).number):
-            yield DoctorRow(subject="NVIDIA card", state="ok", text=text)
+            yield DoctorRow(subject="NVIDIA GPU", state="ok", text=text)
             continue
         try:
             archs.resolve(gpu.capability, cuda_release=LOCKED_CUDA, gpus=())
         except ArchitectureError as error:
             text += f"; CUDA {LOCKED_CUDA} cannot compile for it"
-            yield DoctorRow(subject="NVIDIA card", state="warning", text=text, remedy=error.remedy)
+            yield DoctorRow(subject="NVIDIA GPU", state="warning", text=text, remedy=error.remedy)
     if not facts.nvidia.gpus:
         text = "none found: wheels can be built here, but tested only on the CPU"
-        yield DoctorRow(subject="NVIDIA card", state="warning", text=text)
+        yield DoctorRow(subject="NVIDIA GPU", state="warning", text=text)
 
 
 def _driver(facts: MachineFacts) -> DoctorRow:

@@ -94,7 +94,7 @@ def on_this_machine(machine: Machine, facts: BuildFacts | None) -> tuple[Scenari
             planted=True,
         ),
         Scenario(
-            name="hidden cards",
+            name="hidden GPUs",
             shows="CUDA_VISIBLE_DEVICES=-1 leaves the CPU",
             expected=Expected(cuda=False, reason="hides every GPU" if capabilities else None),
             changes={"CUDA_VISIBLE_DEVICES": "-1"},
@@ -140,7 +140,7 @@ def _with_a_gpu(facts: BuildFacts, first: str) -> Iterator[Scenario]:
         simulated=machine,
         planted=True,
     )
-    yield _simulated(facts, (first, first), "two equal cards")
+    yield _simulated(facts, (first, first), "two equal GPUs")
     yield _simulated(facts, (first,), "no virtual memory management", fault="no-vmm")
     yield Scenario(
         name="out of memory",
@@ -160,7 +160,7 @@ def _without_a_usable_gpu(facts: BuildFacts, first: str) -> Iterator[Scenario]:
     older = f"{facts.major - 1}.8"
     faults = (
         ("driver too old", "driver-too-old", f"runs CUDA {older} at most"),
-        ("driver without a card", "no-device", "finds no GPU"),
+        ("driver without a GPU", "no-device", "finds no GPU"),
         ("driver does not start", "no-driver", "does not start"),
     )
     for name, fault, reason in faults:
@@ -171,7 +171,7 @@ def _without_a_usable_gpu(facts: BuildFacts, first: str) -> Iterator[Scenario]:
             simulated=SimulatedMachine(capabilities=(first,), fault=fault),
         )
     yield Scenario(
-        name="simulated, hidden cards",
+        name="simulated, hidden GPUs",
         shows="CUDA_VISIBLE_DEVICES=-1 leaves the CPU, and the loader says so",
         expected=Expected(cuda=False, simulated=True, reason="CUDA_VISIBLE_DEVICES='-1' hides every GPU"),
         changes={"CUDA_VISIBLE_DEVICES": "-1"},
@@ -180,8 +180,8 @@ def _without_a_usable_gpu(facts: BuildFacts, first: str) -> Iterator[Scenario]:
     without_code = uncovered(facts)
     if without_code is None:
         return
-    yield _not_covered("card without code", (without_code,))
-    yield _not_covered("two different cards, one without code", (first, without_code))
+    yield _not_covered("GPU without code", (without_code,))
+    yield _not_covered("two different GPUs, one without code", (first, without_code))
 
 
 def _not_covered(name: str, capabilities: tuple[str, ...]) -> Scenario:

@@ -64,7 +64,7 @@ def test_a_machine_with_everything_can_build_for_its_gpu() -> None:
 def test_without_a_gpu_and_driver_it_can_still_build() -> None:
     rows = judged(nvidia=NvidiaState())
     assert doctor.overall(tuple(rows.values()))
-    assert rows["NVIDIA card"].state == "warning"
+    assert rows["NVIDIA GPU"].state == "warning"
     assert "580 or later" in rows["NVIDIA driver"].text
     assert "can build for GPUs in other machines" in rows["This machine"].text
 
@@ -102,8 +102,8 @@ def test_an_old_driver_is_named_with_the_required_version() -> None:
 
 def test_for_a_gpu_that_the_toolkit_has_dropped_the_last_one_that_supports_it_is_named() -> None:
     rows = judged(nvidia=NvidiaState(driver=Driver(version="580.1", cuda="13.0"), gpus=(gpu("6.1", "GTX 1080"),)))
-    assert rows["NVIDIA card"].state == "warning"
-    assert "CUDA 12.9" in str(rows["NVIDIA card"].remedy)
+    assert rows["NVIDIA GPU"].state == "warning"
+    assert "CUDA 12.9" in str(rows["NVIDIA GPU"].remedy)
     assert "other machines" in rows["This machine"].text
 
 

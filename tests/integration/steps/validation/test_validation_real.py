@@ -139,7 +139,7 @@ def test_a_correct_wheel_is_installed_run_and_verified_on_the_cpu(
     )
     assert report.all_findings() == ()
     assert report.verdict is Verdict.CPU_FALLBACK_VERIFIED
-    assert {scenario.name for scenario in report.scenarios} == {"as it is", "planted library", "hidden cards"}
+    assert {scenario.name for scenario in report.scenarios} == {"as it is", "planted library", "hidden GPUs"}
     assert report.decisive == "as it is"
     first = report.scenarios[0]
     assert [(layer.weights, layer.kv_cache) for layer in first.placements] == [

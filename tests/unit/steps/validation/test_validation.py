@@ -334,8 +334,8 @@ def test_every_fault_is_simulated_on_a_covered_gpu(tmp_path: Path) -> None:
     faults = {s.simulated.fault for s in tried if s.simulated is not None}
     assert faults == {None, *FAULTS}
     named = by_name(tried)
-    assert named["two equal cards"].expected.on_gpu == LAYERS
-    mixed = named["two different cards, one without code"]
+    assert named["two equal GPUs"].expected.on_gpu == LAYERS
+    mixed = named["two different GPUs, one without code"]
     assert mixed.simulated is not None
     assert mixed.simulated.capabilities == ("8.9", "7.5")
     assert not mixed.expected.cuda
@@ -368,4 +368,4 @@ def test_for_a_wheel_that_covers_every_gpu_the_scenario_without_code_is_left_out
     assert scenarios.uncovered(build_facts("50-virtual")) is None
     tried = by_name(scenarios.on_simulated_devices(build_facts("50-virtual"), "8.9"))
     assert "driver too old" in tried
-    assert "card without code" not in tried
+    assert "GPU without code" not in tried
