@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 from build_config import archs, plan
+from build_config.commands.app import Launcher
 from build_config.errors import CompilerUnsupportedError, LockError, SettingsError
 from build_config.model import Machine
 from build_config.plan import BuildRequest
 from build_config.steps import locks
-from build_config.steps.toolchain import gcc, installed_cuda
+from build_config.steps.toolchain import gcc, installed_cuda, programs
 from tests.support import factories
 from tests.support.attested import LAYOUT, PLATFORM
 
@@ -109,3 +110,7 @@ def test_what_is_wrong_is_said_before_anything_is_created(tmp_path: Path, monkey
     with pytest.raises(SettingsError):
         plan.resolve(BuildRequest(sign_key=tmp_path / "none.pem"), MACHINE, layout)
     assert not layout.work_root.exists()
+
+
+def test_the_command_line_offers_the_launchers_that_there_are() -> None:
+    assert {choice.value for choice in Launcher} == set(get_args(programs.Launcher))
