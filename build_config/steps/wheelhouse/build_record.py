@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from build_config.system import git, jsonio, platforms, redaction
 from build_config.model import NO_RANDOM_SEED
 from build_config.reports import BuildRecord, Material
+from build_config.system import git, jsonio, platforms, redaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Publish into the wheelhouse: finished wheels, their records, and a page that pip reads with ``--find-links``.
 
-Only a wheel that passed is published. At every moment, even after Ctrl-C or a power failure, each wheel in the folder is
-complete, is next to its own record, and has its own digest on the page or none.
+Only a wheel that passed is published. At every moment, even after Ctrl-C or a power failure, each wheel in the folder
+is complete, is next to its own record, and has its own digest on the page or none.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from build_config.errors import InspectionError, SettingsError, StepResultError, ValidationError
+from build_config.reports import BuildRecord, Verdict
 from build_config.steps.wheelhouse import signature, statement
 from build_config.system import jsonio
 from build_config.system.files import file_sha256
-from build_config.errors import InspectionError, SettingsError, StepResultError, ValidationError
-from build_config.reports import BuildRecord, Verdict
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -129,7 +129,9 @@ def _check_validation(wheel: Wheel, report: ValidationReport) -> None:
 
 
 def _listed(findings: tuple[Finding, ...]) -> str:
-    return "\n".join(f"  {f.severity}: {f.message} [{f.code}]" for f in findings) or "  (the report contains no finding)"
+    return (
+        "\n".join(f"  {f.severity}: {f.message} [{f.code}]" for f in findings) or "  (the report contains no finding)"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- files

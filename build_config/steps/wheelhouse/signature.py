@@ -25,8 +25,8 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import Error
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from build_config.system import jsonio, platforms
 from build_config.errors import SettingsError
+from build_config.system import jsonio, platforms
 
 if TYPE_CHECKING:
     from pathlib import Path

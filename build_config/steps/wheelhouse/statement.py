@@ -1,6 +1,6 @@
 """The in-toto statement about a wheel, as a function of its record: SLSA provenance v1.
 
-Everything in the statement comes from the record, and the record's digest is in the statement. So anyone who has both can
+Everything in the statement comes from the record, and the record's digest is in the statement. So whoever has both can
 write the statement again and compare the bytes, and a signature of the statement covers the record.
 """
 

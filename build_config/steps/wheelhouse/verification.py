@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from build_config.steps.wheelhouse import signature, statement
-from build_config.system import jsonio
-from build_config.formats import wheelfile
 from build_config.errors import PackagingError, StepResultError
+from build_config.formats import wheelfile
 from build_config.model import LockedFile
 from build_config.reports import BuildRecord, Finding, Severity, Verdict
+from build_config.steps.wheelhouse import signature, statement
+from build_config.system import jsonio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,9 +161,7 @@ def _statement_findings(
     if record is not None:
         if statement_file == statement.statement(record, record_file).encode():
             return
-        yield _error(
-            "statement-differs", "the statement does not match the record: one of them was changed"
-        )
+        yield _error("statement-differs", "the statement does not match the record: one of them was changed")
     try:
         data = json.loads(statement_file)
         subject = data["subject"][0]["digest"]["sha256"]
@@ -200,7 +198,8 @@ def _envelope_findings(evidence: Evidence, statement_file: bytes | None) -> Iter
         return
     if payload != statement_file:
         yield _error(
-            "envelope-of-another-statement", f"{evidence.envelope.name} contains another statement than the one next to it"
+            "envelope-of-another-statement",
+            f"{evidence.envelope.name} contains another statement than the one next to it",
         )
 
 

@@ -27,7 +27,7 @@ from build_config.system import jsonio, processes
 from build_config.tasks.reproduce import enter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from build_config.system.console import Console
     from build_config.system.layout import Layout
@@ -48,17 +48,8 @@ KEPT_VARIABLES = ("PATH", "TERM", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 KEPT_PREFIXES = ("PIP_",)
 KEPT_SUFFIXES = ("_PROXY", "_proxy")
 """Variables of this machine with which a second build reaches a package index."""
-NOT_COPIED = (
-    ".git",
-    ".nox",
-    ".build-environment",
-    "vendor",
-    "wheelhouse",
-    ".*_cache",
-    ".hypothesis",
-    "__pycache__",
-    "*.egg-info",
-)
+NOT_COPIED = (".git", ".nox", ".build-environment", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info")
+NOT_COPIED_AT_THE_TOP = ("vendor", "wheelhouse")
 NAMESPACES = ("--mount", "--uts")
 
 
@@ -101,7 +92,7 @@ def second_environment(
         folder = Path(scratch)
         folder.chmod(0o755)
         checkout, work_root, home = folder / CHECKOUT, folder / "root", folder / "home"
-        shutil.copytree(layout.checkout, checkout, ignore=shutil.ignore_patterns(*NOT_COPIED))
+        shutil.copytree(layout.checkout, checkout, ignore=_not_copied(layout.checkout))
         # Without the list of verified files: the second build verifies every byte itself.
         unverified = shutil.ignore_patterns(VERIFIED, "rejected")
         work_root.mkdir()
@@ -163,6 +154,17 @@ def run(
 def entry_script() -> str:
     """The path of the program that makes the environment and becomes the build."""
     return str(Path(enter.__file__).resolve())
+
+
+def _not_copied(checkout: Path) -> Callable[[str, list[str]], set[str]]:
+    """For ``copytree``: the package has folders that are called like some at the top, which stay behind."""
+    everywhere, at_the_top = shutil.ignore_patterns(*NOT_COPIED), shutil.ignore_patterns(*NOT_COPIED_AT_THE_TOP)
+
+    def ignore(folder: str, names: list[str]) -> set[str]:
+        top = at_the_top(folder, names) if Path(folder) == checkout else set()
+        return everywhere(folder, names) | top
+
+    return ignore
 
 
 def namespaces() -> tuple[str, ...]:

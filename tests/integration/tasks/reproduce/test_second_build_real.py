@@ -232,7 +232,9 @@ def _layout(tmp_path: Path) -> Layout:
     (checkout / ".git").mkdir(parents=True)
     (checkout / "build_config").mkdir()
     (checkout / "build_config" / "__main__.py").write_text(LOOK_AROUND.format(root=str(tmp_path / "root")))
-    (checkout / "build_config" / "compiler_cache.py").touch()
+    for name in ("build_config/compiler_cache.py", "build_config/steps/wheelhouse/publication.py", "wheelhouse/x.whl"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
     layout = Layout(checkout=checkout, work_root=tmp_path / "root")
     layout.downloads.mkdir(parents=True)
     (layout.downloads / "file").write_text("fetched", encoding="utf-8")
@@ -248,8 +250,11 @@ def test_the_second_environment_differs_as_it_reports(layout: Layout, monkeypatc
         with environment as second:
             second_build.run(second, (), layout, QUIET, log=layout.logs / "log")
             assert (second.work_root / "made").read_text() == "here"
-            assert (second.checkout / "build_config" / "compiler_cache.py").exists()
-            assert not (second.checkout / ".git").exists()
+            copied = [
+                path for path in second.checkout.rglob("*") if path.name in {"compiler_cache.py", "publication.py"}
+            ]
+            assert len(copied) == 2, "a part of the package was left behind"
+            assert not [name for name in (".git", "wheelhouse") if (second.checkout / name).exists()]
             varied = {one.what: (one.first, one.second) for one in second.varied}
             folder = second.folder
     except ReproductionError as error:
