@@ -80,21 +80,19 @@ def main(python: str) -> None:
                 request(f"exact {kind}", model, reference),
                 request(f"exact {kind}, flash attention", model, reference, flash=True),
             ]
-        changes = [(name, factor) for name in CHANGED for factor in FACTORS]
         plain = models["F32"]
-        requests += [request(f"{name} {factor}", scaled(plain, name, factor), plain) for name, factor in changes]
+        requests += [
+            request(f"{name} {factor}", scaled(plain, name, factor), plain) for name in CHANGED for factor in FACTORS
+        ]
         other = synthetic_model.write(folder / "other.gguf", SMALL, seed=1)
         requests.append(request("another model", other, plain))
         plan = Plan(device=CPU, checks=tuple(requests))
         checks = compare_with_cpu.measure(Path(python), folder, plan).checks
-        for kind in models:
-            columns = ("exact {}", "exact {}, flash attention", "logits {}", "logits {}, flash attention", "batches {}")
-            errors = [checks[column.format(kind)]["nmse"] for column in columns]
-            print(f"| {kind} | {' | '.join(f'{error:.1e}' for error in errors)} |")  # noqa: T201
-        for name in CHANGED:
-            errors = [checks[f"{name} {factor}"]["nmse"] for factor in FACTORS]
-            print(f"| {name} | {' | '.join(f'{error:.1e}' for error in errors)} |")  # noqa: T201
-        print(f"| another model | {checks['another model']['nmse']:.1e} |")  # noqa: T201
+        columns = ("exact {}", "exact {}, flash attention", "logits {}", "logits {}, flash attention", "batches {}")
+        lines = {kind: [column.format(kind) for column in columns] for kind in models}
+        lines |= {name: [f"{name} {factor}" for factor in FACTORS] for name in CHANGED}
+        for name, cells in {**lines, "another model": ["another model"]}.items():
+            print(f"| {name} | {' | '.join(format(checks[cell]['nmse'], '.1e') for cell in cells)} |")  # noqa: T201
 
 
 if __name__ == "__main__":
