@@ -224,9 +224,9 @@ def _problems(result: ChildResult, device: Device, tokens: int) -> Iterator[str]
         yield "llama.cpp allocated memory on a GPU although none was visible"
 
 
-def median(values: Iterable[float | None]) -> float | None:
-    """The median of the values that are not ``None``; ``None`` if there are none."""
-    known = [value for value in values if value is not None]
+def median(values: Iterable[float]) -> float | None:
+    """The median; ``None`` without a value."""
+    known = list(values)
     return statistics.median(known) if known else None
 
 
