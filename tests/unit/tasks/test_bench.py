@@ -155,9 +155,7 @@ def test_a_simulated_gpu_is_called_simulated_everywhere() -> None:
     both = on_both(SIMULATED)
     document = json.loads(jsonio.dumps(both))
 
-    assert report.header(both) == ("", "CPU", "SIMULATED: device of compute capability 8.9"), (
-        "no comparison"
-    )
+    assert report.header(both) == ("", "CPU", "SIMULATED: device of compute capability 8.9"), "no comparison"
     assert "nothing about speed" in report.remarks(both)[0]
     assert "SIMULATED" in report.markdown(both).splitlines()[0]
     assert document["card"]["kind"] == "SIMULATED"
