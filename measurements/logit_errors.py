@@ -10,6 +10,7 @@ line for each multiplied tensor of the float32 model, with one column for each f
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import gguf
 import numpy as np
 
 from build_config.steps.validation import compare_with_cpu
-from build_config.steps.validation.numerics import CPU, Plan, Request
+from build_config.steps.validation.numerics import CPU, Plan
 from build_config.testbed import synthetic_model
 from build_config.testbed.synthetic_model import SMALL
 
@@ -31,20 +32,6 @@ CHANGED = (
     "output.weight",
 )
 FACTORS = (1.01, 1.1, 1.5, 0.0)
-
-
-def request(name: str, model: Path, reference: Path, *, flash: bool = False) -> Request:
-    """Compare the logits of ``model`` with those of ``reference``, both on the CPU."""
-    return Request(
-        name=name,
-        check="logits",
-        model=model,
-        reference=reference,
-        kind="F32",
-        layers=SMALL.layers + 1,
-        tokens=compare_with_cpu.PROMPT,
-        flash=flash,
-    )
 
 
 def exact(model: Path) -> Path:
@@ -74,18 +61,17 @@ def main(python: str) -> None:
         folder = Path(temporary)
         requests = list(compare_with_cpu.make_plan(folder, device=CPU).checks)
         models = {one.kind: one.model for one in requests if one.check == "batches"}
-        for kind, model in models.items():
-            reference = exact(model)
-            requests += [
-                request(f"exact {kind}", model, reference),
-                request(f"exact {kind}, flash attention", model, reference, flash=True),
-            ]
         plain = models["F32"]
-        requests += [
-            request(f"{name} {factor}", scaled(plain, name, factor), plain) for name in CHANGED for factor in FACTORS
-        ]
-        other = synthetic_model.write(folder / "other.gguf", SMALL, seed=1)
-        requests.append(request("another model", other, plain))
+        logits = next(one for one in requests if one.name == "logits F32")  # compared with itself
+        for kind, model in models.items():
+            unrounded = dataclasses.replace(logits, name=f"exact {kind}", model=model, reference=exact(model))
+            requests += [
+                unrounded,
+                dataclasses.replace(unrounded, name=f"{unrounded.name}, flash attention", flash=True),
+            ]
+        changed = {f"{name} {factor}": scaled(plain, name, factor) for name in CHANGED for factor in FACTORS}
+        changed["another model"] = synthetic_model.write(folder / "other.gguf", SMALL, seed=1)
+        requests += [dataclasses.replace(logits, name=name, model=model) for name, model in changed.items()]
         plan = Plan(device=CPU, checks=tuple(requests))
         checks = compare_with_cpu.measure(Path(python), folder, plan).checks
         columns = ("exact {}", "exact {}, flash attention", "logits {}", "logits {}, flash attention", "batches {}")

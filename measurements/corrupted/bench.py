@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -17,7 +18,7 @@ from build_config.system import jsonio, machine
 from build_config.tasks.reproduce import difference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from build_config.model import BuildUnit
@@ -149,3 +150,14 @@ class Bench:
         self.console.note(f"{'as expected' if shown.passed else 'NOT AS EXPECTED'}: {what}")
         for line in said:
             self.console.note(f"  {line}")
+
+
+@contextlib.contextmanager
+def edited(file: Path, old: str, new: str) -> Iterator[None]:
+    """Replace text in a file; restore it after the block."""
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    try:
+        yield
+    finally:
+        file.write_text(text, encoding="utf-8")

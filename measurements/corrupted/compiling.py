@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from build_config import inputs
 from build_config.tasks.reproduce.difference import elf, extraction, hashes
 from build_config.tasks.reproduce.difference.result import Tools
+from measurements.corrupted.bench import Bench, edited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from build_config.system.layout import Layout
-    from measurements.corrupted.bench import Bench
 
 KERNELS = Path("ggml/src/ggml-cuda")
 FLAG = ("softcap.cu", "softcap_f32", "-Xptxas=-O1")
@@ -93,12 +93,11 @@ def edited_project(bench: Bench, what: str, addition: str, *, put_back: Path | N
     """
     file = bench.layout.wheel_project / "cmake" / "cuda.cmake"
     text = file.read_text(encoding="utf-8")
-    file.write_text(text + addition, encoding="utf-8")
-    bench.expect_another_key(
-        what, ("wheel project",), lambda: bench.spec_for(inputs.stage_wheel_project(bench.layout)[0])
-    )
-    yield
-    file.write_text(text, encoding="utf-8")
+    with edited(file, text, text + addition):
+        bench.expect_another_key(
+            what, ("wheel project",), lambda: bench.spec_for(inputs.stage_wheel_project(bench.layout)[0])
+        )
+        yield
     inputs.stage_wheel_project(bench.layout)
     bench.expect_equal(f"{what}: restored", bench.build, put_back)
 
@@ -106,15 +105,12 @@ def edited_project(bench: Bench, what: str, addition: str, *, put_back: Path | N
 def one_byte_and_a_poisoned_object(bench: Bench) -> None:
     """Change a byte of a source file; then put its cached objects under the names of the unmodified ones."""
     source, kernel, before, after = BYTE
-    file = bench.layout.vendor / "llama.cpp" / KERNELS / source
-    text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace(before, after), encoding="utf-8")
-    # It stages them nevertheless.
-    bench.expect_refused("one byte of the sources changed: the pipeline", NOT_AS_UNPACKED, bench.stage)
-    with cache_of_its_own(bench.layout) as corrupted:
-        bench.expect_different("one byte of the sources changed", (source, kernel), bench.differences)
+    # The pipeline stages changed sources nevertheless.
+    with edited(bench.layout.vendor / "llama.cpp" / KERNELS / source, before, after):
+        bench.expect_refused("one byte of the sources changed: the pipeline", NOT_AS_UNPACKED, bench.stage)
+        with cache_of_its_own(bench.layout) as corrupted:
+            bench.expect_different("one byte of the sources changed", (source, kernel), bench.differences)
 
-    file.write_text(text, encoding="utf-8")
     bench.stage()
     with cache_of_its_own(bench.layout) as unmodified:
         bench.expect_equal("the byte restored", bench.build)

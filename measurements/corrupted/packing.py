@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
 import shutil
 import struct
 import zipfile
-from typing import TYPE_CHECKING
 from unittest import mock
 
 from pypi_simple import PyPISimple
@@ -23,12 +21,8 @@ from build_config.steps.units.spec import shard_spec
 from build_config.system import platforms
 from build_config.tasks import reproduce, verify
 from build_config.tasks.reproduce import ReproduceRequest, difference
-from measurements.corrupted.bench import CUDA, Bench, Seen
+from measurements.corrupted.bench import CUDA, Bench, Seen, edited
 from tests.support import local_index
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 WHEEL = "nvidia-cuda-crt"
 """A small wheel of the toolkit, with headers that every CUDA file includes."""
@@ -69,7 +63,7 @@ def another_wheel(bench: Bench) -> None:
 
     bench.expect("with a network: run again", (locked.filename,), again)
     lock = layout.locks / f"cuda-{CUDA}-{platforms.HERE.name}.toml"
-    with relocked(lock, locked, other):
+    with edited(lock, entry(locked), entry(other)):
         changed = locks.read_toolkit_lock(layout, CUDA, platforms.HERE.name)
         cuda = dataclasses.replace(bench.chain.cuda, identity=locked_cuda.lock_digest(changed))
         chain = dataclasses.replace(bench.chain, cuda=cuda)
@@ -102,17 +96,6 @@ def other_version(locked: LockedFile) -> LockedFile:
                 size=package.size or 0,
             )
     raise SystemExit(f"the index has no other version of {locked.filename}")
-
-
-@contextlib.contextmanager
-def relocked(lock: Path, locked: LockedFile, other: LockedFile) -> Iterator[None]:
-    """Change the version of one wheel in the lock of this environment's checkout."""
-    text = lock.read_text(encoding="utf-8")
-    lock.write_text(text.replace(entry(locked), entry(other)), encoding="utf-8")
-    try:
-        yield
-    finally:
-        lock.write_text(text, encoding="utf-8")
 
 
 def entry(file: LockedFile) -> str:
