@@ -18,7 +18,8 @@ from build_config.steps.wheelhouse import signature
 from build_config.system.console import Console
 from build_config.system.layout import Layout
 from build_config.tasks import conda
-from build_config.tasks.conda import packing, task
+from build_config.tasks.conda import channel as conda_channel
+from build_config.tasks.conda import task
 from tests.support import attested, conda_forge, conda_wheels, wheels
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def test_a_package_contains_the_wheels_files_for_any_python_with_digests_and_lic
 ) -> None:
     extract(ours / "linux-64" / package.file_name, tmp_path / "x")
     (tmp_path / "scratch").mkdir()
-    expected = packing.as_installed(package, wheel, tmp_path / "scratch")
+    expected = conda_channel.as_installed(package, wheel, tmp_path / "scratch")
     site = tmp_path / "x" / "site-packages"
     found = {path.relative_to(site).as_posix(): path.read_bytes() for path in site.rglob("*") if path.is_file()}
     assert found == expected
@@ -102,7 +103,7 @@ def test_a_package_contains_the_wheels_files_for_any_python_with_digests_and_lic
     assert {"LICENSE.md", "NOTICE.txt", "cub.txt", "llama.cpp.txt", "xxhash.txt"} < licences
     index = json.loads((info / "index.json").read_text())
     assert (index["subdir"], index["noarch"]) == ("linux-64", "python")
-    assert index["timestamp"] == packing.TIMESTAMP.timestamp() * 1000
+    assert index["timestamp"] == conda_channel.TIMESTAMP.timestamp() * 1000
     assert json.loads((info / "recipe" / "wheel.json").read_text())["sha256"] == wheel.sha256
 
 

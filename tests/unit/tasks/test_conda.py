@@ -14,7 +14,7 @@ from build_config.formats import build_facts, wheelfile
 from build_config.model import CudaArch
 from build_config.system.layout import PACKAGE
 from build_config.tasks import conda
-from build_config.tasks.conda import description, packing
+from build_config.tasks.conda import channel, description
 from tests.support import conda_wheels, wheels
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def test_only_requirements_that_conda_fulfils_are_removed_from_the_metadata() ->
 def test_every_file_is_the_wheels_except_those_that_describe_the_installation(tmp_path: Path) -> None:
     wheel = conda_wheels.write(tmp_path)
     before = wheelfile.read_contents(wheel.path)
-    after = packing.as_installed(conda_wheels.describe(wheel), wheel, tmp_path / "scratch")
+    after = channel.as_installed(conda_wheels.describe(wheel), wheel, tmp_path / "scratch")
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {f"{wheels.DIST_INFO}/METADATA", f"{wheels.DIST_INFO}/RECORD"}
     assert set(after) - set(before) == {f"{wheels.DIST_INFO}/INSTALLER"}
@@ -163,7 +163,7 @@ def test_every_file_is_the_wheels_except_those_that_describe_the_installation(tm
 @pytest.mark.parametrize("name", ["../outside", "/outside", "a/../../outside", "a\\..\\outside"])
 def test_no_member_leads_out_of_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(PackagingError, match="leads out"):
-        packing.write_files({name: b""}, tmp_path / "inside")
+        channel.write_files({name: b""}, tmp_path / "inside")
     assert not (tmp_path / "outside").exists()
 
 
