@@ -8,12 +8,13 @@ import os
 import shutil
 import struct
 import zipfile
+from typing import TYPE_CHECKING
 from unittest import mock
 
+import tomli_w
 from pypi_simple import PyPISimple
 
 from build_config import inputs
-from build_config.model import LockedFile
 from build_config.steps import locks
 from build_config.steps.locks import download
 from build_config.steps.toolchain import locked_cuda
@@ -23,6 +24,9 @@ from build_config.tasks import reproduce, verify
 from build_config.tasks.reproduce import ReproduceRequest, difference
 from measurements.corrupted.bench import CUDA, Bench, Seen, edited
 from tests.support import local_index
+
+if TYPE_CHECKING:
+    from build_config.model import LockedFile
 
 WHEEL = "nvidia-cuda-crt"
 """A small wheel of the toolkit, with headers that every CUDA file includes."""
@@ -62,8 +66,9 @@ def another_wheel(bench: Bench) -> None:
         return equal, (f"{locked.filename} downloaded again, toolkit {identity}",)
 
     bench.expect("with a network: run again", (locked.filename,), again)
-    lock = layout.locks / f"cuda-{CUDA}-{platforms.HERE.name}.toml"
-    with edited(lock, entry(locked), entry(other)):
+    lock = layout.locks / locks.toolkit_lock_name(CUDA, platforms.HERE.name)
+    listed, replaced = (tomli_w.dumps(dataclasses.asdict(file)) for file in (locked, other))
+    with edited(lock, listed, replaced):
         changed = locks.read_toolkit_lock(layout, CUDA, platforms.HERE.name)
         cuda = dataclasses.replace(bench.chain.cuda, identity=locked_cuda.lock_digest(changed))
         chain = dataclasses.replace(bench.chain, cuda=cuda)
@@ -88,22 +93,9 @@ def other_version(locked: LockedFile) -> LockedFile:
         version = package.version or locked.version
         name = locked.filename.replace(locked.version, version)
         if version.startswith(f"{CUDA}.") and version != locked.version and package.filename == name:
-            return LockedFile(
-                name=locked.name,
-                version=version,
-                filename=name,
-                sha256=package.digests["sha256"],
-                size=package.size or 0,
-            )
+            digest = package.digests["sha256"]
+            return dataclasses.replace(locked, version=version, filename=name, sha256=digest, size=package.size or 0)
     raise SystemExit(f"the index has no other version of {locked.filename}")
-
-
-def entry(file: LockedFile) -> str:
-    """The entry of one file in the lock."""
-    return "\n".join(
-        f"{name} = {value}" if isinstance(value, int) else f'{name} = "{value}"'
-        for name, value in dataclasses.asdict(file).items()
-    )
 
 
 def time_stamp(bench: Bench) -> None:
