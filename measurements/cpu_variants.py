@@ -58,10 +58,8 @@ def measure(model: Path, threads: int) -> tuple[float, float]:
 
 def run_variant(module: Path, libraries: Path, model: Path, threads: int) -> tuple[float, float] | None:
     """Measure one variant in its own process; ``None`` if this processor cannot run it."""
-    bindings = CHECKOUT / "vendor" / "llama-cpp-python" / "llama_cpp"
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "llama_cpp"
-        shutil.copytree(bindings, package)
+        package = shutil.copytree(CHECKOUT / "vendor" / "llama-cpp-python" / "llama_cpp", Path(folder) / "llama_cpp")
         lib = package / "lib"
         lib.mkdir()
         for name in ("libllama.so", "libggml.so", "libggml-base.so"):
@@ -71,10 +69,7 @@ def run_variant(module: Path, libraries: Path, model: Path, threads: int) -> tup
         environment = os.environ | {"PYTHONPATH": os.pathsep.join((folder, str(CHECKOUT))), "LD_LIBRARY_PATH": str(lib)}
         call = [sys.executable, __file__, "--child", str(model), "--threads", str(threads)]
         done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # this script
-        if done.returncode != 0:
-            return None
-        prompt, generation = json.loads(done.stdout.splitlines()[-1])
-        return prompt, generation
+        return None if done.returncode else tuple(json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> None:
@@ -95,10 +90,8 @@ def main() -> None:
         for module in sorted(options.libraries.glob("libggml-cpu-*.so")):
             variant = module.stem.removeprefix("libggml-cpu-")
             results = [run_variant(module, options.libraries, model, options.threads) for _ in range(options.rounds)]
-            ran = [result for result in results if result is not None]
-            best = f"{max(r[0] for r in ran):.1f} {max(r[1] for r in ran):.1f}" if ran else "not on this processor"
-            sys.stdout.write(f"{variant} {best}\n")
-            sys.stdout.flush()
+            best = [max(figures) for figures in zip(*filter(None, results), strict=True)]
+            print(variant, *([f"{figure:.1f}" for figure in best] or ["not on this processor"]), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ line for each multiplied tensor of the float32 model, with one column for each f
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import gguf
 import numpy as np
 
 from build_config.steps.validation import compare_with_cpu
-from build_config.steps.validation.numerics import CPU, Plan, Request
+from build_config.steps.validation.numerics import CPU, Plan
 from build_config.testbed import synthetic_model
 from build_config.testbed.synthetic_model import SMALL
 
@@ -31,20 +32,6 @@ CHANGED = (
     "output.weight",
 )
 FACTORS = (1.01, 1.1, 1.5, 0.0)
-
-
-def request(name: str, model: Path, reference: Path, *, flash: bool = False) -> Request:
-    """Compare the logits of ``model`` with those of ``reference``, both on the CPU."""
-    return Request(
-        name=name,
-        check="logits",
-        model=model,
-        reference=reference,
-        kind="F32",
-        layers=SMALL.layers + 1,
-        tokens=compare_with_cpu.PROMPT,
-        flash=flash,
-    )
 
 
 def exact(model: Path) -> Path:
@@ -74,27 +61,24 @@ def main(python: str) -> None:
         folder = Path(temporary)
         requests = list(compare_with_cpu.make_plan(folder, device=CPU).checks)
         models = {one.kind: one.model for one in requests if one.check == "batches"}
-        for kind, model in models.items():
-            reference = exact(model)
-            requests += [
-                request(f"exact {kind}", model, reference),
-                request(f"exact {kind}, flash attention", model, reference, flash=True),
-            ]
-        changes = [(name, factor) for name in CHANGED for factor in FACTORS]
         plain = models["F32"]
-        requests += [request(f"{name} {factor}", scaled(plain, name, factor), plain) for name, factor in changes]
-        other = synthetic_model.write(folder / "other.gguf", SMALL, seed=1)
-        requests.append(request("another model", other, plain))
+        logits = next(one for one in requests if one.name == "logits F32")  # compared with itself
+        for kind, model in models.items():
+            unrounded = dataclasses.replace(logits, name=f"exact {kind}", model=model, reference=exact(model))
+            requests += [
+                unrounded,
+                dataclasses.replace(unrounded, name=f"{unrounded.name}, flash attention", flash=True),
+            ]
+        changed = {f"{name} {factor}": scaled(plain, name, factor) for name in CHANGED for factor in FACTORS}
+        changed["another model"] = synthetic_model.write(folder / "other.gguf", SMALL, seed=1)
+        requests += [dataclasses.replace(logits, name=name, model=model) for name, model in changed.items()]
         plan = Plan(device=CPU, checks=tuple(requests))
         checks = compare_with_cpu.measure(Path(python), folder, plan).checks
-        for kind in models:
-            columns = ("exact {}", "exact {}, flash attention", "logits {}", "logits {}, flash attention", "batches {}")
-            errors = [checks[column.format(kind)]["nmse"] for column in columns]
-            print(f"| {kind} | {' | '.join(f'{error:.1e}' for error in errors)} |")  # noqa: T201
-        for name in CHANGED:
-            errors = [checks[f"{name} {factor}"]["nmse"] for factor in FACTORS]
-            print(f"| {name} | {' | '.join(f'{error:.1e}' for error in errors)} |")  # noqa: T201
-        print(f"| another model | {checks['another model']['nmse']:.1e} |")  # noqa: T201
+        columns = ("exact {}", "exact {}, flash attention", "logits {}", "logits {}, flash attention", "batches {}")
+        lines = {kind: [column.format(kind) for column in columns] for kind in models}
+        lines |= {name: [f"{name} {factor}" for factor in FACTORS] for name in CHANGED}
+        for name, cells in {**lines, "another model": ["another model"]}.items():
+            print(f"| {name} | {' | '.join(format(checks[cell]['nmse'], '.1e') for cell in cells)} |")  # noqa: T201
 
 
 if __name__ == "__main__":

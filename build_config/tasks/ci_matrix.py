@@ -6,6 +6,7 @@ CI service call the same commands as every user.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -61,31 +62,27 @@ class GpuRunner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnitJob:
-    """``nox -s units -- --arch ARCH --cuda CUDA --only UNIT``; caches are kept of ``work_root``."""
+class _CpuJob(WheelEntry):
+    """What is made for an entry, and where; caches are kept of ``work_root``."""
 
     id: str
-    platform: PlatformName
-    cuda: str
-    arch: str
-    unit: str
     runner: str
     image: str
     work_root: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WheelJob:
+class UnitJob(_CpuJob):
+    """``nox -s units -- --arch ARCH --cuda CUDA --only UNIT``."""
+
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WheelJob(_CpuJob):
     """``nox -s build_cuda_wheel -- --arch ARCH --cuda CUDA``; ``units`` are the ids of the jobs to wait for."""
 
-    id: str
-    platform: PlatformName
-    cuda: str
-    arch: str
     units: tuple[str, ...]
-    runner: str
-    image: str
-    work_root: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,20 +156,18 @@ def plan(matrix: Matrix, runners: tuple[GpuRunner, ...] = ()) -> Plan:
     gpu_jobs: list[GpuJob] = []
     for entry in matrix.wheels:
         selection = _resolve(entry)
-        where = _where(entry, matrix)
+        host = matrix.platforms.get(entry.platform)
+        if host is None:
+            message = f"the matrix has a wheel for {entry.platform}, but no machine to build it"
+            raise SettingsError(message, remedy=f"add [platforms.{entry.platform}]")
+        work_root = str(platforms.of(entry.platform).work_root)
+        shared = {**dataclasses.asdict(entry), **dataclasses.asdict(host), "work_root": work_root}
         prefix = f"{entry.platform}-cuda{entry.cuda}"
-        names = (CORE, *(shard.name for shard in selection.shards))
-        for name in names:
-            job = UnitJob(id=f"{prefix}-{name}", cuda=entry.cuda, arch=entry.arch, unit=name, **where)
-            units.setdefault(job.id, job)
-        kind = "portable" if selection.portable else "-".join(names[1:])
-        wheel = WheelJob(
-            id=f"{prefix}-{kind}",
-            cuda=entry.cuda,
-            arch=entry.arch,
-            units=tuple(f"{prefix}-{name}" for name in names),
-            **where,
-        )
+        names = {f"{prefix}-{name}": name for name in (CORE, *(shard.name for shard in selection.shards))}
+        for job, name in names.items():
+            units.setdefault(job, UnitJob(id=job, unit=name, **shared))
+        kind = "portable" if selection.portable else "-".join(shard.name for shard in selection.shards)
+        wheel = WheelJob(id=f"{prefix}-{kind}", units=tuple(names), **shared)
         if wheel.id in wheels:
             raise SettingsError(f"the matrix lists the wheel {wheel.id} twice", remedy="remove one of the two entries")
         wheels[wheel.id] = wheel
@@ -218,16 +213,3 @@ def _resolve(entry: WheelEntry) -> ArchSelection:
         message = f"--arch {entry.arch} depends on the machine, but the jobs run on several"
         raise SettingsError(message, remedy="name the architectures, such as 86,89")
     return archs.resolve(entry.arch, cuda_release=entry.cuda, gpus=())
-
-
-def _where(entry: WheelEntry, matrix: Matrix) -> dict[str, Any]:
-    host = matrix.platforms.get(entry.platform)
-    if host is None:
-        message = f"the matrix has a wheel for {entry.platform}, but no machine to build it"
-        raise SettingsError(message, remedy=f"add [platforms.{entry.platform}]")
-    return {
-        "platform": entry.platform,
-        "runner": host.runner,
-        "image": host.image,
-        "work_root": str(platforms.of(entry.platform).work_root),
-    }

@@ -11,7 +11,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import psutil
 from packaging.tags import sys_tags
@@ -26,18 +26,20 @@ from build_config.steps.toolchain.windows import msvc
 from build_config.system import machine, platforms, workroot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from build_config.system.layout import Layout
     from build_config.tasks.recommend import Recommendation
 
 State = Literal["ok", "missing", "warning"]
-
-
+P = ParamSpec("P")
+T = TypeVar("T")
+Judged = tuple[State, str, str | None]
+"""State, text and remedy of a row."""
 COMMAND = "nox -s build_cuda_wheel"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DoctorRow:
     """One line of the answer. ``missing`` prevents a build; ``warning`` does not."""
 
@@ -110,11 +112,11 @@ def collect(layout: Layout) -> MachineFacts:
     newest_gcc = _newest_gcc(layout)
     return MachineFacts(
         python=sys.version_info[:2],
-        compiler=_compiler(newest_gcc),
+        compiler=_or_error(toolchain.host_for_locked, newest_gcc, os.environ),
         newest_gcc=newest_gcc,
         git=shutil.which("git"),
         work_root=layout.work_root,
-        work_root_problem=_work_root_problem(layout),
+        work_root_problem=_or_error(workroot.check, layout.work_root),
         free=workroot.free_bytes(layout.work_root),
         memory=psutil.virtual_memory().total,
         cores=len(psutil.Process().cpu_affinity()),
@@ -129,25 +131,22 @@ def collect(layout: Layout) -> MachineFacts:
 
 def judge(facts: MachineFacts) -> tuple[DoctorRow, ...]:
     """Turn facts into rows."""
+    network = "not tested; the first build downloads about 620 MB from the Python package index, later ones nothing"
     rows = (
-        _python(facts),
-        _cxx(facts),
-        *_toolkits(facts),
-        _git(facts),
-        _disk(facts),
-        _memory(facts),
-        *((_glibc(facts),) if platforms.of(facts.platform).has_glibc else ()),
-        _work_root(facts),
-        *_gpus(facts),
-        _driver(facts),
-        _launcher(facts),
-        DoctorRow(
-            subject="Network",
-            state="ok",
-            text="not tested; the first build downloads about 620 MB from the Python package index, later ones nothing",
-        ),
+        DoctorRow("Python", *_python(facts)),
+        DoctorRow("C++ compiler", *_cxx(facts)),
+        *(DoctorRow(f"CUDA {one.toolkit.release}", *_toolkit(one)) for one in facts.installed),
+        DoctorRow("git", *_git(facts)),
+        DoctorRow("Disk", *_disk(facts)),
+        DoctorRow("Memory", *_memory(facts)),
+        *((DoctorRow("C library", *_glibc(facts)),) if platforms.of(facts.platform).has_glibc else ()),
+        DoctorRow("Work root", *_work_root(facts)),
+        *(DoctorRow("NVIDIA GPU", *found) for found in _gpus(facts)),
+        DoctorRow("NVIDIA driver", *_driver(facts)),
+        DoctorRow("Compiler cache", *_launcher(facts)),
+        DoctorRow("Network", "ok", network),
     )
-    return (*rows, _closing(facts, rows))
+    return (*rows, DoctorRow("This machine", *_closing(facts, rows)))
 
 
 # ------------------------------------------------------------------------------------------------------ collecting
@@ -162,182 +161,146 @@ def _newest_gcc(layout: Layout) -> int:
     return archs.toolkit_series(LOCKED_CUDA).gcc
 
 
-def _compiler(newest_gcc: int) -> HostCompiler | PipelineError:
+def _or_error(find: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | PipelineError:
     try:
-        return toolchain.host_for_locked(newest_gcc, os.environ)
+        return find(*args, **kwargs)
     except PipelineError as error:
         return error
 
 
 def _installed() -> Iterator[InstalledToolkit]:
     for toolkit in installed_cuda.find_all(os.environ, archs.known_releases()):
-        try:
-            compiler: HostCompiler | PipelineError = gcc.find(toolkit.root, os.environ)
-        except PipelineError as error:
-            compiler = error
-        problem: PipelineError | None = None
-        try:
-            archs.toolkit_series(toolkit.release)
-        except PipelineError as error:
-            problem = error
+        series = _or_error(archs.toolkit_series, toolkit.release)
+        problem = series if isinstance(series, PipelineError) else None
         if problem is None and not installed_cuda.has_cublas(toolkit):
             remedy = f"install {installed_cuda.cublas_package(toolkit)}"
             problem = ToolkitMissingError("it has no cuBLAS for the compiler", remedy=remedy)
+        compiler = _or_error(gcc.find, toolkit.root, os.environ)
         yield InstalledToolkit(toolkit=toolkit, compiler=compiler, problem=problem)
-
-
-def _work_root_problem(layout: Layout) -> PipelineError | None:
-    try:
-        workroot.check(layout.work_root)
-    except PipelineError as error:
-        return error
-    return None
 
 
 # --------------------------------------------------------------------------------------------------------- judging
 
 
-def _python(facts: MachineFacts) -> DoctorRow:
+def _python(facts: MachineFacts) -> Judged:
     text = ".".join(map(str, facts.python))
     if facts.python >= OLDEST_PYTHON:
-        return DoctorRow(subject="Python", state="ok", text=text)
+        return "ok", text, None
     oldest = ".".join(map(str, OLDEST_PYTHON))
     remedy = f"install Python {oldest} or later (uv python install {oldest} needs no administrator)"
-    return DoctorRow(subject="Python", state="missing", text=f"{text} is too old", remedy=remedy)
+    return "missing", f"{text} is too old", remedy
 
 
-def _cxx(facts: MachineFacts) -> DoctorRow:
-    subject = "C++ compiler"
+def _cxx(facts: MachineFacts) -> Judged:
     if isinstance(facts.compiler, PipelineError):
-        error = facts.compiler
-        return DoctorRow(subject=subject, state="missing", text=error.message, remedy=error.remedy)
+        return "missing", facts.compiler.message, facts.compiler.remedy
     cxx = facts.compiler.cxx
     platform = platforms.of(facts.platform)
     newest = f"_MSC_VER {msvc.LOCKED_MSC_VER[-1]}" if platform.uses_msvc else f"GCC {facts.newest_gcc}"
     text = f"{cxx.path}, {platform.compiler} {cxx.version}; CUDA {LOCKED_CUDA} supports up to {newest}"
-    return DoctorRow(subject=subject, state="ok", text=text)
+    return "ok", text, None
 
 
-def _toolkits(facts: MachineFacts) -> Iterator[DoctorRow]:
-    """Installed toolkits. None is required, so a problem with one does not prevent a build."""
-    for one in facts.installed:
-        subject = f"CUDA {one.toolkit.release}"
-        text = f"installed: {one.toolkit.version} at {one.toolkit.root}"
-        for problem in (one.problem, one.compiler):
-            if isinstance(problem, PipelineError):
-                text = f"{text}; {problem.message}"
-                yield DoctorRow(subject=subject, state="warning", text=text, remedy=problem.remedy)
-                break
-        else:
-            if isinstance(one.compiler, HostCompiler):
-                text += f", with {one.compiler.cxx.path.name} {one.compiler.cxx.version}"
-            series = archs.toolkit_series(one.toolkit.release)
-            numbers = [number for number in series.architectures if series.builds_for(number)]
-            use = "" if one.toolkit.release == LOCKED_CUDA else one.toolkit.release
-            text += f": --cuda {use or 'system'} builds for {numbers[0]} to {numbers[-1]}"
-            yield DoctorRow(subject=subject, state="ok", text=text)
+def _toolkit(one: InstalledToolkit) -> Judged:
+    """An installed toolkit. None is required, so a problem with one does not prevent a build."""
+    text = f"installed: {one.toolkit.version} at {one.toolkit.root}"
+    if one.problem is not None:
+        return "warning", f"{text}; {one.problem.message}", one.problem.remedy
+    if isinstance(one.compiler, PipelineError):
+        return "warning", f"{text}; {one.compiler.message}", one.compiler.remedy
+    series = archs.toolkit_series(one.toolkit.release)
+    numbers = [number for number in series.architectures if series.builds_for(number)]
+    use = "system" if one.toolkit.release == LOCKED_CUDA else one.toolkit.release
+    text += f", with {one.compiler.cxx.path.name} {one.compiler.cxx.version}"
+    return "ok", f"{text}: --cuda {use} builds for {numbers[0]} to {numbers[-1]}", None
 
 
-def _git(facts: MachineFacts) -> DoctorRow:
+def _git(facts: MachineFacts) -> Judged:
     if facts.git:
-        return DoctorRow(subject="git", state="ok", text=facts.git)
-    text = "not found; needed to download this project, not to build"
+        return "ok", facts.git, None
     remedy = "sudo apt install git (Debian, Ubuntu), sudo dnf install git (Fedora, RHEL)"
-    return DoctorRow(subject="git", state="warning", text=text, remedy=remedy)
+    return "warning", "not found; needed to download this project, not to build", remedy
 
 
-def _disk(facts: MachineFacts) -> DoctorRow:
+def _disk(facts: MachineFacts) -> Judged:
     needed = workroot.COLD_BUILD_BYTES
     text = f"{_gigabytes(facts.free)} free at {facts.work_root}; a first build needs {_gigabytes(needed)}"
     if facts.free >= needed:
-        return DoctorRow(subject="Disk", state="ok", text=text)
-    remedy = f"free {_gigabytes(needed - facts.free)} on that file system"
-    return DoctorRow(subject="Disk", state="missing", text=text, remedy=remedy)
+        return "ok", text, None
+    return "missing", text, f"free {_gigabytes(needed - facts.free)} on that file system"
 
 
-def _memory(facts: MachineFacts) -> DoctorRow:
+def _memory(facts: MachineFacts) -> Judged:
     jobs = min(facts.cores, facts.memory // machine.MEMORY_PER_JOB)
     per_job = _gigabytes(machine.MEMORY_PER_JOB)
     text = f"{_gigabytes(facts.memory)} for {facts.cores} cores; a compile job takes up to {per_job}"
     if jobs >= facts.cores:
-        return DoctorRow(subject="Memory", state="ok", text=text)
-    text += f", so {max(jobs, 1)} of them run at a time"
+        return "ok", text, None
     remedy = None if jobs else "add memory or swap, or build on another machine: the largest files may not compile here"
-    return DoctorRow(subject="Memory", state="warning", text=text, remedy=remedy)
+    return "warning", f"{text}, so {max(jobs, 1)} of them run at a time", remedy
 
 
-def _glibc(facts: MachineFacts) -> DoctorRow:
-    subject = "C library"
+def _glibc(facts: MachineFacts) -> Judged:
     if not facts.glibc:
-        text = "not glibc; NVIDIA's compiler and libraries need it"
         remedy = "build on a system with glibc (Debian, Ubuntu, Fedora), for example in a container"
-        return DoctorRow(subject=subject, state="missing", text=text, remedy=remedy)
+        return "missing", "not glibc; NVIDIA's compiler and libraries need it", remedy
     tag = f"manylinux_{facts.glibc.replace('.', '_')}_x86_64"
-    text = f"glibc {facts.glibc}: wheels run on systems with this version or later ({tag} or older tags)"
-    return DoctorRow(subject=subject, state="ok", text=text)
+    return "ok", f"glibc {facts.glibc}: wheels run on systems with this version or later ({tag} or older tags)", None
 
 
-def _work_root(facts: MachineFacts) -> DoctorRow:
-    problem = facts.work_root_problem
-    if problem is not None:
-        return DoctorRow(subject="Work root", state="missing", text=problem.message, remedy=problem.remedy)
-    return DoctorRow(subject="Work root", state="ok", text=f"{facts.work_root} is safe to use")
+def _work_root(facts: MachineFacts) -> Judged:
+    if facts.work_root_problem is not None:
+        return "missing", facts.work_root_problem.message, facts.work_root_problem.remedy
+    return "ok", f"{facts.work_root} is safe to use", None
 
 
-def _gpus(facts: MachineFacts) -> Iterator[DoctorRow]:
+def _gpus(facts: MachineFacts) -> Iterator[Judged]:
     series = archs.toolkit_series(LOCKED_CUDA)
     for gpu in facts.nvidia.gpus:
         memory = f", {_gigabytes(gpu.memory)}" if gpu.memory else ""
         text = f"{gpu.name}, compute capability {gpu.capability}{memory}"
         if series.builds_for(archs.from_capability(gpu.capability).number):
-            yield DoctorRow(subject="NVIDIA GPU", state="ok", text=text)
+            yield "ok", text, None
             continue
         try:
             archs.resolve(gpu.capability, cuda_release=LOCKED_CUDA, gpus=())
         except ArchitectureError as error:
-            text += f"; CUDA {LOCKED_CUDA} cannot compile for it"
-            yield DoctorRow(subject="NVIDIA GPU", state="warning", text=text, remedy=error.remedy)
+            yield "warning", f"{text}; CUDA {LOCKED_CUDA} cannot compile for it", error.remedy
     if not facts.nvidia.gpus:
-        text = "none found: wheels can be built here, but tested only on the CPU"
-        yield DoctorRow(subject="NVIDIA GPU", state="warning", text=text)
+        yield "warning", "none found: wheels can be built here, but tested only on the CPU", None
 
 
-def _driver(facts: MachineFacts) -> DoctorRow:
-    subject = "NVIDIA driver"
+def _driver(facts: MachineFacts) -> Judged:
     needed = archs.oldest_driver(LOCKED_CUDA)
     need = f"wheels of CUDA {LOCKED_CUDA} need {needed} or later"
-    driver = facts.nvidia.driver
+    driver, problem = facts.nvidia.driver, facts.nvidia.problem
     if driver is None:
-        if facts.nvidia.problem:
-            remedy = "restart the machine; if that does not help, install the driver again"
-            return DoctorRow(subject=subject, state="warning", text=facts.nvidia.problem, remedy=remedy)
-        return DoctorRow(subject=subject, state="warning", text=f"none; not needed to build, but {need}")
+        if problem:
+            return "warning", problem, "restart the machine; if that does not help, install the driver again"
+        return "warning", f"none; not needed to build, but {need}", None
     text = f"{driver.version}, runs CUDA up to {driver.cuda}; {need}"
-    if facts.nvidia.problem:
-        text += f"; {facts.nvidia.problem}"
+    if problem:
+        text += f"; {problem}"
     if int(driver.version.split(".")[0]) >= int(needed):
-        return DoctorRow(subject=subject, state="warning" if facts.nvidia.problem else "ok", text=text)
+        return "warning" if problem else "ok", text, None
     remedy = f"update the driver to {needed} or later, or install CUDA {driver.cuda} and pass --cuda {driver.cuda}"
-    return DoctorRow(subject=subject, state="warning", text=text, remedy=remedy)
+    return "warning", text, remedy
 
 
-def _launcher(facts: MachineFacts) -> DoctorRow:
-    subject = "Compiler cache"
+def _launcher(facts: MachineFacts) -> Judged:
     if facts.ccache is not None and programs.usable(facts.ccache):
-        return DoctorRow(subject=subject, state="ok", text=f"ccache {facts.ccache.version} ({facts.ccache.path})")
+        return "ok", f"ccache {facts.ccache.version} ({facts.ccache.path})", None
     old = f"; the installed ccache {facts.ccache.version} is too old" if facts.ccache is not None else ""
     if facts.sccache is not None:
-        return DoctorRow(subject=subject, state="ok", text=f"sccache {facts.sccache.version} (locked){old}")
-    text = f"none: a repeated build compiles everything again{old}"
+        return "ok", f"sccache {facts.sccache.version} (locked){old}", None
     remedy = f"nox -s doctor installs the locked sccache; or install ccache {programs.CCACHE_MINIMUM} or later"
-    return DoctorRow(subject=subject, state="warning", text=text, remedy=remedy)
+    return "warning", f"none: a repeated build compiles everything again{old}", remedy
 
 
-def _closing(facts: MachineFacts, rows: tuple[DoctorRow, ...]) -> DoctorRow:
-    subject = "This machine"
+def _closing(facts: MachineFacts, rows: tuple[DoctorRow, ...]) -> Judged:
     missing = [row.subject for row in rows if row.state == "missing"]
     if missing:
-        return DoctorRow(subject=subject, state="missing", text=f"cannot build yet: see {', '.join(missing)}")
+        return "missing", f"cannot build yet: see {', '.join(missing)}", None
     supported = archs.toolkit_series(LOCKED_CUDA).architectures
     own = {archs.from_capability(gpu.capability).number for gpu in facts.nvidia.gpus} & set(supported)
     choices = f"--arch with any of {', '.join(map(str, supported))}, or portable for all of them"
@@ -346,7 +309,7 @@ def _closing(facts: MachineFacts, rows: tuple[DoctorRow, ...]) -> DoctorRow:
         text = f"can build for its own GPUs ({COMMAND}, which is --arch {listed} here) and for others: {choices}"
     else:
         text = f"can build for GPUs in other machines: {COMMAND} -- {choices}"
-    return DoctorRow(subject=subject, state="ok", text=text)
+    return "ok", text, None
 
 
 def _gigabytes(size: int) -> str:

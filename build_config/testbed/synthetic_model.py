@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import gguf
     from numpy.typing import NDArray
 
 _BYTES = 256
@@ -91,27 +92,13 @@ ONE_B = ModelShape(
 SHAPES = {shape.name: shape for shape in (TINY, SMALL, ONE_B)}
 
 _PLAIN = ("F32", "F16", "BF16")
-_SCALE_AT = {
-    "Q4_0": 0,
-    "Q4_1": 0,
-    "Q5_0": 0,
-    "Q5_1": 0,
-    "Q8_0": 0,
-    "Q2_K": 80,
-    "Q3_K": 108,
-    "Q4_K": 0,
-    "Q5_K": 0,
-    "Q6_K": 208,
-    "IQ1_S": 0,
-    "IQ2_XXS": 0,
-    "IQ2_XS": 0,
-    "IQ2_S": 0,
-    "IQ3_XXS": 0,
-    "IQ3_S": 0,
-    "IQ4_NL": 0,
-    "IQ4_XS": 0,
-}
-"""The offset of the half-precision scale in a block, in bytes (ggml-common.h)."""
+_BLOCKS = (
+    *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
+    *("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS"),
+)
+"""The types whose blocks contain a half-precision scale as such."""
+_SCALE_AT = {"Q2_K": 80, "Q3_K": 108, "Q6_K": 208}
+"""The offset of that scale in a block, in bytes, if it is not at the beginning (ggml-common.h)."""
 _MINIMUM_AT = {"Q4_1": 2, "Q5_1": 2, "Q2_K": 82, "Q4_K": 2, "Q5_K": 2}
 """The same for types with a second scale, which shifts the weights."""
 _SCATTERED = "IQ1_M"
@@ -122,7 +109,7 @@ _ONE = 128
 """That exponent for the scale 1."""
 _MIXES = {"Q4_K_M": ("Q4_K", "Q6_K")}
 """Two types under the name that users know: most tensors have the first, the more important ones the second."""
-KINDS = (*_PLAIN, *_SCALE_AT, _SCATTERED, _POWER_OF_TWO, *_MIXES)
+KINDS = (*_PLAIN, *_BLOCKS, _SCATTERED, _POWER_OF_TWO, *_MIXES)
 """Every type of weights that upstream's CUDA backend supports, and the mix that most people download."""
 
 _SPREAD = (0.5, 1.5)
@@ -150,16 +137,10 @@ def write(path: Path, shape: ModelShape = TINY, *, kind: str = "F32", seed: int 
     writer = gguf.GGUFWriter(partial, "llama")
     _describe(writer, shape)
     for name, outputs, inputs in _tensors(shape):
-        of = _kind_of(name, shape, kind)
-        block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[of]]
+        of, block, size = _type(_kind_of(name, shape, kind))
         dimensions = (outputs, inputs) if outputs > 1 else (inputs,)
-        writer.add_tensor_info(
-            name,
-            dimensions,
-            np.dtype(np.float32),
-            outputs * inputs // block * size,
-            raw_dtype=gguf.GGMLQuantizationType[of],
-        )
+        length = outputs * inputs // block * size
+        writer.add_tensor_info(name, dimensions, np.dtype(np.float32), length, raw_dtype=of)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -175,18 +156,22 @@ def write(path: Path, shape: ModelShape = TINY, *, kind: str = "F32", seed: int 
 
 def check(shape: ModelShape, kind: str) -> None:
     """Raise ``SettingsError`` if ``kind`` is not in ``KINDS`` or its blocks do not fit the rows of ``shape``."""
-    import gguf  # noqa: PLC0415  # see write
-
     if kind not in KINDS:
         raise SettingsError(f"{kind!r} is not a type of weights", remedy=f"pass one of {', '.join(KINDS)}")
     for name, _, inputs in _tensors(shape):
-        of = _kind_of(name, shape, kind)
-        block, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[of]]
+        of, block, _ = _type(_kind_of(name, shape, kind))
         if inputs % block:
-            message = (
-                f"{name} of the shape {shape.name!r} has rows of {inputs} weights, but a block of {of} has {block}"
-            )
-            raise SettingsError(message, remedy=f"use the shape {SMALL.name!r}, which fits every type")
+            rows = f"{name} of the shape {shape.name!r} has rows of {inputs} weights"
+            remedy = f"use the shape {SMALL.name!r}, which fits every type"
+            raise SettingsError(f"{rows}, but a block of {of.name} has {block}", remedy=remedy)
+
+
+def _type(kind: str) -> tuple[gguf.GGMLQuantizationType, int, int]:
+    """A type of weights, with the weights and the bytes of one of its blocks."""
+    import gguf  # noqa: PLC0415  # see write
+
+    of = gguf.GGMLQuantizationType[kind]
+    return of, *gguf.GGML_QUANT_SIZES[of]
 
 
 def _describe(writer: Any, shape: ModelShape) -> None:
@@ -264,9 +249,7 @@ def _matrix(random: np.random.Generator, outputs: int, inputs: int, kind: str) -
         return _blocks(random, outputs, inputs, kind)
     weights = random.standard_normal((outputs, inputs), dtype=np.float32)
     weights /= np.float32(np.sqrt(inputs))
-    if kind == "F32":
-        return weights
-    stored: NDArray[Any] = gguf.quants.quantize(weights, gguf.GGMLQuantizationType[kind])
+    stored: NDArray[Any] = gguf.quants.quantize(weights, _type(kind)[0])
     return stored
 
 
@@ -291,9 +274,7 @@ def _blocks(random: np.random.Generator, outputs: int, inputs: int, kind: str) -
 
 def _codes(random: np.random.Generator, weights: int, kind: str) -> NDArray[np.uint8]:
     """Random codes, one row for each block. Every bit pattern is a valid code in all these types."""
-    import gguf  # noqa: PLC0415  # see write
-
-    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    _, block, size = _type(kind)
     return random.integers(0, 256, (weights // block, size), dtype=np.uint8)
 
 
@@ -302,8 +283,7 @@ def _codes_spread(kind: str) -> tuple[float, float]:
     """The deviation of weights with random codes and the scale 1, and the minimum that makes their mean 0."""
     import gguf  # noqa: PLC0415  # see write
 
-    of = gguf.GGMLQuantizationType[kind]
-    block, _ = gguf.GGML_QUANT_SIZES[of]
+    of, block, _ = _type(kind)
     blocks = _codes(np.random.default_rng(0), _SAMPLE * block, kind)
 
     def weights(scale: float, minimum: float) -> NDArray[np.float32]:
@@ -314,9 +294,7 @@ def _codes_spread(kind: str) -> tuple[float, float]:
         values: NDArray[np.float32] = gguf.quants.dequantize(blocks, of)
         return values
 
-    shift = 0.0
-    if kind in _MINIMUM_AT:
-        shift = -float(weights(1, 0).mean() / weights(0, 1).mean())
+    shift = -float(weights(1, 0).mean() / weights(0, 1).mean()) if kind in _MINIMUM_AT else 0.0
     return float(weights(1, shift).std()), shift
 
 
@@ -329,8 +307,8 @@ def _set_scales(blocks: NDArray[np.uint8], kind: str, scales: NDArray[np.float64
         words |= (halves.view("<u2")[:, None] << np.array([12, 8, 4, 0], dtype="<u2")) & 0xF000
         blocks[:, -8:] = words.view(np.uint8)
         return
-    at = _SCALE_AT[kind]
-    blocks[:, at : at + 2] = halves.view(np.uint8).reshape(-1, 2)
+    places = [(_SCALE_AT.get(kind, 0), halves)]
     if kind in _MINIMUM_AT:
-        at = _MINIMUM_AT[kind]
-        blocks[:, at : at + 2] = minima.astype("<f2").view(np.uint8).reshape(-1, 2)
+        places.append((_MINIMUM_AT[kind], minima.astype("<f2")))
+    for at, values in places:
+        blocks[:, at : at + 2] = values.view(np.uint8).reshape(-1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -17,7 +18,7 @@ from build_config.system import jsonio, machine
 from build_config.tasks.reproduce import difference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from build_config.model import BuildUnit
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from build_config.tasks.reproduce.difference import Difference
 
 CUDA = "13.0"
+Seen = tuple[bool, tuple[str, ...]]
+"""Whether a step detected something, and its report."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +52,8 @@ class Bench:
     """One unit inside the second environment, built again and again and compared with the stored one."""
 
     def __init__(self, arch: str, given: Path, layout: Layout, console: Console) -> None:
-        self.layout, self.console, self.results = layout, console, []  # type: tuple[Layout, Console, list[Shown]]
-        self.given = given
+        self.layout, self.console, self.given = layout, console, given
+        self.results: list[Shown] = []
         request = BuildRequest(arch=arch, cuda=CUDA, launcher="sccache")
         self.plan = resolve(request, machine.describe(), layout)
         self.name = f"sm{arch}"
@@ -59,8 +62,11 @@ class Bench:
         (self.first,) = compiled.units
         (self.shard,) = compiled.shards
         self.spec = self.spec_for(inputs.stage_wheel_project(layout)[0])
-        recorded = jsonio.read(published(self).with_name(f"{published(self).name}.record.json"), BuildRecord)
-        folders = (given / "store" / self.name / key.digest[:32] / "lib" for key in recorded.units)
+        (self.published,) = (given / "wheelhouse").glob(f"*.{self.name}-*.whl")
+        self.record = self.published.with_name(f"{self.published.name}.record.json")
+        folders = (
+            given / "store" / self.name / key.digest[:32] / "lib" for key in jsonio.read(self.record, BuildRecord).units
+        )
         self.reference = next(folder for folder in folders if folder.is_dir())
 
     def stage(self) -> None:
@@ -77,7 +83,11 @@ class Bench:
         (unit,) = compilation.build_units((self.spec,), self.chain, self.layout, self.console, jobs=self.plan.jobs)
         return unit
 
-    def differences(self, unit: BuildUnit, reference: Path | None = None) -> tuple[Difference, ...]:
+    def differences(self, reference: Path | None = None) -> tuple[Difference, ...]:
+        """Build the unit, and compare it with the stored one, or the one in ``reference``."""
+        return self.compare(self.build(), reference)
+
+    def compare(self, unit: BuildUnit, reference: Path | None = None) -> tuple[Difference, ...]:
         """The differences between a unit and the stored one, or the one in ``reference``."""
         return difference.compare_folders(
             reference or self.reference,
@@ -86,32 +96,55 @@ class Bench:
             folder=self.layout.work_root / "differences",
         )
 
-    def expect_equal(self, what: str, unit: BuildUnit, started: float, reference: Path | None = None) -> None:
-        """Expect the bytes of the stored unit, or of the one in ``reference``."""
-        said = difference.explain(self.differences(unit, reference)) or tuple(
-            f"equal: {file.sha256}" for file in unit.files
-        )
-        self.show(what, said, started, named=("equal: ",), caught=True)
+    def expect_equal(
+        self, what: str, build: Callable[[], BuildUnit], reference: Path | None = None, started: float | None = None
+    ) -> None:
+        """Expect that ``build`` gives the bytes of the stored unit, or of the one in ``reference``."""
+
+        def step() -> Seen:
+            unit = build()
+            equal = tuple(f"equal: {file.sha256}" for file in unit.files)
+            return True, difference.explain(self.compare(unit, reference)) or equal
+
+        self.expect(what, ("equal: ",), step, started)
 
     def expect_different(
-        self, what: str, found: tuple[Difference, ...], started: float, named: tuple[str, ...]
+        self, what: str, named: tuple[str, ...], compare: Callable[[], tuple[Difference, ...]]
     ) -> None:
         """Expect a difference whose explanation contains ``named``."""
-        self.show(what, difference.explain(found), started, named=named, caught=bool(found))
 
-    def expect_refused(self, what: str, step: Callable[[], object], named: tuple[str, ...]) -> None:
+        def step() -> Seen:
+            found = compare()
+            return bool(found), difference.explain(found)
+
+        self.expect(what, named, step)
+
+    def expect_another_key(self, what: str, named: tuple[str, ...], respecify: Callable[[], UnitSpec]) -> None:
+        """Expect that the unit has another key, and that the inputs which change it are ``named``."""
+
+        def step() -> Seen:
+            before, after = dict(self.spec.key.inputs), dict(respecify().key.inputs)
+            changed = tuple(f"another key, by {name}" for name in sorted(after) if after[name] != before.get(name))
+            return bool(changed), changed
+
+        self.expect(f"{what}: the unit's key", named, step)
+
+    def expect_refused(self, what: str, named: tuple[str, ...], attempt: Callable[[], object]) -> None:
         """Expect that a step of the pipeline refuses its input."""
-        started = time.monotonic()
-        said = ("it was accepted",)
-        caught = False
-        try:
-            step()
-        except PipelineError as error:
-            said, caught = (f"{type(error).__name__}: {error.message}",), True
-        self.show(what, said, started, named=named, caught=caught)
 
-    def show(self, what: str, said: tuple[str, ...], started: float, *, named: tuple[str, ...], caught: bool) -> None:
-        """Print a result and keep it."""
+        def step() -> Seen:
+            try:
+                attempt()
+            except PipelineError as error:
+                return True, (f"{type(error).__name__}: {error.message}",)
+            return False, ("it was accepted",)
+
+        self.expect(what, named, step)
+
+    def expect(self, what: str, named: tuple[str, ...], step: Callable[[], Seen], started: float | None = None) -> None:
+        """Run ``step``, then print its result and keep it, with the seconds since ``started``, by default since now."""
+        started = time.monotonic() if started is None else started
+        caught, said = step()
         shown = Shown(what=what, caught=caught, named=named, said=said, seconds=round(time.monotonic() - started, 1))
         self.results.append(shown)
         self.console.note(f"{'as expected' if shown.passed else 'NOT AS EXPECTED'}: {what}")
@@ -119,13 +152,12 @@ class Bench:
             self.console.note(f"  {line}")
 
 
-def changed_inputs(bench: Bench, other: UnitSpec) -> tuple[str, ...]:
-    """The inputs that change the unit's key; empty if the key is the same."""
-    before, after = dict(bench.spec.key.inputs), dict(other.key.inputs)
-    return tuple(f"another key, by {name}" for name in sorted(after) if after[name] != before.get(name))
-
-
-def published(bench: Bench) -> Path:
-    """The copy of the published wheel."""
-    (wheel,) = (bench.given / "wheelhouse").glob(f"*.{bench.name}-*.whl")
-    return wheel
+@contextlib.contextmanager
+def edited(file: Path, old: str, new: str) -> Iterator[None]:
+    """Replace text in a file; restore it after the block."""
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    try:
+        yield
+    finally:
+        file.write_text(text, encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from build_config import inputs
 from build_config.tasks.reproduce.difference import elf, extraction, hashes
 from build_config.tasks.reproduce.difference.result import Tools
-from measurements.corrupted.bench import Bench, changed_inputs
+from measurements.corrupted.bench import Bench, edited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,8 @@ FLAG = ("softcap.cu", "softcap_f32", "-Xptxas=-O1")
 """The file with another flag, its kernel, the flag."""
 BYTE = ("upscale.cu", "upscale_f32_bicubic", "a = -0.75f;", "a = -0.76f;")
 """The file with a changed byte, the kernel that uses this constant, the text before and after."""
+NOT_AS_UNPACKED = ("vendor/llama.cpp is not as it was unpacked",)
+"""The expected report about changed sources."""
 LOCAL = "local.cu"
 """A file added to the sources, without external names. llama.cpp has no such file with local names."""
 LOCAL_SOURCE = """
@@ -35,39 +37,34 @@ template __global__ void scale<tag>(float *);
 """
 
 
-def unmodified_build(bench: Bench, started: float) -> None:
-    """Build from the copied object cache, in an empty build tree, with the toolkit unpacked again."""
-    bench.expect_equal("the unmodified build, everything from the object cache", bench.first, started)
-
-
 def one_flag(bench: Bench) -> None:
     """Add an option for one file."""
     source, kernel, flag = FLAG
     line = f'set_property(SOURCE "${{LCW_LLAMA_CPP}}/{KERNELS / source}" TARGET_DIRECTORY ggml-cuda APPEND PROPERTY '
-    with edited_project(bench, "one flag changed", f'{line}COMPILE_OPTIONS "{flag}")\n') as started:
-        bench.expect_different("one flag changed", bench.differences(bench.build()), started, (kernel, "'-O 1"))
+    with edited_project(bench, "one flag changed", f'{line}COMPILE_OPTIONS "{flag}")\n'):
+        bench.expect_different("one flag changed", (kernel, "'-O 1"), bench.differences)
 
 
 def no_seed(bench: Bench) -> None:
     """Leave out ``--frandom-seed``: for files with external names, and for one without."""
     local = files_with_local_names(bench)
-    with edited_project(bench, f"no seed for {', '.join(local)}", without_seed(*local)) as started:
-        bench.expect_equal(f"no seed for {len(local)} files with external names", bench.build(), started)
+    with edited_project(bench, f"no seed for {', '.join(local)}", without_seed(*local)):
+        bench.expect_equal(f"no seed for {len(local)} files with external names", bench.build)
 
     added = bench.layout.vendor / "llama.cpp" / KERNELS / LOCAL
     added.write_text(LOCAL_SOURCE, encoding="utf-8")
-    stage = bench.stage
-    bench.expect_refused(f"{LOCAL} added: the pipeline", stage, ("vendor/llama.cpp is not as it was unpacked",))
+    bench.expect_refused(f"{LOCAL} added: the pipeline", NOT_AS_UNPACKED, bench.stage)
     seeded = bench.given / "seeded"
     shutil.copytree(bench.build().folder, seeded)
-    with edited_project(bench, f"no seed for {LOCAL}", without_seed(LOCAL), put_back=seeded) as started:
-        found = bench.differences(bench.build(), seeded)
-        named = (LOCAL, "no --frandom-seed for that file")
-        bench.expect_different("no seed for one file without external names", found, started, named)
+    with edited_project(bench, f"no seed for {LOCAL}", without_seed(LOCAL), put_back=seeded):
+        bench.expect_different(
+            "no seed for one file without external names",
+            (LOCAL, "no --frandom-seed for that file"),
+            lambda: bench.differences(seeded),
+        )
     added.unlink()
-    stage()
-    started = time.monotonic()
-    bench.expect_equal(f"{LOCAL} removed", bench.build(), started)
+    bench.stage()
+    bench.expect_equal(f"{LOCAL} removed", bench.build)
 
 
 def without_seed(*files: str) -> str:
@@ -80,78 +77,54 @@ def files_with_local_names(bench: Bench) -> tuple[str, ...]:
     """The source files whose device code has names with internal linkage, which nvcc makes unique with a hash."""
     (library,) = bench.reference.iterdir()
     tools = Tools(cuobjdump=bench.chain.cuobjdump, demangler=None, folder=bench.layout.work_root / "differences")
-    cubins = (extraction.unpack(code, tools) for code in extraction.read(section(library.read_bytes())))
-    modules = {module.source for cubin in cubins if cubin for module in hashes.module_ids(names_in(cubin))}
+    device_code = elf.read(library.read_bytes()).parts[".nv_fatbin"].content
+    cubins = filter(None, (extraction.unpack(code, tools) for code in extraction.read(device_code)))
+    names = (symbol.name for cubin in cubins for symbol in elf.read(cubin).symbols)
+    modules = {module.source for module in hashes.module_ids(names)}
     files = (bench.tree.llama_cpp / KERNELS).glob("*.cu")
     return tuple(sorted(file.name for file in files if file.name.replace("-", "_") in modules))
 
 
-def section(library: bytes) -> bytes:
-    """The device code of a library."""
-    return elf.read(library).parts[".nv_fatbin"].content
-
-
-def names_in(cubin: bytes) -> Iterator[str]:
-    """The names of everything that a cubin defines."""
-    return (symbol.name for symbol in elf.read(cubin).symbols)
-
-
 @contextlib.contextmanager
-def edited_project(bench: Bench, what: str, addition: str, *, put_back: Path | None = None) -> Iterator[float]:
+def edited_project(bench: Bench, what: str, addition: str, *, put_back: Path | None = None) -> Iterator[None]:
     """Stage our CMake project with another line; that changes the unit's key.
 
     Afterwards remove the line and expect the earlier unit: the stored one, or the one in ``put_back``.
     """
     file = bench.layout.wheel_project / "cmake" / "cuda.cmake"
     text = file.read_text(encoding="utf-8")
-    started = time.monotonic()
-    file.write_text(text + addition, encoding="utf-8")
-    other = bench.spec_for(inputs.stage_wheel_project(bench.layout)[0])
-    changed = changed_inputs(bench, other)
-    bench.show(f"{what}: the unit's key", changed, started, named=("wheel project",), caught=bool(changed))
-    yield time.monotonic()
-    file.write_text(text, encoding="utf-8")
+    with edited(file, text, text + addition):
+        bench.expect_another_key(
+            what, ("wheel project",), lambda: bench.spec_for(inputs.stage_wheel_project(bench.layout)[0])
+        )
+        yield
     inputs.stage_wheel_project(bench.layout)
-    started = time.monotonic()
-    bench.expect_equal(f"{what}: restored", bench.build(), started, put_back)
+    bench.expect_equal(f"{what}: restored", bench.build, put_back)
 
 
 def one_byte_and_a_poisoned_object(bench: Bench) -> None:
     """Change a byte of a source file; then put its cached objects under the names of the unmodified ones."""
     source, kernel, before, after = BYTE
-    file = bench.layout.vendor / "llama.cpp" / KERNELS / source
-    text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace(before, after), encoding="utf-8")
-    bench.expect_refused(  # it stages them nevertheless
-        "one byte of the sources changed: the pipeline",
-        bench.stage,
-        ("vendor/llama.cpp is not as it was unpacked",),
-    )
-    started = time.monotonic()
-    with cache_of_its_own(bench.layout) as corrupted:
-        found = bench.differences(bench.build())
-    bench.expect_different("one byte of the sources changed", found, started, (source, kernel))
+    # The pipeline stages changed sources nevertheless.
+    with edited(bench.layout.vendor / "llama.cpp" / KERNELS / source, before, after):
+        bench.expect_refused("one byte of the sources changed: the pipeline", NOT_AS_UNPACKED, bench.stage)
+        with cache_of_its_own(bench.layout) as corrupted:
+            bench.expect_different("one byte of the sources changed", (source, kernel), bench.differences)
 
-    file.write_text(text, encoding="utf-8")
     bench.stage()
-    started = time.monotonic()
     with cache_of_its_own(bench.layout) as unmodified:
-        unit = bench.build()
-    bench.expect_equal("the byte restored", unit, started)
+        bench.expect_equal("the byte restored", bench.build)
 
     replaced = poison(bench.layout, unmodified, corrupted)
     bench.console.note(f"poisoned: {', '.join(sorted(replaced))}")
     shutil.rmtree(bench.layout.build)
-    started = time.monotonic()
-    found = bench.differences(bench.build())
-    bench.expect_different("a poisoned object in the cache", found, started, (source, kernel))
+    bench.expect_different("a poisoned object in the cache", (source, kernel), bench.differences)
 
     for name in replaced:
         (bench.layout.object_cache / name).unlink()
     for compiled in bench.layout.build.rglob(f"{source}.o"):
         compiled.unlink()
-    started = time.monotonic()
-    bench.expect_equal("the cache without that object", bench.build(), started)
+    bench.expect_equal("the cache without that object", bench.build)
 
 
 @contextlib.contextmanager

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
 import shutil
 import struct
-import time
 import zipfile
 from typing import TYPE_CHECKING
+from unittest import mock
 
+import tomli_w
 from pypi_simple import PyPISimple
 
 from build_config import inputs
-from build_config.model import LockedFile
 from build_config.steps import locks
 from build_config.steps.locks import download
 from build_config.steps.toolchain import locked_cuda
@@ -23,14 +22,11 @@ from build_config.steps.units.spec import shard_spec
 from build_config.system import platforms
 from build_config.tasks import reproduce, verify
 from build_config.tasks.reproduce import ReproduceRequest, difference
-from measurements.corrupted.bench import CUDA, Bench, changed_inputs, published
+from measurements.corrupted.bench import CUDA, Bench, Seen, edited
 from tests.support import local_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from build_config.system.layout import Layout
+    from build_config.model import LockedFile
 
 WHEEL = "nvidia-cuda-crt"
 """A small wheel of the toolkit, with headers that every CUDA file includes."""
@@ -53,37 +49,40 @@ def another_wheel(bench: Bench) -> None:
     named = (locked.filename, other.sha256)
 
     shutil.copyfile(fetched, there)
-    bench.expect_refused(f"{WHEEL} {other.version} as {locked.version}, verified before", provide, named)
+    bench.expect_refused(f"{WHEEL} {other.version} as {locked.version}, verified before", named, provide)
     shutil.copyfile(fetched, there)
     (layout.downloads / download.VERIFIED).unlink()
-    bench.expect_refused(f"{WHEEL} {other.version} as {locked.version}, not listed as verified", provide, named)
+    bench.expect_refused(f"{WHEEL} {other.version} as {locked.version}, not listed as verified", named, provide)
     with local_index.serve() as index:
         index.files[locked.filename] = fetched.read_bytes()
-        with package_index(index.url):
-            bench.expect_refused(f"the index serves {other.version} as {locked.version}", provide, named)
-    with package_index(NO_INDEX):
-        bench.expect_refused("the refused wheel was moved aside, without a network", provide, (locked.filename,))
-    started = time.monotonic()
-    again = provide()
-    equal = again.identity == bench.chain.cuda.identity and there.stat().st_size == locked.size
-    said = (f"{locked.filename} downloaded again, toolkit {again.identity}",)
-    bench.show("with a network: run again", said, started, named=(locked.filename,), caught=equal)
+        with mock.patch.dict(os.environ, PIP_INDEX_URL=index.url):
+            bench.expect_refused(f"the index serves {other.version} as {locked.version}", named, provide)
+    with mock.patch.dict(os.environ, PIP_INDEX_URL=NO_INDEX):
+        bench.expect_refused("the refused wheel was moved aside, without a network", (locked.filename,), provide)
 
-    with relocked(layout, locked, other):
+    def again() -> Seen:
+        identity = provide().identity
+        equal = identity == bench.chain.cuda.identity and there.stat().st_size == locked.size
+        return equal, (f"{locked.filename} downloaded again, toolkit {identity}",)
+
+    bench.expect("with a network: run again", (locked.filename,), again)
+    lock = layout.locks / locks.toolkit_lock_name(CUDA, platforms.HERE.name)
+    listed, replaced = (tomli_w.dumps(dataclasses.asdict(file)) for file in (locked, other))
+    with edited(lock, listed, replaced):
         changed = locks.read_toolkit_lock(layout, CUDA, platforms.HERE.name)
         cuda = dataclasses.replace(bench.chain.cuda, identity=locked_cuda.lock_digest(changed))
         chain = dataclasses.replace(bench.chain, cuda=cuda)
         project = dict(bench.spec.key.inputs)["wheel project"]
-        spec = shard_spec(bench.plan.settings, bench.tree, layout, chain, project, bench.shard)
-        changed_keys = changed_inputs(bench, spec)
         what = f"{WHEEL} {other.version} in the lock"
-        bench.show(f"{what}: the unit's key", changed_keys, started, named=("cuda",), caught=bool(changed_keys))
-        wheel = published(bench)
-        record = ReproduceRequest(record=wheel.with_name(f"{wheel.name}.record.json"))
-        rebuild = functools.partial(reproduce.reproduce, record, layout, bench.console)
-        bench.expect_refused(f"{what}: reproduce --record", rebuild, (file_of_lock(layout).name,))
-        check = functools.partial(verify.verify, wheel, layout, bench.console)
-        bench.expect_refused(f"{what}: verify", check, (file_of_lock(layout).name, locked.filename))
+        bench.expect_another_key(
+            what,
+            ("cuda",),
+            lambda: shard_spec(bench.plan.settings, bench.tree, layout, chain, project, bench.shard),
+        )
+        rebuild = functools.partial(reproduce.reproduce, ReproduceRequest(record=bench.record), layout, bench.console)
+        bench.expect_refused(f"{what}: reproduce --record", (lock.name,), rebuild)
+        check = functools.partial(verify.verify, bench.published, layout, bench.console)
+        bench.expect_refused(f"{what}: verify", (lock.name, locked.filename), check)
 
 
 def other_version(locked: LockedFile) -> LockedFile:
@@ -94,57 +93,14 @@ def other_version(locked: LockedFile) -> LockedFile:
         version = package.version or locked.version
         name = locked.filename.replace(locked.version, version)
         if version.startswith(f"{CUDA}.") and version != locked.version and package.filename == name:
-            return LockedFile(
-                name=locked.name,
-                version=version,
-                filename=name,
-                sha256=package.digests["sha256"],
-                size=package.size or 0,
-            )
+            digest = package.digests["sha256"]
+            return dataclasses.replace(locked, version=version, filename=name, sha256=digest, size=package.size or 0)
     raise SystemExit(f"the index has no other version of {locked.filename}")
-
-
-def file_of_lock(layout: Layout) -> Path:
-    """The lock file of the toolkit."""
-    return layout.locks / f"cuda-{CUDA}-{platforms.HERE.name}.toml"
-
-
-@contextlib.contextmanager
-def relocked(layout: Layout, locked: LockedFile, other: LockedFile) -> Iterator[None]:
-    """Change the version of one wheel in the lock of this environment's checkout."""
-    file = file_of_lock(layout)
-    text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace(entry(locked), entry(other)), encoding="utf-8")
-    try:
-        yield
-    finally:
-        file.write_text(text, encoding="utf-8")
-
-
-def entry(file: LockedFile) -> str:
-    """The entry of one file in the lock."""
-    return "\n".join(
-        f"{name} = {value}" if isinstance(value, int) else f'{name} = "{value}"'
-        for name, value in dataclasses.asdict(file).items()
-    )
-
-
-@contextlib.contextmanager
-def package_index(url: str) -> Iterator[None]:
-    """Download everything from this index."""
-    before = os.environ.get("PIP_INDEX_URL")
-    os.environ["PIP_INDEX_URL"] = url
-    try:
-        yield
-    finally:
-        del os.environ["PIP_INDEX_URL"]
-        if before is not None:
-            os.environ["PIP_INDEX_URL"] = before
 
 
 def time_stamp(bench: Bench) -> None:
     """Set a time stamp in the zip, for one member of the published wheel."""
-    wheel = published(bench)
+    wheel = bench.published
     stamped = bench.given / "stamped" / wheel.name
     shutil.copytree(wheel.parent, stamped.parent)
     with zipfile.ZipFile(wheel) as archive:
@@ -156,14 +112,22 @@ def time_stamp(bench: Bench) -> None:
     for at in (header + TIME_IN_LOCAL_HEADER, central + TIME_IN_CENTRAL_ENTRY):
         data[at : at + len(packed)] = packed
     stamped.write_bytes(data)
-    started = time.monotonic()
-    found = difference.compare_wheels(
-        wheel, stamped, cuobjdump=bench.chain.cuobjdump, folder=bench.layout.work_root / "differences"
+    bench.expect_different(
+        "a time stamp in the wheel",
+        (STAMPED, "2026-11-25 12:00:00"),
+        functools.partial(
+            difference.compare_wheels,
+            wheel,
+            stamped,
+            cuobjdump=bench.chain.cuobjdump,
+            folder=bench.layout.work_root / "differences",
+        ),
     )
-    bench.expect_different("a time stamp in the wheel", found, started, (STAMPED, "2026-11-25 12:00:00"))
     check = functools.partial(verify.verify, stamped, bench.layout, bench.console)
-    bench.expect_refused("a time stamp in the wheel: verify", check, (stamped.name, "wheel-not-recorded"))
-    started = time.monotonic()
-    verify_published = functools.partial(verify.verify, wheel, bench.layout, bench.console)
-    verify_published()
-    bench.show("the published wheel: verify", ("accepted",), started, named=("accepted",), caught=True)
+    bench.expect_refused("a time stamp in the wheel: verify", (stamped.name, "wheel-not-recorded"), check)
+
+    def accepted() -> Seen:
+        verify.verify(wheel, bench.layout, bench.console)
+        return True, ("accepted",)
+
+    bench.expect("the published wheel: verify", ("accepted",), accepted)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.model import Wheel
-    from build_config.reports import BuildRecord
 
 NAMES = conda.read_names(PACKAGE / "data" / "conda.toml")
 PLATFORM = "manylinux_2_35_x86_64"
@@ -44,15 +43,10 @@ def write(folder: Path, contents: dict[str, bytes] | None = None, name: str = wh
     return wheels.write(folder, contents or members(), name)
 
 
-def record(scratch: Path, *archs: str) -> BuildRecord:
-    """Of a wheel with one shard an architecture (``89-real``), compiled with GCC 12."""
-    _, blank, _, _ = publishable.make(scratch)
-    shards = tuple(Shard(name=f"sm{CudaArch.parse(arch).number}", archs=(CudaArch.parse(arch),)) for arch in archs)
-    return dataclasses.replace(
-        blank, shards=shards or (factories.SM89,), toolchain=(("cxx", "g++ 12.2.0 (g++ on PATH)"),)
-    )
-
-
-def describe(wheel: Wheel, scratch: Path, *archs: str) -> conda.CondaPackage:
-    """The package of a wheel of ``write``."""
-    return conda.describe(wheel, wheelfile.read_contents(wheel.path), record(scratch, *archs), NAMES)
+def describe(wheel: Wheel, *archs: str) -> conda.CondaPackage:
+    """The package of a wheel of ``write``, compiled with GCC 12, with one shard an architecture (``89-real``)."""
+    _, blank, _, _ = publishable.make(wheel.path.parent / "record")
+    parsed = [CudaArch.parse(arch) for arch in archs]
+    shards = tuple(Shard(name=f"sm{arch.number}", archs=(arch,)) for arch in parsed) or (factories.SM89,)
+    record = dataclasses.replace(blank, shards=shards, toolchain=(("cxx", "g++ 12.2.0 (g++ on PATH)"),))
+    return conda.describe(wheel, wheelfile.read_contents(wheel.path), record, NAMES)

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from build_config.steps.validation.scenarios import Scenario
     from build_config.system.console import Console
     from build_config.system.layout import Layout
-    from build_config.system.processes import Completed
 
 VERDICT_NOTES = {
     Verdict.SIMULATED_DEVICE_VERIFIED: " (no GPU: the CUDA backend ran on a simulated GPU, where kernels do nothing)",
@@ -173,21 +172,19 @@ def run_probe(bench: Bench, scenario: Scenario, *, timeout: float = PROBE_TIMEOU
         if isinstance(problem.__cause__, TimeoutError):
             return ProbeResult(error=f"no answer within {timeout:.0f} s")
         raise ValidationError(f"The probe could not be started: {problem.message}", log=bench.log) from problem
+    if output.exists():
+        try:
+            result = jsonio.read(output, ProbeResult)
+        except StepResultError as problem:
+            result = ProbeResult(error=f"unreadable result: {problem.message}")
+    else:
+        said = completed.last_words or "nothing"
+        result = ProbeResult(error=f"the probe {completed.ending} and no result; its output ended with: {said}")
     return dataclasses.replace(
-        _read_result(output, completed),
+        result,
         planted=planted.loaded() if planted is not None else (),
         use=simulated_device.read_report(report) if scenario.simulated is not None else None,
     )
-
-
-def _read_result(output: Path, completed: Completed) -> ProbeResult:
-    if not output.exists():
-        said = completed.last_words or "nothing"
-        return ProbeResult(error=f"the probe {completed.ending} and no result; its output ended with: {said}")
-    try:
-        return jsonio.read(output, ProbeResult)
-    except StepResultError as problem:
-        return ProbeResult(error=f"unreadable result: {problem.message}")
 
 
 def _environment(bench: Bench, scenario: Scenario, report: Path) -> dict[str, str | None]:
@@ -200,19 +197,18 @@ def _environment(bench: Bench, scenario: Scenario, report: Path) -> dict[str, st
 
 
 def _bench(python: Path, folder: Path, log: Path, facts: BuildFacts | None, simulation: Simulation | None) -> Bench:
-    doubles = planted = None
+    simulated = None
     cc = simulation.cc if simulation is not None else "cc"
     if simulation is not None and facts is not None:
         target = folder / "simulated-device"
-        doubles = simulated_device.build(target, include=simulation.include, major=facts.major, cc=cc, log=log)
-    planted = PlantedLibraries.compile(folder / "planted", cc=cc, log=log)
+        simulated = simulated_device.build(target, include=simulation.include, major=facts.major, cc=cc, log=log)
     return Bench(
         python=python,
         folder=folder,
         model=synthetic_model.write(folder / "tiny.gguf"),
         log=log,
-        simulated=doubles,
-        planted=planted,
+        simulated=simulated,
+        planted=PlantedLibraries.compile(folder / "planted", cc=cc, log=log),
     )
 
 

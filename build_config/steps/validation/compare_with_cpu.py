@@ -13,10 +13,13 @@ from build_config.system import jsonio
 from build_config.system.processes import Command
 from build_config.system.processes import run as run_command
 from build_config.testbed import synthetic_model
+from build_config.testbed.synthetic_model import SMALL, TINY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from build_config.testbed.synthetic_model import ModelShape
 
 TIMEOUT = 900.0
 """Seconds for all checks. A GPU takes one or two minutes, mostly for loading; two cores in its place take four."""
@@ -59,10 +62,8 @@ def make_plan(folder: Path, *, device: str, kinds: tuple[str, ...] = synthetic_m
 
     The memory of the CPU is not checked: ggml always reports all of it as free.
     """
-    requests = [*_plain(folder), *(request for kind in kinds for request in _of_kind(folder, kind))]
-    if device == numerics.CPU:
-        requests = [request for request in requests if request.check != "memory"]
-    return Plan(device=device, checks=tuple(requests))
+    checks = (request for request in _requests(folder, kinds) if device != numerics.CPU or request.check != "memory")
+    return Plan(device=device, checks=tuple(checks))
 
 
 def measure(
@@ -102,40 +103,28 @@ def measure(
     return dataclasses.replace(measured, ending=ending, said=said)
 
 
-def _plain(folder: Path) -> Iterator[Request]:
-    """The checks that do not depend on the type of the weights."""
-    tiny = synthetic_model.write(folder / "tiny.gguf", synthetic_model.TINY)
-    layers = synthetic_model.TINY.layers + 1
-    yield Request(
-        name="logits of the tiny model",
-        check="logits",
-        reference=tiny,
-        model=tiny,
-        kind="F32",
-        layers=layers,
-        tokens=PROMPT,
-    )
-    model = synthetic_model.write(folder / "plain.gguf", synthetic_model.SMALL, kind="F32")
-    layers = synthetic_model.SMALL.layers + 1
-    yield Request(name="generation", check="generation", model=model, kind="F32", layers=layers, tokens=TEXT)
-    yield Request(name="memory", check="memory", model=model, kind="F32", layers=layers, tokens=2)
+def _requests(folder: Path, kinds: tuple[str, ...]) -> Iterator[Request]:
+    """The checks that do not depend on the type of the weights, then those of each type.
 
+    Logits are computed without and with flash attention, and in one batch and small ones, for which GPUs have other
+    kernels.
+    """
 
-def _of_kind(folder: Path, kind: str) -> Iterator[Request]:
-    """Logits without and with flash attention; one batch and small ones, for which GPUs have other kernels."""
-    model = synthetic_model.write(folder / f"{kind}.gguf", synthetic_model.SMALL, kind=kind)
-    layers = synthetic_model.SMALL.layers + 1
-    for flash, how in ((False, ""), (True, ", flash attention")):
-        yield Request(
-            name=f"logits {kind}{how}",
-            check="logits",
-            reference=model,
-            model=model,
-            kind=kind,
-            layers=layers,
-            tokens=PROMPT,
-            flash=flash,
+    def model(name: str, shape: ModelShape, kind: str) -> Request:
+        file = synthetic_model.write(folder / f"{name}.gguf", shape, kind=kind)
+        layers = shape.layers + 1
+        return Request(
+            name=f"logits {kind}", check="logits", reference=file, model=file, kind=kind, layers=layers, tokens=PROMPT
         )
-    yield Request(
-        name=f"batches {kind}", check="batches", model=model, kind=kind, layers=layers, tokens=LONG_PROMPT, flash=True
-    )
+
+    yield dataclasses.replace(model("tiny", TINY, "F32"), name="logits of the tiny model")
+    plain = dataclasses.replace(model("plain", SMALL, "F32"), reference=None)
+    yield dataclasses.replace(plain, name="generation", check="generation", tokens=TEXT)
+    yield dataclasses.replace(plain, name="memory", check="memory", tokens=2)
+    for kind in kinds:
+        logits = model(kind, SMALL, kind)
+        yield logits
+        yield dataclasses.replace(logits, name=f"logits {kind}, flash attention", flash=True)
+        yield dataclasses.replace(
+            logits, name=f"batches {kind}", check="batches", reference=None, tokens=LONG_PROMPT, flash=True
+        )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import platform
@@ -43,30 +44,22 @@ DEVICE_TYPES = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accelerator", 4: "meta"}
 def main(plan_file: str, result_file: str) -> int:
     """Write the result, whatever happened. The status is 0 if every check could run."""
     plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
-    result: dict[str, Any] = {"versions": {"python": platform.python_version()}, "checks": {}, "running": None}
+    checks: dict[str, dict[str, Any]] = {}
+    result: dict[str, Any] = {"versions": {"python": platform.python_version()}, "checks": checks}
     target = Path(result_file)
     try:
         session = Session(plan["device"], result)
         for check in plan["checks"]:
-            result["running"] = check["name"]
-            _write(target, result)
-            result["checks"][check["name"]] = _attempt(session, check)
-            result["running"] = None
+            _write(target, {**result, "running": check["name"]})
+            try:
+                checks[check["name"]] = getattr(session, check["check"])(check)
+            except Exception:  # noqa: BLE001  # the other checks are still worth running
+                checks[check["name"]] = {"error": traceback.format_exc()}
             _write(target, result)
     except Exception:  # noqa: BLE001  # the error is the result
         result["error"] = traceback.format_exc()
     _write(target, result)
-    failed = "error" in result or any("error" in one for one in result["checks"].values())
-    return 1 if failed else 0
-
-
-def _attempt(session: Session, check: dict[str, Any]) -> dict[str, Any]:
-    """Run a check: its values, or ``error`` with the traceback."""
-    try:
-        measured: dict[str, Any] = getattr(session, check["check"])(check)
-    except Exception:  # noqa: BLE001  # the other checks are still worth running
-        return {"error": traceback.format_exc()}
-    return measured
+    return 1 if any("error" in one for one in (result, *checks.values())) else 0
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:
@@ -99,23 +92,24 @@ class Session:
         llama_cpp.llama_backend_init()
 
         # The bindings have no functions for devices.
-        registry = _ctypes_extensions.load_shared_library("ggml", package / "lib")
-        base = _ctypes_extensions.load_shared_library("ggml-base", package / "lib")
-        self.memory_of = _function(base, "ggml_backend_dev_memory", None, ctypes.c_void_p, *[_SIZE_POINTER] * 2)
-        name_of = _function(base, "ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
-        description_of = _function(base, "ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
-        type_of = _function(base, "ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
-        count = _function(registry, "ggml_backend_dev_count", ctypes.c_size_t)
-        get = _function(registry, "ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-        handles = {name_of(handle).decode(): handle for handle in (get(index) for index in range(count()))}
-        result["devices"] = [
-            {
-                "name": name,
-                "type": DEVICE_TYPES.get(type_of(handle), "unknown"),
-                "description": description_of(handle).decode(errors="replace"),
-            }
-            for name, handle in handles.items()
-        ]
+        registry, base = (
+            _ctypes_extensions.load_shared_library(name, package / "lib") for name in ("ggml", "ggml-base")
+        )
+        count, get = registry.ggml_backend_dev_count, registry.ggml_backend_dev_get
+        count.restype, get.restype, get.argtypes = ctypes.c_size_t, ctypes.c_void_p, (ctypes.c_size_t,)
+        self.base: Any = base
+        handles: dict[str, int] = {}
+        result["devices"] = []
+        for handle in map(get, range(count())):
+            name = self._of_device("name", handle, ctypes.c_char_p).decode()
+            handles[name] = handle
+            result["devices"].append(
+                {
+                    "name": name,
+                    "type": DEVICE_TYPES.get(self._of_device("type", handle, ctypes.c_int), "unknown"),
+                    "description": self._of_device("description", handle, ctypes.c_char_p).decode(errors="replace"),
+                }
+            )
         if device not in handles:
             message = f"ggml has no device {device}, it has {', '.join(handles)}"
             raise LookupError(message)
@@ -123,6 +117,12 @@ class Session:
         self.handle = handles[device]
         gpus = [one["name"] for one in result["devices"] if one["type"] == "gpu"]
         self.main_gpu = gpus.index(device) if device in gpus else -1
+
+    def _of_device(self, name: str, handle: int, result: Any, *arguments: Any) -> Any:
+        """Call a function of ``ggml-base`` about a device."""
+        function = getattr(self.base, f"ggml_backend_dev_{name}")
+        function.restype = result
+        return function(ctypes.c_void_p(handle), *arguments)
 
     # ---------------------------------------------------------------------------------------------------- the checks
 
@@ -150,7 +150,7 @@ class Session:
                 tokens = self._generate(llm, check["tokens"])
                 texts.append((tokens, llm.detokenize(tokens).decode(errors="replace"), log))
         (first, text, log), (second, _, _), (other, _, _) = texts
-        return {"first": first, "second": second, "other": other, "text": text, "log": _placement_lines(log)}
+        return {"first": first, "second": second, "other": other, "text": text, "log": log}
 
     def memory(self, check: dict[str, Any]) -> dict[str, Any]:
         """Give the bytes ``free`` at the start and after each cycle; ``loaded`` is the minimum with a loaded model.
@@ -158,17 +158,15 @@ class Session:
         Equal cycles run before the start, so memory that the driver takes once (its context, kernels on their first
         use, workspaces that are kept) is not counted.
         """
-        free: list[int] = []
+        free = [self._free()]
         loaded: list[int] = []
-        for cycle in range(check["before"] + check["cycles"]):
-            if cycle == check["before"]:
-                free = [self._free()]
-                loaded = []
+        for _ in range(check["before"] + check["cycles"]):
             with self._model(check["model"], seed=check["seed"]) as llm:
                 self._generate(llm, check["tokens"])
                 loaded.append(self._free())
             free.append(self._free())
-        return {"free": free, "loaded": min(loaded), "model": Path(check["model"]).stat().st_size}
+        before = check["before"]
+        return {"free": free[before:], "loaded": min(loaded[before:]), "model": Path(check["model"]).stat().st_size}
 
     # ------------------------------------------------------------------------------------------------------- helpers
 
@@ -208,13 +206,11 @@ class Session:
             stack.callback(api.llama_free, context)
             vocabulary = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
             tokens = _prompt(check["tokens"], vocabulary, check["seed"])
+            starts = range(0, len(tokens), batch)
             logits = np.concatenate(
-                [
-                    self._decode(context, tokens[start : start + batch], start, vocabulary)
-                    for start in range(0, len(tokens), batch)
-                ]
+                [self._decode(context, tokens[start : start + batch], start, vocabulary) for start in starts]
             )
-        return logits - logits.mean(axis=1, keepdims=True), _placement_lines(log)
+        return logits - logits.mean(axis=1, keepdims=True), log
 
     def _decode(self, context: Any, tokens: list[int], start: int, vocabulary: int) -> NDArray[np.float32]:
         """Compute the logits of ``tokens``, whose positions begin at ``start``: one row for each token."""
@@ -255,32 +251,28 @@ class Session:
 
     def _generate(self, llm: Any, count: int) -> list[int]:
         """Sample tokens; an end-of-text token does not stop this."""
-        tokens: list[int] = []
-        for token in llm.generate(llm.tokenize(b"the card runs"), top_k=0, top_p=1.0, min_p=0.0, temp=1.0):
-            tokens.append(int(token))
-            if len(tokens) == count:
-                break
-        return tokens
+        sampled = llm.generate(llm.tokenize(b"the card runs"), top_k=0, top_p=1.0, min_p=0.0, temp=1.0)
+        return [int(token) for token in itertools.islice(sampled, count)]
 
     def _free(self) -> int:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        self.memory_of(self.handle, ctypes.byref(free), ctypes.byref(total))
+        self._of_device("memory", self.handle, None, ctypes.byref(free), ctypes.byref(total))
         return free.value
 
     @contextlib.contextmanager
     def _logged(self) -> Iterator[list[str]]:
-        """Give a list that contains, after the block, the lines logged in it. llama.cpp logs them in pieces."""
+        """Give a list that contains, after the block, its logged lines about layers. llama.cpp logs them in pieces."""
         lines: list[str] = []
         start = len(self.messages)
         yield lines
-        lines += "".join(self.messages[start:]).splitlines()
+        lines += (line for line in "".join(self.messages[start:]).splitlines() if "layer" in line)
         del self.messages[start:]
 
 
 def nmse(computed: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
     """The normalised mean square error: 0 for equal values, 1 for all zeros. ``None`` if it is not finite."""
     with np.errstate(all="ignore"):
-        difference = computed.astype(np.float64) - reference.astype(np.float64)
+        difference = computed.astype(np.float64) - reference
         error = float(np.sum(np.square(difference)) / np.sum(np.square(reference, dtype=np.float64)))
     return error if np.isfinite(error) else None
 
@@ -298,26 +290,12 @@ def _prompt(length: int, vocabulary: int, seed: int) -> list[int]:
     return [int(token) for token in random.integers(CONTROL_TOKENS, vocabulary, length)]
 
 
-def _placement_lines(log: list[str]) -> list[str]:
-    return [line for line in log if "layer" in line]
-
-
 def _last(messages: list[str]) -> str:
     return " | ".join("".join(messages).splitlines()[-3:])
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_SIZE_POINTER = ctypes.POINTER(ctypes.c_size_t)
-
-
-def _function(library: Any, name: str, result: Any, *arguments: Any) -> Any:
-    function = getattr(library, name)
-    function.restype = result
-    function.argtypes = arguments
-    return function
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A missing placement line is as wrong as a line with the wrong device.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,23 +177,22 @@ def _wrong_device(what: str, device: str | None, *, on_gpu: bool) -> Iterator[Fi
 
 def _wrong_buffers(buffers: tuple[Buffer, ...], expected: Expected) -> Iterator[Finding]:
     """Compare the memory: the weights of a layer can be elsewhere than on the device that it is assigned to."""
-    here = {purpose: sum(b.size for b in buffers if b.purpose == purpose and not b.on_card) for purpose in _PURPOSES}
-    there = {purpose: sum(b.size for b in buffers if b.purpose == purpose and b.on_card) for purpose in _PURPOSES}
-    for purpose in _PURPOSES:
-        if here[purpose] + there[purpose] == 0:
+    sizes = Counter[tuple[str, bool]]()
+    for buffer in buffers:
+        sizes[buffer.purpose, buffer.on_card] += buffer.size
+    for purpose in ("model", "KV"):
+        if sizes[purpose, False] + sizes[purpose, True] == 0:
             yield error("buffers-missing", f"The log gives no size for any {purpose} buffer")
     if expected.on_gpu == LAYERS:
-        if here["model"] > INPUT_BYTES + ROUNDING:
-            yield error("weights-not-on-card", f"{here['model']} bytes of weights are not on the GPU")
-        if here["KV"]:
-            yield error("cache-not-on-card", f"{here['KV']} bytes of the KV cache are not on the GPU")
-        if there["model"] <= ROUNDING:
+        if sizes["model", False] > INPUT_BYTES + ROUNDING:
+            yield error("weights-not-on-card", f"{sizes['model', False]} bytes of weights are not on the GPU")
+        if sizes["KV", False]:
+            yield error("cache-not-on-card", f"{sizes['KV', False]} bytes of the KV cache are not on the GPU")
+        if sizes["model", True] <= ROUNDING:
             yield error("weights-not-on-card", "The GPU contains no weights")
-    if expected.on_gpu == 0 and (there["model"] or there["KV"]):
-        yield error("memory-on-card", f"{there['model'] + there['KV']} bytes are on a GPU that must not be used")
-
-
-_PURPOSES = ("model", "KV")
+    on_gpu = sizes["model", True] + sizes["KV", True]
+    if expected.on_gpu == 0 and on_gpu:
+        yield error("memory-on-card", f"{on_gpu} bytes are on a GPU that must not be used")
 
 
 def _wrong_files(result: ProbeResult) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ layers has 25 in a row, whose errors add up.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,8 @@ from check_gpu.placement import LayerPlacement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from check_gpu.placement import Placements
 
 CPU = "CPU"
 BOUNDS = {"F32": 1e-4, "F16": 1e-3, "BF16": 1e-3}
@@ -140,29 +143,26 @@ def judge(plan: Plan, measured: Measured) -> tuple[DeviceCheck, ...]:
 
 def _judge(request: Request, measured: Measured, device: str) -> DeviceCheck:
     values = measured.checks.get(request.name)
-    if values is None or "error" in values:
-        reason = _why_not(request, measured) if values is None else f"not run: {_last_line(values['error'])}"
-        return _check(request, None, [reason])
-    value: float | None
-    if request.check == "memory":
+    unit, limit = "NMSE", bound(request.kind)
+    value: float | None = None
+    if values is None:
+        reasons = [_why_not(request, measured)]
+    elif "error" in values:
+        reasons = [f"not run: {_last_line(values['error'])}"]
+    elif request.check == "memory":
         value = values["free"][0] - min(values["free"][1:])
         reasons = [*_unseen_memory(request, values)]
     elif request.check == "generation":
-        value = _differences(values["first"], values["second"])
-        reasons = [*_wrong_texts(request, values), *_wrong_devices(request, values["log"], device)]
+        first, second = values["first"], values["second"]
+        value = sum(a != b for a, b in itertools.zip_longest(first, second))
+        reasons = [*_wrong_texts(request, values), *_wrong_places(request, values, device)]
     else:
         value = values["nmse"]
         reasons = [*_wrong_numbers(values), *_wrong_places(request, values, device)]
-    return _check(request, value, reasons)
-
-
-def _check(request: Request, value: float | None, reasons: list[str]) -> DeviceCheck:
-    unit, limit = {
-        "logits": ("NMSE", bound(request.kind)),
-        "batches": ("NMSE", bound(request.kind)),
-        "generation": ("tokens", 0.0),
-        "memory": ("bytes", float(MEMORY_BOUND)),
-    }[request.check]
+    if request.check == "memory":
+        unit, limit = "bytes", float(MEMORY_BOUND)
+    elif request.check == "generation":
+        unit, limit = "tokens", 0.0
     if value is not None and not value <= limit:
         reasons = [f"{value:.3g} {unit}, allowed: {limit:.3g}", *reasons]
     return DeviceCheck(
@@ -193,25 +193,22 @@ def _wrong_numbers(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _wrong_places(request: Request, values: Mapping[str, Any], device: str) -> Iterator[str]:
-    yield from _wrong_devices(request, values["log"], device)
+    """Check by the logs that each side ran on its device: comparing the CPU with itself would always pass."""
+    yield from misplaced(placement.parse(values["log"]), request.layers, device)
     if "reference_log" in values:
-        yield from _wrong_devices(request, values["reference_log"], CPU)
+        yield from misplaced(placement.parse(values["reference_log"]), request.layers, CPU)
 
 
-def _wrong_devices(request: Request, log: list[str], device: str) -> Iterator[str]:
-    """Check by the log that each side ran on its device: comparing the CPU with itself would always pass."""
-    where = {layer.layer: layer for layer in placement.parse(log).layers}
+def misplaced(found: Placements, layers: int, device: str) -> Iterator[str]:
+    """Name each of ``layers``, including the output, and each KV cache that the log does not place on ``device``."""
+    where = {layer.layer: layer for layer in found.layers}
     nowhere = LayerPlacement(layer=0, weights=None, kv_cache=None)
-    for number in range(request.layers):
+    for number in range(layers):
         layer = where.get(number, nowhere)
         if layer.weights != device:
             yield f"layer {number} was on {layer.weights or 'an unknown device'}, not on {device}"
-        if number < request.layers - 1 and layer.kv_cache != device:  # the last one is the output: it has no cache
+        if number < layers - 1 and layer.kv_cache != device:  # the last one is the output: it has no cache
             yield f"the KV cache of layer {number} was on {layer.kv_cache or 'an unknown device'}, not on {device}"
-
-
-def _differences(first: list[int], second: list[int]) -> int:
-    return sum(a != b for a, b in zip(first, second, strict=False)) + abs(len(first) - len(second))
 
 
 def _wrong_texts(request: Request, values: Mapping[str, Any]) -> Iterator[str]:
@@ -231,5 +228,4 @@ def _unseen_memory(request: Request, values: Mapping[str, Any]) -> Iterator[str]
 
 
 def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "no reason given"
+    return (text.strip().splitlines() or ["no reason given"])[-1]

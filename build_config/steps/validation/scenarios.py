@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -75,34 +76,23 @@ def on_this_machine(machine: Machine, facts: BuildFacts | None) -> tuple[Scenari
     """The wheel as a user has it on this machine, with its GPUs if it has any. The first scenario decides."""
     capabilities = tuple(gpu.capability for gpu in machine.gpus)
     shard = shard_for(facts, capabilities) if facts is not None and capabilities else None
-    if capabilities and facts is None:  # another project's wheel: it is only expected to use the GPU
-        as_it_is = Expected(cuda=True, on_gpu=LAYERS)
-    elif shard:
-        as_it_is = Expected(cuda=True, on_gpu=LAYERS, shard=shard)
+    if shard or (capabilities and facts is None):  # another project's wheel is only expected to use the GPU
+        expected = Expected(cuda=True, on_gpu=LAYERS, shard=shard)
     else:
-        as_it_is = Expected(cuda=False, reason="has code for" if capabilities else None)
-    found = [
-        Scenario(
-            name="as it is",
-            shows="every layer and its cache are on the GPU" if as_it_is.cuda else "it runs on the CPU and says why",
-            expected=as_it_is,
-        ),
-        Scenario(
-            name="planted library",
-            shows="nothing is loaded from the current directory",
-            expected=as_it_is,
-            planted=True,
-        ),
+        expected = Expected(cuda=False, reason="has code for" if capabilities else None)
+    shows = "every layer and its cache are on the GPU" if expected.cuda else "it runs on the CPU and says why"
+    as_it_is = Scenario(name="as it is", shows=shows, expected=expected)
+    return (
+        as_it_is,
+        _planted(as_it_is, "planted library"),
         Scenario(
             name="hidden GPUs",
             shows="CUDA_VISIBLE_DEVICES=-1 leaves the CPU",
             expected=Expected(cuda=False, reason="hides every GPU" if capabilities else None),
             changes={"CUDA_VISIBLE_DEVICES": "-1"},
         ),
-    ]
-    if as_it_is.cuda:
-        found += [_with_layers(count, as_it_is, None) for count in (0, 1)]
-    return tuple(found)
+        *(_with_layers(count, as_it_is) for count in (0, 1) if expected.cuda),
+    )
 
 
 def on_simulated_devices(facts: BuildFacts, capability: str | None) -> tuple[Scenario, ...]:
@@ -130,16 +120,9 @@ def _simulated(facts: BuildFacts, capabilities: tuple[str, ...], name: str, *, f
 
 
 def _with_a_gpu(facts: BuildFacts, first: str) -> Iterator[Scenario]:
-    machine = SimulatedMachine(capabilities=(first,))
-    whole = Expected(cuda=True, on_gpu=LAYERS, simulated=True, shard=shard_for(facts, (first,)))
-    yield from (_with_layers(count, whole, machine) for count in (0, 1))
-    yield Scenario(
-        name="simulated, planted library",
-        shows="nothing is loaded from the current directory",
-        expected=whole,
-        simulated=machine,
-        planted=True,
-    )
+    whole = _simulated(facts, (first,), "whole")
+    yield from (_with_layers(count, whole) for count in (0, 1))
+    yield _planted(whole, "simulated, planted library")
     yield _simulated(facts, (first, first), "two equal GPUs")
     yield _simulated(facts, (first,), "no virtual memory management", fault="no-vmm")
     yield Scenario(
@@ -193,11 +176,15 @@ def _not_covered(name: str, capabilities: tuple[str, ...]) -> Scenario:
     )
 
 
-def _with_layers(count: int, whole: Expected, machine: SimulatedMachine | None) -> Scenario:
-    return Scenario(
+def _planted(whole: Scenario, name: str) -> Scenario:
+    return dataclasses.replace(whole, name=name, shows="nothing is loaded from the current directory", planted=True)
+
+
+def _with_layers(count: int, whole: Scenario) -> Scenario:
+    return dataclasses.replace(
+        whole,
         name=f"n_gpu_layers={count}",
         shows=f"{count} of {LAYERS} layers are on the GPU, as requested",
-        expected=Expected(cuda=True, on_gpu=count, simulated=whole.simulated, shard=whole.shard),
+        expected=dataclasses.replace(whole.expected, on_gpu=count),
         gpu_layers=count,
-        simulated=machine,
     )

@@ -73,7 +73,7 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         raise SettingsError(f"the key {path} cannot be read: {error.strerror}", remedy=_HOW_TO_MAKE) from error
     if platforms.HERE.has_modes and mode & READABLE_BY_OTHERS:
         raise SettingsError(
-            f"users other than its owner have access to the key {path} (mode {stat.S_IMODE(mode):04o}): it was not used",
+            f"other users than its owner can read the key {path} (mode {stat.S_IMODE(mode):04o}): it was not used",
             remedy=f"chmod 600 {path}, and make a new key if somebody may have read it",
         )
     try:

@@ -20,7 +20,17 @@ from build_config.model import Machine, Wheel
 from build_config.system import jsonio, machine
 from build_config.system.processes import Command, run
 from build_config.tasks.bench import child, results
-from build_config.tasks.bench.results import Build, ChildResult, Device, DeviceReport, GpuKind, MeasuredGpu, Measurement
+from build_config.tasks.bench.results import (
+    Build,
+    ChildResult,
+    Device,
+    DeviceReport,
+    GpuKind,
+    MeasuredGpu,
+    Measurement,
+    Sample,
+    is_disturbed,
+)
 from build_config.testbed import clean_environment, synthetic_model
 from build_config.testbed.synthetic_model import ModelShape
 
@@ -41,14 +51,6 @@ NO_GPU = "-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """The measured llama-cpp-python: a wheel, or the one that is installed for ``python``. Exactly one is given."""
-
-    wheel: Wheel | None = None
-    python: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
     """A simulated GPU: its compute capability (``8.9``), and the variables with which a process runs on it.
 
@@ -65,34 +67,34 @@ class Simulation:
 class DevicePlan:
     """The measurements to make. Without the file ``model``, a random model of ``shape`` and ``kind`` is made.
 
-    ``against`` is the baseline. ``prompt_tokens`` and ``tokens`` are the lengths of prompt and answer.
+    ``ours`` is a wheel or the interpreter of an environment with an installed build, and so is ``against``, the
+    baseline. ``prompt_tokens`` and ``tokens`` are the lengths of prompt and answer.
     """
 
-    ours: Subject
+    ours: Wheel | Path
     machine: Machine
     model: Path | None = None
     shape: ModelShape = field(default=synthetic_model.ONE_B)
     kind: str = "Q4_K_M"
-    against: Subject | None = None
+    against: Wheel | Path | None = None
     simulation: Simulation | None = None
     prompt_tokens: int = 256
     tokens: int = 64
     rounds: int = 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, kw_only=True)
 class _Run:
-    """One column of the table: an interpreter with a build, on one device."""
+    """One column of the table: an interpreter with a build, on one device, and what was measured so far."""
 
     build: Build
     device: Device
     python: Path
     changes: Mapping[str, str | None]
-
-    @property
-    def title(self) -> str:
-        """The name that is shown as progress."""
-        return self.device.label if self.build is Build.OURS else f"{self.device.label}, baseline"
+    version: str = ""
+    samples: list[Sample] = field(default_factory=list)
+    failure: str | None = None
+    repeated: int = 0
 
 
 def measure_devices(plan: DevicePlan, *, created: datetime, layout: Layout, console: Console) -> DeviceReport:
@@ -105,20 +107,33 @@ def measure_devices(plan: DevicePlan, *, created: datetime, layout: Layout, cons
     ``MeasurementError`` if a wheel cannot be installed, ``DiskFullError`` if the disk has no room for the model.
     """
     check(plan)
-    gpu = _gpu(plan)
-    threads = _threads()
+    gpu, devices = _devices(plan)
+    # Physical cores only: a second thread on a core makes generation slower.
+    usable = len(psutil.Process().cpu_affinity())
+    threads = max(1, min(usable, psutil.cpu_count(logical=False) or usable))
     with clean_environment.outside(layout.checkout) as folder:
-        runs = _runs(plan, gpu, folder, layout, console)
+        runs = _runs(plan, devices, folder, layout, console)
         model = _provide_model(plan, folder, console)
-        measured = _rounds(plan, runs, _requests(plan, model, threads, folder), threads, layout, console)
+        _measure_rounds(plan, runs, model, threads, folder, layout.logs / LOG, console)
         model_bytes = model.stat().st_size
+    measured = tuple(
+        Measurement(
+            build=one.build,
+            device=one.device,
+            version=one.version,
+            samples=tuple(one.samples),
+            failure=one.failure,
+            repeated=one.repeated,
+        )
+        for one in runs
+    )
     return DeviceReport(
         created=created.strftime("%Y-%m-%d %H:%M UTC"),
         machine=plan.machine,
         card=gpu,
         notice=gpu.notice,
         wheel=_name(plan.ours, Build.OURS, measured),
-        wheel_sha256=plan.ours.wheel.sha256 if plan.ours.wheel is not None else None,
+        wheel_sha256=plan.ours.sha256 if isinstance(plan.ours, Wheel) else None,
         against=_name(plan.against, Build.BASELINE, measured) if plan.against is not None else None,
         model=_model_name(plan),
         model_bytes=model_bytes,
@@ -144,52 +159,47 @@ def check(plan: DevicePlan) -> None:
                 remedy="pass fewer --prompt-tokens or --tokens",
             )
     for subject in (plan.ours, plan.against):
-        if subject is not None and subject.python is not None and not subject.python.is_file():
-            raise SettingsError(f"there is no {subject.python}", remedy="pass a wheel file or a Python interpreter")
+        if isinstance(subject, Path) and not subject.is_file():
+            raise SettingsError(f"there is no {subject}", remedy="pass a wheel file or a Python interpreter")
 
 
-def _gpu(plan: DevicePlan) -> MeasuredGpu:
-    if plan.simulation is not None:
-        return MeasuredGpu(kind=GpuKind.SIMULATED, name=f"device of compute capability {plan.simulation.capability}")
-    if not plan.machine.gpus:
-        nothing = "there is no NVIDIA driver" if plan.machine.driver is None else "the NVIDIA driver lists no GPU"
-        return MeasuredGpu(kind=GpuKind.NONE, why=machine.nvidia().problem or nothing)
-    visible = results.first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
-    named = [gpu.name for gpu in plan.machine.gpus if str(gpu.index) == visible]
-    return MeasuredGpu(kind=GpuKind.REAL, name=named[0] if named else f"GPU {visible}")
-
-
-def _threads() -> int:
-    """The physical cores that this process may use: a second thread on a core makes generation slower."""
-    usable = len(psutil.Process().cpu_affinity())
-    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
-
-
-def _runs(plan: DevicePlan, gpu: MeasuredGpu, folder: Path, layout: Layout, console: Console) -> tuple[_Run, ...]:
-    """Make the environments; returns one run for each build on each device."""
+def _devices(plan: DevicePlan) -> tuple[MeasuredGpu, dict[Device, dict[str, str | None]]]:
+    """The GPU, and for each device to measure the variables of a process that sees only this one."""
     devices: dict[Device, dict[str, str | None]] = {Device.CPU: {"CUDA_VISIBLE_DEVICES": NO_GPU}}
     if plan.simulation is not None:
         devices[Device.GPU] = plan.simulation.changes
-    elif gpu.kind is GpuKind.REAL:
-        visible = results.first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
-        # The driver named the GPU by its index in this order; CUDA's default order is another one.
-        devices[Device.GPU] = {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        name = f"device of compute capability {plan.simulation.capability}"
+        return MeasuredGpu(kind=GpuKind.SIMULATED, name=name), devices
+    if not plan.machine.gpus:
+        nothing = "there is no NVIDIA driver" if plan.machine.driver is None else "the NVIDIA driver lists no GPU"
+        return MeasuredGpu(kind=GpuKind.NONE, why=machine.nvidia().problem or nothing), devices
+    visible = results.first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    # The driver named the GPU by its index in this order; CUDA's default order is another one.
+    devices[Device.GPU] = {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    names = {str(gpu.index): gpu.name for gpu in plan.machine.gpus}
+    return MeasuredGpu(kind=GpuKind.REAL, name=names.get(visible, f"GPU {visible}")), devices
+
+
+def _runs(
+    plan: DevicePlan, devices: dict[Device, dict[str, str | None]], folder: Path, layout: Layout, console: Console
+) -> tuple[_Run, ...]:
+    """Make the environments; returns one run for each build on each device."""
     builds: list[tuple[Build, Path, dict[str, str]]] = []
     for build, subject in ((Build.OURS, plan.ours), (Build.BASELINE, plan.against)):
-        if subject is not None and subject.wheel is not None:
-            console.note(f"Making a clean environment with {subject.wheel.path.name}")
-            python = _environment(subject.wheel, folder / build, layout)
+        if isinstance(subject, Wheel):
+            console.note(f"Making a clean environment with {subject.path.name}")
+            python = _environment(subject, folder / build, layout)
             # Our build finds the CUDA libraries by itself; this is part of the measurement.
             builds.append((build, python, _library_path(python) if build is Build.BASELINE else {}))
-        elif subject is not None and subject.python is not None:
-            builds.append((build, subject.python.absolute(), {}))
+        elif subject is not None:
+            builds.append((build, subject.absolute(), {}))
     runs = []
     for device, changes in devices.items():
         for build, python, libraries in builds:
             driver: dict[str, str | None] = {}
             if plan.simulation is not None and (build, device) == (Build.BASELINE, Device.CPU):
                 driver = plan.simulation.no_device
-            runs.append(_Run(build, device, python, {**libraries, **driver, **changes}))
+            runs.append(_Run(build=build, device=device, python=python, changes={**libraries, **driver, **changes}))
     return tuple(runs)
 
 
@@ -226,91 +236,53 @@ def _provide_model(plan: DevicePlan, folder: Path, console: Console) -> Path:
         ) from error
 
 
-def _requests(plan: DevicePlan, model: Path, threads: int, folder: Path) -> dict[Device, Path]:
-    """Write the request for the child process on each device."""
-    files = {}
-    for device, layers in ((Device.CPU, 0), (Device.GPU, -1)):
-        files[device] = folder / f"request-{device}.json"
-        request = {
-            "model": str(model),
-            "gpu_layers": layers,
-            "prompt_tokens": plan.prompt_tokens,
-            "tokens": plan.tokens,
-            "threads": threads,
-        }
-        jsonio.write(files[device], request)
-    return files
-
-
-def _rounds(
-    plan: DevicePlan,
-    runs: tuple[_Run, ...],
-    requests: Mapping[Device, Path],
-    threads: int,
-    layout: Layout,
-    console: Console,
-) -> tuple[Measurement, ...]:
+def _measure_rounds(
+    plan: DevicePlan, runs: tuple[_Run, ...], model: Path, threads: int, folder: Path, log: Path, console: Console
+) -> None:
     """Make every run in every round, so a machine that becomes warm or busy affects all of them."""
-    samples: dict[_Run, list[results.Sample]] = {one: [] for one in runs}
-    versions: dict[_Run, str] = {}
-    failures: dict[_Run, str] = {}
-    repeated = dict.fromkeys(runs, 0)
-    log = layout.logs / LOG
+    request = {
+        "model": str(model),
+        "prompt_tokens": plan.prompt_tokens,
+        "tokens": plan.tokens,
+        "threads": threads,
+    }
+    for device, layers in ((Device.CPU, 0), (Device.GPU, -1)):
+        jsonio.write(folder / f"request-{device}.json", {**request, "gpu_layers": layers})
     with console.progress("Measuring", total=len(runs) * plan.rounds) as bar:
         for number in range(plan.rounds):
             for place, one in enumerate(runs if number % 2 == 0 else runs[::-1]):
-                if one in failures:
+                title = one.device.label if one.build is Build.OURS else f"{one.device.label}, baseline"
+                if one.failure is not None:
                     continue
-                done = number * len(runs) + place
-                tries: list[results.Sample] = []
-                while len(tries) < TRIES and all(_is_disturbed(each, one, threads) for each in tries):
+                tries: list[Sample] = []
+                while len(tries) < TRIES and all(is_disturbed(each.cores_busy, one.device, threads) for each in tries):
                     again = ", again: the machine was busy" if tries else ""
-                    note = f"{one.title}, round {number + 1} of {plan.rounds}{again}"
-                    result, grown = _run_child(
-                        one, requests[one.device], functools.partial(bar.update, done, note=note), log
-                    )
-                    versions[one] = result.version
-                    failure = results.problem(result, one.device, tokens=plan.tokens)
-                    if failure is not None:
-                        failures[one] = failure
-                        console.warn(f"{one.title}: {failure}")
+                    note = f"{title}, round {number + 1} of {plan.rounds}{again}"
+                    show = functools.partial(bar.update, number * len(runs) + place, note=note)
+                    result, grown = _run_child(one, folder / f"request-{one.device}.json", show, log)
+                    one.version = result.version
+                    one.failure = results.problem(result, one.device, tokens=plan.tokens)
+                    if one.failure is not None:
+                        console.warn(f"{title}: {one.failure}")
                         break
                     peak = grown if one.device is Device.GPU and plan.simulation is None else None
                     tries.append(results.sample(result, prompt_tokens=plan.prompt_tokens, device_peak_bytes=peak))
                 else:
-                    repeated[one] += len(tries) - 1
+                    one.repeated += len(tries) - 1
                     # Chosen by the cores that it used, not by its speed: no result is selected for being good.
-                    samples[one].append(max(tries, key=lambda each: each.cores_busy))
-    return tuple(
-        Measurement(
-            build=one.build,
-            device=one.device,
-            version=versions[one],
-            samples=tuple(samples[one]),
-            failure=failures.get(one),
-            repeated=repeated[one],
-        )
-        for one in runs
-    )
-
-
-def _is_disturbed(sample: results.Sample, one: _Run, threads: int) -> bool:
-    return results.is_disturbed(sample.cores_busy, one.device, threads)
+                    one.samples.append(max(tries, key=lambda each: each.cores_busy))
 
 
 def _run_child(one: _Run, request: Path, show: Callable[[], None], log: Path) -> tuple[ChildResult, int | None]:
     """Measure once; also return by how many bytes the used GPU memory grew (``None`` if the driver cannot say)."""
     output = request.with_name("result.json")
     output.unlink(missing_ok=True)
-    before = machine.gpu_memory_used()
-    most = before
+    used = [machine.gpu_memory_used()]
 
     def tick(_pid: int) -> None:
-        nonlocal most
         show()
-        used = machine.gpu_memory_used() if before is not None else None
-        if used is not None and most is not None:
-            most = max(most, used)
+        if used[0] is not None:
+            used.append(machine.gpu_memory_used())
 
     command = Command(
         argv=(str(one.python), "-I", str(Path(child.__file__).resolve()), str(request), str(output)),
@@ -327,7 +299,7 @@ def _run_child(one: _Run, request: Path, show: Callable[[], None], log: Path) ->
     except StepResultError:
         said = completed.last_words or "nothing"
         return ChildResult(error=f"the process {completed.ending} and no result; its output ended with: {said}"), None
-    return result, None if before is None or most is None else most - before
+    return result, None if used[0] is None else max(size for size in used if size is not None) - used[0]
 
 
 def _model_name(plan: DevicePlan) -> str:
@@ -338,8 +310,8 @@ def _model_name(plan: DevicePlan) -> str:
     return f"random model {plan.shape.name!r}, {count} weights, {plan.kind}"
 
 
-def _name(subject: Subject, build: Build, measured: tuple[Measurement, ...]) -> str:
-    if subject.wheel is not None:
-        return subject.wheel.path.name
-    versions = [one.version for one in measured if one.build is build and one.version]
-    return f"llama-cpp-python {versions[0] if versions else 'of unknown version'}, installed elsewhere"
+def _name(subject: Wheel | Path, build: Build, measured: tuple[Measurement, ...]) -> str:
+    if isinstance(subject, Wheel):
+        return subject.path.name
+    version = next((one.version for one in measured if one.build is build and one.version), "of unknown version")
+    return f"llama-cpp-python {version}, installed elsewhere"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,10 @@ def draw(report: DeviceReport, path: Path) -> Path:
     panels = figure.subplots(2, 2, sharey=True).flat  # the names are shown once, on the left
     for axes, metric in zip(panels, _PANELS, strict=True):
         _panel(axes, metric, report, shown)
+    said = dict(conditions(report))
+    subtitle = f"{said['model']}. Prompt and answer: {said['prompt and answer']}."
     figure.text(0.015, 1 - 0.13 / height, title(report), fontsize=14, fontweight="bold", color=_INK, va="top")
-    figure.text(0.015, 1 - 0.45 / height, _subtitle(report), fontsize=9, color=_FAINT, va="top")
+    figure.text(0.015, 1 - 0.45 / height, subtitle, fontsize=9, color=_FAINT, va="top")
     figure.text(0.015, 0.12 / height, _foot(report), fontsize=8, color=_FAINT, va="bottom")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
@@ -51,9 +54,9 @@ def draw(report: DeviceReport, path: Path) -> Path:
 
 
 def _panel(axes: Axes, metric: Metric, report: DeviceReport, shown: list[Measurement]) -> None:
-    bars = []
-    for place, one in enumerate(shown):
-        values = [value for sample in one.samples if (value := metric.value(sample)) is not None]
+    figures = [metric.values(one) for one in shown]
+    farthest = max(itertools.chain.from_iterable(figures), default=1.0) or 1.0
+    for place, (one, values) in enumerate(zip(shown, figures, strict=True)):
         middle = median(values) or 0.0
         simulated = one.device is Device.GPU and report.card.kind is GpuKind.SIMULATED
         hatched = simulated or one.build is Build.BASELINE
@@ -68,13 +71,10 @@ def _panel(axes: Axes, metric: Metric, report: DeviceReport, shown: list[Measure
         )
         if len(values) > 1:
             axes.plot(values, [place] * len(values), "o", color=_INK, markeredgecolor="white", markersize=4.5)
-        bars.append((place, middle, max([middle, *values])))
-    farthest = max((most for _, _, most in bars), default=1.0) or 1.0
-    for place, middle, most in bars:
         axes.text(
-            most + 0.02 * farthest,
+            max([middle, *values]) + 0.02 * farthest,
             place,
-            f"{middle:,.{metric.digits}f}",
+            metric.text(middle),
             va="center",
             ha="left",
             fontsize=9.5,
@@ -109,15 +109,9 @@ def title(report: DeviceReport) -> str:
             return "SIMULATED GPU: its bars say nothing about speed"
 
 
-def _subtitle(report: DeviceReport) -> str:
-    said = dict(conditions(report))
-    return f"{said['model']}. Prompt and answer: {said['prompt and answer']}."
-
-
 def _foot(report: DeviceReport) -> str:
-    said = dict(conditions(report))
     text = "Bars are medians, dots the rounds. " if report.rounds > 1 else ""
     failed = [column(report, one) for one in report.failures]
     text += f"FAILED: {', '.join(failed)}. " if failed else ""
     against = f", compared with {report.against}" if report.against else ""
-    return f"{text}{said['processor']}.\n{report.wheel}{against}. {report.created}."
+    return f"{text}{dict(conditions(report))['processor']}.\n{report.wheel}{against}. {report.created}."

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import itertools
 import json
 import re
 import sys
@@ -82,13 +83,9 @@ def _prompt(text: list[int], length: int) -> list[int]:
 
 def _answer(llm: Any, prompt: list[int], tokens: int) -> list[float]:
     """The times at which the tokens were generated, in seconds from the start."""
-    times = []
     start = time.perf_counter()
-    for _token in llm.generate(prompt, temp=0.0):  # does not stop at the end-of-text token
-        times.append(time.perf_counter() - start)
-        if len(times) == tokens:
-            break
-    return times
+    generated = llm.generate(prompt, temp=0.0)  # does not stop at the end-of-text token
+    return [time.perf_counter() - start for _ in itertools.islice(generated, tokens)]
 
 
 def _peak_memory() -> int | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from build_config.tasks.bench.results import BUSY, Build, Device, GpuKind, Sample, is_disturbed, median
+from build_config.tasks.bench.results import BUSY, Build, Device, GpuKind, is_disturbed, median
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from build_config.tasks.bench.results import DeviceReport, Measurement, Ratio
 
 REPORTED = (
@@ -17,45 +19,51 @@ REPORTED = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Metric:
-    """One row of the table. ``higher_is_better`` is ``None`` if the devices are not compared."""
+    """One row of the table: a field of ``Sample``, divided by ``divisor``.
 
+    ``higher_is_better`` is ``None`` if the devices are not compared.
+    """
+
+    field: str
     title: str
     unit: str
-    value: Callable[[Sample], float | None]
-    digits: int = 0
     higher_is_better: bool | None = None
+    digits: int = 0
+    divisor: float = 1
+
+    def values(self, measurement: Measurement) -> list[float]:
+        """The values of all rounds that have one."""
+        found = (getattr(one, self.field) for one in measurement.samples)
+        return [value / self.divisor for value in found if value is not None]
+
+    def text(self, value: float) -> str:
+        """The value without its unit."""
+        return f"{value:,.{self.digits}f}"
 
 
-FIRST_TOKEN = Metric(
-    title="time to first token", unit="ms", value=lambda one: one.first_token_ms, higher_is_better=False
-)
-PROMPT_SPEED = Metric(
-    title="prompt", unit="tokens/s", value=lambda one: one.prompt_speed, digits=1, higher_is_better=True
-)
-SPEED = Metric(title="generation", unit="tokens/s", value=lambda one: one.speed, digits=1, higher_is_better=True)
-TOTAL = Metric(title="whole response", unit="ms", value=lambda one: one.total_ms, higher_is_better=False)
+FIRST_TOKEN = Metric("first_token_ms", "time to first token", "ms", higher_is_better=False)
+PROMPT_SPEED = Metric("prompt_speed", "prompt", "tokens/s", higher_is_better=True, digits=1)
+SPEED = Metric("speed", "generation", "tokens/s", higher_is_better=True, digits=1)
+TOTAL = Metric("total_ms", "whole response", "ms", higher_is_better=False)
 METRICS = (
     FIRST_TOKEN,
     PROMPT_SPEED,
     SPEED,
     TOTAL,
-    Metric(title="opening the model", unit="ms", value=lambda one: one.load_ms),
-    Metric(title="CPU load", unit="cores", value=lambda one: one.cores_busy, digits=2),
-    Metric(title="peak memory of the process", unit="MB", value=lambda one: _millions(one.process_bytes)),
-    Metric(title="buffers on the GPU", unit="MB", value=lambda one: _millions(one.device_bytes)),
-    Metric(title="peak memory of the GPU", unit="MB", value=lambda one: _millions(one.device_peak_bytes)),
+    Metric("load_ms", "opening the model", "ms"),
+    Metric("cores_busy", "CPU load", "cores", digits=2),
+    Metric("process_bytes", "peak memory of the process", "MB", divisor=1e6),
+    Metric("device_bytes", "buffers on the GPU", "MB", divisor=1e6),
+    Metric("device_peak_bytes", "peak memory of the GPU", "MB", divisor=1e6),
 )
 
 
 def header(report: DeviceReport) -> tuple[str, ...]:
     """The names of the columns."""
-    return (
-        "",
-        *(column(report, one) for one in report.measurements),
-        *(("GPU : CPU",) if _is_comparable(report) else ()),
-    )
+    columns = tuple(column(report, one) for one in report.measurements)
+    return ("", *columns, "GPU : CPU") if _compared(report) else ("", *columns)
 
 
 def column(report: DeviceReport, measurement: Measurement) -> str:
@@ -68,11 +76,12 @@ def column(report: DeviceReport, measurement: Measurement) -> str:
 
 def rows(report: DeviceReport) -> tuple[tuple[str, ...], ...]:
     """A row for each metric: medians, with the minimum and the maximum of the rounds."""
+    pair = _compared(report)
     lines = []
     for metric in METRICS:
         cells = [_cell(metric, one) for one in report.measurements]
         if any(cells):
-            factor = (_times_faster(metric, report),) if _is_comparable(report) else ()
+            factor = (_times_faster(metric, *pair),) if pair else ()
             lines.append((f"{metric.title}, {metric.unit}", *(cell or "-" for cell in cells), *factor))
     return tuple(lines)
 
@@ -153,36 +162,25 @@ def _cell(metric: Metric, measurement: Measurement) -> str:
     """Empty if there is no figure."""
     if measurement.failure is not None:
         return "FAILED"
-    values = [value for one in measurement.samples if (value := metric.value(one)) is not None]
-    middle = median(values)
-    if middle is None or (measurement.device is Device.CPU and not any(values)):
+    values = metric.values(measurement)
+    if not values or (measurement.device is Device.CPU and not any(values)):
         return ""
-    text = f"{middle:,.{metric.digits}f}"
-    if len(values) > 1:
-        text += f" ({min(values):,.{metric.digits}f}-{max(values):,.{metric.digits}f})"
-    return text
+    text = metric.text(statistics.median(values))
+    return text if len(values) == 1 else f"{text} ({metric.text(min(values))}-{metric.text(max(values))})"
 
 
-def _is_comparable(report: DeviceReport) -> bool:
-    """Whether GPU and CPU can be compared: the GPU is real, and both were measured."""
-    return report.card.kind is GpuKind.REAL and {Device.CPU, Device.GPU} <= {
-        one.device for one in report.measurements if one.build is Build.OURS and one.failure is None
-    }
+def _compared(report: DeviceReport) -> tuple[Measurement, Measurement] | None:
+    """Our build on the CPU and on the GPU; ``None`` unless the GPU is real and both were measured."""
+    ours = {one.device: one for one in report.measurements if one.build is Build.OURS and one.failure is None}
+    if report.card.kind is GpuKind.REAL and len(ours) == len(Device):
+        return ours[Device.CPU], ours[Device.GPU]
+    return None
 
 
-def _times_faster(metric: Metric, report: DeviceReport) -> str:
+def _times_faster(metric: Metric, on_cpu: Measurement, on_gpu: Measurement) -> str:
     if metric.higher_is_better is None:
         return ""
-    middles = {
-        one.device: median(metric.value(sample) for sample in one.samples)
-        for one in report.measurements
-        if one.build is Build.OURS
-    }
-    cpu, gpu = middles[Device.CPU], middles[Device.GPU]
+    cpu, gpu = (median(metric.values(one)) for one in (on_cpu, on_gpu))
     if not cpu or not gpu:
         return ""
     return f"{gpu / cpu if metric.higher_is_better else cpu / gpu:.1f} x"
-
-
-def _millions(size: int | None) -> float | None:
-    return None if size is None else size / 1e6

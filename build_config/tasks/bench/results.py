@@ -9,12 +9,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from build_config.model import Machine
+from build_config.steps.validation import numerics
 from check_gpu import placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-_CUDA_DEVICE = "CUDA0"
 
 
 class Device(StrEnum):
@@ -216,27 +215,18 @@ def _problems(result: ChildResult, device: Device, tokens: int) -> Iterator[str]
     found = placement.parse(result.log)
     if not found.layers:
         yield "the log does not say where any layer is"
-    wanted = _CUDA_DEVICE if device is Device.GPU else "CPU"
-    places = [(f"layer {layer.layer}", layer.weights) for layer in found.layers]
-    places += [(f"the KV cache of layer {layer.layer}", layer.kv_cache) for layer in found.layers[:-1]]
-    for what, where in places:
-        if where != wanted:
-            yield f"{what} was on {where or 'an unknown device'}, not on {wanted}{_reason(result, device)}"
+    reason = (result.cuda_status or {}).get("reason") if device is Device.GPU else None
+    for misplaced in numerics.misplaced(found, len(found.layers), "CUDA0" if device is Device.GPU else numerics.CPU):
+        yield f"{misplaced}: {reason}" if reason else misplaced
     if device is Device.GPU and found.offloaded != (len(found.layers),) * 2:
         yield f"llama.cpp reports {found.offloaded} offloaded layers, not all {len(found.layers)}"
     if device is Device.CPU and any(buffer.on_card for buffer in found.buffers):
         yield "llama.cpp allocated memory on a GPU although none was visible"
 
 
-def _reason(result: ChildResult, device: Device) -> str:
-    """The loader's own reason, if it gives one."""
-    reason = (result.cuda_status or {}).get("reason") if device is Device.GPU else None
-    return f": {reason}" if reason else ""
-
-
-def median(values: Iterable[float | None]) -> float | None:
-    """The median of the values that are not ``None``; ``None`` if there are none."""
-    known = [value for value in values if value is not None]
+def median(values: Iterable[float]) -> float | None:
+    """The median; ``None`` without a value."""
+    known = list(values)
     return statistics.median(known) if known else None
 
 

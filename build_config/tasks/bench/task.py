@@ -23,6 +23,7 @@ from build_config.tasks.simulate import of_wheel, provide_simulation
 from build_config.testbed import simulated_device, synthetic_model
 
 if TYPE_CHECKING:
+    from build_config.model import Wheel
     from build_config.system.console import Console
     from build_config.system.layout import Layout
     from build_config.tasks.bench.results import DeviceReport
@@ -57,7 +58,7 @@ def bench_devices(request: DeviceBenchRequest, layout: Layout, console: Console)
     chosen = request.wheel or newest_wheel(layout)
     with workroot.claim(layout, purpose=f"bench {chosen.name}", console=console):
         plan = bench.DevicePlan(
-            ours=bench.Subject(wheel=wheelfile.read(chosen)),
+            ours=wheelfile.read(chosen),
             machine=machine.describe(),
             model=request.model,
             shape=synthetic_model.SHAPES[request.synthetic],
@@ -81,36 +82,36 @@ def bench_devices(request: DeviceBenchRequest, layout: Layout, console: Console)
     for remark in bench_report.remarks(report):
         console.note(remark)
     console.note(f"device.json, device.md and device.png are in {folder}")
-    slow = [
+    bad = [f"{one.device.label}: {one.failure}" for one in report.failures]
+    bad += [
         bench_report.ratio_line(ratio)
         for ratio in report.ratios
         if ratio.passed is False or ratio.unjudged == bench_results.BUSY
     ]
-    failed = [f"{one.device.label}: {one.failure}" for one in report.failures]
-    if slow or failed:
-        raise MeasurementError("; ".join(failed + slow), log=layout.logs / bench.LOG)
+    if bad:
+        raise MeasurementError("; ".join(bad), log=layout.logs / bench.LOG)
     return report
 
 
-def bench_subject(against: Path | None) -> bench.Subject | None:
+def bench_subject(against: Path | None) -> Wheel | Path | None:
     """The baseline: a wheel by its name, else the interpreter of an environment with an installed build."""
-    if against is None:
-        return None
-    return bench.Subject(wheel=wheelfile.read(against)) if against.suffix == ".whl" else bench.Subject(python=against)
+    return wheelfile.read(against) if against is not None and against.suffix == ".whl" else against
 
 
 def bench_simulation(capability: str, layout: Layout, console: Console, *, cuda: str) -> bench.Simulation:
     """Compile the simulated GPU and give the variables with which a process runs on it."""
     made_of = provide_simulation(capability, layout, console, cuda=cuda)
-    major = int(cuda.partition(".")[0])
-    folder = layout.bench / "simulated-device"
     doubles = simulated_device.build(
-        folder, include=made_of.include, major=major, cc=made_of.cc, log=layout.logs / bench.LOG
+        layout.bench / "simulated-device",
+        include=made_of.include,
+        major=int(cuda.partition(".")[0]),
+        cc=made_of.cc,
+        log=layout.logs / bench.LOG,
     )
     simulated = simulated_device.SimulatedMachine(capabilities=(archs.as_capability(capability),))
     without_gpu = dataclasses.replace(simulated, fault="no-device")
     return bench.Simulation(
         capability=simulated.capabilities[0],
         changes={"CUDA_VISIBLE_DEVICES": None, **doubles.environment(simulated)},
-        no_device={**doubles.environment(without_gpu)},
+        no_device=dict(doubles.environment(without_gpu)),
     )

@@ -7,8 +7,7 @@ again, so the libraries are those that were inspected and validated.
 
 from __future__ import annotations
 
-from build_config.tasks.conda.channel import publish
+from build_config.tasks.conda.channel import pack, publish
 from build_config.tasks.conda.description import CondaPackage, Names, describe, read_names
-from build_config.tasks.conda.packing import pack
 
 __all__ = ["CondaPackage", "Names", "describe", "pack", "publish", "read_names"]

@@ -32,7 +32,7 @@ SUBDIR = "linux-64"
 """conda's name of the only platform with wheels."""
 OLDEST_CUDA = 12
 """The first major release of CUDA whose libraries are separate packages on conda-forge."""
-_TAG = re.compile(r"py3-none-manylinux_(\d+)_(\d+)_x86_64")
+_TAG = re.compile(r"py3-none-manylinux_(\d+_\d+)_x86_64")
 _EXACT = {">=", "<=", ">", "!=", "==", "~="}
 
 
@@ -85,9 +85,7 @@ def describe(wheel: Wheel, contents: Mapping[str, bytes], record: BuildRecord, n
     requirement that the table does not name, programs, or a marker that is true for some Pythons only.
     """
     folder = wheelfile.dist_info(contents)
-    if any(
-        name.split("/", maxsplit=1)[0].endswith(".data") or name == f"{folder}/entry_points.txt" for name in contents
-    ):
+    if f"{folder}/entry_points.txt" in contents or any(name.partition("/")[0].endswith(".data") for name in contents):
         raise PackagingError(f"{wheel.path.name} has programs or data files, which the conda package cannot express")
     metadata, _ = parse_email(contents[f"{folder}/METADATA"])
     requirements = [Requirement(text) for text in metadata.get("requires_dist", [])]
@@ -110,8 +108,7 @@ def describe(wheel: Wheel, contents: Mapping[str, bytes], record: BuildRecord, n
         f"__cuda >={facts.major}",
         f"__cuda_arch {capabilities(arch for s in record.shards for arch in s.archs)}",
     )
-    unhashed = (wheel.sha256, *depends, *constrains)
-    digest = hashlib.sha256("\n".join(unhashed).encode()).hexdigest()[:7]
+    digest = hashlib.sha256("\n".join((wheel.sha256, *depends, *constrains)).encode()).hexdigest()[:7]
     tag, *shards = (wheel.version.local or "").split(".")
     return CondaPackage(
         name=str(canonicalize_name(metadata.get("name", ""))),
@@ -213,10 +210,10 @@ def _gcc_major(record: BuildRecord) -> str:
 
 def _glibc(wheel: Wheel) -> str:
     """The oldest glibc that the wheel's tags allow."""
-    found = [match for tag in wheel.tags if (match := _TAG.fullmatch(tag))]
-    if len(found) != len(wheel.tags):
+    found = [_TAG.fullmatch(tag) for tag in wheel.tags]
+    versions = [match[1].replace("_", ".") for match in found if match]
+    if len(versions) != len(found):
         raise PackagingError(
             f"{wheel.path.name} is not for every Python 3 on x86-64 with glibc: no conda package can be made of it"
         )
-    major, minor = min((int(match[1]), int(match[2])) for match in found)
-    return f"{major}.{minor}"
+    return min(versions, key=Version)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rattler.exceptions import SolverError
@@ -18,7 +18,8 @@ from build_config.steps.wheelhouse import signature
 from build_config.system.console import Console
 from build_config.system.layout import Layout
 from build_config.tasks import conda
-from build_config.tasks.conda import packing, task
+from build_config.tasks.conda import channel as conda_channel
+from build_config.tasks.conda import task
 from tests.support import attested, conda_forge, conda_wheels, wheels
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def _wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
 
 
 @pytest.fixture(name="package", scope="module")
-def _package(wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> conda.CondaPackage:
-    return conda_wheels.describe(wheel, tmp_path_factory.mktemp("record"))
+def _package(wheel: Wheel) -> conda.CondaPackage:
+    return conda_wheels.describe(wheel)
 
 
 @pytest.fixture(name="ours", scope="module")
@@ -78,7 +79,7 @@ def test_another_wheel_gives_other_bytes_and_another_name(
 ) -> None:
     contents = {**conda_wheels.members(), "llama_cpp/lib/libllama.so": b"another"}
     other = conda_wheels.write(tmp_path, contents)
-    described = conda_wheels.describe(other, tmp_path / "record")
+    described = conda_wheels.describe(other)
     assert described.file_name != package.file_name
     made = conda.pack(described, other, tmp_path), conda.pack(package, wheel, tmp_path)
     assert made[0].read_bytes() != made[1].read_bytes()
@@ -89,7 +90,7 @@ def test_a_package_contains_the_wheels_files_for_any_python_with_digests_and_lic
 ) -> None:
     extract(ours / "linux-64" / package.file_name, tmp_path / "x")
     (tmp_path / "scratch").mkdir()
-    expected = packing.as_installed(package, wheel, tmp_path / "scratch")
+    expected = conda_channel.as_installed(package, wheel, tmp_path / "scratch")
     site = tmp_path / "x" / "site-packages"
     found = {path.relative_to(site).as_posix(): path.read_bytes() for path in site.rglob("*") if path.is_file()}
     assert found == expected
@@ -102,7 +103,7 @@ def test_a_package_contains_the_wheels_files_for_any_python_with_digests_and_lic
     assert {"LICENSE.md", "NOTICE.txt", "cub.txt", "llama.cpp.txt", "xxhash.txt"} < licences
     index = json.loads((info / "index.json").read_text())
     assert (index["subdir"], index["noarch"]) == ("linux-64", "python")
-    assert index["timestamp"] == packing.TIMESTAMP.timestamp() * 1000
+    assert index["timestamp"] == conda_channel.TIMESTAMP.timestamp() * 1000
     assert json.loads((info / "recipe" / "wheel.json").read_text())["sha256"] == wheel.sha256
 
 
@@ -110,7 +111,12 @@ def publish_another(folder: Path, channel: Path, shard: str, code: bytes) -> str
     contents = {**conda_wheels.members(), "llama_cpp/lib/libllama.so": code}
     name = wheels.wheel_name(conda_wheels.PLATFORM).replace("sm89", shard)
     other = conda_wheels.write(folder, contents, name)
-    return conda.publish(conda_wheels.describe(other, folder / "record"), other, channel).name
+    return conda.publish(conda_wheels.describe(other), other, channel).name
+
+
+def listed(channel: Path) -> dict[str, Any]:
+    """The packages of the channel by the names of their files."""
+    return dict(json.loads((channel / "linux-64" / "repodata.json").read_text())["packages.conda"])
 
 
 def test_a_channel_lists_every_package_with_its_digest_and_contains_nothing_else(
@@ -120,41 +126,39 @@ def test_a_channel_lists_every_package_with_its_digest_and_contains_nothing_else
     conda.publish(package, wheel, channel)
     others = {publish_another(tmp_path / shard, channel, shard, b"code") for shard in ("sm75", "sm75.sm89")}
     conda.publish(package, wheel, channel)
-    listed = json.loads((channel / "linux-64" / "repodata.json").read_text())["packages.conda"]
-    assert set(listed) == {package.file_name, *others}
+    entries = listed(channel)
+    assert set(entries) == {package.file_name, *others}
     files = {path.relative_to(channel).as_posix(): path for path in channel.rglob("*.*")}
-    assert set(files) == {"linux-64/repodata.json", "noarch/repodata.json", *(f"linux-64/{name}" for name in listed)}
-    for name, entry in listed.items():
+    assert set(files) == {"linux-64/repodata.json", "noarch/repodata.json", *(f"linux-64/{name}" for name in entries)}
+    for name, entry in entries.items():
         assert entry["sha256"] == hashlib.sha256(files[f"linux-64/{name}"].read_bytes()).hexdigest()
-    assert listed[package.file_name]["depends"] == list(package.depends)
+    assert entries[package.file_name]["depends"] == list(package.depends)
 
 
 def test_a_later_wheel_of_the_same_kind_replaces_the_earlier_one(
     package: conda.CondaPackage, wheel: Wheel, tmp_path: Path
 ) -> None:
-    conda.publish(package, wheel, tmp_path / "channel")
-    later = publish_another(tmp_path / "later", tmp_path / "channel", "sm89", b"another")
+    channel = tmp_path / "channel"
+    conda.publish(package, wheel, channel)
+    later = publish_another(tmp_path / "later", channel, "sm89", b"another")
     assert later != package.file_name
-    listed = json.loads((tmp_path / "channel" / "linux-64" / "repodata.json").read_text())["packages.conda"]
-    assert set(listed) == {later} == {path.name for path in (tmp_path / "channel" / "linux-64").glob("*.conda")}
+    assert set(listed(channel)) == {later} == {path.name for path in (channel / "linux-64").glob("*.conda")}
 
 
-@pytest.mark.parametrize("corrupted", ["wheel", "record", "statement"])
-def test_no_package_is_made_of_a_wheel_that_is_refused(tmp_path: Path, corrupted: str) -> None:
+@pytest.mark.parametrize(
+    ("corrupted", "said"),
+    [("wheel", "was refused"), ("record", "was refused"), ("statement", "was refused"), ("key", "envelope")],
+)
+def test_no_package_is_made_of_a_wheel_that_is_refused(tmp_path: Path, corrupted: str, said: str) -> None:
     house = attested.publish(tmp_path)
-    path = house.files()[corrupted]
-    path.write_bytes(path.read_bytes().replace(b"c", b"d", 1))
+    public = None
+    if corrupted == "key":
+        _, public = signature.make_keys(tmp_path / "another")
+    else:
+        path = house.files()[corrupted]
+        path.write_bytes(path.read_bytes().replace(b"c", b"d", 1))
     layout = Layout(checkout=tmp_path, work_root=tmp_path / "none")
-    with pytest.raises(VerificationError, match="was refused"):
-        task.make_conda_package(house.wheel, layout, Console(terminal=False))
-    assert not layout.conda_channel.exists()
-
-
-def test_no_package_is_made_with_another_public_key(tmp_path: Path) -> None:
-    house = attested.publish(tmp_path)
-    _, public = signature.make_keys(tmp_path / "another")
-    layout = Layout(checkout=tmp_path, work_root=tmp_path / "none")
-    with pytest.raises(VerificationError, match="envelope"):
+    with pytest.raises(VerificationError, match=said):
         task.make_conda_package(house.wheel, layout, Console(terminal=False), public_key=public)
     assert not layout.conda_channel.exists()
 
@@ -180,25 +184,29 @@ def test_it_is_installed_with_cuda_13_if_the_driver_supports_it_or_there_is_none
 
 
 @pytest.mark.parametrize(
-    ("virtual", "said"),
+    ("specs", "virtual", "said"),
     [
-        ({"cuda": "12.4"}, "__cuda >=13"),
-        ({"glibc": "2.31"}, "__glibc >=2.35"),
-        ({"cuda": "13.0", "cuda_arch": "7.5"}, "__cuda_arch >=8.9,<9.0"),
-        ({"cuda": "13.0", "cuda_arch": "12.0"}, "__cuda_arch >=8.9,<9.0"),
+        ((), {"cuda": "12.4"}, "__cuda >=13"),
+        ((), {"glibc": "2.31"}, "__glibc >=2.35"),
+        ((), {"cuda": "13.0", "cuda_arch": "7.5"}, "__cuda_arch >=8.9,<9.0"),
+        ((), {"cuda": "13.0", "cuda_arch": "12.0"}, "__cuda_arch >=8.9,<9.0"),
+        (("cuda-version=12.9",), {"cuda": "13.0"}, "cuda-version"),
+        (("python=3.8",), {"cuda": "13.0"}, "python"),
     ],
-    ids=["old-driver", "old-glibc", "older-gpu", "newer-gpu"],
+    ids=[
+        "old-driver",
+        "old-glibc",
+        "older-gpu",
+        "newer-gpu",
+        "environment-of-cuda-12",
+        "python-dropped-by-conda-forge",
+    ],
 )
 def test_it_is_refused_with_the_reason_if_it_could_not_run_or_not_use_the_gpu(
-    ours: Path, forge: Path, virtual: dict[str, str], said: str
+    ours: Path, forge: Path, specs: tuple[str, ...], virtual: dict[str, str], said: str
 ) -> None:
     with pytest.raises(SolverError, match=said):
-        solved(ours, forge, "llama-cpp-python", **virtual)
-
-
-def test_it_cannot_be_installed_into_an_environment_of_cuda_12(ours: Path, forge: Path) -> None:
-    with pytest.raises(SolverError, match="cuda-version"):
-        solved(ours, forge, "llama-cpp-python", "cuda-version=12.9", cuda="13.0")
+        solved(ours, forge, "llama-cpp-python", *specs, **virtual)
 
 
 def test_another_package_may_fix_the_minor_release_of_cuda(ours: Path, forge: Path) -> None:
@@ -206,17 +214,12 @@ def test_another_package_may_fix_the_minor_release_of_cuda(ours: Path, forge: Pa
     assert (found["cuda-cudart"], found["libcublas"]) == ("13.0.96", "13.1.0.3")
 
 
-def test_it_cannot_be_installed_for_a_python_that_conda_forge_has_dropped(ours: Path, forge: Path) -> None:
-    with pytest.raises(SolverError, match="python"):
-        solved(ours, forge, "llama-cpp-python", "python=3.8")
-
-
 def test_of_several_packages_the_solver_chooses_the_one_for_the_gpu(forge: Path, tmp_path: Path) -> None:
     wheel = conda_wheels.write(tmp_path)
     for number, arch in enumerate(("75-real", "89-real", "120a-real")):
         name = wheel.path.name.replace("sm89", f"sm{arch.split('-')[0]}")
         other = conda_wheels.write(tmp_path / str(number), name=name)
-        conda.publish(conda_wheels.describe(other, tmp_path / f"r{number}", arch), other, tmp_path / "channel")
+        conda.publish(conda_wheels.describe(other, arch), other, tmp_path / "channel")
     for capability, shard in (("7.5", "sm75"), ("8.9", "sm89"), ("12.0", "sm120a")):
         on = conda_forge.machine(cuda="13.0", cuda_arch=capability)
         records = conda_forge.solved([tmp_path / "channel", forge], "llama-cpp-python", on=on)

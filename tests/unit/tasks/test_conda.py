@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from build_config import archs
 from build_config.errors import PackagingError, SettingsError
@@ -12,7 +14,7 @@ from build_config.formats import build_facts, wheelfile
 from build_config.model import CudaArch
 from build_config.system.layout import PACKAGE
 from build_config.tasks import conda
-from build_config.tasks.conda import description, packing
+from build_config.tasks.conda import channel, description
 from tests.support import conda_wheels, wheels
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.unit
 
 
 def package(folder: Path, **changes: object) -> conda.CondaPackage:
-    return conda_wheels.describe(conda_wheels.write(folder, conda_wheels.members(**changes)), folder / "record")  # type: ignore[arg-type]  # as members takes them
+    return conda_wheels.describe(conda_wheels.write(folder, conda_wheels.members(**changes)))  # type: ignore[arg-type]  # as members takes them
 
 
 def test_the_requirements_are_the_wheels_under_their_conda_names_with_cudas_libraries_and_the_systems(
@@ -70,7 +72,7 @@ def test_another_wheel_or_another_requirement_is_another_build(tmp_path: Path) -
 def test_the_package_of_a_portable_wheel_is_called_portable(tmp_path: Path) -> None:
     name = wheels.wheel_name(conda_wheels.PLATFORM).replace("+cu130.sm89", "+cu130")
     wheel = conda_wheels.write(tmp_path, name=name)
-    described = conda_wheels.describe(wheel, tmp_path / "record", "75-real", "80-real", "90-virtual")
+    described = conda_wheels.describe(wheel, "75-real", "80-real", "90-virtual")
     assert described.build.startswith("cuda130_portable_h")
     assert "__cuda_arch >=7.5" in described.constrains
 
@@ -100,26 +102,22 @@ def test_a_wheel_that_cannot_be_expressed_is_refused(tmp_path: Path, changes: di
         package(tmp_path, **changes)
 
 
-@pytest.mark.parametrize("platform", ["win_amd64", "manylinux_2_35_aarch64", "any", "linux_x86_64"])
-def test_a_wheel_of_another_platform_is_refused(tmp_path: Path, platform: str) -> None:
-    wheel = conda_wheels.write(tmp_path, name=wheels.wheel_name(platform))
-    with pytest.raises(PackagingError, match="no conda package"):
-        conda_wheels.describe(wheel, tmp_path / "record")
-
-
-def test_a_wheel_that_does_not_name_its_cuda_is_refused(tmp_path: Path) -> None:
-    contents = conda_wheels.members()
-    del contents[build_facts.MEMBER]
-    wheel = conda_wheels.write(tmp_path, contents)
-    with pytest.raises(PackagingError, match="not a wheel of this project"):
-        conda_wheels.describe(wheel, tmp_path / "record")
-
-
-@pytest.mark.parametrize("member", ["x.data/scripts/run", f"{wheels.DIST_INFO}/entry_points.txt"])
-def test_a_wheel_with_programs_is_refused(tmp_path: Path, member: str) -> None:
-    wheel = conda_wheels.write(tmp_path, {**conda_wheels.members(), member: b"[console_scripts]\n"})
-    with pytest.raises(PackagingError, match="programs"):
-        conda_wheels.describe(wheel, tmp_path / "record")
+@pytest.mark.parametrize(
+    ("platform", "added", "removed", "said"),
+    [
+        *((platform, "", "", "no conda package") for platform in ("win_amd64", "manylinux_2_35_aarch64", "any")),
+        ("linux_x86_64", "", "", "no conda package"),
+        (conda_wheels.PLATFORM, "", build_facts.MEMBER, "not a wheel of this project"),
+        (conda_wheels.PLATFORM, "x.data/scripts/run", "", "programs"),
+        (conda_wheels.PLATFORM, f"{wheels.DIST_INFO}/entry_points.txt", "", "programs"),
+    ],
+)
+def test_a_wheel_of_another_kind_is_refused(tmp_path: Path, platform: str, added: str, removed: str, said: str) -> None:
+    members = {**conda_wheels.members(), added or "llama_cpp/more.py": b"[console_scripts]\n"}
+    members.pop(removed, None)
+    wheel = conda_wheels.write(tmp_path, members, wheels.wheel_name(platform))
+    with pytest.raises(PackagingError, match=said):
+        conda_wheels.describe(wheel)
 
 
 @pytest.mark.parametrize(
@@ -138,35 +136,24 @@ def test_a_wheel_with_programs_is_refused(tmp_path: Path, member: str) -> None:
 def test_the_capabilities_are_those_of_the_gpus_that_run_the_code(listed: tuple[str, ...], expected: str) -> None:
     parsed = [CudaArch.parse(text) for text in listed]
     assert description.capabilities(parsed) == expected
-    for capability in ("7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1"):
-        inside = any(_inside(capability, part) for part in expected.split("|"))
-        assert inside == (archs.covers(parsed, capability) is not None), capability
-
-
-def _inside(capability: str, part: str) -> bool:
-    low, _, high = part.removeprefix(">=").partition(",<")
-    number = float(capability)
-    return float(low) <= number and (not high or number < float(high))
+    for capability in map(Version, ("7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1")):
+        inside = any(capability in SpecifierSet(part) for part in expected.split("|"))
+        assert inside == (archs.covers(parsed, str(capability)) is not None), capability
 
 
 def test_only_requirements_that_conda_fulfils_are_removed_from_the_metadata() -> None:
+    """A line of the description that looks like a requirement stays."""
+    gone = b"Requires-Dist: nvidia-cuda-runtime>=13.0,<14\n", b"Requires-Dist: nvidia-cublas>=13.0,<14\n"
     before = conda_wheels.members()[f"{wheels.DIST_INFO}/METADATA"]
-    after = description.without_requirements(before, ("nvidia-cublas", "nvidia-cuda-runtime"))
-    gone = [line for line in before.splitlines() if line not in after.splitlines()]
-    assert gone == [b"Requires-Dist: nvidia-cuda-runtime>=13.0,<14", b"Requires-Dist: nvidia-cublas>=13.0,<14"]
-    assert after == before.replace(gone[0] + b"\n", b"").replace(gone[1] + b"\n", b"")
-
-
-def test_a_description_that_looks_like_a_requirement_stays() -> None:
-    metadata = b"Name: x\nRequires-Dist: nvidia-cublas\n\nRequires-Dist: nvidia-cublas\n"
-    expected = b"Name: x\n\nRequires-Dist: nvidia-cublas\n"
-    assert description.without_requirements(metadata, ("nvidia-cublas",)) == expected
+    assert all(line in before for line in gone)
+    after = description.without_requirements(before + gone[0], ("nvidia-cublas", "nvidia-cuda-runtime"))
+    assert after == before.replace(gone[0], b"").replace(gone[1], b"") + gone[0]
 
 
 def test_every_file_is_the_wheels_except_those_that_describe_the_installation(tmp_path: Path) -> None:
     wheel = conda_wheels.write(tmp_path)
     before = wheelfile.read_contents(wheel.path)
-    after = packing.as_installed(conda_wheels.describe(wheel, tmp_path / "record"), wheel, tmp_path / "scratch")
+    after = channel.as_installed(conda_wheels.describe(wheel), wheel, tmp_path / "scratch")
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {f"{wheels.DIST_INFO}/METADATA", f"{wheels.DIST_INFO}/RECORD"}
     assert set(after) - set(before) == {f"{wheels.DIST_INFO}/INSTALLER"}
@@ -176,7 +163,7 @@ def test_every_file_is_the_wheels_except_those_that_describe_the_installation(tm
 @pytest.mark.parametrize("name", ["../outside", "/outside", "a/../../outside", "a\\..\\outside"])
 def test_no_member_leads_out_of_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(PackagingError, match="leads out"):
-        packing.write_files({name: b""}, tmp_path / "inside")
+        channel.write_files({name: b""}, tmp_path / "inside")
     assert not (tmp_path / "outside").exists()
 
 

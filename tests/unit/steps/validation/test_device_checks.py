@@ -33,15 +33,8 @@ def log(weights: str = "CUDA0", cache: str = "CUDA0", *, output: str = "CUDA0", 
 
 
 ON_CPU = log("CPU", "CPU", output="CPU")
-LOGITS = Request(
-    name="logits",
-    check="logits",
-    model=Path("a.gguf"),
-    reference=Path("a.gguf"),
-    kind="Q4_K",
-    layers=LAYERS,
-    tokens=64,
-)
+MODEL = Path("a.gguf")
+LOGITS = Request(name="logits", check="logits", model=MODEL, reference=MODEL, kind="Q4_K", layers=LAYERS, tokens=64)
 BATCHES = dataclasses.replace(LOGITS, name="batches", check="batches", kind="F16")
 GENERATION = dataclasses.replace(LOGITS, name="generation", check="generation", tokens=4)
 MEMORY = dataclasses.replace(LOGITS, name="memory", check="memory", cycles=2)
@@ -141,10 +134,8 @@ def test_after_a_crash_the_check_that_ran_is_named_and_the_rest_has_failed() -> 
 
 
 def test_a_failed_import_fails_every_check() -> None:
-    results = judged({}, error="Traceback\nLookupError: ggml has no device CUDA0, it has CPU")
-    assert {check.reason for check in results.values()} == {
-        "not run: LookupError: ggml has no device CUDA0, it has CPU"
-    }
+    results = judged({}, error="Traceback\nLookupError: ggml has no device CUDA0").values()
+    assert {check.reason for check in results} == {"not run: LookupError: ggml has no device CUDA0"}
 
 
 def test_one_failed_check_or_no_check_at_all_is_a_failure() -> None:
@@ -172,20 +163,20 @@ def test_the_memory_of_the_cpu_is_not_checked(tmp_path: Path) -> None:
     assert "memory" not in {request.check for request in plan.checks}
 
 
-def test_the_error_is_that_of_upstreams_tests() -> None:
-    reference = np.array([[3.0, 4.0]], dtype=np.float32)
-    assert device_checks.nmse(reference, reference) == 0
-    assert device_checks.nmse(np.zeros_like(reference), reference) == 1
-    assert device_checks.nmse(reference * np.float32(1.5), reference) == pytest.approx(0.25)
-    assert device_checks.nmse(-reference, reference) == 4
+REFERENCE = np.array([[3.0, 4.0]], dtype=np.float32)
 
 
-@pytest.mark.parametrize("wrong", [math.nan, math.inf])
-def test_values_that_are_not_finite_have_no_error(wrong: float) -> None:
-    reference = np.array([[3.0, 4.0]], dtype=np.float32)
-    assert device_checks.nmse(np.array([[3.0, wrong]], dtype=np.float32), reference) is None
-    assert device_checks.nmse(reference, np.zeros_like(reference)) is None
-    assert device_checks.scale(np.array([3.0, wrong], dtype=np.float32)) is None
+@pytest.mark.parametrize(
+    ("factor", "error"), [(1, 0), (0, 1), (1.5, 0.25), (-1, 4), (math.nan, None), (math.inf, None)]
+)
+def test_the_error_is_that_of_upstreams_tests(factor: float, error: float | None) -> None:
+    computed = REFERENCE * np.array([1, factor] if error is None else factor, dtype=np.float32)
+    assert device_checks.nmse(computed, REFERENCE) == (None if error is None else pytest.approx(error))
+    assert (device_checks.scale(computed) is None) == (error is None)
+
+
+def test_compared_with_zeros_there_is_no_error() -> None:
+    assert device_checks.nmse(REFERENCE, np.zeros_like(REFERENCE)) is None
 
 
 def test_the_size_of_logits_is_their_root_mean_square() -> None:

@@ -35,13 +35,12 @@ SIMULATED = dataclasses.replace(GPU, simulated=True)
 
 
 def _log(device: str, buffer: str) -> tuple[str, ...]:
-    weights = [f"load_tensors: layer   {layer} assigned to device {device}, is_swa = 0" for layer in range(3)]
-    kv_cache = [f"llama_kv_cache: layer   {layer}: dev = {device}" for layer in range(2)]
-    sizes = [
+    return (
+        *(f"load_tensors: layer   {layer} assigned to device {device}, is_swa = 0" for layer in range(3)),
+        *(f"llama_kv_cache: layer   {layer}: dev = {device}" for layer in range(2)),
         f"load_tensors:   {buffer} model buffer size =     0.48 MiB",
         f"llama_kv_cache:      {device} KV buffer size =     0.12 MiB",
-    ]
-    return (*weights, *kv_cache, *sizes)
+    )
 
 
 def _files(backend: str) -> tuple[str, ...]:
@@ -56,22 +55,14 @@ ON_CPU = ProbeResult(
     package=PACKAGE,
     loaded_files=_files("libggml-cpu-zen4.so"),
 )
-ON_GPU = ProbeResult(
+ON_GPU = dataclasses.replace(
+    ON_CPU,
     log=(
         *_log("CUDA0", "CUDA0"),
         "load_tensors:   CPU_Mapped model buffer size =     0.07 MiB",
         "load_tensors: offloaded 3/3 layers to GPU",
     ),
-    text="noise",
-    tokens=8,
-    cuda_status={
-        "loaded": True,
-        "reason": None,
-        "shard": "sm90",
-        "cpu_variant": "zen4",
-        "devices": [{"name": "NVIDIA H200"}],
-    },
-    package=PACKAGE,
+    cuda_status={"loaded": True, "shard": "sm90", "cpu_variant": "zen4", "devices": [{"name": "NVIDIA H200"}]},
     loaded_files=_files("libggml-cuda-sm90.so"),
 )
 USE = SimulatedUse(
@@ -86,22 +77,28 @@ ON_SIMULATED = dataclasses.replace(
 )
 
 
-def _without(result: ProbeResult, text: str) -> tuple[str, ...]:
-    return tuple(line for line in result.log if text not in line)
-
-
-def _with(result: ProbeResult, old: str, new: str) -> tuple[str, ...]:
-    return tuple(line.replace(old, new) for line in result.log)
+def _log_of(result: ProbeResult, old: str, new: str | None = None) -> dict[str, Any]:
+    """The log with another text; without ``new``, the log without the lines that contain it."""
+    if new is None:
+        return {"log": tuple(line for line in result.log if old not in line)}
+    return {"log": tuple(line.replace(old, new) for line in result.log)}
 
 
 def _status(result: ProbeResult, **changes: Any) -> dict[str, Any]:
-    return {**(result.cuda_status or {}), **changes}
+    return {"cuda_status": {**(result.cuda_status or {}), **changes}}
 
 
-def test_what_is_as_expected_has_no_findings() -> None:
-    assert judge(ON_CPU, CPU) == ()
-    assert judge(ON_GPU, GPU) == ()
-    assert judge(ON_SIMULATED, SIMULATED) == ()
+def _loaded(file: str) -> dict[str, Any]:
+    return {"loaded_files": (*ON_CPU.loaded_files, file)}
+
+
+def _use(**changes: Any) -> dict[str, Any]:
+    return {"use": dataclasses.replace(USE, **changes)}
+
+
+@pytest.mark.parametrize(("result", "expected"), [(ON_CPU, CPU), (ON_GPU, GPU), (ON_SIMULATED, SIMULATED)])
+def test_what_is_as_expected_has_no_findings(result: ProbeResult, expected: Expected) -> None:
+    assert judge(result, expected) == ()
 
 
 def test_a_fallback_is_not_accepted_as_a_gpu_nor_a_gpu_as_a_fallback() -> None:
@@ -109,96 +106,71 @@ def test_a_fallback_is_not_accepted_as_a_gpu_nor_a_gpu_as_a_fallback() -> None:
     assert judge(ON_GPU, CPU)
 
 
-CPU_LIES: dict[str, tuple[dict[str, Any], str]] = {
-    "a crash": ({"error": "signal 4"}, "probe-failed"),
-    "no tokens": ({"tokens": 0}, "tokens-missing"),
-    "too few tokens": ({"tokens": 7}, "tokens-missing"),
-    "no placement at all": ({"log": ("all is well",)}, "placement-missing"),
-    "no line for the output": ({"log": _without(ON_CPU, "layer   2")}, "placement-missing"),
-    "no line for a cache": ({"log": _without(ON_CPU, "layer   1: dev")}, "placement-missing"),
-    "no size of the weights": ({"log": _without(ON_CPU, "model buffer")}, "buffers-missing"),
-    "no size of the cache": ({"log": _without(ON_CPU, "KV buffer")}, "buffers-missing"),
-    "weights on a GPU": ({"log": _with(ON_CPU, "CPU_Mapped model", "CUDA0 model")}, "memory-on-card"),
-    "a layer elsewhere": (
-        {"log": _with(ON_CPU, "1 assigned to device CPU", "1 assigned to device Vulkan0")},
-        "not-on-cpu",
-    ),
-    "no status": ({"cuda_status": None}, "no-cuda-status"),
-    "no variant": ({"cuda_status": _status(ON_CPU, cpu_variant=None)}, "cpu-variant-unknown"),
-    "no reason": ({"cuda_status": _status(ON_CPU, reason=None)}, "reason-missing"),
-    "a missing shard": ({"missing_shards": ("libggml-cuda-sm89.so",)}, "shard-missing"),
-    "a planted library": ({"loaded_files": (*ON_CPU.loaded_files, "/cwd/libggml-cpu-evil.so")}, "library-from-outside"),
-    "a planted library that was unloaded again": ({"planted": ("libggml-cuda-evil.so",)}, "planted-library-loaded"),
-    "a library next to the package": (
-        {"loaded_files": (*ON_CPU.loaded_files, f"{PACKAGE}_evil/lib/libllama.so")},
-        "library-from-outside",
-    ),
-    "no list of libraries": ({"loaded_files": ()}, "libraries-unseen"),
-}
-
-GPU_LIES: dict[str, tuple[dict[str, Any], str]] = {
-    "one layer on the CPU": (
-        {"log": _with(ON_GPU, "1 assigned to device CUDA0", "1 assigned to device CPU")},
-        "not-on-card",
-    ),
-    "the cache on the CPU": ({"log": _with(ON_GPU, "0: dev = CUDA0", "0: dev = CPU")}, "not-on-card"),
-    "a host buffer": (
-        {"log": _with(ON_GPU, "1 assigned to device CUDA0", "1 assigned to device CUDA_Host")},
-        "not-on-card",
-    ),
-    "no line for a cache": ({"log": _without(ON_GPU, "layer   0: dev")}, "placement-missing"),
-    "assigned, and the weights are elsewhere": (
-        {"log": _with(ON_GPU, "CPU_Mapped model buffer size =     0.07", "CPU_Mapped model buffer size =     0.30")},
+CPU_LIES: list[tuple[dict[str, Any], str]] = [
+    ({"error": "signal 4"}, "probe-failed"),
+    ({"tokens": 0}, "tokens-missing"),
+    ({"tokens": 7}, "tokens-missing"),
+    ({"log": ("all is well",)}, "placement-missing"),
+    (_log_of(ON_CPU, "layer   2"), "placement-missing"),
+    (_log_of(ON_CPU, "layer   1: dev"), "placement-missing"),
+    (_log_of(ON_CPU, "model buffer"), "buffers-missing"),
+    (_log_of(ON_CPU, "KV buffer"), "buffers-missing"),
+    (_log_of(ON_CPU, "CPU_Mapped model", "CUDA0 model"), "memory-on-card"),
+    (_log_of(ON_CPU, "1 assigned to device CPU", "1 assigned to device Vulkan0"), "not-on-cpu"),
+    ({"cuda_status": None}, "no-cuda-status"),
+    (_status(ON_CPU, cpu_variant=None), "cpu-variant-unknown"),
+    (_status(ON_CPU, reason=None), "reason-missing"),
+    ({"missing_shards": ("libggml-cuda-sm89.so",)}, "shard-missing"),
+    (_loaded("/cwd/libggml-cpu-evil.so"), "library-from-outside"),
+    ({"planted": ("libggml-cuda-evil.so",)}, "planted-library-loaded"),  # and unloaded again
+    (_loaded(f"{PACKAGE}_evil/lib/libllama.so"), "library-from-outside"),
+    ({"loaded_files": ()}, "libraries-unseen"),
+]
+GPU_LIES: list[tuple[dict[str, Any], str]] = [
+    (_log_of(ON_GPU, "1 assigned to device CUDA0", "1 assigned to device CPU"), "not-on-card"),
+    (_log_of(ON_GPU, "0: dev = CUDA0", "0: dev = CPU"), "not-on-card"),
+    (_log_of(ON_GPU, "1 assigned to device CUDA0", "1 assigned to device CUDA_Host"), "not-on-card"),
+    (_log_of(ON_GPU, "layer   0: dev"), "placement-missing"),
+    # assigned to the GPU, and the memory is elsewhere
+    (
+        _log_of(ON_GPU, "CPU_Mapped model buffer size =     0.07", "CPU_Mapped model buffer size =     0.30"),
         "weights-not-on-card",
     ),
-    "assigned, and the cache is elsewhere": (
-        {"log": _with(ON_GPU, "CUDA0 KV buffer", "CUDA_Host KV buffer")},
-        "cache-not-on-card",
-    ),
-    "no weights on the GPU": ({"log": _with(ON_GPU, "CUDA0 model", "CUDA_Host model")}, "weights-not-on-card"),
-    "too few offloaded": ({"log": _with(ON_GPU, "3/3", "2/3")}, "wrong-offloaded"),
-    "no line about offloading": ({"log": _without(ON_GPU, "offloaded")}, "wrong-offloaded"),
-    "cuda not loaded": ({"cuda_status": ON_CPU.cuda_status}, "cuda-not-loaded"),
-    "another shard": ({"cuda_status": _status(ON_GPU, shard="sm89")}, "wrong-shard"),
-    "a simulated GPU": ({"cuda_status": ON_SIMULATED.cuda_status}, "wrong-devices"),
-    "no device": ({"cuda_status": _status(ON_GPU, devices=[])}, "wrong-devices"),
-    "no tokens": ({"tokens": 0}, "tokens-missing"),
-}
-
-SIMULATED_LIES: dict[str, tuple[dict[str, Any], str]] = {
-    "a real GPU": ({"cuda_status": ON_GPU.cuda_status}, "wrong-devices"),
-    "one simulated, one real": (
-        {"cuda_status": _status(ON_GPU, devices=[{"name": "SIMULATED"}, {"name": "NVIDIA H200"}])},
-        "wrong-devices",
-    ),
-    "no report": ({"use": None}, "device-silent"),
-    "no kernel": ({"use": dataclasses.replace(USE, counts={"launches": 0, "refused": 0})}, "no-launches"),
-    "a refused call": ({"use": dataclasses.replace(USE, counts={"launches": 1, "refused": 1})}, "calls-refused"),
-    "a leak of memory": (
-        {"use": dataclasses.replace(USE, devices=(dataclasses.replace(USE.devices[0], leaked_bytes=1),))},
-        "memory-leaked",
-    ),
-    "a leak of a stream": ({"use": dataclasses.replace(USE, leaked={"streams": 1})}, "objects-leaked"),
-}
+    (_log_of(ON_GPU, "CUDA0 KV buffer", "CUDA_Host KV buffer"), "cache-not-on-card"),
+    (_log_of(ON_GPU, "CUDA0 model", "CUDA_Host model"), "weights-not-on-card"),
+    (_log_of(ON_GPU, "3/3", "2/3"), "wrong-offloaded"),
+    (_log_of(ON_GPU, "offloaded"), "wrong-offloaded"),
+    ({"cuda_status": ON_CPU.cuda_status}, "cuda-not-loaded"),
+    (_status(ON_GPU, shard="sm89"), "wrong-shard"),
+    ({"cuda_status": ON_SIMULATED.cuda_status}, "wrong-devices"),
+    (_status(ON_GPU, devices=[]), "wrong-devices"),
+    ({"tokens": 0}, "tokens-missing"),
+]
+SIMULATED_LIES: list[tuple[dict[str, Any], str]] = [
+    ({"cuda_status": ON_GPU.cuda_status}, "wrong-devices"),
+    (_status(ON_GPU, devices=[{"name": "SIMULATED"}, {"name": "NVIDIA H200"}]), "wrong-devices"),
+    ({"use": None}, "device-silent"),
+    (_use(counts={"launches": 0, "refused": 0}), "no-launches"),
+    (_use(counts={"launches": 1, "refused": 1}), "calls-refused"),
+    (_use(devices=(dataclasses.replace(USE.devices[0], leaked_bytes=1),)), "memory-leaked"),
+    (_use(leaked={"streams": 1}), "objects-leaked"),
+]
 
 
-@pytest.mark.parametrize(("change", "code"), CPU_LIES.values(), ids=CPU_LIES)
-def test_a_false_report_about_the_cpu_is_found(change: dict[str, Any], code: str) -> None:
-    _assert_found(dataclasses.replace(ON_CPU, **change), CPU, code)
-
-
-@pytest.mark.parametrize(("change", "code"), GPU_LIES.values(), ids=GPU_LIES)
-def test_a_false_report_about_the_gpu_is_found(change: dict[str, Any], code: str) -> None:
-    _assert_found(dataclasses.replace(ON_GPU, **change), GPU, code)
-
-
-@pytest.mark.parametrize(("change", "code"), SIMULATED_LIES.values(), ids=SIMULATED_LIES)
-def test_a_false_report_about_a_simulated_gpu_is_found(change: dict[str, Any], code: str) -> None:
-    _assert_found(dataclasses.replace(ON_SIMULATED, **change), SIMULATED, code)
-
-
-def _assert_found(result: ProbeResult, expected: Expected, code: str) -> None:
-    findings = judge(result, expected)
+@pytest.mark.parametrize(
+    ("sound", "expected", "change", "code"),
+    [
+        (sound, expected, *lie)
+        for sound, expected, lies in (
+            (ON_CPU, CPU, CPU_LIES),
+            (ON_GPU, GPU, GPU_LIES),
+            (ON_SIMULATED, SIMULATED, SIMULATED_LIES),
+        )
+        for lie in lies
+    ],
+)
+def test_a_false_report_is_found(sound: ProbeResult, expected: Expected, change: dict[str, Any], code: str) -> None:
+    findings = judge(dataclasses.replace(sound, **change), expected)
     assert code in {finding.code for finding in findings}
     assert all(finding.severity is Severity.ERROR for finding in findings)
 
@@ -220,9 +192,8 @@ def test_the_loaders_reason_must_be_the_right_one() -> None:
 
 def test_a_fault_must_give_an_error_that_names_it() -> None:
     faulty = Expected(cuda=True, error="out of memory")
-    assert (
-        judge(dataclasses.replace(ON_GPU, error="ValueError", log=("cudaMalloc failed: out of memory",)), faulty) == ()
-    )
+    named = dataclasses.replace(ON_GPU, error="ValueError", log=("cudaMalloc failed: out of memory",))
+    assert judge(named, faulty) == ()
     assert [f.code for f in judge(ON_GPU, faulty)] == ["fault-unnoticed"]
     assert [f.code for f in judge(dataclasses.replace(ON_GPU, error="signal 11"), faulty)] == ["fault-unclear"]
 
@@ -255,7 +226,6 @@ def test_the_sentence_for_the_user(result: ProbeResult, said: str | None) -> Non
 
 
 def _result(device: str, *, simulated: bool = False, passed: bool = True) -> ScenarioResult:
-    findings = judge(ON_CPU, GPU) if not passed else ()
     return ScenarioResult(
         name="a run",
         shows="something",
@@ -269,23 +239,31 @@ def _result(device: str, *, simulated: bool = False, passed: bool = True) -> Sce
         tokens=8,
         text="noise",
         said=None,
-        findings=findings,
+        findings=() if passed else judge(ON_CPU, GPU),
         seconds=1.0,
     )
 
 
-def test_only_layers_on_a_real_gpu_give_gpu_verified() -> None:
-    cpu, gpu, simulated = _result("CPU"), _result("CUDA0"), _result("CUDA0", simulated=True)
-    assert judge_all((gpu,), gpu) is Verdict.GPU_VERIFIED
-    assert judge_all((cpu, simulated), simulated) is Verdict.SIMULATED_DEVICE_VERIFIED
-    assert judge_all((cpu,), cpu) is Verdict.CPU_FALLBACK_VERIFIED
-    assert judge_all((cpu,), _result("CPU", simulated=True)) is Verdict.CPU_FALLBACK_VERIFIED
+_ON_GPU = _result("CUDA0")
+_ON_CPU = _result("CPU")
+_ON_SIMULATED = _result("CUDA0", simulated=True)
 
 
-def test_one_failed_scenario_or_no_scenario_at_all_gives_failed() -> None:
-    gpu = _result("CUDA0")
-    assert judge_all((gpu, _result("CPU", passed=False)), gpu) is Verdict.FAILED
-    assert judge_all((), None) is Verdict.FAILED
+@pytest.mark.parametrize(
+    ("results", "decisive", "verdict"),
+    [
+        ((_ON_GPU,), _ON_GPU, Verdict.GPU_VERIFIED),
+        ((_ON_CPU, _ON_SIMULATED), _ON_SIMULATED, Verdict.SIMULATED_DEVICE_VERIFIED),
+        ((_ON_CPU,), _ON_CPU, Verdict.CPU_FALLBACK_VERIFIED),
+        ((_ON_CPU,), _result("CPU", simulated=True), Verdict.CPU_FALLBACK_VERIFIED),
+        ((_ON_GPU, _result("CPU", passed=False)), _ON_GPU, Verdict.FAILED),
+        ((), None, Verdict.FAILED),
+    ],
+)
+def test_the_decisive_scenario_gives_the_verdict_if_none_failed(
+    results: tuple[ScenarioResult, ...], decisive: ScenarioResult | None, verdict: Verdict
+) -> None:
+    assert judge_all(results, decisive) is verdict
 
 
 # ------------------------------------------------------------------------------------------------------ scenarios
@@ -349,22 +327,23 @@ def test_a_simulated_gpu_without_code_must_be_named(tmp_path: Path) -> None:
     assert last.expected.reason.endswith("7.5")
 
 
-def test_machine_code_is_preferred_to_ptx() -> None:
-    mixed = build_facts("89-real", "80-virtual")
-    assert scenarios.shard_for(mixed, ("8.9",)) == "sm89-real"
-    assert scenarios.shard_for(mixed, ("9.0",)) == "sm80-virtual"
-    assert scenarios.shard_for(mixed, ("7.5",)) is None
-    assert scenarios.uncovered(mixed) == "7.5"
-
-
-def test_the_nearest_machine_code_is_preferred() -> None:
-    near = build_facts("80", "86", "89")
-    assert scenarios.shard_for(near, ("8.9",)) == "sm89"
-    assert scenarios.shard_for(near, ("8.7",)) == "sm86"
-    assert scenarios.shard_for(near, ("8.6", "8.9")) == "sm86", "it has to run on both"
+@pytest.mark.parametrize(
+    ("archs", "capabilities", "shard"),
+    [
+        (("89-real", "80-virtual"), ("8.9",), "sm89-real"),  # machine code before PTX
+        (("89-real", "80-virtual"), ("9.0",), "sm80-virtual"),
+        (("89-real", "80-virtual"), ("7.5",), None),
+        (("80", "86", "89"), ("8.9",), "sm89"),  # the nearest machine code
+        (("80", "86", "89"), ("8.7",), "sm86"),
+        (("80", "86", "89"), ("8.6", "8.9"), "sm86"),  # it has to run on both
+    ],
+)
+def test_the_best_shard_is_expected(archs: tuple[str, ...], capabilities: tuple[str, ...], shard: str | None) -> None:
+    assert scenarios.shard_for(build_facts(*archs), capabilities) == shard
 
 
 def test_for_a_wheel_that_covers_every_gpu_the_scenario_without_code_is_left_out() -> None:
+    assert scenarios.uncovered(build_facts("89-real", "80-virtual")) == "7.5"
     assert scenarios.uncovered(build_facts("50-virtual")) is None
     tried = by_name(scenarios.on_simulated_devices(build_facts("50-virtual"), "8.9"))
     assert "driver too old" in tried
