@@ -299,7 +299,7 @@ def test_made_keys_fit_one_another_and_are_never_replaced(tmp_path: Path) -> Non
 def test_a_key_that_others_may_read_is_not_used(tmp_path: Path, mode: int) -> None:
     private, _ = dsse.make_keys(tmp_path)
     private.chmod(mode)
-    with pytest.raises(SettingsError, match="users other than its owner"):
+    with pytest.raises(SettingsError, match="other users than its owner"):
         dsse.read_private_key(private)
 
 
