@@ -196,13 +196,11 @@ class Session:
         with self._logged() as log, contextlib.ExitStack() as stack:
             model = api.llama_model_load_from_file(os.fsencode(model_file), model_params)
             if not model:
-                message = f"{Path(model_file).name} was not loaded: {_last(self.messages)}"
-                raise RuntimeError(message)
+                raise self._failure(f"{Path(model_file).name} was not loaded")
             stack.callback(api.llama_model_free, model)
             context = api.llama_init_from_model(model, context_params)
             if not context:
-                message = f"no context for {Path(model_file).name}: {_last(self.messages)}"
-                raise RuntimeError(message)
+                raise self._failure(f"no context for {Path(model_file).name}")
             stack.callback(api.llama_free, context)
             vocabulary = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
             tokens = _prompt(check["tokens"], vocabulary, check["seed"])
@@ -228,8 +226,7 @@ class Session:
         finally:
             api.llama_batch_free(batch)
         if status != 0:
-            message = f"llama_decode ended with {status}: {_last(self.messages)}"
-            raise RuntimeError(message)
+            raise self._failure(f"llama_decode ended with {status}")
         rows = [api.llama_get_logits_ith(context, index) for index in range(len(tokens))]
         return np.stack([np.ctypeslib.as_array(row, shape=(vocabulary,)).copy() for row in rows])
 
@@ -253,6 +250,10 @@ class Session:
         """Sample tokens; an end-of-text token does not stop this."""
         sampled = llm.generate(llm.tokenize(b"the card runs"), top_k=0, top_p=1.0, min_p=0.0, temp=1.0)
         return [int(token) for token in itertools.islice(sampled, count)]
+
+    def _failure(self, what: str) -> RuntimeError:
+        """An error with the last lines of the log."""
+        return RuntimeError(f"{what}: {' | '.join(''.join(self.messages).splitlines()[-3:])}")
 
     def _free(self) -> int:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
@@ -288,10 +289,6 @@ def _prompt(length: int, vocabulary: int, seed: int) -> list[int]:
     """Random tokens, the same for the same arguments."""
     random = np.random.default_rng(seed)
     return [int(token) for token in random.integers(CONTROL_TOKENS, vocabulary, length)]
-
-
-def _last(messages: list[str]) -> str:
-    return " | ".join("".join(messages).splitlines()[-3:])
 
 
 def _cores() -> int:
