@@ -61,11 +61,10 @@ def compare_wheels(first: Path, second: Path, *, cuobjdump: Program | None, fold
     found = [*_contents(contents, other_contents, tools), *_order(list(members), list(others))]
     for name in (name for name in members if name in others):
         headers = _headers(members[name], others[name], same=contents[name] == other_contents[name])
-        found += (Difference(member=name, kind=kind, detail=detail) for kind, detail in headers)
+        found += (Difference(name, *header) for header in headers)
     if not found:
         where = "in a comment, in a header that few programs read, or in compressed bytes of the same size"
-        detail = f"{place(data, other_data)}, {where}"
-        found.append(Difference(member=first.name, kind=DifferenceKind.UNEXPLAINED, detail=detail))
+        found.append(Difference(first.name, DifferenceKind.UNEXPLAINED, f"{place(data, other_data)}, {where}"))
     return (*found, *_diffoscope(first, second, folder))
 
 
@@ -75,22 +74,21 @@ def compare_folders(first: Path, second: Path, *, cuobjdump: Program | None, fol
     ``cuobjdump`` and ``folder`` are as in ``compare_wheels``. Raises ``PackagingError`` for an unreadable file.
     """
     tools = Tools(cuobjdump=cuobjdump, demangler=shutil.which("c++filt"), folder=folder)
-    found = tuple(_contents(_read_folder(first), _read_folder(second), tools))
+    contents, others = (
+        {path.relative_to(side).as_posix(): _read(path) for path in sorted(side.rglob("*")) if path.is_file()}
+        for side in (first, second)
+    )
+    found = tuple(_contents(contents, others, tools))
     return (*found, *_diffoscope(first, second, folder)) if found else ()
-
-
-# ------------------------------------------------------------------------------------------------------------ contents
 
 
 def _contents(first: Mapping[str, bytes], second: Mapping[str, bytes], tools: Tools) -> Iterator[Difference]:
     for names, where in one_sided(first, second):
-        for name in names:
-            yield Difference(member=name, kind=DifferenceKind.MEMBER, detail=f"is only {where}")
-    differing = [name for name, content in first.items() if name in second and second[name] != content]
+        yield from (Difference(name, DifferenceKind.MEMBER, f"is only {where}") for name in names)
+    differing = [name for name, content in first.items() if second.get(name, content) != content]
     changed = frozenset({*differing, *(first.keys() ^ second.keys())})
     for name in differing:
-        for kind, detail in _content(name, first[name], second[name], changed, tools):
-            yield Difference(member=name, kind=kind, detail=detail)
+        yield from (Difference(name, *each) for each in _content(name, first[name], second[name], changed, tools))
 
 
 def _content(name: str, first: bytes, second: bytes, changed: frozenset[str], tools: Tools) -> Iterator[Finding]:
@@ -113,14 +111,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise PackagingError(f"{path.name} cannot be read: {error.strerror}") from error
-
-
-def _read_folder(folder: Path) -> dict[str, bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _read(path) for path in paths}
-
-
-# ------------------------------------------------------------------------------------------------------------- archive
 
 
 def _archive(name: str, data: bytes) -> tuple[dict[str, zipfile.ZipInfo], dict[str, bytes]]:
@@ -146,8 +136,7 @@ def _order(names: list[str], others: list[str]) -> Iterator[Difference]:
     for before, name, other in zip(["", *names], names, others, strict=False):
         if name != other:
             here = f"this one comes {f'after {before}' if before else 'first'}, in the other {other} does"
-            detail = f"the members are in another order: {here}"
-            yield Difference(member=name, kind=DifferenceKind.ORDER, detail=detail)
+            yield Difference(name, DifferenceKind.ORDER, f"the members are in another order: {here}")
             return
 
 
@@ -159,12 +148,8 @@ def _headers(first: zipfile.ZipInfo, second: zipfile.ZipInfo, *, same: bool) -> 
             yield kind, f"has the {what} {value}, in the other {other}"
     size, other_size = first.compress_size, second.compress_size
     if same and first.compress_type == second.compress_type and size != other_size:
-        how = f"{size} bytes, in the other to {other_size}"
-        detail = f"has the same contents compressed to {how}: another level, or another version of zlib"
-        yield DifferenceKind.COMPRESSION, detail
-
-
-# ---------------------------------------------------------------------------------------------------------- diffoscope
+        how = f"{size} bytes, in the other to {other_size}: another level, or another version of zlib"
+        yield DifferenceKind.COMPRESSION, f"has the same contents compressed to {how}"
 
 
 def _diffoscope(first: Path, second: Path, folder: Path) -> Iterator[Difference]:
@@ -182,4 +167,4 @@ def _diffoscope(first: Path, second: Path, folder: Path) -> Iterator[Difference]
     except CommandError as error:
         said = error.message
     detail = f"the report of diffoscope is in {report}" if report.is_file() else f"diffoscope wrote no report: {said}"
-    yield Difference(member=first.name, kind=DifferenceKind.DIFFOSCOPE, detail=detail)
+    yield Difference(first.name, DifferenceKind.DIFFOSCOPE, detail)

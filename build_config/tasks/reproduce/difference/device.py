@@ -6,10 +6,11 @@ The compilers leave causes in it: ptxas writes its options into every cubin, nvc
 from __future__ import annotations
 
 import collections
+import itertools
 from typing import TYPE_CHECKING
 
 from build_config.tasks.reproduce.difference import elf, extraction, hashes
-from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding, first_difference, listed, place
+from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding, listed, place
 from build_config.tasks.reproduce.difference.text import compare_lines
 from check_gpu.elf import UnreadableError
 
@@ -47,11 +48,12 @@ def compare(section: str, first: bytes, second: bytes, tools: Tools) -> Iterator
             yield DifferenceKind.ARCHITECTURE, f"{detail}{compiled}"
         if counts[arch] and counts_there[arch]:
             pieces, pieces_there = ([code for code in side if code.arch == arch] for side in (only, only_there))
-            for code, other in zip(pieces, pieces_there, strict=False):  # object files are linked in one order
-                yield from _pair(code, other, tools)
-            rest, rest_there = pieces[len(pieces_there) :], pieces_there[len(pieces) :]
-            for code, where in (*((code, "here") for code in rest), *((code, "in the other") for code in rest_there)):
-                yield DifferenceKind.KERNEL, f"{_about(code, extraction.unpack(code, tools), tools)} is only {where}"
+            for code, other in itertools.zip_longest(pieces, pieces_there):  # object files are linked in one order
+                if code and other:
+                    yield from _pair(code, other, tools)
+                else:
+                    about = _about(code or other, extraction.unpack(code or other, tools), tools)
+                    yield DifferenceKind.KERNEL, f"{about} is only {'here' if code else 'in the other'}"
 
 
 def _pair(code: Code, other: Code, tools: Tools) -> Iterator[Finding]:
@@ -72,14 +74,13 @@ def _pair(code: Code, other: Code, tools: Tools) -> Iterator[Finding]:
             why = f"; cuobjdump cannot unpack {' and '.join(damaged)}: it is damaged"
         yield DifferenceKind.KERNEL, f"{about} {place(code.stored, other.stored)}{why}"
         return
-    compare_contents = _ptx if code.suffix == "ptx" else _cubins
     try:
-        yield from compare_contents(about, first, second, tools)
+        yield from _ptx(about, first, second) if code.suffix == "ptx" else _cubins(about, first, second, tools)
     except UnreadableError as error:
         yield DifferenceKind.KERNEL, f"{about} {place(first, second)}; one of the two is damaged: {error}"
 
 
-def _ptx(label: str, first: bytes, second: bytes, _: Tools) -> Iterator[Finding]:
+def _ptx(label: str, first: bytes, second: bytes) -> Iterator[Finding]:
     text, other = first.decode("latin-1"), second.decode("latin-1")  # whatever the bytes are
     hashed = tuple(hashes.compare(label, [text], [other]))
     yield from hashed
@@ -95,15 +96,14 @@ def _cubins(label: str, first: bytes, second: bytes, tools: Tools) -> Iterator[F
     sections = elf.differing(image, other)
     kernels = [name.removeprefix(_CODE) for name, _ in sections if name.startswith(_CODE)]
     readable = dict(zip(kernels, tools.demangle(kernels), strict=True))
-    for name, there in sections:
-        contents = image.parts[name].content, other.parts[there].content
-        kernel = name.removeprefix(_CODE)
-        if kernel in readable:
-            where = place(*contents, "its instruction", INSTRUCTION)
-            found.append((DifferenceKind.KERNEL, f"{label}: the code of {readable[kernel]} {where}"))
+    for name, contents in sections:
+        if name.startswith(_CODE):
+            where = (
+                f"the code of {readable[name.removeprefix(_CODE)]} {place(*contents, 'its instruction', INSTRUCTION)}"
+            )
+            found.append((DifferenceKind.KERNEL, f"{label}: {where}"))
         elif name.startswith(_DATA) and not name.endswith(tuple(kernels)):
-            where = f"{place(*contents)}{image.locate(name, first_difference(*contents), tools)}"
-            found.append((DifferenceKind.KERNEL, f"{label}: {name} {where}"))
+            found.append((DifferenceKind.KERNEL, f"{label}: {name} {image.place(name, contents, tools)}"))
     names = listed([name for name, _ in sections] + sorted(image.parts.keys() ^ other.parts.keys()))
     rest = f"{label} {place(first, second)}, but not its code: {names or 'nothing but headers'}"
     yield from found or [(DifferenceKind.SECTION, rest)]

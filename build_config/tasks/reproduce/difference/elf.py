@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
@@ -14,7 +14,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from build_config.tasks.reproduce.difference import hashes
-from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding, one_sided
+from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding, first_difference, one_sided, place
 from check_gpu.elf import UnreadableError
 
 if TYPE_CHECKING:
@@ -44,16 +44,14 @@ _FACTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A section."""
 
     address: int
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
+class Symbol(NamedTuple):
     """A function or a variable, with the name of its section."""
 
     name: str
@@ -70,14 +68,15 @@ class Image:
     parts: Mapping[str, Part]
     symbols: tuple[Symbol, ...]
 
-    def locate(self, section: str, offset: int, tools: Tools) -> str:
-        """The last symbol that begins before this offset of a section, as words to follow a place."""
-        at = self.parts[section].address + offset
+    def place(self, section: str, contents: tuple[bytes, bytes], tools: Tools) -> str:
+        """The place of the first difference in a section, with the last symbol that begins before it."""
+        at = self.parts[section].address + first_difference(*contents)
         before = (symbol for symbol in self.symbols if symbol.section == section and symbol.value <= at)
         nearest = max(before, key=lambda symbol: (symbol.value, symbol.size), default=None)
         if nearest is None:
-            return ""
-        return f", {'in' if at < nearest.value + nearest.size else 'somewhere after'} {tools.listed([nearest.name])}"
+            return place(*contents)
+        where = "in" if at < nearest.value + nearest.size else "somewhere after"
+        return f"{place(*contents)}, {where} {tools.listed([nearest.name])}"
 
 
 def read(data: bytes) -> Image:
@@ -90,7 +89,11 @@ def read(data: bytes) -> Image:
         raise UnreadableError(str(error) or type(error).__name__) from error
     if not sections:
         raise UnreadableError("its section table was stripped")
-    parts = {section.name: Part(section["sh_addr"], _stored(section, data)) for section in sections[1:]}
+    parts = {}
+    for section in sections[1:]:
+        # As many bytes as there are: section.data() would unpack them, and trust the size.
+        start, size = section["sh_offset"], 0 if section["sh_type"] == "SHT_NOBITS" else section["sh_size"]
+        parts[section.name] = Part(section["sh_addr"], data[start : start + size])
     return Image(_notes(parts) | dynamic, parts, tuple(symbols))
 
 
@@ -102,11 +105,11 @@ def compare_facts(first: Image, second: Image) -> Iterator[Finding]:
             yield kind, words.format(value, other)
 
 
-def differing(first: Image, second: Image) -> list[tuple[str, str]]:
-    """The sections of both that are not the same: each by its name here and, with nvcc's hashes, there."""
-    there = {hashes.without_hashes(name): name for name in second.parts}
-    pairs = [(name, there.get(hashes.without_hashes(name), "")) for name in first.parts]
-    return [pair for pair in pairs if pair[1] and first.parts[pair[0]].content != second.parts[pair[1]].content]
+def differing(first: Image, second: Image) -> list[tuple[str, tuple[bytes, bytes]]]:
+    """The sections of both that are not the same, whatever nvcc's hashes in their names are; each by its name here."""
+    there = {hashes.without_hashes(name): part.content for name, part in second.parts.items()}
+    pairs = ((name, part.content, there.get(hashes.without_hashes(name))) for name, part in first.parts.items())
+    return [(name, (content, other)) for name, content, other in pairs if other is not None and content != other]
 
 
 def one_sided_symbols(first: Image, second: Image, tools: Tools) -> Iterator[str]:
@@ -134,12 +137,6 @@ def _dynamic(section: Section) -> Iterator[tuple[str, str]]:
         texts = [getattr(tag, name) for tag in tags if hasattr(tag, name)]
         if texts:
             yield name.upper(), ", ".join(texts)
-
-
-def _stored(section: Section, data: bytes) -> bytes:
-    """The bytes in the file, as many as there are; ``section.data()`` would unpack, and trust the size."""
-    start = section["sh_offset"]
-    return b"" if section["sh_type"] == "SHT_NOBITS" else data[start : start + section["sh_size"]]
 
 
 def _notes(parts: Mapping[str, Part]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import struct
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError
 from build_config.system import processes
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 SECONDS_ALLOWED = 120.0
 _FAT_BINARY = struct.Struct("<IHHQ")
 _MAGIC, _VERSION = 0xBA55ED50, 1
-_UNPACKED_SIZE = struct.Struct("<Q")
-_UNPACKED_SIZE_AT = 56
-_OPTIONS_AT = 64
+_UNPACKED_SIZE_AT, _OPTIONS_AT = 56, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +37,7 @@ class Code:
 
     label: str = field(compare=False)
     arch: str
-    suffix: Literal["cubin", "ptx"]
+    suffix: str
     header: bytes
     stored: bytes
     unpacked_size: int
@@ -53,16 +51,15 @@ def read(section: bytes) -> tuple[Code, ...]:
 
 def _code(entry: device_code.Entry, stored: bytes) -> Code:
     number, _, kind = entry.architecture.partition("-")
-    arch = f"sm_{number}" if kind == "real" else f"compute_{number}"
-    known = len(entry.header) >= _OPTIONS_AT
+    arch, name = (f"sm_{number}", "cubin") if kind == "real" else (f"compute_{number}", "PTX")
     texts = re.findall(rb"[\x20-\x7e]{4,}", entry.header[_OPTIONS_AT:])
     return Code(
-        label=f"fat binary {entry.binary + 1}, {'cubin' if kind == 'real' else 'PTX'} for {arch}",
+        label=f"fat binary {entry.binary + 1}, {name} for {arch}",
         arch=arch,
-        suffix="cubin" if kind == "real" else "ptx",
+        suffix=name.lower(),
         header=entry.header,
         stored=stored,
-        unpacked_size=_UNPACKED_SIZE.unpack_from(entry.header, _UNPACKED_SIZE_AT)[0] if known else 0,
+        unpacked_size=int.from_bytes(entry.header[_UNPACKED_SIZE_AT:_OPTIONS_AT], "little"),
         options=" ".join(text.decode().strip() for text in texts) or "none",
     )
 

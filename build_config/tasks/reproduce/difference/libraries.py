@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from build_config.tasks.reproduce.difference import device, elf
-from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding, first_difference, one_sided, place
+from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding, one_sided, place
 from build_config.tasks.reproduce.difference.text import compare_strings
 from check_gpu import device_code
 
@@ -37,27 +37,25 @@ def compare(first: bytes, second: bytes, tools: Tools) -> Iterator[Finding]:
         found.append((DifferenceKind.SECTION, f"has the sections {', '.join(only)} only {where}"))
     found += [(DifferenceKind.SYMBOL, f"has the symbols {only}") for only in elf.one_sided_symbols(image, other, tools)]
     sizes = {symbol.name: symbol.size for symbol in other.symbols}
-    resized = [symbol.name for symbol in image.symbols if sizes.get(symbol.name, symbol.size) != symbol.size]
-    if resized:
+    if resized := [symbol.name for symbol in image.symbols if sizes.get(symbol.name, symbol.size) != symbol.size]:
         found.append((DifferenceKind.FUNCTION, f"has functions or variables of another size: {tools.listed(resized)}"))
-    followers = []
-    for name, _ in elf.differing(image, other):
-        contents = image.parts[name].content, other.parts[name].content
-        where = f"{name} {place(*contents)}{image.locate(name, first_difference(*contents), tools)}"
+    followers = {}
+    for name, contents in elf.differing(image, other):
+        where = f"{name} {image.place(name, contents, tools)}"
         if name in device_code.SECTIONS:
             found += device.compare(name, *contents, tools)
         elif _FOLLOWS.fullmatch(name) or (moved and name == ".data.rel.ro"):  # of pointers and constants
-            followers.append((name, where))
+            followers[name] = where
         elif name.startswith(".text"):
-            unsure = moved and len(contents[0]) == len(contents[1])
-            caution = "; other sections moved, so this may be nothing but addresses" if unsure else ""
-            found.append((DifferenceKind.FUNCTION, f"{where}{caution}"))
+            if moved and len(contents[0]) == len(contents[1]):
+                where += "; other sections moved, so this may be nothing but addresses"
+            found.append((DifferenceKind.FUNCTION, where))
         elif name not in _FACTS:
             strings = compare_strings(name, *contents) if name.startswith(_STRINGS) else ()
             found += [*strings] or [(DifferenceKind.SECTION, where)]
     if followers and found:
-        names = ", ".join(name for name, _ in followers)
-        found.append((DifferenceKind.CONSEQUENCE, f"{names} differ too: they hold addresses and names of what differs"))
+        detail = f"{', '.join(followers)} differ too: they hold addresses and names of what differs"
+        found.append((DifferenceKind.CONSEQUENCE, detail))
     else:
-        found += [(DifferenceKind.SECTION, where) for _, where in followers]
+        found += [(DifferenceKind.SECTION, where) for where in followers.values()]
     yield from found or [(DifferenceKind.BYTES, f"{place(first, second)}: in headers, notes or between sections")]
