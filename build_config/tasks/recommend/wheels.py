@@ -27,10 +27,9 @@ _CUDA_TAG = re.compile(r"cu(\d+)(\d)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A wheel of an index.
+    """A wheel of an index; ``verdict`` is from the record, if there is one.
 
     ``cuda`` is ``major.minor``; ``None`` if the version does not name one, as in builds that are not this project's.
-    ``portable`` wheels name no shards, they have those of their CUDA. ``verdict`` is from the record, if there is one.
     """
 
     file_name: str
@@ -45,25 +44,20 @@ class Candidate:
 
 
 def read(where: str) -> tuple[str, tuple[Candidate, ...]]:
-    """Read the names of the wheels at a path or an address; in a folder, the records next to them as well.
+    """The option of pip for a path or an address, and the wheels there by name; in a folder, with their records.
 
-    The first value is the option with which pip looks there. Of an address, ``ADDRESS/llama-cpp-python/`` is asked for
-    first, as in a package index; if there is no such page, the address itself is a page of links.
-
-    Raises ``SettingsError`` for a path that does not exist, ``NetworkError`` for an address that does not answer or
-    leads to no page.
+    Raises ``SettingsError`` for a path that does not exist, ``NetworkError`` for an address without an answer or page.
     """
     if where.startswith(("http://", "https://")):
         return _read_address(where)
     path = Path(where).absolute()
     if path.is_dir():
-        found = tuple(filter(None, map(_with_record, sorted(path.glob("*.whl")))))
-    elif path.is_file():
-        found = _listed(ProjectPage.from_html(DISTRIBUTION, path.read_bytes(), base_url=path.as_uri()))
-    else:
+        return f'--find-links "{path}"', tuple(filter(None, map(_with_record, sorted(path.glob("*.whl")))))
+    if not path.is_file():
         message = f"--index {where}: there is no such folder or page"
         raise SettingsError(message, remedy="name a folder, a page or an address")
-    return f'--find-links "{path}"', found
+    page = ProjectPage.from_html(DISTRIBUTION, path.read_bytes(), base_url=path.as_uri())
+    return f'--find-links "{path}"', _listed(page)
 
 
 def candidate(file_name: str, *, requires_python: str = "", yanked: bool = False) -> Candidate | None:
@@ -108,18 +102,15 @@ def _with_record(wheel: Path) -> Candidate | None:
 
 def _listed(page: ProjectPage) -> tuple[Candidate, ...]:
     """The wheels of a page, by their addresses as pip does it: the text of a link may be anything."""
+    named = ((each, unquote(PurePosixPath(urlsplit(each.url).path).name)) for each in page.packages)
     found = (
-        candidate(
-            unquote(PurePosixPath(urlsplit(each.url).path).name),
-            requires_python=each.requires_python or "",
-            yanked=bool(each.is_yanked),
-        )
-        for each in page.packages
+        candidate(name, requires_python=each.requires_python or "", yanked=bool(each.is_yanked)) for each, name in named
     )
     return tuple(filter(None, found))
 
 
 def _read_address(url: str) -> tuple[str, tuple[Candidate, ...]]:
+    """Ask for the project first, as in a package index; without such a page, the address is a page of links."""
     remedy = "check the address, and that it can be reached from here"
     with PyPISimple(url) as simple:
         try:

@@ -33,10 +33,9 @@ STORED = "unknown: an earlier build filled the store"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproduceRequest:
-    """The build to repeat.
+    """The build to repeat, or only ``units`` of it, with each of ``launchers``, by ``user``.
 
-    ``units`` limits it to these units; the second build is made with each of ``launchers``, by ``user``. ``record`` is
-    the record of a published wheel: it then determines the build, which must give the wheel's digest.
+    The ``record`` of a published wheel determines the build, which must give the wheel's digest.
     """
 
     build: BuildRequest = field(default_factory=BuildRequest)
@@ -70,7 +69,11 @@ def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tu
     else:
         plan = resolve(request.build, machine.describe(), layout)
         _require_seed(request.units, plan.toolkit)
-        first = _first_units(request.units, plan, console) if request.units else _first_wheel(plan, console)
+        if request.units:
+            first = _first_units(request.units, plan, console)
+        else:
+            published = pipeline.build(plan, console)
+            first = _first_wheel(published.record, published.path)
     reports = []
     for launcher in request.launchers:
         with console.step("reproduce", f"Building {first.subject} again with launcher {launcher}"):
@@ -78,9 +81,8 @@ def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tu
         _show(report, console)
         _keep(report, request, layout)
         reports.append(report)
-    different = [report for report in reports if not report.equal]
-    if different:
-        why = "\n  ".join(line for report in different for line in report.why)
+    if not all(report.equal for report in reports):
+        why = "\n  ".join(line for report in reports for line in report.why)
         message = f"{first.subject}: a second build gave other bytes\n  {why}"
         raise ReproductionError(message, log=layout.logs / LOG)
     return tuple(reports)
@@ -94,15 +96,14 @@ def _require_seed(units: tuple[str, ...], planned: ToolkitPlan) -> None:
         raise ReproductionError(message, remedy="--units core compares the unit without device code")
 
 
-def _first_wheel(plan: BuildPlan, console: Console) -> _First:
-    published = pipeline.build(plan, console)
-    toolchain = dict(published.record.toolchain)
+def _first_wheel(record: BuildRecord, wheel: Path) -> _First:
+    toolchain = dict(record.toolchain)
     return _First(
-        subject=published.path.name,
-        digests=((published.path.name, published.record.sha256),),
+        subject=record.wheel,
+        digests=((record.wheel, record.sha256),),
         host_compiler=toolchain["host.identity"],
         launcher=toolchain["launcher"],
-        wheel=published.path,
+        wheel=wheel if wheel.is_file() else None,
     )
 
 
@@ -142,16 +143,9 @@ def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[Re
             remedy="build on a machine with that compiler; CXX selects one of several",
         )
     arch = ",".join(str(arch) for shard in record.shards for arch in shard.archs)
-    wheel = file.with_name(record.wheel)
-    first = _First(
-        subject=record.wheel,
-        digests=((record.wheel, record.sha256),),
-        host_compiler=host.identity,
-        launcher=toolchain["launcher"],
-        wheel=wheel if wheel.is_file() else None,
-    )
     release = ".".join(toolchain["cuda"].split(".")[:2])
     build = BuildRequest(arch=arch, cuda=release, jobs=request.build.jobs)
+    first = _first_wheel(record, file.with_name(record.wheel))
     return dataclasses.replace(request, build=build, units=()), first
 
 

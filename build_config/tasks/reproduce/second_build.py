@@ -74,12 +74,10 @@ class SecondEnvironment:
 def second_environment(
     layout: Layout, *, jobs: tuple[int, int], launchers: tuple[str, str], user: str | None = None
 ) -> Iterator[SecondEnvironment]:
-    """Everything for a second build, in a folder next to the work root; deleted afterwards.
+    """Everything for a second build by ``user`` (of root: nobody), in a folder next to the work root; then delete it.
 
-    ``jobs`` and ``launchers`` are those of the first and of the second build, for the list of variations. ``user`` is
-    the name of the user who builds; without it root becomes nobody if that is possible.
-
-    Raises ``ReproductionError`` if this system provides no mount namespace, or cannot become ``user``.
+    ``jobs`` and ``launchers`` are those of both builds. Raises ``ReproductionError`` if this system provides no mount
+    namespace, or cannot become ``user``.
     """
     prefix = namespaces()
     uid, gid, who = _user(layout) if user is None else _named_user(user, layout)
@@ -125,10 +123,7 @@ def run(
     log: Path,
     module: str = "build_config",
 ) -> None:
-    """Run ``python -m build_config ARGUMENTS``, or another module, in that environment and show its output.
-
-    Raises ``ReproductionError`` if it fails.
-    """
+    """Run ``python -m MODULE ARGUMENTS`` in that environment. Raises ``ReproductionError`` if it fails."""
     description = second.folder / "environment.json"
     jsonio.write(
         description,
@@ -158,10 +153,7 @@ def entry_script() -> str:
 
 
 def namespaces() -> tuple[str, ...]:
-    """The command prefix for new mount and host name namespaces: as root, or as a user who is root inside.
-
-    Raises ``ReproductionError`` if this system provides none.
-    """
+    """The command prefix for new mount and host name namespaces. Raises ``ReproductionError`` if there are none."""
     unshare = shutil.which("unshare", path="/usr/bin:/bin:/usr/sbin:/sbin")
     as_user = ("--user", "--map-current-user", "--keep-caps")
     for attempt in ((), as_user) if unshare else ():

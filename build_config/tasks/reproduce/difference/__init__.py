@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import operator
 import shutil
 import stat
@@ -13,15 +14,7 @@ from build_config.errors import CommandError, PackagingError
 from build_config.formats import wheelfile
 from build_config.system import processes
 from build_config.tasks.reproduce.difference import libraries, text
-from build_config.tasks.reproduce.difference.result import (
-    Difference,
-    DifferenceKind,
-    Finding,
-    Tools,
-    explain,
-    one_sided,
-    place,
-)
+from build_config.tasks.reproduce.difference.result import Difference, DifferenceKind, Tools, explain, one_sided, place
 from check_gpu.elf import UnreadableError
 
 if TYPE_CHECKING:
@@ -29,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.model import Program
+    from build_config.tasks.reproduce.difference.result import Finding
 
 __all__ = ["Difference", "DifferenceKind", "compare_folders", "compare_wheels", "explain"]
 
@@ -47,10 +41,9 @@ _HEADERS: tuple[tuple[DifferenceKind, str, Callable[[zipfile.ZipInfo], object]],
 
 
 def compare_wheels(first: Path, second: Path, *, cuobjdump: Program | None, folder: Path) -> tuple[Difference, ...]:
-    """Everything that differs between two wheels; nothing exactly when the files have the same bytes.
+    """Everything that differs between two wheels, nothing if they are equal. Raises ``PackagingError``.
 
-    ``folder`` is for files that other programs read or write; the report of diffoscope stays there. Without cuobjdump
-    compressed device code is named, but not looked into. Raises ``PackagingError`` for a damaged archive.
+    ``folder`` keeps the report of diffoscope. Without cuobjdump compressed device code is named, but not looked into.
     """
     data, other_data = _read(first), _read(second)
     if data == other_data:
@@ -69,10 +62,7 @@ def compare_wheels(first: Path, second: Path, *, cuobjdump: Program | None, fold
 
 
 def compare_folders(first: Path, second: Path, *, cuobjdump: Program | None, folder: Path) -> tuple[Difference, ...]:
-    """Everything that differs between the files of two folders, names and contents; nothing when none does.
-
-    ``cuobjdump`` and ``folder`` are as in ``compare_wheels``. Raises ``PackagingError`` for an unreadable file.
-    """
+    """The same for the files of two folders."""
     tools = Tools(cuobjdump=cuobjdump, demangler=shutil.which("c++filt"), folder=folder)
     contents, others = (
         {path.relative_to(side).as_posix(): _read(path) for path in sorted(side.rglob("*")) if path.is_file()}
@@ -114,7 +104,7 @@ def _read(path: Path) -> bytes:
 
 
 def _archive(name: str, data: bytes) -> tuple[dict[str, zipfile.ZipInfo], dict[str, bytes]]:
-    """The headers and the contents of all members in their order. Raises ``PackagingError`` for a damaged archive."""
+    """The headers and the contents of all members in their order."""
     headers: dict[str, zipfile.ZipInfo] = {}
     contents: dict[str, bytes] = {}
     try:
@@ -133,11 +123,10 @@ def _order(names: list[str], others: list[str]) -> Iterator[Difference]:
     """The first member that has another place among those of both."""
     common = {*names} & {*others}
     names, others = ([name for name in side if name in common] for side in (names, others))
-    for before, name, other in zip(["", *names], names, others, strict=False):
-        if name != other:
-            here = f"this one comes {f'after {before}' if before else 'first'}, in the other {other} does"
-            yield Difference(name, DifferenceKind.ORDER, f"the members are in another order: {here}")
-            return
+    moved = (each for each in zip(["", *names], names, others, strict=False) if each[1] != each[2])
+    for before, name, other in itertools.islice(moved, 1):
+        here = f"this one comes {f'after {before}' if before else 'first'}, in the other {other} does"
+        yield Difference(name, DifferenceKind.ORDER, f"the members are in another order: {here}")
 
 
 def _headers(first: zipfile.ZipInfo, second: zipfile.ZipInfo, *, same: bool) -> Iterator[Finding]:

@@ -140,14 +140,13 @@ def _dynamic(section: Section) -> Iterator[tuple[str, str]]:
 
 
 def _notes(parts: Mapping[str, Part]) -> dict[str, str]:
-    notes = {}
-    if ".comment" in parts:
-        notes["compilers"] = ", ".join(parts[".comment"].content.decode("utf-8", "replace").strip("\0").split("\0"))
-    if ".note.gnu.build-id" in parts:
-        notes["build-id"] = parts[".note.gnu.build-id"].content[_BUILD_ID_AT:].hex()
+    comment, build_id, tool = (parts.get(f".{name}") for name in ("comment", "note.gnu.build-id", "note.nv.tkinfo"))
+    notes = {"build-id": build_id.content[_BUILD_ID_AT:].hex()} if build_id else {}
+    if comment:
+        notes["compilers"] = comment.content.decode("utf-8", "replace").strip("\0").replace("\0", ", ")
     # In a cubin: the owner's name, a table of offsets, then the program, its version, its build, its options.
-    texts = parts[".note.nv.tkinfo"].content.rstrip(b"\0").split(b"\0") if ".note.nv.tkinfo" in parts else []
+    texts = tool.content.decode("utf-8", "replace").rstrip("\0").split("\0") if tool else []
     if len(texts) >= _TOOL_TEXTS:
-        version, build, options = (text.decode("utf-8", "replace").strip() for text in texts[-3:])
+        version, build, options = map(str.strip, texts[-3:])
         notes |= {"version": f"{version}, {build}", "options": options}
     return notes

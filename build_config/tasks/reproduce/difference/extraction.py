@@ -1,7 +1,6 @@
-"""Device code as it was before it was compressed: uncompressed code is read as it is, the rest unpacked by cuobjdump.
+"""Device code as it was before it was compressed.
 
-Each entry is put into a file of its own: in a library cuobjdump ends at the first that it cannot unpack, and with that
-one damaged entry would hide all after it.
+cuobjdump unpacks each entry from a file of its own: in a library it would end at the first damaged one.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ _UNPACKED_SIZE_AT, _OPTIONS_AT = 56, 64
 class Code:
     """An entry of a fat binary, with its contents as they are stored. Two are equal wherever they stand.
 
-    ``label`` says where that is. ``arch`` is the name of NVIDIA's programs: ``sm_89`` for a cubin, ``compute_89`` for
-    PTX. ``unpacked_size`` is in bytes, 0 when it is not compressed. ``options`` are those in the header, mostly none.
+    ``arch`` is ``sm_89`` for a cubin, ``compute_89`` for PTX. ``unpacked_size`` is 0 when it is not compressed.
     """
 
     label: str = field(compare=False)

@@ -91,10 +91,7 @@ class Tools:
 
 
 def explain(differences: Sequence[Difference], lines: int = LINES) -> tuple[str, ...]:
-    """At most ``lines`` lines and one that counts the rest, the most telling first.
-
-    Members with the same difference share a line. The report of diffoscope is named in any case.
-    """
+    """At most ``lines`` lines, the most telling first, one that counts the rest, and diffoscope's report."""
     members: dict[Finding, list[str]] = {}
     for each in sorted(differences, key=lambda each: list(DifferenceKind).index(each.kind)):
         members.setdefault((each.kind, each.detail), []).append(each.member)
@@ -108,11 +105,8 @@ def explain(differences: Sequence[Difference], lines: int = LINES) -> tuple[str,
 
 
 def first_difference(first: AnyStr, second: AnyStr) -> int:
-    """The offset of the first byte or letter that differs; the length of the shorter if the other begins with it.
-
-    Compares whole blocks, so this takes as long as reading the memory.
-    """
-    end = min(len(first), len(second))
+    """The offset of the first byte or letter that differs; the length of the shorter if the other begins with it."""
+    end = min(len(first), len(second))  # whole blocks first, which takes as long as reading the memory
     start = next((at for at in range(0, end, BLOCK) if first[at : at + BLOCK] != second[at : at + BLOCK]), end)
     pairs = enumerate(zip(first[start : start + BLOCK], second[start : start + BLOCK], strict=False), start)
     return next((at for at, (one, other) in pairs if one != other), end)

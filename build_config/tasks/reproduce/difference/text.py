@@ -53,10 +53,10 @@ def compare_lines(first: str, second: str) -> str:
     pairs = enumerate(itertools.zip_longest(lines, others), start=1)
     number, (line, other) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
     shown, shown_other = excerpts(line or "", other or "")
-    if line is None:
-        return f"line {number}, {shown_other}, is only in the other"
-    if other is None:
-        return f"line {number}, {shown}, is only here"
+    if line is None or other is None:
+        return (
+            f"line {number}, {shown}, is only here" if line else f"line {number}, {shown_other}, is only in the other"
+        )
     return f"line {number} is {shown}, in the other {shown_other}{_because(cause(line, other))}"
 
 
@@ -72,10 +72,7 @@ def compare_record(first: str, second: str, changed: frozenset[str]) -> Finding:
 
 
 def compare_strings(section: str, first: bytes, second: bytes) -> Iterator[Finding]:
-    """Strings that only one of the two sections has, wherever they stand; in pairs if there are as many on both sides.
-
-    Names in which nothing but nvcc's hashes differ are one difference for each source file.
-    """
+    """Strings that only one of two sections has, in pairs if there are as many; for nvcc's hashes, the source files."""
     strings, others = ([each.decode() for each in dict.fromkeys(_STRING.findall(data))] for data in (first, second))
     known = {*strings} & {*others}
     strings, others = ([each for each in side if each not in known] for side in (strings, others))
