@@ -94,8 +94,7 @@ def how_to_build(machine: Machine) -> tuple[str | None, tuple[str, ...]]:
         return None, ("NVIDIA's compiler and libraries need glibc: use a system or a container with it.",)
     if not machine.gpus:
         return f"{BUILD_COMMAND} -- --arch portable", ()
-    locked = archs.toolkit_series(LOCKED_CUDA)
-    gpus = machine.gpus
+    locked, gpus = archs.toolkit_series(LOCKED_CUDA), machine.gpus
     if _toolkit(machine, gpus) is None:
         gpus = tuple(gpu for gpu in gpus if locked.builds_for(archs.as_number(gpu.capability)))
     if not gpus:
@@ -137,6 +136,6 @@ def text(answer: Recommendation) -> str:
     if answer.others:
         lines += ["", "the others:"]
     for other in answer.others:
-        lines.append(f"  {other.candidate.file_name}")
-        lines.append(f"    {other.reason or 'fits too, and is older, larger or slower to start'}")
+        reason = other.reason or "fits too, and is older, larger or slower to start"
+        lines += [f"  {other.candidate.file_name}", f"    {reason}"]
     return "\n".join(lines)

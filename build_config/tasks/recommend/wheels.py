@@ -91,13 +91,11 @@ def candidate(file_name: str, *, requires_python: str = "", yanked: bool = False
 def _with_record(wheel: Path) -> Candidate | None:
     """A wheel of a folder. A record about other bytes counts for nothing."""
     found = candidate(wheel.name)
-    try:
+    with contextlib.suppress(StepResultError, PackagingError):
         record = jsonio.read(publication.record_path(wheel), BuildRecord)
-        if found is None or record.sha256 != wheelfile.read(wheel).sha256:
-            return found
-    except (StepResultError, PackagingError):
-        return found
-    return replace(found, verdict=str(record.validation.verdict), shards=record.shards)
+        if found and record.sha256 == wheelfile.read(wheel).sha256:
+            return replace(found, verdict=str(record.validation.verdict), shards=record.shards)
+    return found
 
 
 def _listed(page: ProjectPage) -> tuple[Candidate, ...]:

@@ -1,7 +1,6 @@
 """Build a second time in an environment that differs in everything that must not matter.
 
-Only the path of the work root must be the same, because nvcc hashes it into its symbols. So the second build gets a
-mount namespace with an empty folder at that path; the first work root is not changed.
+nvcc hashes the path of the work root into its symbols. So a mount namespace has an empty folder at that path.
 """
 
 from __future__ import annotations
@@ -212,14 +211,12 @@ def _variables(home: Path) -> dict[str, str]:
 def _varied(
     layout: Layout, checkout: Path, home: Path, who: str, jobs: tuple[int, int], launchers: tuple[str, str]
 ) -> tuple[Variation, ...]:
-    umask = os.umask(0)
-    os.umask(umask)
-    now = dt.datetime.now(dt.UTC)
+    os.umask(umask := os.umask(0))
     pairs = (
         ("checkout", str(layout.checkout), str(checkout)),
         ("HOME", os.environ.get("HOME", ""), str(home)),
         ("user", f"user {os.getuid()}", who),
-        ("time", "earlier", f"from {now:%Y-%m-%d %H:%M} UTC on"),
+        ("time", "earlier", f"from {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC on"),
         ("SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH", "not set"), VARIABLES["SOURCE_DATE_EPOCH"]),
         ("time zone", os.environ.get("TZ", "the system's"), VARIABLES["TZ"]),
         ("locale", os.environ.get("LC_ALL") or os.environ.get("LANG") or "not set", LOCALE),

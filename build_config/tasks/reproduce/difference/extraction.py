@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SECONDS_ALLOWED = 120.0
 _FAT_BINARY = struct.Struct("<IHHQ")
-_MAGIC, _VERSION = 0xBA55ED50, 1
 _UNPACKED_SIZE_AT, _OPTIONS_AT = 56, 64
 
 
@@ -64,14 +63,12 @@ def _code(entry: device_code.Entry, stored: bytes) -> Code:
 
 def unpack(code: Code, tools: Tools) -> bytes | None:
     """The contents; ``None`` if they are compressed and cuobjdump is missing or cannot unpack them."""
-    if not code.unpacked_size:
-        return code.stored
-    if tools.cuobjdump is None:
-        return None
+    if not code.unpacked_size or tools.cuobjdump is None:
+        return None if code.unpacked_size else code.stored
     tools.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="device-code-", dir=tools.folder) as name:
         folder, body = Path(name), code.header + code.stored
-        (folder / "code.fatbin").write_bytes(_FAT_BINARY.pack(_MAGIC, _VERSION, _FAT_BINARY.size, len(body)) + body)
+        (folder / "code.fatbin").write_bytes(_FAT_BINARY.pack(0xBA55ED50, 1, _FAT_BINARY.size, len(body)) + body)
         option = "--extract-elf" if code.suffix == "cubin" else "--extract-ptx"
         command = processes.Command(argv=(str(tools.cuobjdump.path), option, "all", "code.fatbin"), cwd=folder)
         with contextlib.suppress(CommandError):

@@ -41,8 +41,8 @@ def compare(first: bytes, second: bytes, tools: Tools) -> Iterator[Finding]:
     image, other = elf.read(first), elf.read(second)
     moved = any(name in other.parts and part.address != other.parts[name].address for name, part in image.parts.items())
     found = [*elf.compare_facts(image, other)]
-    for only, where in one_sided(image.parts, other.parts):
-        found.append((DifferenceKind.SECTION, f"has the sections {', '.join(only)} only {where}"))
+    sections = ((", ".join(only), where) for only, where in one_sided(image.parts, other.parts))
+    found += [(DifferenceKind.SECTION, f"has the sections {only} only {where}") for only, where in sections]
     found += [(DifferenceKind.SYMBOL, f"has the symbols {only}") for only in elf.one_sided_symbols(image, other, tools)]
     sizes = {symbol.name: symbol.size for symbol in other.symbols}
     if resized := [symbol.name for symbol in image.symbols if sizes.get(symbol.name, symbol.size) != symbol.size]:
@@ -124,8 +124,7 @@ def _pair(code: Code, other: Code, tools: Tools) -> Iterator[Finding]:
 
 def _ptx(label: str, first: bytes, second: bytes) -> Iterator[Finding]:
     text, other = first.decode("latin-1"), second.decode("latin-1")  # whatever the bytes are
-    hashed = tuple(hashes.compare(label, [text], [other]))
-    yield from hashed
+    yield from (hashed := [*hashes.compare(label, [text], [other])])
     if not hashed or hashes.without_hashes(text) != hashes.without_hashes(other):
         yield DifferenceKind.KERNEL, f"{label}: {compare_lines(text, other)}"
 
@@ -157,6 +156,5 @@ def _about(code: Code, content: bytes | None, tools: Tools) -> str:
         return code.label
     modules = hashes.module_ids(symbol.name for symbol in image.symbols)
     kernels = [name.removeprefix(_CODE) for name in image.parts if name.startswith(_CODE)]
-    parts = [f"of {module.source}" for module in modules[:1]]
-    parts += [f"with {tools.listed(kernels, 1)}"] if kernels else []
+    parts = [*(f"of {each.source}" for each in modules[:1]), *([f"with {tools.listed(kernels, 1)}"] if kernels else [])]
     return f"{code.label} ({' '.join(parts)})" if parts else code.label

@@ -53,10 +53,8 @@ def compare_lines(first: str, second: str) -> str:
     pairs = enumerate(itertools.zip_longest(lines, others), start=1)
     number, (line, other) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
     shown, shown_other = excerpts(line or "", other or "")
-    if line is None or other is None:
-        return (
-            f"line {number}, {shown}, is only here" if line else f"line {number}, {shown_other}, is only in the other"
-        )
+    if not line or not other:
+        return f"line {number}, " + (f"{shown}, is only here" if line else f"{shown_other}, is only in the other")
     return f"line {number} is {shown}, in the other {shown_other}{_because(cause(line, other))}"
 
 
