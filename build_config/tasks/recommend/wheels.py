@@ -100,10 +100,10 @@ def _with_record(wheel: Path) -> Candidate | None:
 
 def _listed(page: ProjectPage) -> tuple[Candidate, ...]:
     """The wheels of a page, by their addresses as pip does it: the text of a link may be anything."""
-    named = ((each, unquote(PurePosixPath(urlsplit(each.url).path).name)) for each in page.packages)
-    found = (
-        candidate(name, requires_python=each.requires_python or "", yanked=bool(each.is_yanked)) for each, name in named
-    )
+    found = []
+    for each in page.packages:
+        name = unquote(PurePosixPath(urlsplit(each.url).path).name)
+        found.append(candidate(name, requires_python=each.requires_python or "", yanked=bool(each.is_yanked)))
     return tuple(filter(None, found))
 
 

@@ -126,15 +126,12 @@ def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[Re
     toolchain = dict(record.toolchain)
     here = dict(locks.lock_digests(layout))
     if differing := [name for name, digest in record.locks if here.get(name) != digest]:
-        raise ReproductionError(
-            f"{file.name} was made with other locks than those of this checkout: {', '.join(differing)}",
-            remedy=f"check out the version of the record: {record.pipeline}",
-        )
+        message = f"{file.name} was made with other locks than those of this checkout: {', '.join(differing)}"
+        raise ReproductionError(message, remedy=f"check out the version of the record: {record.pipeline}")
     if not record.sources_locked or toolchain["cuda.locked"] != "yes":
-        raise ReproductionError(
-            f"the sources or the toolkit of {file.name} are not the locked ones",
-            remedy="another machine cannot download an installed toolkit by a lock: docs/toolkits.md",
-        )
+        message = f"the sources or the toolkit of {file.name} are not the locked ones"
+        remedy = "another machine cannot download an installed toolkit by a lock: docs/toolkits.md"
+        raise ReproductionError(message, remedy=remedy)
     host = gcc.find(None, os.environ)
     if host.identity != toolchain["host.identity"]:
         raise ReproductionError(
@@ -165,8 +162,7 @@ def _again(
         how = ("--launcher", launcher, "--jobs", str(jobs + 1))
         second_build.run(second, (*step, *what, *how), layout, console, log=layout.logs / LOG)
         seconds = time.monotonic() - start
-        # A folder of the second store is missing if the unit has another key there.
-        units = [unit.folder for unit in first.units]
+        units = [unit.folder for unit in first.units]  # with another key it is missing in the second store
         folders = {unit: second.work_root / unit.relative_to(unit.parents[3]) for unit in units}
         places = [folder.glob("*.so") for folder in folders.values()] or [second.checkout.glob("wheelhouse/*.whl")]
         found = {file.name: file for place in places for file in place}

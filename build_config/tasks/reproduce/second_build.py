@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import os
 import pwd
+import re
 import shutil
 import socket
 import stat
@@ -46,9 +47,7 @@ VARIABLES = {
 UMASK = 0o077
 MEMORY_FOLDER = "2g"
 """Size of the file system in memory for the staged sources: it lists files in another order than a disk."""
-KEPT_VARIABLES = ("PATH", "TERM", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-KEPT_PREFIXES = ("PIP_",)
-KEPT_SUFFIXES = ("_PROXY", "_proxy")
+KEPT = re.compile(r"PATH|TERM|SSL_CERT_FILE|REQUESTS_CA_BUNDLE|PIP_.*|.*_(PROXY|proxy)")
 """Variables of this machine with which a second build reaches a package index."""
 NOT_COPIED = (".git", ".nox", ".build-environment", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info")
 NOT_COPIED_AT_THE_TOP = ("vendor", "wheelhouse")
@@ -200,11 +199,7 @@ def _enterable(folder: Path) -> bool:
 
 
 def _variables(home: Path) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in KEPT_VARIABLES or name.startswith(KEPT_PREFIXES) or name.endswith(KEPT_SUFFIXES)
-    }
+    kept = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
     return {**kept, "HOME": str(home), **VARIABLES}
 
 

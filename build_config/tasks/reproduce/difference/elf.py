@@ -90,10 +90,9 @@ def read(data: bytes) -> Image:
     if not sections:
         raise UnreadableError("its section table was stripped")
     parts = {}
-    for section in sections[1:]:
-        # As many bytes as there are: section.data() would unpack them, and trust the size.
-        start, size = section["sh_offset"], 0 if section["sh_type"] == "SHT_NOBITS" else section["sh_size"]
-        parts[section.name] = Part(section["sh_addr"], data[start : start + size])
+    for section in sections[1:]:  # section.data() would unpack the bytes, and trust the size
+        end = section["sh_offset"] + (section["sh_size"] if section["sh_type"] != "SHT_NOBITS" else 0)
+        parts[section.name] = Part(section["sh_addr"], data[section["sh_offset"] : end])
     return Image(_notes(parts) | dynamic, parts, tuple(symbols))
 
 
@@ -116,8 +115,7 @@ def one_sided_symbols(first: Image, second: Image, tools: Tools) -> Iterator[str
     """The symbols that only one of the two has, whatever nvcc's hashes in their names are."""
     sides = [{hashes.without_hashes(symbol.name): symbol.name for symbol in image.symbols} for image in (first, second)]
     names = sides[0] | sides[1]
-    for only, where in one_sided(*sides):
-        yield f"{tools.listed([names[name] for name in only])} only {where}"
+    yield from (f"{tools.listed([names[each] for each in only])} only {where}" for only, where in one_sided(*sides))
 
 
 def _symbols(section: Section, sections: tuple[Section, ...]) -> Iterator[Symbol]:
