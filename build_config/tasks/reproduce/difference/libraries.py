@@ -37,7 +37,7 @@ _DATA = (".nv.global", ".nv.constant", ".nv.shared", ".nv.info")
 
 
 def compare(first: bytes, second: bytes, tools: Tools) -> Iterator[Finding]:
-    """Everything that differs between two libraries that do. Raises ``check_gpu.elf.UnreadableError``."""
+    """Everything that differs between two libraries of other bytes. Raises ``check_gpu.elf.UnreadableError``."""
     image, other = elf.read(first), elf.read(second)
     moved = any(name in other.parts and part.address != other.parts[name].address for name, part in image.parts.items())
     found = [*elf.compare_facts(image, other)]
