@@ -1,7 +1,4 @@
-"""One wheel on one machine: whether pip installs it there, what it computes on, and which of several is better.
-
-Pure, so that any machine can be judged.
-"""
+"""One wheel on one machine: whether pip installs it there, what it computes on, and which of several is better."""
 
 from __future__ import annotations
 
@@ -36,11 +33,10 @@ class Interpreter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """One wheel on one machine.
+    """What a wheel would compute on, and why not on more.
 
-    ``use`` is what it would compute on; ``reason`` why not on more, ``None`` if every GPU is used. ``just_in_time``
-    says that a GPU would run it by PTX, which the driver compiles at the first start. ``distance`` is 0 for code that
-    was compiled for exactly these GPUs, and grows with the age of the code.
+    ``just_in_time``: by PTX, which the driver compiles at the first start. ``distance`` is 0 for code that was compiled
+    for exactly these GPUs, and grows with the age of the code.
     """
 
     candidate: Candidate
@@ -51,7 +47,7 @@ class Assessment:
 
 
 def assess(wheel: Candidate, machine: Machine, python: Interpreter) -> Assessment:
-    """Judge a wheel for a machine and a Python on it."""
+    """Judge a wheel for a machine, which may be any, and a Python on it."""
     if reason := _why_not_installed(wheel, machine, python):
         return Assessment(candidate=wheel, use="nothing", reason=reason)
     if reason := _why_not_cuda(wheel, machine):
@@ -60,12 +56,9 @@ def assess(wheel: Candidate, machine: Machine, python: Interpreter) -> Assessmen
 
 
 def best_first(assessed: Iterable[Assessment]) -> list[Assessment]:
-    """Sort: the wheel that uses most of the machine first, a release before a pre-release, the newest, the best fit.
+    """Sort: the wheel that uses most of the machine first, a release before a pre-release, the newest, the best fit."""
 
-    The best fit is machine code before PTX, code for exactly these GPUs before older code, then the smallest wheel.
-    """
-
-    def fit(each: Assessment) -> tuple[bool, int, int, str]:
+    def fit(each: Assessment) -> tuple[bool, int, int, str]:  # machine code, for exactly these GPUs, the smallest
         size = sum(len(shard.archs) for shard in each.candidate.shards)
         return each.just_in_time, each.distance, size, each.candidate.file_name
 
@@ -90,7 +83,7 @@ def oldest_driver(cuda: str | None) -> int | None:
 
 
 def _why_not_installed(wheel: Candidate, machine: Machine, python: Interpreter) -> str | None:
-    """Why pip would not take a wheel; ``None`` if it would."""
+    """Why pip would not take a wheel, if it would not."""
     if wheel.yanked:
         return "it was withdrawn"
     if wheel.requires_python and python.version not in SpecifierSet(wheel.requires_python):
@@ -119,8 +112,7 @@ def _why_not_cuda(wheel: Candidate, machine: Machine) -> str | None:
         return "its version does not say which CUDA and which GPUs it was built for"
     if not machine.gpus:
         return "there is no NVIDIA GPU here"
-    oldest = oldest_driver(wheel.cuda)
-    if oldest is None:
+    if (oldest := oldest_driver(wheel.cuda)) is None:
         return f"of CUDA {wheel.cuda} it is not known which driver and which GPUs run it"
     if driver_major(machine) >= oldest:
         return None
@@ -131,13 +123,10 @@ def _why_not_cuda(wheel: Candidate, machine: Machine) -> str | None:
 def _on_gpus(wheel: Candidate, cuda: str, machine: Machine) -> Assessment:
     """Of the shards of a wheel one is loaded, for all GPUs that the process sees."""
     too_old = driver_major(machine) < archs.toolkit_series(cuda).driver  # runs the toolkit's machine code, not its PTX
-
-    def way(shard: Shard, gpu: GpuDevice) -> str | None:
-        found = archs.covers(shard.archs, gpu.capability)
-        return None if found == "ptx" and too_old else found
-
-    by_shard = [[way(shard, gpu) for gpu in machine.gpus] for shard in wheel.shards]
-    nothing: list[str | None] = [None] * len(machine.gpus)
+    able = {"cubin"} if too_old else {"cubin", "ptx"}
+    by_shard = [[archs.covers(shard.archs, gpu.capability) for gpu in machine.gpus] for shard in wheel.shards]
+    by_shard = [[way if way in able else None for way in ways] for ways in by_shard]
+    nothing = [None] * len(machine.gpus)
     best = max(by_shard, key=lambda ways: (sum(map(bool, ways)), ways.count("cubin")), default=nothing)
     idle = [gpu for gpu, served in zip(machine.gpus, best, strict=True) if not served]
     code = ", ".join(str(arch) for shard in wheel.shards for arch in shard.archs) or "no GPU that is known"

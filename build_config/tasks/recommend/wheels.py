@@ -27,10 +27,9 @@ _CUDA_TAG = re.compile(r"cu(\d+)(\d)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A wheel of an index.
+    """A wheel of an index; ``verdict`` is from the record, if there is one.
 
     ``cuda`` is ``major.minor``; ``None`` if the version does not name one, as in builds that are not this project's.
-    ``portable`` wheels name no shards, they have those of their CUDA. ``verdict`` is from the record, if there is one.
     """
 
     file_name: str
@@ -45,25 +44,20 @@ class Candidate:
 
 
 def read(where: str) -> tuple[str, tuple[Candidate, ...]]:
-    """Read the names of the wheels at a path or an address; in a folder, the records next to them as well.
+    """The option of pip for a path or an address, and the wheels there by name; in a folder, with their records.
 
-    The first value is the option with which pip looks there. Of an address, ``ADDRESS/llama-cpp-python/`` is asked for
-    first, as in a package index; if there is no such page, the address itself is a page of links.
-
-    Raises ``SettingsError`` for a path that does not exist, ``NetworkError`` for an address that does not answer or
-    leads to no page.
+    Raises ``SettingsError`` for a path that does not exist, ``NetworkError`` for an address without an answer or page.
     """
     if where.startswith(("http://", "https://")):
         return _read_address(where)
     path = Path(where).absolute()
     if path.is_dir():
-        found = tuple(filter(None, map(_with_record, sorted(path.glob("*.whl")))))
-    elif path.is_file():
-        found = _listed(ProjectPage.from_html(DISTRIBUTION, path.read_bytes(), base_url=path.as_uri()))
-    else:
+        return f'--find-links "{path}"', tuple(filter(None, map(_with_record, sorted(path.glob("*.whl")))))
+    if not path.is_file():
         message = f"--index {where}: there is no such folder or page"
         raise SettingsError(message, remedy="name a folder, a page or an address")
-    return f'--find-links "{path}"', found
+    page = ProjectPage.from_html(DISTRIBUTION, path.read_bytes(), base_url=path.as_uri())
+    return f'--find-links "{path}"', _listed(page)
 
 
 def candidate(file_name: str, *, requires_python: str = "", yanked: bool = False) -> Candidate | None:
@@ -97,29 +91,24 @@ def candidate(file_name: str, *, requires_python: str = "", yanked: bool = False
 def _with_record(wheel: Path) -> Candidate | None:
     """A wheel of a folder. A record about other bytes counts for nothing."""
     found = candidate(wheel.name)
-    try:
+    with contextlib.suppress(StepResultError, PackagingError):
         record = jsonio.read(publication.record_path(wheel), BuildRecord)
-        if found is None or record.sha256 != wheelfile.read(wheel).sha256:
-            return found
-    except (StepResultError, PackagingError):
-        return found
-    return replace(found, verdict=str(record.validation.verdict), shards=record.shards)
+        if found and record.sha256 == wheelfile.read(wheel).sha256:
+            return replace(found, verdict=str(record.validation.verdict), shards=record.shards)
+    return found
 
 
 def _listed(page: ProjectPage) -> tuple[Candidate, ...]:
     """The wheels of a page, by their addresses as pip does it: the text of a link may be anything."""
-    found = (
-        candidate(
-            unquote(PurePosixPath(urlsplit(each.url).path).name),
-            requires_python=each.requires_python or "",
-            yanked=bool(each.is_yanked),
-        )
-        for each in page.packages
-    )
+    found = []
+    for each in page.packages:
+        name = unquote(PurePosixPath(urlsplit(each.url).path).name)
+        found.append(candidate(name, requires_python=each.requires_python or "", yanked=bool(each.is_yanked)))
     return tuple(filter(None, found))
 
 
 def _read_address(url: str) -> tuple[str, tuple[Candidate, ...]]:
+    """Ask for the project first, as in a package index; without such a page, the address is a page of links."""
     remedy = "check the address, and that it can be reached from here"
     with PyPISimple(url) as simple:
         try:

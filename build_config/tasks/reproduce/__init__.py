@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import time
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ from build_config.tasks.reproduce import difference, second_build
 if TYPE_CHECKING:
     from build_config.system.console import Console
     from build_config.system.layout import Layout
-    from build_config.tasks.reproduce.second_build import SecondEnvironment
 
 LOG = "reproduce.log"
 STORED = "unknown: an earlier build filled the store"
@@ -33,10 +33,9 @@ STORED = "unknown: an earlier build filled the store"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproduceRequest:
-    """The build to repeat.
+    """The build to repeat, or only ``units`` of it, with each of ``launchers``, by ``user``.
 
-    ``units`` limits it to these units; the second build is made with each of ``launchers``, by ``user``. ``record`` is
-    the record of a published wheel: it then determines the build, which must give the wheel's digest.
+    The ``record`` of a published wheel determines the build, which must give the wheel's digest.
     """
 
     build: BuildRequest = field(default_factory=BuildRequest)
@@ -70,7 +69,11 @@ def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tu
     else:
         plan = resolve(request.build, machine.describe(), layout)
         _require_seed(request.units, plan.toolkit)
-        first = _first_units(request.units, plan, console) if request.units else _first_wheel(plan, console)
+        if request.units:
+            first = _first_units(request.units, plan, console)
+        else:
+            published = pipeline.build(plan, console)
+            first = _first_wheel(published.record, published.path)
     reports = []
     for launcher in request.launchers:
         with console.step("reproduce", f"Building {first.subject} again with launcher {launcher}"):
@@ -78,9 +81,8 @@ def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tu
         _show(report, console)
         _keep(report, request, layout)
         reports.append(report)
-    different = [report for report in reports if not report.equal]
-    if different:
-        why = "\n  ".join(line for report in different for line in report.why)
+    if not all(report.equal for report in reports):
+        why = "\n  ".join(line for report in reports for line in report.why)
         message = f"{first.subject}: a second build gave other bytes\n  {why}"
         raise ReproductionError(message, log=layout.logs / LOG)
     return tuple(reports)
@@ -90,24 +92,18 @@ def _require_seed(units: tuple[str, ...], planned: ToolkitPlan) -> None:
     """Raise ``ReproductionError`` before anything is built if the bytes cannot be the same."""
     toolkit = planned.installed
     if toolkit is not None and set(units) != {"core"} and not toolkit.has_random_seed:
-        raise ReproductionError(
-            f"CUDA {toolkit.version}: {NO_RANDOM_SEED}", remedy="--units core compares the unit without device code"
-        )
+        message = f"CUDA {toolkit.version}: {NO_RANDOM_SEED}"
+        raise ReproductionError(message, remedy="--units core compares the unit without device code")
 
 
-# ---------------------------------------------------------------------------------------------------- first builds
-
-
-def _first_wheel(plan: BuildPlan, console: Console) -> _First:
-    published = pipeline.build(plan, console)
-    toolchain = dict(published.record.toolchain)
+def _first_wheel(record: BuildRecord, wheel: Path) -> _First:
+    toolchain = dict(record.toolchain)
     return _First(
-        subject=published.path.name,
-        digests=((published.path.name, published.record.sha256),),
+        subject=record.wheel,
+        digests=((record.wheel, record.sha256),),
         host_compiler=toolchain["host.identity"],
         launcher=toolchain["launcher"],
-        wheel=published.path,
-        cuobjdump=_cuobjdump(plan.layout),
+        wheel=wheel if wheel.is_file() else None,
     )
 
 
@@ -129,17 +125,13 @@ def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[Re
     record = jsonio.read(file, BuildRecord)
     toolchain = dict(record.toolchain)
     here = dict(locks.lock_digests(layout))
-    differing = [name for name, digest in record.locks if here.get(name) != digest]
-    if differing:
-        raise ReproductionError(
-            f"{file.name} was made with other locks than those of this checkout: {', '.join(differing)}",
-            remedy=f"check out the version of the record: {record.pipeline}",
-        )
+    if differing := [name for name, digest in record.locks if here.get(name) != digest]:
+        message = f"{file.name} was made with other locks than those of this checkout: {', '.join(differing)}"
+        raise ReproductionError(message, remedy=f"check out the version of the record: {record.pipeline}")
     if not record.sources_locked or toolchain["cuda.locked"] != "yes":
-        raise ReproductionError(
-            f"the sources or the toolkit of {file.name} are not the locked ones",
-            remedy="another machine cannot download an installed toolkit by a lock: docs/toolkits.md",
-        )
+        message = f"the sources or the toolkit of {file.name} are not the locked ones"
+        remedy = "another machine cannot download an installed toolkit by a lock: docs/toolkits.md"
+        raise ReproductionError(message, remedy=remedy)
     host = gcc.find(None, os.environ)
     if host.identity != toolchain["host.identity"]:
         raise ReproductionError(
@@ -148,21 +140,10 @@ def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[Re
             remedy="build on a machine with that compiler; CXX selects one of several",
         )
     arch = ",".join(str(arch) for shard in record.shards for arch in shard.archs)
-    wheel = file.with_name(record.wheel)
-    first = _First(
-        subject=record.wheel,
-        digests=((record.wheel, record.sha256),),
-        host_compiler=host.identity,
-        launcher=toolchain["launcher"],
-        wheel=wheel if wheel.is_file() else None,
-        cuobjdump=_cuobjdump(layout),
-    )
     release = ".".join(toolchain["cuda"].split(".")[:2])
     build = BuildRequest(arch=arch, cuda=release, jobs=request.build.jobs)
+    first = _first_wheel(record, file.with_name(record.wheel))
     return dataclasses.replace(request, build=build, units=()), first
-
-
-# --------------------------------------------------------------------------------------------------- second builds
 
 
 def _again(
@@ -181,71 +162,45 @@ def _again(
         how = ("--launcher", launcher, "--jobs", str(jobs + 1))
         second_build.run(second, (*step, *what, *how), layout, console, log=layout.logs / LOG)
         seconds = time.monotonic() - start
-        found = _found(second, first)
+        units = [unit.folder for unit in first.units]  # with another key it is missing in the second store
+        folders = {unit: second.work_root / unit.relative_to(unit.parents[3]) for unit in units}
+        places = [folder.glob("*.so") for folder in folders.values()] or [second.checkout.glob("wheelhouse/*.whl")]
+        found = {file.name: file for place in places for file in place}
         compared = tuple(
             Compared(name=name, first=digest, second=file_sha256(found[name]) if name in found else None)
             for name, digest in first.digests
         )
         equal = all(one.equal for one in compared)
-        why = () if equal else _explained(first, second, found, layout)
-        varied = second.varied
-    return ReproductionReport(
-        subject=first.subject,
-        launcher=launcher,
-        compared=compared,
-        varied=varied,
-        host_compiler=first.host_compiler,
-        machine=machine.describe(),
-        why=why,
-        created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        seconds=round(seconds, 1),
-    )
+        return ReproductionReport(
+            subject=first.subject,
+            launcher=launcher,
+            compared=compared,
+            varied=second.varied,
+            host_compiler=first.host_compiler,
+            machine=machine.describe(),
+            why=() if equal else _explained(first, folders, tuple(found.values()), layout),
+            created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            seconds=round(seconds, 1),
+        )
 
 
-def _found(second: SecondEnvironment, first: _First) -> dict[str, Path]:
-    """The files of the second build, by name."""
-    if not first.units:
-        return {wheel.name: wheel for wheel in second.wheelhouse.glob("*.whl")}
-    return {file.name: file for unit in first.units for file in _second_folder(second, unit).glob("*.so")}
-
-
-def _second_folder(second: SecondEnvironment, unit: BuildUnit) -> Path:
-    """The folder of the unit with the same key in the second build's store; it is missing if the key differs."""
-    return second.work_root / unit.folder.relative_to(unit.folder.parents[3])
-
-
-def _explained(first: _First, second: SecondEnvironment, found: dict[str, Path], layout: Layout) -> tuple[str, ...]:
-    folder = layout.work_root / "differences"
-    folder.mkdir(parents=True, exist_ok=True)
+def _explained(first: _First, folders: dict[Path, Path], found: tuple[Path, ...], layout: Layout) -> tuple[str, ...]:
     if not found:
         return ("the second build has no file of that name: its inputs were different",)
-    if first.units:
-        differences = tuple(
-            one
-            for unit in first.units
-            for one in difference.compare_folders(
-                unit.folder, _second_folder(second, unit), cuobjdump=first.cuobjdump, folder=folder
-            )
-        )
-        return difference.explain(differences)
-    if first.wheel is None:
+    if not folders and first.wheel is None:
         return ("the wheel is not next to its record, so the differences cannot be located",)
-    (wheel,) = found.values()
-    return difference.explain(difference.compare_wheels(first.wheel, wheel, cuobjdump=first.cuobjdump, folder=folder))
-
-
-def _cuobjdump(layout: Layout) -> Program | None:
     roots = sorted(layout.toolkits.glob("cuda-*"))
-    return find_cuobjdump(roots[-1]) if roots else None
-
-
-# --------------------------------------------------------------------------------------------------------- results
+    cuobjdump = first.cuobjdump or (find_cuobjdump(roots[-1]) if roots else None)
+    compare = difference.compare_wheels if first.wheel else difference.compare_folders
+    pairs = {first.wheel: found[0]} if first.wheel else folders
+    folder = layout.work_root / "differences"
+    differences = (compare(*pair, cuobjdump=cuobjdump, folder=folder) for pair in pairs.items())
+    return difference.explain([*itertools.chain.from_iterable(differences)])
 
 
 def _show(report: ReproductionReport, console: Console) -> None:
-    console.table(
-        "", tuple((one.what, one.first, one.second) for one in report.varied), header=("varied", "first", "second")
-    )
+    rows = tuple((one.what, one.first, one.second) for one in report.varied)
+    console.table("", rows, header=("varied", "first", "second"))
     for one in report.compared:
         console.note(f"{'equal' if one.equal else 'DIFFERENT'}: {one.name}")
         console.note(f"  {one.first}")
@@ -257,9 +212,8 @@ def _show(report: ReproductionReport, console: Console) -> None:
 
 def _keep(report: ReproductionReport, request: ReproduceRequest, layout: Layout) -> None:
     """Write the statement next to the wheel or record, without paths of this machine; for units to the state folder."""
-    folder = request.record.parent if request.record is not None else layout.wheelhouse
+    folder, ending = request.record.parent if request.record else layout.wheelhouse, "rebuild"
     if request.units:
-        folder = layout.state / "reproduction"
-    subject = report.subject.replace(" ", "-").replace(",", "")
-    name = f"{subject}.{report.launcher if request.units else 'rebuild'}.json"
+        folder, ending = layout.state / "reproduction", report.launcher
+    name = f"{report.subject.replace(' ', '-').replace(',', '')}.{ending}.json"
     jsonio.write(folder / name, redaction.without_paths(jsonio.to_data(report)))

@@ -1,7 +1,6 @@
 """Build a second time in an environment that differs in everything that must not matter.
 
-Only the path of the work root must be the same, because nvcc hashes it into its symbols. So the second build gets a
-mount namespace with an empty folder at that path; the first work root is not changed.
+nvcc hashes the path of the work root into its symbols. So a mount namespace has an empty folder at that path.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import contextlib
 import datetime as dt
 import os
 import pwd
+import re
 import shutil
 import socket
 import stat
@@ -27,7 +27,7 @@ from build_config.system import jsonio, processes
 from build_config.tasks.reproduce import enter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from build_config.system.console import Console
     from build_config.system.layout import Layout
@@ -35,27 +35,28 @@ if TYPE_CHECKING:
 NOBODY = 65534
 """The user and group of a second build that root starts, if this user can reach the interpreter."""
 HOSTNAME = "another-machine"
-TIME_ZONE = "Asia/Kathmandu"
 LOCALE = "tr_TR.UTF-8"
 """In Turkish the capital letter of i is another one."""
+VARIABLES = {
+    "TZ": "Asia/Kathmandu",
+    "LC_ALL": LOCALE,
+    "LANG": LOCALE,
+    "SOURCE_DATE_EPOCH": "1234567890",
+    "PYTHONHASHSEED": "4711",
+}
 UMASK = 0o077
-EPOCH = "1234567890"
-HASH_SEED = "4711"
-CHECKOUT = "another checkout"
 MEMORY_FOLDER = "2g"
 """Size of the file system in memory for the staged sources: it lists files in another order than a disk."""
-KEPT_VARIABLES = ("PATH", "TERM", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-KEPT_PREFIXES = ("PIP_",)
-KEPT_SUFFIXES = ("_PROXY", "_proxy")
+KEPT = re.compile(r"PATH|TERM|SSL_CERT_FILE|REQUESTS_CA_BUNDLE|PIP_.*|.*_(PROXY|proxy)")
 """Variables of this machine with which a second build reaches a package index."""
 NOT_COPIED = (".git", ".nox", ".build-environment", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info")
 NOT_COPIED_AT_THE_TOP = ("vendor", "wheelhouse")
-NAMESPACES = ("--mount", "--uts")
+"""The package has folders of these names too, which are copied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecondEnvironment:
-    """The environment of the second build: its checkout, its work root, its variables."""
+    """The environment of the second build, with the command prefix that gives it namespaces of its own."""
 
     folder: Path
     checkout: Path
@@ -66,33 +67,30 @@ class SecondEnvironment:
     gid: int
     variables: Mapping[str, str]
 
-    @property
-    def wheelhouse(self) -> Path:
-        """The folder in which the second build publishes."""
-        return self.checkout / "wheelhouse"
-
 
 @contextlib.contextmanager
 def second_environment(
     layout: Layout, *, jobs: tuple[int, int], launchers: tuple[str, str], user: str | None = None
 ) -> Iterator[SecondEnvironment]:
-    """Everything for a second build, in a folder next to the work root; deleted afterwards.
+    """Everything for a second build by ``user`` (of root: nobody), in a folder next to the work root; then delete it.
 
-    ``jobs`` and ``launchers`` are those of the first and of the second build, for the list of variations. ``user`` is
-    the name of the user who builds; without it root becomes nobody if that is possible.
-
-    Raises ``ReproductionError`` if this system provides no mount namespace, or cannot become ``user``.
+    ``jobs`` and ``launchers`` are those of both builds. Raises ``ReproductionError`` if this system provides no mount
+    namespace, or cannot become ``user``.
     """
     prefix = namespaces()
     uid, gid, who = _user(layout) if user is None else _named_user(user, layout)
-    parent = layout.work_root.parent
-    with tempfile.TemporaryDirectory(
-        dir=parent, prefix=f"{layout.work_root.name}.second-", ignore_cleanup_errors=True
-    ) as scratch:
+    everywhere, at_the_top = shutil.ignore_patterns(*NOT_COPIED), shutil.ignore_patterns(*NOT_COPIED_AT_THE_TOP)
+
+    def not_copied(folder: str, names: list[str]) -> set[str]:
+        top = at_the_top(folder, names) if Path(folder) == layout.checkout else set()
+        return everywhere(folder, names) | top
+
+    name = f"{layout.work_root.name}.second-"
+    with tempfile.TemporaryDirectory(dir=layout.work_root.parent, prefix=name, ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)
-        checkout, work_root, home = folder / CHECKOUT, folder / "root", folder / "home"
-        shutil.copytree(layout.checkout, checkout, ignore=_not_copied(layout.checkout))
+        checkout, work_root, home = folder / "another checkout", folder / "root", folder / "home"
+        shutil.copytree(layout.checkout, checkout, ignore=not_copied)
         # Without the list of verified files: the second build verifies every byte itself.
         unverified = shutil.ignore_patterns(VERIFIED, "rejected")
         work_root.mkdir()
@@ -100,7 +98,8 @@ def second_environment(
             shutil.copytree(layout.downloads, work_root / "downloads", ignore=unverified)
         home.mkdir()
         if uid != os.getuid():
-            _change_owner(folder, uid, gid)
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, uid, gid, follow_symlinks=False)
         yield SecondEnvironment(
             folder=folder,
             checkout=checkout,
@@ -122,12 +121,8 @@ def run(
     log: Path,
     module: str = "build_config",
 ) -> None:
-    """Run ``python -m build_config ARGUMENTS``, or another module, in that environment and show its output.
-
-    Raises ``ReproductionError`` if it fails.
-    """
+    """Run ``python -m MODULE ARGUMENTS`` in that environment. Raises ``ReproductionError`` if it fails."""
     description = second.folder / "environment.json"
-    command = (sys.executable, "-P", "-m", module, *arguments)
     jsonio.write(
         description,
         {
@@ -138,14 +133,13 @@ def run(
             "gid": second.gid,
             "umask": UMASK,
             "folder": str(second.checkout),
-            "command": command,
+            "command": (sys.executable, "-P", "-m", module, *arguments),
             "environment": {**second.variables, "PYTHONPATH": str(second.checkout)},
         },
     )
     log.unlink(missing_ok=True)
-    started = processes.Command(
-        argv=(*second.prefix, sys.executable, "-I", entry_script(), str(description)), cwd=second.folder, log=log
-    )
+    argv = (*second.prefix, sys.executable, "-I", entry_script(), str(description))
+    started = processes.Command(argv=argv, cwd=second.folder, log=log)
     done = processes.run(started, check=False, on_line=lambda line: console.note(f"| {line}"))
     if done.returncode != 0:
         raise ReproductionError(f"the second build {done.ending}: {done.last_words}", log=log)
@@ -156,32 +150,19 @@ def entry_script() -> str:
     return str(Path(enter.__file__).resolve())
 
 
-def _not_copied(checkout: Path) -> Callable[[str, list[str]], set[str]]:
-    """For ``copytree``: the package has folders that are called like some at the top, which stay behind."""
-    everywhere, at_the_top = shutil.ignore_patterns(*NOT_COPIED), shutil.ignore_patterns(*NOT_COPIED_AT_THE_TOP)
-
-    def ignore(folder: str, names: list[str]) -> set[str]:
-        top = at_the_top(folder, names) if Path(folder) == checkout else set()
-        return everywhere(folder, names) | top
-
-    return ignore
-
-
 def namespaces() -> tuple[str, ...]:
-    """The command prefix for new mount and host name namespaces: as root, or as a user who is root inside.
-
-    Raises ``ReproductionError`` if this system provides none.
-    """
+    """The command prefix for new mount and host name namespaces. Raises ``ReproductionError`` if there are none."""
     unshare = shutil.which("unshare", path="/usr/bin:/bin:/usr/sbin:/sbin")
     as_user = ("--user", "--map-current-user", "--keep-caps")
-    for attempt in ((), as_user) if unshare is not None else ():
-        prefix = (str(unshare), *attempt, *NAMESPACES, "--")
+    for attempt in ((), as_user) if unshare else ():
+        prefix = (str(unshare), *attempt, "--mount", "--uts", "--")
         with contextlib.suppress(CommandError):
             if processes.capture(*prefix, "true", timeout=10).returncode == 0:
                 return prefix
-    message = "a second build needs a mount namespace, but this system provides none (unshare --mount)"
-    remedy = "run it as root, or on a system where users may create namespaces; in a container with --privileged"
-    raise ReproductionError(message, remedy=remedy)
+    raise ReproductionError(
+        "a second build needs a mount namespace, but this system provides none (unshare --mount)",
+        remedy="run it as root, or on a system where users may create namespaces; in a container with --privileged",
+    )
 
 
 def _user(layout: Layout) -> tuple[int, int, str]:
@@ -217,49 +198,29 @@ def _enterable(folder: Path) -> bool:
     return bool(folder.stat().st_mode & stat.S_IXOTH)
 
 
-def _change_owner(folder: Path, uid: int, gid: int) -> None:
-    for root, folders, files in os.walk(folder):
-        for name in (".", *folders, *files):
-            os.chown(Path(root, name), uid, gid, follow_symlinks=False)
-
-
 def _variables(home: Path) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in KEPT_VARIABLES or name.startswith(KEPT_PREFIXES) or name.endswith(KEPT_SUFFIXES)
-    }
-    return {
-        **kept,
-        "HOME": str(home),
-        "TZ": TIME_ZONE,
-        "LC_ALL": LOCALE,
-        "LANG": LOCALE,
-        "SOURCE_DATE_EPOCH": EPOCH,
-        "PYTHONHASHSEED": HASH_SEED,
-    }
+    kept = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
+    return {**kept, "HOME": str(home), **VARIABLES}
 
 
 def _varied(
     layout: Layout, checkout: Path, home: Path, who: str, jobs: tuple[int, int], launchers: tuple[str, str]
 ) -> tuple[Variation, ...]:
-    umask = os.umask(0)
-    os.umask(umask)
-    now = dt.datetime.now(dt.UTC)
+    os.umask(umask := os.umask(0))
     pairs = (
         ("checkout", str(layout.checkout), str(checkout)),
         ("HOME", os.environ.get("HOME", ""), str(home)),
         ("user", f"user {os.getuid()}", who),
-        ("time", "earlier", f"from {now:%Y-%m-%d %H:%M} UTC on"),
-        ("SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH", "not set"), EPOCH),
-        ("time zone", os.environ.get("TZ", "the system's"), TIME_ZONE),
+        ("time", "earlier", f"from {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC on"),
+        ("SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH", "not set"), VARIABLES["SOURCE_DATE_EPOCH"]),
+        ("time zone", os.environ.get("TZ", "the system's"), VARIABLES["TZ"]),
         ("locale", os.environ.get("LC_ALL") or os.environ.get("LANG") or "not set", LOCALE),
         ("umask", f"{umask:03o}", f"{UMASK:03o}"),
         ("host name", socket.gethostname(), HOSTNAME),
         ("compilers at once", str(jobs[0]), str(jobs[1])),
         ("order of files in folders", "the disk's", "that of a file system in memory"),
         ("object cache", launchers[0], launchers[1]),
-        ("hash seed of Python", os.environ.get("PYTHONHASHSEED", "random"), HASH_SEED),
+        ("hash seed of Python", os.environ.get("PYTHONHASHSEED", "random"), VARIABLES["PYTHONHASHSEED"]),
         ("build trees, toolkit, store", "existing", "empty: unpacked and built again"),
     )
     return tuple(Variation(what=what, first=first, second=second) for what, first, second in pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import operator
 import shutil
 import stat
@@ -13,15 +14,7 @@ from build_config.errors import CommandError, PackagingError
 from build_config.formats import wheelfile
 from build_config.system import processes
 from build_config.tasks.reproduce.difference import libraries, text
-from build_config.tasks.reproduce.difference.result import (
-    Difference,
-    DifferenceKind,
-    Finding,
-    Tools,
-    explain,
-    one_sided,
-    place,
-)
+from build_config.tasks.reproduce.difference.result import Difference, DifferenceKind, Tools, explain, one_sided, place
 from check_gpu.elf import UnreadableError
 
 if TYPE_CHECKING:
@@ -29,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.model import Program
+    from build_config.tasks.reproduce.difference.result import Finding
 
 __all__ = ["Difference", "DifferenceKind", "compare_folders", "compare_wheels", "explain"]
 
@@ -47,10 +41,9 @@ _HEADERS: tuple[tuple[DifferenceKind, str, Callable[[zipfile.ZipInfo], object]],
 
 
 def compare_wheels(first: Path, second: Path, *, cuobjdump: Program | None, folder: Path) -> tuple[Difference, ...]:
-    """Everything that differs between two wheels; nothing exactly when the files have the same bytes.
+    """Everything that differs between two wheels, nothing if they are equal. Raises ``PackagingError``.
 
-    ``folder`` is for files that other programs read or write; the report of diffoscope stays there. Without cuobjdump
-    compressed device code is named, but not looked into. Raises ``PackagingError`` for a damaged archive.
+    ``folder`` keeps the report of diffoscope. Without cuobjdump compressed device code is named, but not looked into.
     """
     data, other_data = _read(first), _read(second)
     if data == other_data:
@@ -61,36 +54,31 @@ def compare_wheels(first: Path, second: Path, *, cuobjdump: Program | None, fold
     found = [*_contents(contents, other_contents, tools), *_order(list(members), list(others))]
     for name in (name for name in members if name in others):
         headers = _headers(members[name], others[name], same=contents[name] == other_contents[name])
-        found += (Difference(member=name, kind=kind, detail=detail) for kind, detail in headers)
+        found += (Difference(name, *header) for header in headers)
     if not found:
         where = "in a comment, in a header that few programs read, or in compressed bytes of the same size"
-        detail = f"{place(data, other_data)}, {where}"
-        found.append(Difference(member=first.name, kind=DifferenceKind.UNEXPLAINED, detail=detail))
+        found.append(Difference(first.name, DifferenceKind.UNEXPLAINED, f"{place(data, other_data)}, {where}"))
     return (*found, *_diffoscope(first, second, folder))
 
 
 def compare_folders(first: Path, second: Path, *, cuobjdump: Program | None, folder: Path) -> tuple[Difference, ...]:
-    """Everything that differs between the files of two folders, names and contents; nothing when none does.
-
-    ``cuobjdump`` and ``folder`` are as in ``compare_wheels``. Raises ``PackagingError`` for an unreadable file.
-    """
+    """The same for the files of two folders."""
     tools = Tools(cuobjdump=cuobjdump, demangler=shutil.which("c++filt"), folder=folder)
-    found = tuple(_contents(_read_folder(first), _read_folder(second), tools))
+    contents, others = (
+        {path.relative_to(side).as_posix(): _read(path) for path in sorted(side.rglob("*")) if path.is_file()}
+        for side in (first, second)
+    )
+    found = tuple(_contents(contents, others, tools))
     return (*found, *_diffoscope(first, second, folder)) if found else ()
-
-
-# ------------------------------------------------------------------------------------------------------------ contents
 
 
 def _contents(first: Mapping[str, bytes], second: Mapping[str, bytes], tools: Tools) -> Iterator[Difference]:
     for names, where in one_sided(first, second):
-        for name in names:
-            yield Difference(member=name, kind=DifferenceKind.MEMBER, detail=f"is only {where}")
-    differing = [name for name, content in first.items() if name in second and second[name] != content]
+        yield from (Difference(name, DifferenceKind.MEMBER, f"is only {where}") for name in names)
+    differing = [name for name, content in first.items() if second.get(name, content) != content]
     changed = frozenset({*differing, *(first.keys() ^ second.keys())})
     for name in differing:
-        for kind, detail in _content(name, first[name], second[name], changed, tools):
-            yield Difference(member=name, kind=kind, detail=detail)
+        yield from (Difference(name, *each) for each in _content(name, first[name], second[name], changed, tools))
 
 
 def _content(name: str, first: bytes, second: bytes, changed: frozenset[str], tools: Tools) -> Iterator[Finding]:
@@ -115,16 +103,8 @@ def _read(path: Path) -> bytes:
         raise PackagingError(f"{path.name} cannot be read: {error.strerror}") from error
 
 
-def _read_folder(folder: Path) -> dict[str, bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _read(path) for path in paths}
-
-
-# ------------------------------------------------------------------------------------------------------------- archive
-
-
 def _archive(name: str, data: bytes) -> tuple[dict[str, zipfile.ZipInfo], dict[str, bytes]]:
-    """The headers and the contents of all members in their order. Raises ``PackagingError`` for a damaged archive."""
+    """The headers and the contents of all members in their order."""
     headers: dict[str, zipfile.ZipInfo] = {}
     contents: dict[str, bytes] = {}
     try:
@@ -143,12 +123,10 @@ def _order(names: list[str], others: list[str]) -> Iterator[Difference]:
     """The first member that has another place among those of both."""
     common = {*names} & {*others}
     names, others = ([name for name in side if name in common] for side in (names, others))
-    for before, name, other in zip(["", *names], names, others, strict=False):
-        if name != other:
-            here = f"this one comes {f'after {before}' if before else 'first'}, in the other {other} does"
-            detail = f"the members are in another order: {here}"
-            yield Difference(member=name, kind=DifferenceKind.ORDER, detail=detail)
-            return
+    moved = (each for each in zip(["", *names], names, others, strict=False) if each[1] != each[2])
+    for before, name, other in itertools.islice(moved, 1):
+        here = f"this one comes {f'after {before}' if before else 'first'}, in the other {other} does"
+        yield Difference(name, DifferenceKind.ORDER, f"the members are in another order: {here}")
 
 
 def _headers(first: zipfile.ZipInfo, second: zipfile.ZipInfo, *, same: bool) -> Iterator[Finding]:
@@ -159,12 +137,8 @@ def _headers(first: zipfile.ZipInfo, second: zipfile.ZipInfo, *, same: bool) -> 
             yield kind, f"has the {what} {value}, in the other {other}"
     size, other_size = first.compress_size, second.compress_size
     if same and first.compress_type == second.compress_type and size != other_size:
-        how = f"{size} bytes, in the other to {other_size}"
-        detail = f"has the same contents compressed to {how}: another level, or another version of zlib"
-        yield DifferenceKind.COMPRESSION, detail
-
-
-# ---------------------------------------------------------------------------------------------------------- diffoscope
+        how = f"{size} bytes, in the other to {other_size}: another level, or another version of zlib"
+        yield DifferenceKind.COMPRESSION, f"has the same contents compressed to {how}"
 
 
 def _diffoscope(first: Path, second: Path, folder: Path) -> Iterator[Difference]:
@@ -182,4 +156,4 @@ def _diffoscope(first: Path, second: Path, folder: Path) -> Iterator[Difference]
     except CommandError as error:
         said = error.message
     detail = f"the report of diffoscope is in {report}" if report.is_file() else f"diffoscope wrote no report: {said}"
-    yield Difference(member=first.name, kind=DifferenceKind.DIFFOSCOPE, detail=detail)
+    yield Difference(first.name, DifferenceKind.DIFFOSCOPE, detail)

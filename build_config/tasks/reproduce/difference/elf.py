@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
@@ -14,7 +14,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from build_config.tasks.reproduce.difference import hashes
-from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding, one_sided
+from build_config.tasks.reproduce.difference.result import DifferenceKind, Finding, first_difference, one_sided, place
 from check_gpu.elf import UnreadableError
 
 if TYPE_CHECKING:
@@ -44,16 +44,14 @@ _FACTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A section."""
 
     address: int
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
+class Symbol(NamedTuple):
     """A function or a variable, with the name of its section."""
 
     name: str
@@ -70,14 +68,15 @@ class Image:
     parts: Mapping[str, Part]
     symbols: tuple[Symbol, ...]
 
-    def locate(self, section: str, offset: int, tools: Tools) -> str:
-        """The last symbol that begins before this offset of a section, as words to follow a place."""
-        at = self.parts[section].address + offset
+    def place(self, section: str, contents: tuple[bytes, bytes], tools: Tools) -> str:
+        """The place of the first difference in a section, with the last symbol that begins before it."""
+        at = self.parts[section].address + first_difference(*contents)
         before = (symbol for symbol in self.symbols if symbol.section == section and symbol.value <= at)
         nearest = max(before, key=lambda symbol: (symbol.value, symbol.size), default=None)
         if nearest is None:
-            return ""
-        return f", {'in' if at < nearest.value + nearest.size else 'somewhere after'} {tools.listed([nearest.name])}"
+            return place(*contents)
+        where = "in" if at < nearest.value + nearest.size else "somewhere after"
+        return f"{place(*contents)}, {where} {tools.listed([nearest.name])}"
 
 
 def read(data: bytes) -> Image:
@@ -90,7 +89,10 @@ def read(data: bytes) -> Image:
         raise UnreadableError(str(error) or type(error).__name__) from error
     if not sections:
         raise UnreadableError("its section table was stripped")
-    parts = {section.name: Part(section["sh_addr"], _stored(section, data)) for section in sections[1:]}
+    parts = {}
+    for section in sections[1:]:  # section.data() would unpack the bytes, and trust the size
+        end = section["sh_offset"] + (section["sh_size"] if section["sh_type"] != "SHT_NOBITS" else 0)
+        parts[section.name] = Part(section["sh_addr"], data[section["sh_offset"] : end])
     return Image(_notes(parts) | dynamic, parts, tuple(symbols))
 
 
@@ -102,19 +104,18 @@ def compare_facts(first: Image, second: Image) -> Iterator[Finding]:
             yield kind, words.format(value, other)
 
 
-def differing(first: Image, second: Image) -> list[tuple[str, str]]:
-    """The sections of both that are not the same: each by its name here and, with nvcc's hashes, there."""
-    there = {hashes.without_hashes(name): name for name in second.parts}
-    pairs = [(name, there.get(hashes.without_hashes(name), "")) for name in first.parts]
-    return [pair for pair in pairs if pair[1] and first.parts[pair[0]].content != second.parts[pair[1]].content]
+def differing(first: Image, second: Image) -> list[tuple[str, tuple[bytes, bytes]]]:
+    """The sections of both that are not the same, whatever nvcc's hashes in their names are; each by its name here."""
+    there = {hashes.without_hashes(name): part.content for name, part in second.parts.items()}
+    pairs = ((name, part.content, there.get(hashes.without_hashes(name))) for name, part in first.parts.items())
+    return [(name, (content, other)) for name, content, other in pairs if other is not None and content != other]
 
 
 def one_sided_symbols(first: Image, second: Image, tools: Tools) -> Iterator[str]:
     """The symbols that only one of the two has, whatever nvcc's hashes in their names are."""
     sides = [{hashes.without_hashes(symbol.name): symbol.name for symbol in image.symbols} for image in (first, second)]
     names = sides[0] | sides[1]
-    for only, where in one_sided(*sides):
-        yield f"{tools.listed([names[name] for name in only])} only {where}"
+    yield from (f"{tools.listed([names[each] for each in only])} only {where}" for only, where in one_sided(*sides))
 
 
 def _symbols(section: Section, sections: tuple[Section, ...]) -> Iterator[Symbol]:
@@ -136,21 +137,14 @@ def _dynamic(section: Section) -> Iterator[tuple[str, str]]:
             yield name.upper(), ", ".join(texts)
 
 
-def _stored(section: Section, data: bytes) -> bytes:
-    """The bytes in the file, as many as there are; ``section.data()`` would unpack, and trust the size."""
-    start = section["sh_offset"]
-    return b"" if section["sh_type"] == "SHT_NOBITS" else data[start : start + section["sh_size"]]
-
-
 def _notes(parts: Mapping[str, Part]) -> dict[str, str]:
-    notes = {}
-    if ".comment" in parts:
-        notes["compilers"] = ", ".join(parts[".comment"].content.decode("utf-8", "replace").strip("\0").split("\0"))
-    if ".note.gnu.build-id" in parts:
-        notes["build-id"] = parts[".note.gnu.build-id"].content[_BUILD_ID_AT:].hex()
+    comment, build_id, tool = (parts.get(f".{name}") for name in ("comment", "note.gnu.build-id", "note.nv.tkinfo"))
+    notes = {"build-id": build_id.content[_BUILD_ID_AT:].hex()} if build_id else {}
+    if comment:
+        notes["compilers"] = comment.content.decode("utf-8", "replace").strip("\0").replace("\0", ", ")
     # In a cubin: the owner's name, a table of offsets, then the program, its version, its build, its options.
-    texts = parts[".note.nv.tkinfo"].content.rstrip(b"\0").split(b"\0") if ".note.nv.tkinfo" in parts else []
+    texts = tool.content.decode("utf-8", "replace").rstrip("\0").split("\0") if tool else []
     if len(texts) >= _TOOL_TEXTS:
-        version, build, options = (text.decode("utf-8", "replace").strip() for text in texts[-3:])
+        version, build, options = map(str.strip, texts[-3:])
         notes |= {"version": f"{version}, {build}", "options": options}
     return notes

@@ -1,7 +1,6 @@
-"""Device code as it was before it was compressed: uncompressed code is read as it is, the rest unpacked by cuobjdump.
+"""Device code as it was before it was compressed.
 
-Each entry is put into a file of its own: in a library cuobjdump ends at the first that it cannot unpack, and with that
-one damaged entry would hide all after it.
+cuobjdump unpacks each entry from a file of its own: in a library it would end at the first damaged one.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import struct
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError
 from build_config.system import processes
@@ -23,23 +22,19 @@ if TYPE_CHECKING:
 
 SECONDS_ALLOWED = 120.0
 _FAT_BINARY = struct.Struct("<IHHQ")
-_MAGIC, _VERSION = 0xBA55ED50, 1
-_UNPACKED_SIZE = struct.Struct("<Q")
-_UNPACKED_SIZE_AT = 56
-_OPTIONS_AT = 64
+_UNPACKED_SIZE_AT, _OPTIONS_AT = 56, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
     """An entry of a fat binary, with its contents as they are stored. Two are equal wherever they stand.
 
-    ``label`` says where that is. ``arch`` is the name of NVIDIA's programs: ``sm_89`` for a cubin, ``compute_89`` for
-    PTX. ``unpacked_size`` is in bytes, 0 when it is not compressed. ``options`` are those in the header, mostly none.
+    ``arch`` is ``sm_89`` for a cubin, ``compute_89`` for PTX. ``unpacked_size`` is 0 when it is not compressed.
     """
 
     label: str = field(compare=False)
     arch: str
-    suffix: Literal["cubin", "ptx"]
+    suffix: str
     header: bytes
     stored: bytes
     unpacked_size: int
@@ -53,30 +48,27 @@ def read(section: bytes) -> tuple[Code, ...]:
 
 def _code(entry: device_code.Entry, stored: bytes) -> Code:
     number, _, kind = entry.architecture.partition("-")
-    arch = f"sm_{number}" if kind == "real" else f"compute_{number}"
-    known = len(entry.header) >= _OPTIONS_AT
+    arch, name = (f"sm_{number}", "cubin") if kind == "real" else (f"compute_{number}", "PTX")
     texts = re.findall(rb"[\x20-\x7e]{4,}", entry.header[_OPTIONS_AT:])
     return Code(
-        label=f"fat binary {entry.binary + 1}, {'cubin' if kind == 'real' else 'PTX'} for {arch}",
+        label=f"fat binary {entry.binary + 1}, {name} for {arch}",
         arch=arch,
-        suffix="cubin" if kind == "real" else "ptx",
+        suffix=name.lower(),
         header=entry.header,
         stored=stored,
-        unpacked_size=_UNPACKED_SIZE.unpack_from(entry.header, _UNPACKED_SIZE_AT)[0] if known else 0,
+        unpacked_size=int.from_bytes(entry.header[_UNPACKED_SIZE_AT:_OPTIONS_AT], "little"),
         options=" ".join(text.decode().strip() for text in texts) or "none",
     )
 
 
 def unpack(code: Code, tools: Tools) -> bytes | None:
     """The contents; ``None`` if they are compressed and cuobjdump is missing or cannot unpack them."""
-    if not code.unpacked_size:
-        return code.stored
-    if tools.cuobjdump is None:
-        return None
+    if not code.unpacked_size or tools.cuobjdump is None:
+        return None if code.unpacked_size else code.stored
     tools.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="device-code-", dir=tools.folder) as name:
         folder, body = Path(name), code.header + code.stored
-        (folder / "code.fatbin").write_bytes(_FAT_BINARY.pack(_MAGIC, _VERSION, _FAT_BINARY.size, len(body)) + body)
+        (folder / "code.fatbin").write_bytes(_FAT_BINARY.pack(0xBA55ED50, 1, _FAT_BINARY.size, len(body)) + body)
         option = "--extract-elf" if code.suffix == "cubin" else "--extract-ptx"
         command = processes.Command(argv=(str(tools.cuobjdump.path), option, "all", "code.fatbin"), cwd=folder)
         with contextlib.suppress(CommandError):

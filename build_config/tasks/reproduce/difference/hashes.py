@@ -21,10 +21,10 @@ _SEED = re.compile(r"_(?P<seed>[0-9a-f]{8})(?:_(?P<process>\d+))?")
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ModuleId:
-    """The part that all local names of one source file share.
+    """The part that all local names of one source file share; ``path`` is a hash of the source's path.
 
-    ``path`` is a hash of the source's path. ``ending`` is a hash of the file's first external name; without such a
-    name, of ``--frandom-seed``, and without that of the file's time, followed by the number of nvcc's process.
+    ``ending`` is a hash of the file's first external name; without such a name, of ``--frandom-seed``, and without that
+    of the file's time, followed by the number of nvcc's process.
     """
 
     source: str
@@ -39,8 +39,7 @@ def module_ids(texts: Iterable[str]) -> tuple[ModuleId, ...]:
 
 def without_hashes(text: str) -> str:
     """The text with every such hash taken out: equal for two builds of the same sources. Only to be compared."""
-    parts = []
-    position = 0
+    parts, position = [], 0
     for start, end, module in _find(text):
         parts += [text[position:start], f"<{module.source}>"]
         position = end
@@ -72,8 +71,7 @@ def _find(text: str) -> Iterator[tuple[int, int, ModuleId]]:
         seed = _SEED.match(text, file_end)
         position = match.end()
         if seed is not None:
-            length = seed.end("seed") - match.start("kind")
-            process = _process(match["length"], length, seed["process"] or "")
+            process = _process(match["length"], seed.end("seed") - match.start("kind"), seed["process"] or "")
             position = seed.end("seed") + len(process)
             stem, _, suffix = text[match.end() : file_end].rpartition("_")
             module = ModuleId(source=f"{stem}.{suffix}", path=match["path"], ending=seed["seed"] + process)
@@ -81,10 +79,7 @@ def _find(text: str) -> Iterator[tuple[int, int, ModuleId]]:
 
 
 def _process(lengths: str, without: int, digits: str) -> str:
-    """The number of the process, after a ``_``: the name's length says where the length of the next name begins.
-
-    Other digits may stand in front of that length too.
-    """
-    rests = (int(lengths[start:]) - without for start in range(len(lengths)))
+    """The number of the process, after a ``_``: the name's length says where the length of the next name begins."""
+    rests = (int(lengths[start:]) - without for start in range(len(lengths)))  # other digits may stand in front
     end = next((rest for rest in rests if rest == 0 or 1 < rest <= len(digits) + 1), len(digits) + 1)
     return f"_{digits[: end - 1]}" if digits and end else ""

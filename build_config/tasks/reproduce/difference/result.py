@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
+import operator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, AnyStr
 
 from build_config.errors import CommandError
 from build_config.model import Program
@@ -57,7 +59,7 @@ Finding = tuple[DifferenceKind, str]
 """A kind and a sentence about the member that is compared."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Difference:
     """One thing that is not the same. ``detail`` is a sentence about ``member``, with both values in it."""
 
@@ -68,10 +70,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """Programs that know more than the bytes show; without one of them the sentences say less, and nothing fails.
-
-    ``demangler`` is c++filt. ``folder`` is for the files of these programs.
-    """
+    """cuobjdump, c++filt and a folder for files: without a program the sentences say less, and nothing fails."""
 
     cuobjdump: Program | None
     demangler: str | None
@@ -79,13 +78,12 @@ class Tools:
 
     def demangle(self, names: Sequence[str]) -> tuple[str, ...]:
         """The names without parameters; as they are if c++filt is missing or fails. Long ones are cut."""
-        lines: list[str] = []
         if self.demangler is not None and names:
             with contextlib.suppress(CommandError):
                 done = processes.capture(self.demangler, "--no-params", *names)
-                lines = done.output.splitlines() if done.returncode == 0 else []
-        readable = lines if len(lines) == len(names) else names
-        return tuple(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in readable)
+                lines = done.output.splitlines()
+                names = lines if done.returncode == 0 and len(lines) == len(names) else names
+        return tuple(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in names)
 
     def listed(self, names: Sequence[str], shown: int = NAMED) -> str:
         """The first names, demangled, and how many more there are."""
@@ -93,34 +91,25 @@ class Tools:
 
 
 def explain(differences: Sequence[Difference], lines: int = LINES) -> tuple[str, ...]:
-    """At most ``lines`` lines and one that counts the rest, the most telling first.
-
-    Members with the same difference share a line. The report of diffoscope is named in any case.
-    """
+    """At most ``lines`` lines, the most telling first, one that counts the rest, and diffoscope's report."""
     members: dict[Finding, list[str]] = {}
-    for difference in differences:
-        members.setdefault((difference.kind, difference.detail), []).append(difference.member)
-    findings = sorted(members, key=lambda finding: list(DifferenceKind).index(finding[0]))
-    of_a_kind = {kind: [finding for finding in findings if finding[0] is kind] for kind, _ in findings}
-    closing = of_a_kind.pop(DifferenceKind.DIFFOSCOPE, [])
-    shown = [finding for same in of_a_kind.values() for finding in same[:LINES_OF_A_KIND]][:lines]
+    for each in sorted(differences, key=lambda each: list(DifferenceKind).index(each.kind)):
+        members.setdefault((each.kind, each.detail), []).append(each.member)
+    findings = [finding for finding in members if finding[0] is not DifferenceKind.DIFFOSCOPE]
+    of_a_kind = itertools.groupby(findings, operator.itemgetter(0))
+    shown = [finding for _, same in of_a_kind for finding in [*same][:LINES_OF_A_KIND]][:lines]
     told = [f"{listed(members[each])}: {each[1]}" for each in shown]
-    left = {kind: sum(finding not in shown for finding in same) for kind, same in of_a_kind.items()}
-    if any(left.values()):
-        counted = ", ".join(f"{count} of kind {kind}" for kind, count in left.items() if count)
-        told.append(f"and {sum(left.values())} more: {counted}")
-    return (*told, *(detail for _, detail in closing))
+    if left := collections.Counter(each[0] for each in findings if each not in shown):
+        told.append(f"and {left.total()} more: " + ", ".join(f"{count} of kind {kind}" for kind, count in left.items()))
+    return (*told, *(detail for kind, detail in members if kind is DifferenceKind.DIFFOSCOPE))
 
 
-def first_difference(first: bytes, second: bytes) -> int:
-    """The offset of the first byte that differs; the length of the shorter if the other begins with it.
-
-    Compares whole blocks, so this takes as long as reading the memory.
-    """
-    end = min(len(first), len(second))
+def first_difference(first: AnyStr, second: AnyStr) -> int:
+    """The offset of the first byte or letter that differs; the length of the shorter if the other begins with it."""
+    end = min(len(first), len(second))  # whole blocks first, which takes as long as reading the memory
     start = next((at for at in range(0, end, BLOCK) if first[at : at + BLOCK] != second[at : at + BLOCK]), end)
     pairs = enumerate(zip(first[start : start + BLOCK], second[start : start + BLOCK], strict=False), start)
-    return next((at for at, (byte, other) in pairs if byte != other), end)
+    return next((at for at, (one, other) in pairs if one != other), end)
 
 
 def place(first: bytes, second: bytes, unit: str = "byte", size: int = 1) -> str:
@@ -132,9 +121,8 @@ def place(first: bytes, second: bytes, unit: str = "byte", size: int = 1) -> str
 def one_sided(first: Iterable[str], second: Iterable[str]) -> Iterator[tuple[list[str], str]]:
     """The names that only one of the two has, sorted, with the words for which one that is."""
     names, others = frozenset(first), frozenset(second)
-    for only, where in ((names - others, "here"), (others - names, "in the other")):
-        if only:
-            yield sorted(only), where
+    sides = ((names - others, "here"), (others - names, "in the other"))
+    yield from ((sorted(only), where) for only, where in sides if only)
 
 
 def listed(names: Sequence[str], shown: int = NAMED) -> str:
@@ -144,11 +132,7 @@ def listed(names: Sequence[str], shown: int = NAMED) -> str:
 
 def excerpts(first: str, second: str) -> tuple[str, str]:
     """Both texts as they are shown: quoted, and of long ones the part around the first difference."""
-    pairs = enumerate(itertools.zip_longest(first, second))
-    common = next((at for at, (letter, other) in pairs if letter != other), 0)
-    start = max(0, common - SHOWN // 3) if max(len(first), len(second)) > SHOWN else 0
-    first, second = (
-        ("…" if start else "") + repr(text[start : start + SHOWN]) + ("…" if len(text) > start + SHOWN else "")
-        for text in (first, second)
-    )
+    start = max(0, first_difference(first, second) - SHOWN // 3) if max(len(first), len(second)) > SHOWN else 0
+    before, end = "…" if start else "", start + SHOWN
+    first, second = (before + repr(text[start:end]) + ("…" if len(text) > end else "") for text in (first, second))
     return first, second
