@@ -93,6 +93,12 @@ def sign(session: nox.Session) -> None:
 
 
 @nox.session
+def keygen(session: nox.Session) -> None:
+    """Make a key pair to sign statements with: `-- FOLDER`."""
+    step(session, "keygen")
+
+
+@nox.session
 def conda(session: nox.Session) -> None:
     """Make a conda package of a published wheel, in the channel wheelhouse/conda."""
     step(session, "conda", requirements="conda.txt")

@@ -26,7 +26,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _fail(InterruptedRunError("Stopped. Finished files are kept; the same command continues from here."))
     except TyperException as error:
-        _fail(SettingsError(error.format_message(), remedy="python -m build_config --help"))
+        _fail(SettingsError(error.format_message(), remedy="nox -s SESSION -- --help lists the options"))
     sys.exit(status if isinstance(status, int) else 0)
 
 

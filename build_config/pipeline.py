@@ -52,7 +52,7 @@ def build(plan: BuildPlan, console: Console) -> Published:
             finished, declaration = _make_wheel(plan, compiled)
             console.note(f"{finished.path.name}, {finished.size / 1e6:.1f} MB")
         with console.step("inspect", "Inspection: reading the wheel, running nothing"):
-            inspected = _inspect(plan, compiled, finished, declaration)
+            inspected = _inspect(plan, compiled, finished, declaration, console)
             console.findings(inspected.findings)
             console.note(f"{len(inspected.checks)} checks, {'passed' if inspected.passed else 'FAILED'}")
         with console.step("validate", "Validation: installing the wheel and running it"):
@@ -68,6 +68,8 @@ def build(plan: BuildPlan, console: Console) -> Published:
                 steps=console.timings,
                 created=datetime.now(UTC),
             )
+            if plan.sign_key is None and publication.is_signed(layout.wheelhouse / finished.path.name):
+                console.warn("the signature of the earlier record is removed: nox -s sign signs the new one")
             path = publication.publish(finished, record, inspected, validated, layout.wheelhouse, key=plan.sign_key)
     return Published(path=path, record=record)
 
@@ -133,10 +135,11 @@ def _make_wheel(plan: BuildPlan, compiled: CompiledUnits) -> tuple[Wheel, WheelD
 
 
 def _inspect(
-    plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, declaration: WheelDeclaration
+    plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, declaration: WheelDeclaration, console: Console
 ) -> InspectionReport:
     """Inspect, unless this wheel has already passed with this declaration."""
     return _remembered(
+        console,
         plan.layout.state / "inspection" / _name(finished, jsonio.dumps(declaration)),
         InspectionReport,
         lambda: inspection.inspect(
@@ -158,6 +161,7 @@ def _validate(plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, console
         simulation = validation.Simulation(include=chain.cuda.include, cc=str(chain.host.cc.path))
     tried_by = (store.folder_digest(PACKAGE / "steps" / "validation"), store.folder_digest(PACKAGE / "testbed"))
     return _remembered(
+        console,
         plan.layout.state / "validation" / _name(finished, jsonio.dumps(plan.machine), *tried_by),
         ValidationReport,
         lambda: validation.validate(
@@ -176,6 +180,7 @@ def _validate(plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, console
 
 
 def _remembered(
+    console: Console,
     path: Path,
     kind: type[T],
     make: Callable[[], T],
@@ -188,10 +193,12 @@ def _remembered(
         report = jsonio.read(path, kind)
     except StepResultError:
         report = None
-    if report is None or not usable(report):
-        report = make()
-        if keep(report):
-            jsonio.write(path, report)
+    if report is not None and usable(report):
+        console.note("unchanged: the report of an earlier run on these very bytes, nothing was run again")
+        return report
+    report = make()
+    if keep(report):
+        jsonio.write(path, report)
     return report
 
 

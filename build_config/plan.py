@@ -12,7 +12,7 @@ import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from build_config import archs
-from build_config.errors import SettingsError
+from build_config.errors import SettingsError, ValidationError
 from build_config.model import ArchSelection, CudaToolkit, HostCompiler, LibraryPolicy, Machine, ToolkitLock
 from build_config.steps import locks, toolchain
 from build_config.steps.locks import Locks
@@ -85,9 +85,12 @@ class BuildPlan:
 def resolve(request: BuildRequest, here: Machine, layout: Layout) -> BuildPlan:
     """Look up everything that a request names, once. Nothing is created or downloaded.
 
-    Raises ``SettingsError``, ``ArchitectureError``, ``LockError``, ``ToolkitMissingError``, and the errors of a host
-    compiler that is missing or not supported.
+    Raises ``ValidationError`` if a GPU is required and there is none, ``SettingsError``, ``ArchitectureError``,
+    ``LockError``, ``ToolkitMissingError``, and the errors of a host compiler that is missing or not supported.
     """
+    if request.require_gpu and not here.gpus:
+        message = "--require-gpu: the driver of this machine lists no GPU"
+        raise ValidationError(message, remedy="leave it out, or build on a machine with an NVIDIA GPU and its driver")
     locked = locks.read(layout, platforms.HERE.name)
     toolkit = resolve_toolkit(request.cuda, locked, os.environ)
     return BuildPlan(

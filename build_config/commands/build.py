@@ -107,6 +107,7 @@ def build_units(
         compiled = pipeline.compile_units(plan, console, only=tuple(only or ()))
         if export is not None:
             transfer.export_units(compiled.units, export)
+            console.note(f"exported {', '.join(unit.name for unit in compiled.units)} to {export}")
     for unit in compiled.units:
         for file in unit.files:
             console.note(f"{file.sha256}  {file.name}")

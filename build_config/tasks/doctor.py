@@ -267,7 +267,7 @@ def _gpus(facts: MachineFacts) -> Iterator[Judged]:
         except ArchitectureError as error:
             yield "warning", f"{text}; CUDA {LOCKED_CUDA} cannot compile for it", error.remedy
     if not facts.nvidia.gpus:
-        yield "warning", "none found: wheels can be built here, but tested only on the CPU", None
+        yield "warning", "none found: wheels can be built here, and tested on the CPU and on a simulated GPU", None
 
 
 def _driver(facts: MachineFacts) -> Judged:
@@ -301,7 +301,8 @@ def _closing(facts: MachineFacts, rows: tuple[DoctorRow, ...]) -> Judged:
     missing = [row.subject for row in rows if row.state == "missing"]
     if missing:
         return "missing", f"cannot build yet: see {', '.join(missing)}", None
-    supported = archs.toolkit_series(LOCKED_CUDA).architectures
+    elsewhere = {archs.as_number(gpu.capability) for gpu in archs.known_gpus() if gpu.another_processor}
+    supported = [number for number in archs.toolkit_series(LOCKED_CUDA).architectures if number not in elsewhere]
     own = {archs.from_capability(gpu.capability).number for gpu in facts.nvidia.gpus} & set(supported)
     choices = f"--arch with any of {', '.join(map(str, supported))}, or portable for all of them"
     if own:

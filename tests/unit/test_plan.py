@@ -10,7 +10,7 @@ import pytest
 
 from build_config import archs, plan
 from build_config.commands.app import Launcher
-from build_config.errors import CompilerUnsupportedError, LockError, SettingsError
+from build_config.errors import CompilerUnsupportedError, LockError, SettingsError, ValidationError
 from build_config.model import Machine
 from build_config.plan import BuildRequest
 from build_config.steps import locks
@@ -107,6 +107,9 @@ def test_what_is_wrong_is_said_before_anything_is_created(tmp_path: Path, monkey
         patch.setattr(locks, "read", lambda *_: (_ for _ in ()).throw(LockError("malformed")))
         with pytest.raises(LockError):
             plan.resolve(BuildRequest(), MACHINE, layout)
+    with pytest.raises(ValidationError, match="lists no GPU") as required:
+        plan.resolve(BuildRequest(require_gpu=True), MACHINE, layout)
+    assert "leave it out" in str(required.value.remedy)
     with pytest.raises(SettingsError):
         plan.resolve(BuildRequest(sign_key=tmp_path / "none.pem"), MACHINE, layout)
     assert not layout.work_root.exists()

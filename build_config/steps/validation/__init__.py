@@ -179,7 +179,7 @@ def run_probe(bench: Bench, scenario: Scenario, *, timeout: float = PROBE_TIMEOU
             result = ProbeResult(error=f"unreadable result: {problem.message}")
     else:
         said = completed.last_words or "nothing"
-        result = ProbeResult(error=f"the probe {completed.ending} and no result; its output ended with: {said}")
+        result = ProbeResult(error=f"the probe {completed.ending} and gave no result; its output ended with: {said}")
     return dataclasses.replace(
         result,
         planted=planted.loaded() if planted is not None else (),

@@ -94,6 +94,11 @@ def attest(wheel: Path, record: BuildRecord, key: Ed25519PrivateKey | None) -> N
         jsonio.write_text(envelope, signature.seal(text.encode(), statement.PAYLOAD_TYPE, key))
 
 
+def is_signed(wheel: Path) -> bool:
+    """Whether an envelope with a signature is next to a published wheel."""
+    return statement.envelope_path(wheel).exists()
+
+
 def record_path(wheel: Path) -> Path:
     """The path of the record of a published wheel."""
     return wheel.with_name(f"{wheel.name}.record.json")

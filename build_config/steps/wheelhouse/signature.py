@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PRIVATE_NAME = "llama-cuda-wheels.key.pem"
 PUBLIC_NAME = "llama-cuda-wheels.pub.pem"
 READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_HOW_TO_MAKE = "python -m build_config keygen FOLDER makes a key pair"
+_HOW_TO_MAKE = "nox -s keygen -- FOLDER makes a key pair"
 
 
 class UnsignedError(Exception):

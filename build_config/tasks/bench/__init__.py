@@ -298,7 +298,9 @@ def _run_child(one: _Run, request: Path, show: Callable[[], None], log: Path) ->
         result = jsonio.read(output, ChildResult)
     except StepResultError:
         said = completed.last_words or "nothing"
-        return ChildResult(error=f"the process {completed.ending} and no result; its output ended with: {said}"), None
+        return ChildResult(
+            error=f"the process {completed.ending} and gave no result; its output ended with: {said}"
+        ), None
     return result, None if used[0] is None else max(size for size in used if size is not None) - used[0]
 
 

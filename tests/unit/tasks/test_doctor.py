@@ -67,6 +67,9 @@ def test_without_a_gpu_and_driver_it_can_still_build() -> None:
     assert rows["NVIDIA GPU"].state == "warning"
     assert "580 or later" in rows["NVIDIA driver"].text
     assert "can build for GPUs in other machines" in rows["This machine"].text
+    numbers = rows["This machine"].text.partition("any of ")[2].partition(", or")[0].split(", ")
+    assert {"75", "89", "120"} < set(numbers)
+    assert not {"87", "110", "121"} & set(numbers), "those of another processor"
 
 
 def installed(release: str, problem: PipelineError | None = None, compiler: object = None) -> doctor.InstalledToolkit:

@@ -252,7 +252,7 @@ def test_a_silent_exit_is_reported(environment: Environment) -> None:
     environment.install("import os; os._exit(0)")
     result = environment.probe()
     assert result.error is not None
-    assert "status 0 and no result" in result.error
+    assert "status 0 and gave no result" in result.error
 
 
 def test_an_exception_is_reported_with_its_traceback(environment: Environment) -> None:

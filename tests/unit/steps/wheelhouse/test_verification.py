@@ -62,6 +62,7 @@ def rewrite(house: attested.House, change: Callable[[BuildRecord], BuildRecord])
 
 
 def test_what_was_published_is_accepted_and_only_a_checked_signature_has_a_signer(house: attested.House) -> None:
+    assert publication.is_signed(house.wheel)
     result = house.verify()
     assert result.findings == ()
     assert result.signed_by == dsse.key_id(KEY.public_key())
@@ -72,6 +73,7 @@ def test_what_was_published_is_accepted_and_only_a_checked_signature_has_a_signe
 
 def test_an_unsigned_wheel_passes_only_while_no_signature_is_asked_for(tmp_path: Path) -> None:
     house = attested.publish(tmp_path, key=None)
+    assert not publication.is_signed(house.wheel)
     assert house.verify(None).passed
     assert house.codes() == {"envelope-missing"}
     assert house.verify().signed_by is None
