@@ -295,16 +295,29 @@ def _beats(process: subprocess.Popen[str]) -> Iterator[str | None]:
 
 
 def _stop_tree(process: subprocess.Popen[str]) -> None:
-    """Interrupt a process and everything below it, then kill what is left."""
+    """Interrupt a process and everything below it, then kill the processes that are left."""
     with contextlib.suppress(psutil.Error):
-        root = psutil.Process(process.pid)
-        family = [root, *root.children(recursive=True)]
+        family = _suspended(psutil.Process(process.pid))
         for member in family:
-            with contextlib.suppress(psutil.Error):
-                member.terminate()
+            for act in (member.terminate, member.resume):
+                with contextlib.suppress(psutil.Error):
+                    act()
         _kill(_still_running(family, INTERRUPT_GRACE))
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=INTERRUPT_GRACE)
+
+
+def _suspended(root: psutil.Process) -> list[psutil.Process]:
+    """A process and everything below it, suspended: a process that runs on could start another one unseen."""
+    family: list[psutil.Process] = []
+    found = [root]
+    while found:
+        for member in found:
+            with contextlib.suppress(psutil.Error):
+                member.suspend()
+        family += found
+        found = [member for member in root.children(recursive=True) if member not in family]
+    return family
 
 
 def _kill(processes: list[psutil.Process]) -> None:

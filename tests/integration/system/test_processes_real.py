@@ -66,6 +66,16 @@ def interrupt(tmp_path: Path, script: str) -> tuple[float, int, str, list[int]]:
 
 
 @linux_only
+def test_ctrl_c_stops_what_is_being_started_at_that_moment(tmp_path: Path) -> None:
+    script = "echo $$; while :; do sleep 300.25 & done"
+    _, status, _, left = interrupt(tmp_path, script)
+
+    assert left == []
+    assert status == InterruptedRunError.exit_code
+    assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "300.25"]]
+
+
+@linux_only
 def test_ctrl_c_stops_a_command_and_its_grandchildren_in_their_own_sessions(tmp_path: Path) -> None:
     script = "setsid sleep 300 & one=$!; sleep 300 & echo $$ $one $!; wait"
 
