@@ -177,7 +177,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(name="tests-unit")
 def tests_unit(session: nox.Session) -> None:
-    """The tests that start no process: seconds."""
+    """The tests that start no process: about a minute."""
     install(session, "test.txt")
     session.run("python", "-m", "pytest", "-m", "unit", *session.posargs)
 
