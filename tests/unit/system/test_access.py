@@ -20,7 +20,7 @@ ROOT = windows_path(r"C:\llama-cuda-wheels")
 
 
 @pytest.mark.parametrize(
-    ("descriptor", "strangers"),
+    ("descriptor", "unexpected"),
     [
         (OURS, set()),
         (BELOW_C, {"AU"}),
@@ -35,8 +35,8 @@ ROOT = windows_path(r"C:\llama-cuda-wheels")
         ("", {"WD"}),
     ],
 )
-def test_who_besides_this_user_may_change_a_folder(descriptor: str, strangers: set[str]) -> None:
-    assert access.unexpected_writers(descriptor, ME) == strangers
+def test_who_else_may_change_a_folder(descriptor: str, unexpected: set[str]) -> None:
+    assert access.unexpected_writers(descriptor, ME) == unexpected
 
 
 def test_what_icacls_saves_and_whoami_prints() -> None:
