@@ -1,24 +1,34 @@
-// How well this shard fits the visible CUDA devices, asked by ggml before it loads a backend.
+// How well this shard fits the machine, asked by ggml before it loads a backend.
 //
-// 0 means that the shard cannot run here. ggml-cuda registers every visible device and cannot leave one out, so a single
-// device without code in this shard makes the whole shard unfit: the first kernel on it would fail with "no kernel image
-// is available for execution on the device". Among shards that can run, the nearest machine code wins, and any machine
-// code wins over PTX.
+// 0 means that no device has code in this shard. Among shards that can run, the one whose devices have the most memory
+// wins, in whole GiB. With equal memory the nearest machine code wins, and any machine code wins over PTX; of several
+// devices the one with the worst fit counts. Then the newest device decides, so that the choice does not depend on the
+// order of the files.
 //
 // https://docs.nvidia.com/cuda/cuda-c-programming-guide/#binary-compatibility
 
+#include "shard.h"
 #include "shard_archs.h"
 
 #include "ggml-backend-impl.h"
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <climits>
+#include <cstdint>
+
 namespace {
 
-constexpr int MACHINE_CODE = 2000;
-constexpr int PTX          = 1000;
+constexpr int MACHINE_CODE = 500;
+constexpr int PTX          = 250;
 
-// Fit of one entry to a device of compute capability `device` (ten times major plus minor); 0 if it cannot run there.
+// The parts of a score, from the least: newest device (< 256), fit (< 512), GiB.
+constexpr int     FITS     = 512;
+constexpr int     NEWEST   = 256;
+constexpr int64_t GIBIBYTE = int64_t(1) << 30;
+
+// Fit of one entry to a device.
 int fit(const shard_arch & arch, int device) {
     const int  newer       = device - arch.number;
     const bool same_major  = device / 10 == arch.number / 10;
@@ -31,33 +41,34 @@ int fit(const shard_arch & arch, int device) {
 }
 
 int shard_score() {
-    int count = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess) {
-        (void) cudaGetLastError();  // leave no error behind for whoever uses the runtime next
+    int64_t memory = 0;
+    int     worst  = MACHINE_CODE;
+    int     newest = 0;
+    for (size_t id = 0; id < shown_devices().size(); id++) {
+        cudaDeviceProp properties;
+        if (cudaGetDeviceProperties(&properties, (int) id) != cudaSuccess) {
+            (void) cudaGetLastError();  // leave no error behind for whoever uses the runtime next
+            return 0;
+        }
+        memory += (int64_t) properties.totalGlobalMem;
+        const int capability = 10 * properties.major + properties.minor;
+        worst                = std::min(worst, shard_fit(capability));
+        newest               = std::max(newest, capability);
+    }
+    if (shown_devices().empty()) {
         return 0;
     }
-    int worst = 0;
-    for (int id = 0; id < count; id++) {
-        int major = 0;
-        int minor = 0;
-        if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, id) != cudaSuccess ||
-            cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, id) != cudaSuccess) {
-            (void) cudaGetLastError();
-            return 0;
-        }
-        int best = 0;
-        for (const shard_arch & arch : SHARD_ARCHS) {
-            const int here = fit(arch, 10 * major + minor);
-            best           = here > best ? here : best;
-        }
-        if (best == 0) {
-            return 0;
-        }
-        worst = worst == 0 || best < worst ? best : worst;
-    }
-    return worst;
+    return (int) std::min<int64_t>((memory / GIBIBYTE * FITS + worst) * NEWEST + newest, INT_MAX);
 }
 
 }  // namespace
+
+int shard_fit(int capability) {
+    int best = 0;
+    for (const shard_arch & arch : SHARD_ARCHS) {
+        best = std::max(best, fit(arch, capability));
+    }
+    return best;
+}
 
 GGML_BACKEND_DL_SCORE_IMPL(shard_score)

@@ -42,8 +42,8 @@ LAST_SUFFIXED_MAJOR = 12
 CUBLAS_RELEASES = {"11.8": "11.11"}
 """cuBLAS's own release if it differs from that of the toolkit; since CUDA 12.0 it does not."""
 OWN_MODULES: dict[PlatformName, tuple[str, ...]] = {
-    "linux-x86_64": ("_cuda_loader.py", "_cuda_libraries.py", "_conda_libraries.py"),
-    "win-amd64": ("_cuda_loader.py", "_cuda_libraries.py", "_vendored_dlls.py"),
+    "linux-x86_64": ("_first_use.py", "_cuda_loader.py", "_cuda_libraries.py", "_conda_libraries.py"),
+    "win-amd64": ("_first_use.py", "_cuda_loader.py", "_cuda_libraries.py", "_vendored_dlls.py"),
 }
 SHARED_MODULES = {
     "_cuda_driver.py": Path(driver.__file__),
@@ -55,7 +55,7 @@ FIRST_LINES = {
     "win-amd64": "from . import _vendored_dlls  # noqa: F401  (added by the CUDA wheel build)\n",
 }
 """Lines that import what must be loaded before upstream's package loads its libraries."""
-LOADER_LINE = "\nfrom ._cuda_loader import CudaStatus, cuda_status  # noqa: E402  (added by the CUDA wheel build)\n"
+LOADER_LINE = "\nfrom ._first_use import CudaStatus, cuda_status  # noqa: E402  (added by the CUDA wheel build)\n"
 LICENCES = (
     ("llama.cpp", "LICENSE"),
     ("nlohmann-json", "licenses/LICENSE-jsonhpp"),

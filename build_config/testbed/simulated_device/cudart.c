@@ -70,6 +70,8 @@ const char * cudaGetErrorString(cudaError_t error) {
             return "invalid argument";
         case cudaErrorMemoryAllocation:
             return "out of memory";
+        case cudaErrorInitializationError:
+            return "initialization error";
         case cudaErrorInsufficientDriver:
             return "CUDA driver version is insufficient for CUDA runtime version";
         case cudaErrorNoDevice:
@@ -199,23 +201,30 @@ cudaError_t cudaDeviceGetAttribute(int * value, enum cudaDeviceAttr attribute, i
 
 cudaError_t cudaDeviceGetPCIBusId(char * text, int length, int device) {
     START;
+    if (simulated_device(device) == NULL) {
+        return refuse(cudaErrorInvalidDevice);
+    }
     snprintf(text, (size_t) length, "0000:%02x:00.0", (unsigned) device + 1);
     return cudaSuccess;
 }
 
 cudaError_t cudaDeviceCanAccessPeer(int * can, int device, int peer) {
-    (void) device;
-    (void) peer;
     START;
-    *can = 0;
+    const struct simulated_device * one   = simulated_device(device);
+    const struct simulated_device * other = simulated_device(peer);
+    if (one == NULL || other == NULL) {
+        return refuse(cudaErrorInvalidDevice);
+    }
+    *can = one != other && simulated_peers(one, other);
     return cudaSuccess;
 }
 
 cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned int flags) {
-    (void) peer;
     (void) flags;
     START;
-    return refuse(cudaErrorInvalidValue);
+    int                can   = 0;
+    const cudaError_t error = cudaDeviceCanAccessPeer(&can, current_device, peer);
+    return error != cudaSuccess || can ? error : refuse(cudaErrorPeerAccessUnsupported);
 }
 
 cudaError_t cudaDeviceDisablePeerAccess(int peer) {
@@ -378,9 +387,10 @@ cudaError_t cudaMemcpy2DAsync(void *              target,
 
 cudaError_t cudaMemcpyPeerAsync(
     void * target, int target_device, const void * source, int source_device, size_t size, cudaStream_t stream) {
-    (void) target_device;
-    (void) source_device;
     (void) stream;
+    if (simulated_device_of(target) != target_device || simulated_device_of(source) != source_device) {
+        return refuse(cudaErrorInvalidValue);
+    }
     return copy_rows(target, size, source, size, size, 1, cudaMemcpyDeviceToDevice);
 }
 

@@ -45,7 +45,7 @@ static size_t                  block_count;
 static size_t                  block_space;
 static size_t                  counters[COUNTERS];
 static long                    live[OBJECTS];
-static pid_t                   user;  // the process that started the driver; its children write no report
+static pid_t                   user;  // the process that started the driver: its children cannot use it, nor do they report
 
 static const char * const COUNTER_NAMES[COUNTERS] = {
     "allocations",        "copies_to_device", "copies_from_device", "copies_within_device", "copies_within_host",
@@ -68,9 +68,27 @@ static void add_device(const char * capability, size_t memory) {
     struct simulated_device * device = &devices[device_count++];
     *device = (struct simulated_device) {.major = major, .minor = minor, .memory = memory};
     snprintf(device->name, sizeof device->name, "SIMULATED device %d.%d (not a GPU)", major, minor);
+    snprintf(device->uuid, sizeof device->uuid, "GPU-%08x-51ed-51ed-51ed-51edde71ce00", (unsigned) device_count);
 }
 
-// Apply CUDA_VISIBLE_DEVICES as the driver does: indices up to the first unknown one.
+// The device that an entry of CUDA_VISIBLE_DEVICES names, and the end of the entry: an index, or a UUID whose beginning is
+// enough. -1 for an unknown one.
+static int named_device(const char * entry, const char ** end) {
+    *end = entry + strcspn(entry, ",");
+    if (strncmp(entry, "GPU-", 4) == 0) {
+        for (int i = 0; i < device_count; i++) {
+            if (strncmp(entry, devices[i].uuid, (size_t) (*end - entry)) == 0) {
+                return i;
+            }
+        }
+        return -1;
+    }
+    char *     number = NULL;
+    const long index  = strtol(entry, &number, 10);
+    return number == *end && number != entry && index >= 0 && index < device_count ? (int) index : -1;
+}
+
+// Apply CUDA_VISIBLE_DEVICES as the driver does: the devices in this order, up to the first unknown one.
 static void hide_devices(void) {
     const char * visible = getenv("CUDA_VISIBLE_DEVICES");
     if (visible == NULL) {
@@ -79,9 +97,9 @@ static void hide_devices(void) {
     struct simulated_device chosen[MAX_DEVICES];
     int                     count = 0;
     while (*visible != '\0' && count < MAX_DEVICES) {
-        char * end   = NULL;
-        long   index = strtol(visible, &end, 10);
-        if (end == visible || index < 0 || index >= device_count) {
+        const char * end   = NULL;
+        const int    index = named_device(visible, &end);
+        if (index < 0) {
             break;
         }
         chosen[count++] = devices[index];
@@ -121,6 +139,9 @@ bool simulated_fault_is(const char * name, size_t * argument) {
 }
 
 int simulated_start(void) {
+    if (user != 0 && user != getpid()) {
+        return CUDA_ERROR_NOT_INITIALIZED;
+    }
     user = getpid();
     if (simulated_fault_is("no-driver", NULL)) {
         return CUDA_ERROR_UNKNOWN;
@@ -134,6 +155,10 @@ int simulated_device_count(void) {
 
 const struct simulated_device * simulated_device(int index) {
     return index >= 0 && index < device_count ? &devices[index] : NULL;
+}
+
+bool simulated_peers(const struct simulated_device * one, const struct simulated_device * other) {
+    return one->major == other->major && one->minor == other->minor;
 }
 
 // ------------------------------------------------------------------------------------------------------- memory
@@ -231,6 +256,18 @@ void * simulated_view(const void * address, size_t size, bool * on_device) {
     }
     pthread_mutex_unlock(&mutex);
     return view;
+}
+
+int simulated_device_of(const void * address) {
+    int device = -1;
+    pthread_mutex_lock(&mutex);
+    for (size_t i = 0; i < block_count && device < 0; i++) {
+        if ((uintptr_t) address - blocks[i].device_address < blocks[i].size) {
+            device = blocks[i].device;
+        }
+    }
+    pthread_mutex_unlock(&mutex);
+    return device;
 }
 
 void simulated_memory(int device, size_t * free_bytes, size_t * total) {
@@ -344,6 +381,9 @@ CUresult cuGetErrorString(CUresult error, const char ** text) {
         case CUDA_ERROR_OUT_OF_MEMORY:
             *text = "out of memory";
             break;
+        case CUDA_ERROR_NOT_INITIALIZED:
+            *text = "initialization error";
+            break;
         case CUDA_ERROR_NO_DEVICE:
             *text = "no CUDA-capable device is detected";
             break;
@@ -355,12 +395,19 @@ CUresult cuGetErrorString(CUresult error, const char ** text) {
 
 // ------------------------------------------------------------------------------------- virtual memory management
 
+static CUresult known(CUmemLocation location) {
+    if (location.type == CU_MEM_LOCATION_TYPE_DEVICE && simulated_device(location.id) != NULL) {
+        return CUDA_SUCCESS;
+    }
+    simulated_count(REFUSED, 1);
+    return CUDA_ERROR_INVALID_VALUE;
+}
+
 CUresult cuMemGetAllocationGranularity(
     size_t * granularity, const CUmemAllocationProp * properties, CUmemAllocationGranularity_flags option) {
-    (void) properties;
     (void) option;
     *granularity = GRANULARITY;
-    return CUDA_SUCCESS;
+    return known(properties->location);
 }
 
 CUresult cuMemAddressReserve(CUdeviceptr * address, size_t size, size_t alignment, CUdeviceptr wish, unsigned long long flags) {
@@ -437,10 +484,18 @@ CUresult cuMemMap(CUdeviceptr address, size_t size, size_t offset, CUmemGenericA
 }
 
 CUresult cuMemSetAccess(CUdeviceptr address, size_t size, const CUmemAccessDesc * description, size_t count) {
-    (void) address;
     (void) size;
-    (void) description;
-    (void) count;
+    const struct simulated_device * owner = simulated_device(simulated_device_of((void *) (uintptr_t) address));
+    for (size_t i = 0; i < count; i++) {
+        const CUresult error = known(description[i].location);
+        if (error != CUDA_SUCCESS) {
+            return error;
+        }
+        if (owner == NULL || !simulated_peers(owner, simulated_device(description[i].location.id))) {
+            simulated_count(REFUSED, 1);
+            return CUDA_ERROR_INVALID_VALUE;
+        }
+    }
     return CUDA_SUCCESS;
 }
 

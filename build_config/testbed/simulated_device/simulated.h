@@ -10,6 +10,7 @@ struct simulated_device {
     int    minor;
     size_t memory;  // bytes
     char   name[64];
+    char   uuid[41];
 };
 
 // The counters. Each name is in the report at exit.
@@ -31,13 +32,16 @@ enum simulated_counter {
 // Objects that must be freed before exit.
 enum simulated_object { STREAMS, EVENTS, GRAPHS, PINNED_BLOCKS, CUBLAS_HANDLES, MEMORY_HANDLES, RESERVATIONS, OBJECTS };
 
-// 0, or the error of the driver API that every call must return: no device, no usable driver.
+// 0, or the error of the driver API that every call must return: no device, no usable driver, started before a fork.
 int simulated_start(void);
 
 int simulated_device_count(void);
 
 // NULL for an unknown index.
 const struct simulated_device * simulated_device(int index);
+
+// Whether two devices reach each other's memory: equal ones do.
+bool simulated_peers(const struct simulated_device * one, const struct simulated_device * other);
 
 // Whether SIMULATED_FAULT is this one. The number after its colon goes to `argument`, 0 if there is none.
 bool simulated_fault_is(const char * name, size_t * argument);
@@ -55,6 +59,9 @@ bool simulated_free(void * address);
 // The real location of the bytes of a device address. Sets `on_device`; an address of the host is returned unchanged.
 // NULL if `size` bytes from there are not inside one allocation.
 void * simulated_view(const void * address, size_t size, bool * on_device);
+
+// The device of an address; -1 for one of the host.
+int simulated_device_of(const void * address);
 
 void simulated_memory(int device, size_t * free_bytes, size_t * total);
 

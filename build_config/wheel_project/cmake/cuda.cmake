@@ -5,8 +5,8 @@ set(LCW_SHARD "" CACHE STRING "Name of the shard: the library becomes libggml-cu
 lcw_library(ggml-cuda)
 set_target_properties(ggml-cuda PROPERTIES OUTPUT_NAME "ggml-cuda-${LCW_SHARD}")
 
-# The shard says for itself whether it can run on the visible devices: ggml asks every libggml-cuda-*.so for its score and
-# loads the best. Architectures in CMake's spelling become one table row each: number, kind, suffix.
+# The shard says for itself how well it fits the visible devices: ggml asks every libggml-cuda-*.so for its score and loads
+# the best. Architectures in CMake's spelling become one table row each: number, kind, suffix.
 set(rows "")
 foreach(arch IN LISTS CMAKE_CUDA_ARCHITECTURES)
     if(NOT arch MATCHES "^([0-9]+)([af]?)-(real|virtual)$")
@@ -27,8 +27,20 @@ foreach(arch IN LISTS CMAKE_CUDA_ARCHITECTURES)
 endforeach()
 set(LCW_SHARD_ROWS "${rows}")
 configure_file(shard_archs.h.in "${CMAKE_CURRENT_BINARY_DIR}/shard/shard_archs.h" @ONLY)
-target_sources(ggml-cuda PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/shard_score.cpp")
+target_sources(ggml-cuda PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/shard_score.cpp" "${CMAKE_CURRENT_SOURCE_DIR}/shown_devices.cpp")
 target_include_directories(ggml-cuda PRIVATE "${CMAKE_CURRENT_BINARY_DIR}/shard")
+
+# ggml-cuda sees only the devices that this shard has code for. These are the functions of shown_devices.cpp; the link
+# replaces each call of them with ours. link.exe cannot: there they have CUDA's own names.
+if(NOT WIN32)
+    foreach(function IN ITEMS
+        cudaGetDeviceCount cudaGetDevice cudaSetDevice cudaGetDeviceProperties cudaGetDeviceProperties_v2
+        cudaDeviceGetAttribute cudaDeviceGetPCIBusId cudaDeviceCanAccessPeer cudaDeviceEnablePeerAccess cudaMemcpyPeerAsync
+        cudaMallocHost cudaHostAlloc cudaHostRegister
+        cuDeviceGet cuMemCreate cuMemGetAllocationGranularity cuMemSetAccess)
+        target_link_options(ggml-cuda PRIVATE "LINKER:--wrap=${function}")
+    endforeach()
+endif()
 
 # nvcc names device symbols by a random seed unless it is given one. The seed must differ from file to file, and be the
 # same for everyone: the path below llama.cpp's root.

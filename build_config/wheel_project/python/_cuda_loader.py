@@ -1,11 +1,11 @@
 # ruff: noqa: INP001  # a module of llama_cpp in the finished wheel, not of the pipeline
-"""Loads the compute backends of this wheel when ``llama_cpp`` is imported, and says why CUDA is not in use.
+"""Loads the compute backends of this wheel, and says why CUDA is not in use.
 
 The backends are modules in ``llama_cpp/lib``: CPU variants (``libggml-cpu-*``) and CUDA shards (``libggml-cuda-*``),
 each shard for some GPUs. ggml asks every module how well it fits this machine and takes the best. A CUDA shard can be
 loaded only if the NVIDIA driver, the CUDA runtime and cuBLAS are there. Modules are searched in this package only.
 
-``cuda_status()`` reports the result. Standard library only; works on Python 3.8 and later.
+``_first_use`` calls ``load_safely`` when a backend is first needed. Standard library only; works on Python 3.8 and later.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ else:  # copies of these two, which the build puts next to this module
 PACKAGE = Path(__file__).resolve().parent
 LIB = PACKAGE / "lib"
 
-_log = logging.getLogger("llama-cpp-python")
+_log = logging.getLogger("llama-cpp-python.cuda")
+"""Not upstream's own logger: ``Llama(verbose=False)`` would silence it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class CudaStatus:
     ``shard`` is the CUDA module in use (``sm89``), ``driver_cuda`` the newest CUDA that the driver runs (``13.0``),
     ``covered_archs`` what this wheel has code for (``89-real``), ``cpu_variant`` the CPU module in use (``zen4``).
     ``libraries`` is empty if there is no GPU to load them for. ``reason`` is one sentence with the remedy, and ``None``
-    exactly when ``loaded``.
+    exactly when ``loaded``. ``left_out`` are those of ``devices`` that ``shard`` has no code for, and ``note`` says how
+    to use them, too. ``main_gpu`` and ``tensor_split`` count the devices that are not left out.
     """
 
     loaded: bool
@@ -65,11 +67,8 @@ class CudaStatus:
     covered_archs: tuple[str, ...] = ()
     reason: str | None = None
     cpu_variant: str | None = None
-
-
-def cuda_status() -> CudaStatus:
-    """Say whether CUDA is in use. Decided once, when ``llama_cpp`` was imported."""
-    return _STATUS
+    left_out: tuple[Device, ...] = ()
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,16 @@ class _Shard:
 
 @dataclass(frozen=True)
 class _Build:
-    """``_cuda_build.json``: the CUDA release and the shards of this wheel."""
+    """``_cuda_build.json``: the CUDA release and the shards of this wheel.
+
+    ``builds`` are commands with ``{arch}``, and the architectures for which each can build; the best comes first.
+    """
 
     cuda: str
     shards: tuple[_Shard, ...]
     oldest_driver: str
     libraries: tuple[str, ...]
-    build_command: str
+    builds: tuple[tuple[str, frozenset[int]], ...]
 
     @property
     def archs(self) -> tuple[str, ...]:
@@ -100,8 +102,8 @@ class _Build:
 def _read_build(path: Path) -> _Build:
     data = json.loads(path.read_text(encoding="utf-8"))
     shards = tuple(_Shard(item["name"], item["file"], tuple(item["archs"])) for item in data["shards"])
-    libraries = tuple(data["libraries"])
-    return _Build(data["cuda"], shards, data["oldest_driver"], libraries, data["build_command"])
+    builds = tuple((item["command"], frozenset(item["archs"])) for item in data["builds"])
+    return _Build(data["cuda"], shards, data["oldest_driver"], tuple(data["libraries"]), builds)
 
 
 @dataclass(frozen=True)
@@ -225,9 +227,12 @@ def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messa
     missing = [library.error for library in libraries if library.error]
     if missing:
         return f"CUDA's libraries are missing, {', '.join(missing)}: {install_command(_major(build.cuda))}."
-    fitting = [shard for shard in build.shards if all(shard.runs_on(device) for device in driver.devices)]
+    fitting = [shard for shard in build.shards if any(shard.runs_on(device) for device in driver.devices)]
     if not fitting:
-        return _not_covered(build, driver.devices)
+        return (
+            f"This wheel has code for {', '.join(build.archs)} and none that {_list(driver.devices)} can run: "
+            f"build one that has it, {_build_for(build, driver.devices)}."
+        )
     for shard in fitting:
         try:
             ctypes.CDLL(str(LIB / shard.file))
@@ -237,15 +242,27 @@ def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messa
     return f"The CUDA backend does not start ({said}): check that nvidia-smi lists the GPU without an error."
 
 
-def _not_covered(build: _Build, devices: Sequence[Device]) -> str:
-    """Name the GPUs without code, or all of them if no single shard has code for all."""
-    without = [device for device in devices if not any(shard.runs_on(device) for shard in build.shards)] or devices
-    gpus = ", ".join(f"{device.name} (compute capability {device.capability})" for device in without)
-    numbers = sorted({device.capability.replace(".", "") for device in devices}, key=int)
-    remedy = f"build one that has it, `{build.build_command.format(arch=','.join(numbers))}`"
-    if len(numbers) > 1:
-        remedy += ", or set CUDA_VISIBLE_DEVICES to the GPUs that it covers"
-    return f"This wheel has code for {', '.join(build.archs)} and none that {gpus} can run: {remedy}."
+def _left_out(build: _Build, name: str | None, devices: Sequence[Device]) -> tuple[Device, ...]:
+    """The devices that the shard in use has no code for: it does not show them to ggml (shown_devices.cpp)."""
+    used = [shard for shard in build.shards if shard.name == name]
+    return tuple(device for device in devices if used and not used[0].runs_on(device))
+
+
+def _use_all(build: _Build, devices: Sequence[Device]) -> str:
+    return f"To use all: {_build_for(build, devices)}."
+
+
+def _list(devices: Sequence[Device]) -> str:
+    return ", ".join(f"{device.name} (compute capability {device.capability})" for device in devices)
+
+
+def _build_for(build: _Build, devices: Sequence[Device]) -> str:
+    """The command that builds one shard for all these devices, or for as many as one CUDA release can."""
+    wanted = {int(device.capability.replace(".", "")) for device in devices}
+    command, archs = max(build.builds, key=lambda entry: len(wanted & entry[1]))  # the first of several
+    able = sorted(wanted & archs) or sorted(wanted)
+    without = "" if wanted <= archs else ", which leaves out the others: no CUDA release compiles for all of them"
+    return f"`{command.format(arch='+'.join(map(str, able)))}`{without}"
 
 
 def _major(cuda: str | None) -> int:
@@ -274,29 +291,33 @@ def _load() -> CudaStatus:
         _log.debug("%s", message)
     cpu, cuda = backends.get("CPU"), backends.get("CUDA")
     loaded = cuda is not None and cuda.devices > 0
+    shard = cuda.variant if cuda and loaded else None
+    left_out = _left_out(build, shard, driver.devices)
+    note = f"{_list(left_out)} cannot be used. {_use_all(build, driver.devices)}" if left_out else None
     status = CudaStatus(
         loaded=loaded,
-        shard=cuda.variant if cuda and loaded else None,
+        shard=shard,
         devices=driver.devices,
         libraries=libraries,
         driver_cuda=driver.cuda,
         covered_archs=build.archs,
         reason=None if loaded else _why_not(build, driver, libraries, messages),
         cpu_variant=cpu.variant if cpu else None,
+        left_out=left_out,
+        note=note,
     )
+    if note:
+        _log.warning("llama-cpp-python leaves out GPUs of this machine: %s", note)
     if not loaded and _gpu_is_there(driver):
         _log.warning("llama-cpp-python computes on the CPU although this machine has an NVIDIA GPU. %s", status.reason)
     return status
 
 
-def _load_safely() -> CudaStatus:
-    """No failure in here may keep anybody from importing ``llama_cpp``."""
+def load_safely() -> CudaStatus:
+    """Load the backends. No failure in here may keep anybody from using ``llama_cpp``."""
     try:
         return _load()
     except Exception as error:  # noqa: BLE001  # see above; the reason is kept
         reason = f"The CUDA loader failed ({type(error).__name__}: {error}): install the wheel again, or report it."
         _log.warning("%s", reason)
         return CudaStatus(loaded=False, reason=reason)
-
-
-_STATUS = _load_safely()

@@ -1,0 +1,110 @@
+# ruff: noqa: INP001  # a module of llama_cpp in the finished wheel, not of the pipeline
+"""Has the backends loaded when one is first needed: ``import llama_cpp`` starts nothing.
+
+CUDA cannot be used in a process that was forked after it started, and servers import before they fork. The first
+``Llama()``, ``cuda_status()`` or low-level call that may need a backend loads them. Imported at the end of the package's
+``__init__``. Standard library only; works on Python 3.8 and later.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+import threading
+from typing import Any
+
+from ._cuda_loader import CudaStatus, load_safely
+
+_NEED_NO_BACKEND = re.compile(
+    r"llama_(log_(set|get)|max_\w+|supports_(mmap|mlock)|\w+_default_params|version|time_us|backend_free"
+    r"|flash_attn_type_name|model_meta_key_str|split_(path|prefix))"
+)
+"""Functions that upstream calls while it is imported or when a process ends, and those that return constants."""
+
+_FORKED = (
+    "CUDA was started before this process was forked, and a forked process cannot use it: call Llama() and "
+    "cuda_status() only after the fork, or start processes with multiprocessing's method spawn."
+)
+
+
+class _Backends:
+    """The backends of this process, loaded once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._status: CudaStatus | None = None
+        self._process = 0
+
+    def load(self) -> CudaStatus:
+        """Load the backends if nothing has needed them yet; the result."""
+        if self._status is None:
+            with self._lock:
+                if self._status is None:  # no other thread was faster
+                    self._process = os.getpid()
+                    self._status = load_safely()
+        return self._status
+
+    @property
+    def lost_by_fork(self) -> bool:
+        """Whether CUDA was started in the process from which this one was forked: here every call of it fails."""
+        return self._status is not None and bool(self._status.devices) and self._process != os.getpid()
+
+
+_BACKENDS = _Backends()
+
+
+def cuda_status() -> CudaStatus:
+    """Say whether CUDA is in use. Loads the backends if nothing has needed them yet; decided once in each process."""
+    status = _BACKENDS.load()
+    if not _BACKENDS.lost_by_fork:
+        return status
+    return CudaStatus(loaded=False, devices=status.devices, covered_archs=status.covered_archs, reason=_FORKED)
+
+
+def _load_before(package: Any) -> None:
+    """Make ``Llama`` and every low-level function that may need a backend load the backends first.
+
+    Upstream's functions are objects of ctypes, of a class that each library has for itself. Until the backends are
+    loaded they have a derived class, and keep their identity and their C types. ``Llama`` keeps its check for a fork:
+    without it llama.cpp would end the process.
+    """
+    native = package.llama_cpp._lib  # noqa: SLF001  # upstream has no public name for the library
+    plain = native._FuncPtr  # noqa: SLF001  # nor ctypes for the class of its functions
+
+    def load() -> None:
+        _BACKENDS.load()
+        native._FuncPtr = plain  # noqa: SLF001
+        for function in vars(native).copy().values():
+            if isinstance(function, FirstCall):
+                function.__class__ = plain
+
+    class FirstCall(plain):  # type: ignore[misc,valid-type]
+        """A function that loads the backends before it runs."""
+
+        _flags_, _restype_ = plain._flags_, plain._restype_  # ctypes takes them from no base class
+
+        def __call__(self, *arguments: Any, **named: Any) -> Any:
+            if not _NEED_NO_BACKEND.fullmatch(self.__name__):
+                load()
+            return plain.__call__(self, *arguments, **named)
+
+    native._FuncPtr = FirstCall  # noqa: SLF001  # for functions that upstream or a user names later
+    for function in vars(native).copy().values():
+        if isinstance(function, plain):
+            function.__class__ = FirstCall
+
+    make = package.Llama.__init__
+
+    @functools.wraps(make)
+    def checked(self: Any, *arguments: Any, **named: Any) -> None:
+        load()  # here, and not in the first low-level call: upstream discards what that one prints
+        if _BACKENDS.lost_by_fork:
+            raise RuntimeError(_FORKED)
+        make(self, *arguments, **named)
+
+    package.Llama.__init__ = checked
+
+
+_load_before(sys.modules[__package__])
