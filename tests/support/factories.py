@@ -28,10 +28,7 @@ def toolchain(root: Path = Path("/toolkit"), *, launcher: Program | None = None,
             root=root, nvcc=program(f"{root}/bin/nvcc", cuda), version=cuda, identity="c" * 64, locked=True
         ),
         host=HostCompiler(
-            cc=program("/usr/bin/gcc"),
-            cxx=program("/usr/bin/g++", "12.2.0"),
-            identity="g" * 64,
-            binutils="GNU ld 2.40",
+            cc=program("/usr/bin/gcc"), cxx=program("/usr/bin/g++", "12.2.0"), identity="g" * 64, binutils="GNU ld 2.40"
         ),
         cmake=program("/venv/bin/cmake", "4.4.4"),
         ninja=program("/venv/bin/ninja", "1.13.2"),

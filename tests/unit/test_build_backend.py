@@ -40,11 +40,7 @@ def test_the_options_that_it_passes_are_those_of_the_build() -> None:
 
 def test_front_ends_find_it_and_install_nothing_for_it() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["build-system"] == {
-        "requires": [],
-        "build-backend": build_backend.__name__,
-        "backend-path": ["."],
-    }
+    assert project["build-system"] == {"requires": [], "build-backend": build_backend.__name__, "backend-path": ["."]}
     assert build_backend.get_requires_for_build_wheel() == []
 
 

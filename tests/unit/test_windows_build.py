@@ -28,9 +28,7 @@ TOOLKIT = "C:/llama-cuda-wheels/toolkit/cuda-13.0-0123456789ab"
 
 def tree() -> SourceTree:
     return dataclasses.replace(
-        factories.source_tree(),
-        llama_cpp=LAYOUT.staged / "llama.cpp",
-        bindings=LAYOUT.staged / "llama-cpp-python",
+        factories.source_tree(), llama_cpp=LAYOUT.staged / "llama.cpp", bindings=LAYOUT.staged / "llama-cpp-python"
     )
 
 
@@ -101,11 +99,7 @@ def test_the_core_is_configured_with_exactly_this() -> None:
 
 @pytest.mark.parametrize(
     ("sccache", "before_nvcc"),
-    [
-        (None, ""),
-        ("0.16.0", ""),
-        ("0.18.0", "C:/llama-cuda-wheels/tools/sccache.exe-0.18.0/sccache.exe"),
-    ],
+    [(None, ""), ("0.16.0", ""), ("0.18.0", "C:/llama-cuda-wheels/tools/sccache.exe-0.18.0/sccache.exe")],
 )
 def test_a_shard_is_configured_with_exactly_this(sccache: str | None, before_nvcc: str) -> None:
     chain = windows_machine.toolchain(sccache=sccache)

@@ -35,11 +35,7 @@ def test_an_older_gcc_compiles_the_variants_whose_instructions_it_knows(gcc: str
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [
-        ("[wheel]", "[wheels]"),
-        ("max_size_one_arch", "max_sise_one_arch"),
-        ("[cuda.defines]", "[cuda.defines"),
-    ],
+    [("[wheel]", "[wheels]"), ("max_size_one_arch", "max_sise_one_arch"), ("[cuda.defines]", "[cuda.defines")],
 )
 def test_an_unknown_key_or_bad_toml_is_an_error(tmp_path: Path, old: str, new: str) -> None:
     path = tmp_path / "variants.toml"

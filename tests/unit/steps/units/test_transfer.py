@@ -38,14 +38,7 @@ def given(tmp_path: Path) -> Path:
     built.mkdir()
     (built / LIBRARY).write_bytes(b"code")
     layout = factories.layout(tmp_path / "there")
-    unit = store.keep(
-        spec(),
-        built,
-        layout,
-        network="none",
-        headers=HEADERS,
-        launcher="ccache",
-    )
+    unit = store.keep(spec(), built, layout, network="none", headers=HEADERS, launcher="ccache")
     transfer.export_units((unit,), tmp_path / "units")
     return tmp_path / "units"
 

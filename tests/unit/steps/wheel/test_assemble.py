@@ -38,8 +38,7 @@ UPSTREAM = {
 
 
 @pytest.mark.parametrize(
-    ("selection", "expected"),
-    [(ONE, "0.3.36+cu130.sm89"), (TWO, "0.3.36+cu130.sm86.sm89"), (PORTABLE, "0.3.36+cu130")],
+    ("selection", "expected"), [(ONE, "0.3.36+cu130.sm89"), (TWO, "0.3.36+cu130.sm86.sm89"), (PORTABLE, "0.3.36+cu130")]
 )
 def test_the_version_names_cuda_and_the_shards_and_pip_prefers_it(selection: ArchSelection, expected: str) -> None:
     version = assemble.wheel_version(Version("0.3.36"), "cu130", selection)

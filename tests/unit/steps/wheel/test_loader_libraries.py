@@ -48,8 +48,7 @@ def test_a_library_in_nvidias_wheels_is_taken_by_its_very_soname_and_conda_has_o
 
 
 @pytest.mark.parametrize(
-    ("dll", "name"),
-    [("cudart64_12.dll", "cudart"), ("cublasLt64_13.dll", "cublasLt"), ("cublas64_13.dll", "cublas")],
+    ("dll", "name"), [("cudart64_12.dll", "cudart"), ("cublasLt64_13.dll", "cublasLt"), ("cublas64_13.dll", "cublas")]
 )
 def test_cuda_pathfinder_is_asked_by_its_own_names(monkeypatch: pytest.MonkeyPatch, dll: str, name: str) -> None:
     asked: list[str] = []
