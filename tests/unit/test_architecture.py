@@ -17,7 +17,6 @@ from build_config.system.layout import PACKAGE
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"check_gpu", "build_backend"}),  # stand alone: one travels as a file, one runs before the environment

@@ -16,8 +16,6 @@ from build_config.system.layout import PACKAGE
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize(
     ("settings", "expected"),

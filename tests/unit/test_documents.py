@@ -13,8 +13,6 @@ from build_config.commands import app
 from build_config.errors import PipelineError
 from build_config.system.layout import PACKAGE
 
-pytestmark = pytest.mark.unit
-
 CHECKOUT = PACKAGE.parent
 DOCUMENTS = (
     *CHECKOUT.glob("*.md"),

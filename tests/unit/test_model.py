@@ -10,7 +10,6 @@ import pytest
 from build_config import model
 from build_config.system.layout import PACKAGE
 
-pytestmark = pytest.mark.unit
 ROOT = PACKAGE.parent
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from build_config.model import CudaToolkit, HostCompiler
 
-pytestmark = pytest.mark.unit
 
 MACHINE = Machine(system="Linux x86_64", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
 

@@ -17,7 +17,6 @@ from tests.support.windows_machine import BUILD_TOOLS, USER_ENVIRONMENT
 if TYPE_CHECKING:
     from build_config.model import SourceTree
 
-pytestmark = pytest.mark.unit
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
 LAYOUT = windows_machine.layout()
 CL = (BUILD_TOOLS / "VC/Tools/MSVC/14.44.35207/bin/Hostx64/x64/cl.exe").as_posix()

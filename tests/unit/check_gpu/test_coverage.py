@@ -6,8 +6,6 @@ import pytest
 
 from check_gpu import coverage
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize(
     ("arch", "runs_on", "not_on"),

@@ -15,8 +15,6 @@ from check_gpu.diagnosis import diagnose
 from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine, NeededLibrary, OwnBuild
 from check_gpu.result import NOTHING_TO_FIX, Code
 
-pytestmark = pytest.mark.unit
-
 PYTHON = "/venv/bin/python"
 SITE = "/venv/lib/python3.12/site-packages"
 GPU = Device(index=0, name="NVIDIA GeForce RTX 4090", capability="8.9", memory=24 << 30)

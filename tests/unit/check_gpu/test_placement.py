@@ -5,8 +5,6 @@ import pytest
 from check_gpu import placement
 from check_gpu.placement import Buffer, LayerPlacement
 
-pytestmark = pytest.mark.unit
-
 CPU_LOG = """\
 load_tensors: loading model tensors, this can take a while... (load_mode = mmap)
 load_tensors: layer   0 assigned to device CPU, is_swa = 0

@@ -17,8 +17,6 @@ from tests.support import pairs
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
-
 
 def write(root: Path, files: dict[str, str]) -> Path:
     for name, content in files.items():

@@ -24,7 +24,6 @@ from check_gpu.result import NOTHING_TO_FIX, Code
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 
 DOCUMENT = (PACKAGE.parent / "docs" / "check_gpu.md").read_text(encoding="utf-8")
 

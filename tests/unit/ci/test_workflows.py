@@ -24,7 +24,6 @@ from build_config.tasks import ci_matrix
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 
 CHECKOUT = PACKAGE.parent
 WORKFLOWS = sorted((CHECKOUT / ".github" / "workflows").glob("*.yml"))

@@ -19,7 +19,6 @@ from tests.support import factories, wheel_modules, wheels
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 FACTS = factories.build_facts("89", "90-virtual", "120a-real")
 
 

@@ -17,7 +17,6 @@ from tests.support import wheels
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 RECORD = f"{wheels.DIST_INFO}/RECORD"
 
 

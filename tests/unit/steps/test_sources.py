@@ -12,7 +12,6 @@ from build_config.model import LockedFile, SourceLock, SourceTree
 from build_config.steps import sources
 from build_config.system.layout import Layout
 
-pytestmark = pytest.mark.unit
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOP = "llama_cpp_python-1.2.3"
 SDIST = {

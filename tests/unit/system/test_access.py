@@ -9,7 +9,6 @@ from build_config.system import workroot
 from build_config.system.platforms import access
 from tests.support.windows_machine import windows_path
 
-pytestmark = pytest.mark.unit
 ME = "S-1-5-21-1004336348-1177238915-682003330-1001"
 OURS = f"D:PAI(A;OICI;FA;;;{ME})(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
 BELOW_C = (

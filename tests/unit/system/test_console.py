@@ -10,8 +10,6 @@ import pytest
 from build_config.system import console
 from build_config.system.console import Console, duration, megabytes
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize(
     ("seconds", "text"),

@@ -14,8 +14,6 @@ from build_config.reports import BuildRecord, Severity
 from build_config.system import jsonio
 from tests.support.publishable import make
 
-pytestmark = pytest.mark.unit
-
 FILE = LockedFile(name="cmake", version="4.4.4", filename="cmake.whl", sha256="0" * 64, size=3)
 
 

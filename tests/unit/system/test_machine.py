@@ -8,8 +8,6 @@ import pytest
 
 from build_config.system import machine
 
-pytestmark = pytest.mark.unit
-
 
 def test_the_processor_is_named_as_the_kernel_names_it() -> None:
     assert machine.parse_cpu_model("processor\t: 0\nmodel name\t: AMD  EPYC 9454P\nmodel name\t: other\n") == (

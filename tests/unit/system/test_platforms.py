@@ -14,8 +14,6 @@ from build_config.system.platforms.linux import LINUX
 from build_config.system.platforms.windows import WINDOWS
 from tests.support import factories
 
-pytestmark = pytest.mark.unit
-
 
 def test_the_keys_of_linux_are_those_of_before_there_were_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another key would make everybody compile everything again. The digests were taken before platforms came."""

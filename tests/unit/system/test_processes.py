@@ -10,8 +10,6 @@ from build_config.errors import CommandError, DiskFullError, PipelineError
 from build_config.system import processes
 from build_config.system.processes import Command, Completed
 
-pytestmark = pytest.mark.unit
-
 
 def failed(output: str, log: Path | None = None) -> Completed:
     return Completed(command=Command(argv=("cc1plus", "a.cpp"), log=log), returncode=1, output=output, seconds=1.0)

@@ -11,8 +11,6 @@ from build_config.system import tomlio
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from build_config.system.layout import Layout
 
-pytestmark = pytest.mark.unit
 
 OTHER_USER = 1  # daemon
 

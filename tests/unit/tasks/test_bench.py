@@ -31,8 +31,6 @@ from build_config.testbed.synthetic_model import TINY
 from tests.support import wheels
 from tests.support.device_reports import FAST, MACHINE, NONE, REAL, SIMULATED, SLOW, made, measured
 
-pytestmark = pytest.mark.unit
-
 
 def log(device: str) -> tuple[str, ...]:
     weights = [f"load_tensors: layer   {layer} assigned to device {device}, is_swa = 0" for layer in range(3)]

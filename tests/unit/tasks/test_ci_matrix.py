@@ -14,7 +14,6 @@ from build_config.tasks.ci_matrix import GpuRunner, Host, Matrix, WheelEntry
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 
 LISTED = ci_matrix.read(PACKAGE.parent / "ci" / "matrix.toml")
 LINUX = Host(runner="ubuntu-24.04", image="python:3.11")

@@ -20,8 +20,6 @@ from tests.support import conda_wheels, wheels
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
-
 
 def package(folder: Path, **changes: object) -> conda.CondaPackage:
     return conda_wheels.describe(conda_wheels.write(folder, conda_wheels.members(**changes)))  # type: ignore[arg-type]  # as members takes them

@@ -18,8 +18,6 @@ from build_config.system.machine import NvidiaState
 from build_config.tasks import doctor
 from tests.support import factories, windows_machine
 
-pytestmark = pytest.mark.unit
-
 
 def program(name: str, version: str) -> Program:
     return Program(path=Path("/usr/bin") / name, version=version, found_via="PATH")

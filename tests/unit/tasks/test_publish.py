@@ -17,7 +17,6 @@ from tests.support import attested, wheels
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 CONTENTS = wheels.contents
 
 

@@ -16,8 +16,6 @@ from build_config.system.layout import PACKAGE
 from build_config.tasks import recommend
 from build_config.tasks.recommend import gpu_table, judge
 
-pytestmark = pytest.mark.unit
-
 GPUS = {
     "6.1": "NVIDIA GeForce GTX 1080",
     "7.0": "Tesla V100",

@@ -24,7 +24,6 @@ from tests.support import factories, publishable
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 
 MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
 TOOLCHAIN = (

@@ -15,8 +15,6 @@ from build_config.tasks.upstream_tests import task
 from build_config.tasks.upstream_tests.results import Noted, UpstreamTestReport
 from tests.support import factories, wheels
 
-pytestmark = pytest.mark.unit
-
 
 def report(*, passed: tuple[str, ...] = (), failed: tuple[Noted, ...] = ()) -> UpstreamTestReport:
     return UpstreamTestReport(

@@ -12,8 +12,6 @@ from build_config.system.processes import Command, Completed
 from build_config.testbed import clean_environment
 from tests.support import wheels
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize(
     ("required", "lock"),

@@ -8,8 +8,6 @@ from build_config.errors import ToolkitMissingError, ValidationError
 from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine
 
-pytestmark = pytest.mark.unit
-
 LIBRARIES = SimulatedLibraries(files=(Path("/s/libcuda.so.1"), Path("/s/libcudart.so.13")), major=13)
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-pytestmark = pytest.mark.unit
 
 ONE_LAYER = dataclasses.replace(SMALL, layers=1)
 

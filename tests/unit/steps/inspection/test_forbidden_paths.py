@@ -8,8 +8,6 @@ from build_config.steps import inspection
 from build_config.system.layout import CANONICAL_WORK_ROOT
 from tests.support import factories, windows_machine
 
-pytestmark = pytest.mark.unit
-
 
 def test_the_paths_of_this_machine_are_forbidden_but_no_system_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/root")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from build_config.reports import Finding
 
-pytestmark = pytest.mark.unit
 
 LISTED_ELF = """\
 ELF file    1: libggml-cuda-sm89.1.sm_89.cubin

@@ -14,7 +14,6 @@ from tests.support import wheels
 if TYPE_CHECKING:
     from build_config.formats.elf import ElfLibrary
 
-pytestmark = pytest.mark.unit
 LIB = "llama_cpp/lib"
 MODULE = ("ggml_backend_init", "ggml_backend_score")
 

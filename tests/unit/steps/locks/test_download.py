@@ -15,7 +15,6 @@ from build_config.system.console import Console
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 CONTENT = b"the locked bytes"
 
 

@@ -10,7 +10,6 @@ from build_config.steps.toolchain import gcc
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 
 HEADER = """
 #if defined(__GNUC__)

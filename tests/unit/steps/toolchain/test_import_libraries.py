@@ -11,8 +11,6 @@ from tests.support.windows_machine import windows_path
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
-
 
 def test_the_definition_names_the_dll_and_every_export() -> None:
     assert import_libraries.definition("cublas64_13.dll", ("cublasCreate_v2", "cublasDestroy_v2")) == (

@@ -10,7 +10,6 @@ from build_config.steps.toolchain import installed_cuda
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 
 ROOT = "/usr/local/cuda-13.0"
 DRY_RUN = """\

@@ -10,7 +10,6 @@ from build_config.errors import ToolkitMissingError
 from build_config.steps.toolchain.windows import installed_cuda
 from build_config.system import processes
 
-pytestmark = pytest.mark.unit
 NVCC = """nvcc: NVIDIA (R) Cuda compiler driver
 Copyright (c) 2005-2024 NVIDIA Corporation
 Built on Thu_Mar_28_02:30:10_Pacific_Daylight_Time_2024

@@ -12,8 +12,6 @@ from build_config.model import LockedFile, ToolkitLock
 from build_config.steps.toolchain import locked_cuda
 from tests.support import factories
 
-pytestmark = pytest.mark.unit
-
 
 def unpack(folder: Path, *members: str | zipfile.ZipInfo, name: str = "x.whl") -> Path:
     """Unpack a wheel of these members; returns the toolkit's root."""

@@ -9,8 +9,6 @@ from build_config.model import Program
 from build_config.steps.toolchain import programs
 from build_config.system.layout import Layout
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize(("version", "enough"), [("4.5.1", False), ("4.6", True), ("4.10.2", True)])
 def test_ccache_is_used_from_4_6_on(version: str, enough: bool) -> None:  # noqa: FBT001  # a parameter of the test

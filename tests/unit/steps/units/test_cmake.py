@@ -9,7 +9,6 @@ from build_config.steps.units import cmake, settings
 from build_config.system.layout import PACKAGE
 from tests.support import factories
 
-pytestmark = pytest.mark.unit
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
 LAYOUT = factories.layout(Path("/work-root"))
 

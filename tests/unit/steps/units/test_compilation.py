@@ -7,8 +7,6 @@ import pytest
 from build_config.steps.units import compilation, object_cache, sandbox
 from tests.support import factories
 
-pytestmark = pytest.mark.unit
-
 # As Ninja 1.13 and nvcc 13.0 print it.
 FAILED = """[1/9] Building CXX object a.cpp.o
 FAILED: [code=2] llama.cpp/ggml-cuda.dir/argmax.cu.o

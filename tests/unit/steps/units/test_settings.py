@@ -11,7 +11,6 @@ from build_config.system.layout import PACKAGE
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
 SHIPPED = PACKAGE / "data" / "variants.toml"
 
 

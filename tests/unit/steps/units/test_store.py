@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from build_config.model import Toolchain
     from build_config.steps.units.spec import UnitSpec
 
-pytestmark = pytest.mark.unit
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
 CHAIN = factories.toolchain()
 LAYOUT = factories.layout(Path("/work-root"))

@@ -13,7 +13,6 @@ from tests.support import factories
 if TYPE_CHECKING:
     from build_config.model import SystemHeaders
 
-pytestmark = pytest.mark.unit
 
 # As Ninja 1.13 lists them; the second file is named relative to the build folder. What was linked is there with the
 # linker of Debian 13.

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from build_config.steps.units.spec import UnitSpec
     from build_config.system.layout import Layout
 
-pytestmark = pytest.mark.unit
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
 LIBRARY = "libggml-cuda-sm89.so"
 

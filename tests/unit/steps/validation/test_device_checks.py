@@ -17,7 +17,6 @@ from build_config.testbed import synthetic_model
 if TYPE_CHECKING:
     from build_config.reports import DeviceCheck
 
-pytestmark = pytest.mark.unit
 
 LAYERS = 3
 

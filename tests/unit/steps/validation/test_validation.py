@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from build_config.steps.validation.scenarios import Scenario
 
-pytestmark = pytest.mark.unit
 
 PACKAGE = "/venv/site-packages/llama_cpp"
 WITHOUT_GPU = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from build_config.system.platforms import Platform
 
-pytestmark = pytest.mark.unit
 ONE = ArchSelection(shards=(factories.SM89,))
 TWO = ArchSelection(shards=(factories.SM86, factories.SM89))
 PORTABLE = ArchSelection(shards=(factories.SM86, factories.SM89), portable=True)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-pytestmark = pytest.mark.unit
 
 SOURCES = PACKAGE / "wheel_project" / "python"
 

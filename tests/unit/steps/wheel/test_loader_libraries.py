@@ -11,8 +11,6 @@ import pytest
 
 from build_config.wheel_project.python import _cuda_libraries, _vendored_dlls
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize(
     ("platform", "name", "soname", "there"),

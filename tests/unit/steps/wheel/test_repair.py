@@ -19,8 +19,6 @@ from tests.support.windows_machine import windows_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.unit
-
 
 def test_the_whole_call_of_auditwheel_excludes_everything_external(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = wheels.policy()

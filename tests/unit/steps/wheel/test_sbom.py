@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from build_config.model import PlatformName, SourceTree
 
-pytestmark = pytest.mark.unit
 
 LAYOUT = factories.layout(Path("/nowhere"))
 SBOM = f"{wheels.DIST_INFO}/{cyclonedx.MEMBER}"

@@ -17,8 +17,6 @@ from build_config.system.layout import CANONICAL_WORK_ROOT
 from tests.support import factories
 from tests.support.publishable import make
 
-pytestmark = pytest.mark.unit
-
 COMMIT = "1f0c2d3e" * 5
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CREATED = "2026-01-02T03:04:05Z"

@@ -21,7 +21,6 @@ from tests.support.publishable import Links, make
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.unit
 
 ERROR = Finding(code="rpath-outside", severity=Severity.ERROR, message="RPATH <elsewhere> leaves the wheel")
 AVX = Finding(code="avx-in-core", severity=Severity.ERROR, message="libllama.so has AVX instructions")

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-pytestmark = pytest.mark.unit
-
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
 
 

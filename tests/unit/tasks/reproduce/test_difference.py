@@ -18,7 +18,7 @@ from tests.support import wheels
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_programs")]
+pytestmark = pytest.mark.usefixtures("no_programs")
 
 MODULE = "llama_cpp/__init__.py"
 LIBRARY = "llama_cpp/lib/libllama.so"

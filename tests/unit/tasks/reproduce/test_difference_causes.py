@@ -6,9 +6,6 @@ import pytest
 
 from build_config.tasks.reproduce.difference import hashes, text
 
-pytestmark = pytest.mark.unit
-
-
 # -------------------------------------------------------------------------------------------------------------- causes
 
 

@@ -26,7 +26,7 @@ from tests.support.elf_files import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_programs")]
+pytestmark = pytest.mark.usefixtures("no_programs")
 
 
 SCALE = "_ZN36_GLOBAL__N__681207f2_4_k_cu_acc5a52f5scaleEPf"

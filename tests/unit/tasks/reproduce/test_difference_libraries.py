@@ -24,7 +24,7 @@ from tests.support.elf_files import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_programs")]
+pytestmark = pytest.mark.usefixtures("no_programs")
 
 
 @pytest.mark.parametrize(
