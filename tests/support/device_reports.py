@@ -1,7 +1,5 @@
 """Reports of a benchmark with fixed figures."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from build_config.model import Machine

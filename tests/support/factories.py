@@ -1,7 +1,5 @@
 """Values for tests: complete, plausible, and cheap."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from packaging.version import Version

@@ -1,19 +1,14 @@
 """A small file in place of a finished wheel, with matching record and reports."""
 
-from __future__ import annotations
-
 import hashlib
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import unquote
 
 from packaging.version import Version
 
 from build_config.model import Machine, Wheel
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TAG = "py3-none-manylinux_2_34_x86_64"
 Made = tuple[Wheel, BuildRecord, InspectionReport, ValidationReport]

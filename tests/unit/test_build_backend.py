@@ -1,10 +1,8 @@
 """The PEP 517 backend: config settings are the options of the build."""
 
-from __future__ import annotations
-
 import sys
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -12,9 +10,6 @@ from typer.testing import CliRunner
 from build_config import build_backend
 from build_config.commands import app
 from build_config.system.layout import PACKAGE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -27,7 +22,7 @@ if TYPE_CHECKING:
         ({"arch": ["86", "89"]}, ["--arch=86", "--arch=89"]),
     ],
 )
-def test_settings_are_options(settings: build_backend.Settings, expected: list[str]) -> None:
+def test_settings_are_options(settings: "build_backend.Settings", expected: list[str]) -> None:
     assert build_backend.options(settings) == expected
 
 

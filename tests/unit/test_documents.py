@@ -1,7 +1,5 @@
 """Compares what the documents say about options, GPUs, toolkits, sessions, exit codes and files with the project."""
 
-from __future__ import annotations
-
 import ast
 import re
 

@@ -1,7 +1,5 @@
 """Facts of the model that cannot be imported everywhere are compared with their copies."""
 
-from __future__ import annotations
-
 import ast
 import tomllib
 

@@ -1,21 +1,16 @@
 """The whole of what is called on Windows to build a unit: every argument, every variable."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING
 
 import pytest
 
+from build_config.model import SourceTree
 from build_config.steps.units import cmake, object_cache, sandbox, settings
 from build_config.steps.units.spec import core_spec, shard_spec
 from build_config.system.layout import PACKAGE
 from build_config.system.platforms.windows import WINDOWS
 from tests.support import factories, windows_machine
 from tests.support.windows_machine import BUILD_TOOLS, USER_ENVIRONMENT
-
-if TYPE_CHECKING:
-    from build_config.model import SourceTree
 
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
 LAYOUT = windows_machine.layout()

@@ -1,7 +1,5 @@
 """One situation for each test: the facts, the cause that is named, and the command that fixes it."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from typing import Any

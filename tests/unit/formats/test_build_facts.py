@@ -1,11 +1,9 @@
 """What the build writes down of itself, and everybody who reads it: this project, the loader, the probe, check_gpu."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +13,6 @@ from build_config.steps.validation import probe
 from check_gpu import collect
 from check_gpu.facts import Installation
 from tests.support import factories, wheel_modules, wheels
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FACTS = factories.build_facts("89", "90-virtual", "120a-real")
 

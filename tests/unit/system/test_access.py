@@ -1,7 +1,5 @@
 """Who may change a folder on Windows. The descriptors are those of folders as Windows makes them."""
 
-from __future__ import annotations
-
 import pytest
 
 from build_config.errors import WorkRootError

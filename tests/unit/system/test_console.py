@@ -1,7 +1,5 @@
 """What people see: readable times and sizes, progress that reaches a log file, text that is not taken for markup."""
 
-from __future__ import annotations
-
 import io
 import json
 

@@ -1,13 +1,8 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from build_config.system import git
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 COMMIT = "1f0c2d3e" * 5
 OTHER = "e" * 40

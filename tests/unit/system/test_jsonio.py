@@ -1,7 +1,5 @@
 """Step results as JSON: what is written is read back, and nothing else is taken for it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

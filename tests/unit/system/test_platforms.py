@@ -1,7 +1,5 @@
 """What each platform is called and given; the keys of units on Linux, pinned."""
 
-from __future__ import annotations
-
 from pathlib import Path, PureWindowsPath
 
 import pytest

@@ -1,7 +1,5 @@
 """What the runner makes of a command and of a failed program, without running one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

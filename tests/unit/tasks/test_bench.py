@@ -1,7 +1,5 @@
 """The evaluation of fixed results: medians, proofs of placement, ratios, labels, the page."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

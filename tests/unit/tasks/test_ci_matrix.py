@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +8,6 @@ from build_config.errors import ArchitectureError, SettingsError
 from build_config.system.layout import PACKAGE
 from build_config.tasks import ci_matrix
 from build_config.tasks.ci_matrix import GpuRunner, Host, Matrix, WheelEntry
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 LISTED = ci_matrix.read(PACKAGE.parent / "ci" / "matrix.toml")
 LINUX = Host(runner="ubuntu-24.04", image="python:3.11")

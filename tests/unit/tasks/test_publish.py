@@ -1,9 +1,7 @@
 """The last job of a workflow: wheels of other jobs are published in the wheelhouse, all or none."""
 
-from __future__ import annotations
-
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +11,6 @@ from build_config.system.console import Console
 from build_config.system.layout import Layout
 from build_config.tasks import publish
 from tests.support import attested, wheels
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CONTENTS = wheels.contents
 

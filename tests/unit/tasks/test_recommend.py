@@ -1,7 +1,5 @@
 """Which wheel is for which machine."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

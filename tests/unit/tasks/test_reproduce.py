@@ -1,11 +1,10 @@
 """The request of a record, and the report. The second builds themselves are in the integration tests."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,10 +19,6 @@ from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks import reproduce
 from build_config.tasks.reproduce import ReproduceRequest, second_build
 from tests.support import factories, publishable
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
 TOOLCHAIN = (

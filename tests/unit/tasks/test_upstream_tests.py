@@ -1,7 +1,5 @@
 """The report of upstream's tests; a real pytest is in test_upstream_tests_real.py."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

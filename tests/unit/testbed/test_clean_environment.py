@@ -1,7 +1,5 @@
 """Where the requirements of a clean environment come from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

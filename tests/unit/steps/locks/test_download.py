@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import hashlib
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -11,9 +9,6 @@ from build_config.errors import DigestMismatchError
 from build_config.model import LockedFile
 from build_config.steps.locks import download
 from build_config.system.console import Console
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CONTENT = b"the locked bytes"
 

@@ -1,15 +1,9 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from build_config.errors import CompilerMissingError, PipelineError, SettingsError, ToolkitMissingError
 from build_config.steps.toolchain import gcc
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 HEADER = """
 #if defined(__GNUC__)

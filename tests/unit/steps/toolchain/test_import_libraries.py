@@ -1,15 +1,10 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from build_config.errors import LockError
 from build_config.steps.toolchain.windows import import_libraries
 from tests.support.windows_machine import windows_path
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_definition_names_the_dll_and_every_export() -> None:

@@ -1,7 +1,5 @@
 """An installed toolkit on Windows: folders as the installer makes them, with a recorded answer of nvcc."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

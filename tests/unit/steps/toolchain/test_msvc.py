@@ -1,7 +1,5 @@
 """Visual C++ found and used, against recorded answers (tests/windows says where their shapes come from)."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 from pathlib import Path, PureWindowsPath

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from build_config.steps.units import progress

@@ -1,15 +1,10 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from build_config.errors import SettingsError
 from build_config.steps.units import settings
 from build_config.system.layout import PACKAGE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SHIPPED = PACKAGE / "data" / "variants.toml"
 

@@ -1,21 +1,14 @@
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config.errors import BuildError
-from build_config.model import HostCompiler
+from build_config.model import HostCompiler, Toolchain
 from build_config.steps.units import cmake, settings, store
-from build_config.steps.units.spec import core_spec, shard_spec
+from build_config.steps.units.spec import UnitSpec, core_spec, shard_spec
 from build_config.system.layout import PACKAGE
 from tests.support import factories
-
-if TYPE_CHECKING:
-    from build_config.model import Toolchain
-    from build_config.steps.units.spec import UnitSpec
 
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
 CHAIN = factories.toolchain()

@@ -1,18 +1,12 @@
 """Which headers a unit was compiled with: read from Ninja's list, and told apart by where they lie."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from build_config.model import SystemHeaders
 from build_config.steps.units import system_headers
 from tests.support import factories
-
-if TYPE_CHECKING:
-    from build_config.model import SystemHeaders
-
 
 # As Ninja 1.13 lists them; the second file is named relative to the build folder. What was linked is there with the
 # linker of Debian 13.

@@ -1,22 +1,15 @@
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config.errors import TransferError
 from build_config.model import SystemHeaders
 from build_config.steps.units import settings, store, transfer
-from build_config.steps.units.spec import shard_spec
+from build_config.steps.units.spec import UnitSpec, shard_spec
 from build_config.system.console import Console
-from build_config.system.layout import PACKAGE
+from build_config.system.layout import PACKAGE, Layout
 from tests.support import factories
-
-if TYPE_CHECKING:
-    from build_config.steps.units.spec import UnitSpec
-    from build_config.system.layout import Layout
 
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
 LIBRARY = "libggml-cuda-sm89.so"

@@ -1,22 +1,17 @@
 """The judgement of measured values, and the arithmetic of the child process."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 
+from build_config.reports import DeviceCheck
 from build_config.steps.validation import compare_with_cpu, device_checks, numerics
 from build_config.steps.validation.numerics import Measured, Plan, Request
 from build_config.testbed import synthetic_model
-
-if TYPE_CHECKING:
-    from build_config.reports import DeviceCheck
-
 
 LAYERS = 3
 

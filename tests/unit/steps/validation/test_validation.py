@@ -1,9 +1,8 @@
 """The judgement, tested with mutations of a correct result: each false report must be found."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,17 +10,12 @@ from build_config.model import GpuDevice, Machine
 from build_config.reports import ScenarioResult, Severity, Verdict
 from build_config.steps.validation import Simulation, judge_all, plan, scenarios
 from build_config.steps.validation.judge import INPUT_BYTES, LAYERS, Expected, ProbeResult, judge
+from build_config.steps.validation.scenarios import Scenario
 from build_config.system.jsonio import from_data, to_data
 from build_config.testbed.simulated_device import SimulatedDeviceUse, SimulatedUse
 from build_config.testbed.simulation_options import FAULTS
 from check_gpu import placement
 from tests.support.factories import build_facts
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from build_config.steps.validation.scenarios import Scenario
-
 
 PACKAGE = "/venv/site-packages/llama_cpp"
 WITHOUT_GPU = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())

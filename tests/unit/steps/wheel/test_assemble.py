@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import dataclasses
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import tomli_w
@@ -12,14 +10,10 @@ from packaging.version import Version
 from build_config.formats import build_facts
 from build_config.model import ArchSelection, CudaArch, Shard
 from build_config.steps.wheel import assemble
+from build_config.system.platforms import Platform
 from build_config.system.platforms.linux import LINUX
 from build_config.system.platforms.windows import WINDOWS
 from tests.support import factories, wheels
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from build_config.system.platforms import Platform
 
 ONE = ArchSelection(shards=(factories.SM89,))
 TWO = ArchSelection(shards=(factories.SM86, factories.SM89))

@@ -1,20 +1,15 @@
 """The loader's own judgement; what it does with libraries is in the integration tests."""
 
-from __future__ import annotations
-
 import ast
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from build_config.steps.wheel import assemble
 from build_config.system.layout import PACKAGE
 from tests.support import wheel_modules
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import ModuleType
-
 
 SOURCES = PACKAGE / "wheel_project" / "python"
 

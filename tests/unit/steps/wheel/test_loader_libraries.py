@@ -1,7 +1,5 @@
 """Where the loader looks for CUDA's libraries; what comes of loading them is in the integration tests."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The build record: complete, a pure function of its inputs, and without a path of the machine."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone

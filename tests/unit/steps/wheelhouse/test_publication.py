@@ -1,13 +1,12 @@
 """The wheelhouse: what gets in, what the page says, and what an interruption leaves."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,10 +16,6 @@ from build_config.steps.wheelhouse import publication
 from build_config.system import jsonio
 from tests.support import factories
 from tests.support.publishable import Links, make
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 ERROR = Finding(code="rpath-outside", severity=Severity.ERROR, message="RPATH <elsewhere> leaves the wheel")
 AVX = Finding(code="avx-in-core", severity=Severity.ERROR, message="libllama.so has AVX instructions")

@@ -1,13 +1,12 @@
 """Statement, signature and verification: what belongs together is accepted, and any changed byte of it is refused."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,11 +34,6 @@ from build_config.system.console import Console
 from build_config.tasks import verify
 from tests.support import attested
 from tests.support.attested import KEY, LAYOUT, PLATFORM
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
 

@@ -1,12 +1,10 @@
 """Why two wheels or folders are not the same bytes: made by hand, with one thing changed in each."""
 
-from __future__ import annotations
-
 import random
 import warnings
 import zipfile
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +12,6 @@ from build_config.errors import PackagingError
 from build_config.tasks.reproduce.difference import Difference, DifferenceKind, compare_folders, compare_wheels, explain
 from build_config.tasks.reproduce.difference.result import BLOCK, excerpts, first_difference
 from tests.support import wheels
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("no_programs")
 

@@ -1,10 +1,8 @@
 """Why the device code of two libraries is not the same: cubins and PTX made by hand, with one thing changed in each."""
 
-from __future__ import annotations
-
 import random
 import struct
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -22,9 +20,6 @@ from tests.support.elf_files import (
     library_differences,
     symbols,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("no_programs")
 

@@ -1,9 +1,7 @@
 """Why two libraries are not the same bytes: made by hand, with one thing changed in each."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +18,6 @@ from tests.support.elf_files import (
     library_differences,
     symbols,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("no_programs")
 
