@@ -150,17 +150,12 @@ SIMULATED_LIES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+LIES = ((ON_CPU, CPU, CPU_LIES), (ON_GPU, GPU, GPU_LIES), (ON_SIMULATED, SIMULATED, SIMULATED_LIES))
+
+
 @pytest.mark.parametrize(
     ("sound", "expected", "change", "code"),
-    [
-        (sound, expected, *lie)
-        for sound, expected, lies in (
-            (ON_CPU, CPU, CPU_LIES),
-            (ON_GPU, GPU, GPU_LIES),
-            (ON_SIMULATED, SIMULATED, SIMULATED_LIES),
-        )
-        for lie in lies
-    ],
+    [(sound, expected, *lie) for sound, expected, lies in LIES for lie in lies],
 )
 def test_a_false_report_is_found(sound: ProbeResult, expected: Expected, change: dict[str, Any], code: str) -> None:
     findings = judge(dataclasses.replace(sound, **change), expected)

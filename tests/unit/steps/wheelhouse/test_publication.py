@@ -48,10 +48,8 @@ def test_publishes_wheel_record_and_page(tmp_path: Path) -> None:
     assert published.read_bytes() == b"wheel"
     assert published.stat().st_mode & 0o777 == 0o644
     assert jsonio.read(publication.record_path(published), BuildRecord) == record
-    assert {path.name for path in folder.iterdir()} == {
-        publication.PAGE,
-        *(f"{wheel.path.name}{end}" for end in ("", ".record.json", ".intoto.json")),
-    }
+    files = {publication.PAGE, *(f"{wheel.path.name}{end}" for end in ("", ".record.json", ".intoto.json"))}
+    assert {path.name for path in folder.iterdir()} == files
     assert Links(folder / publication.PAGE).found == {wheel.path.name: wheel.sha256}
     page = (folder / publication.PAGE).read_text(encoding="utf-8")
     assert 'href="llama_cpp_python-0.3.36%2Bcu130.sm89-' in page, "the plus of a local version is quoted"

@@ -206,13 +206,8 @@ def test_all_that_is_wrong_is_said_at_once(house: attested.House) -> None:
     house.wheel.write_bytes(b"no wheel")
     house.files()["envelope"].unlink()
     house.files()["record"].write_text("{}")
-    assert house.codes(locks=()) == {
-        "wheel-damaged",
-        "record-unreadable",
-        "record-changed",
-        "statement-of-another-wheel",
-        "envelope-missing",
-    }
+    said = {"wheel-damaged", "record-unreadable", "record-changed", "statement-of-another-wheel", "envelope-missing"}
+    assert house.codes(locks=()) == said
 
 
 # ---------------------------------------------------------------------------------------------------------- statement
