@@ -178,7 +178,7 @@ NOT_COVERED = (("Windows AMD64", "8.9"), ("Linux aarch64", "8.7"), ("Linux aarch
         ),
         (machine("10.0", driver="525.60.13"), (PORTABLE_12,), None, "100 --cuda 12.9", (INSTALL_12_9,)),  # no PTX
         (machine("6.1", driver="390.1"), (), None, None, ("No toolkit that is known compiles for NVIDIA GeForce GTX",)),
-        (machine("8.9", glibc=""), (SM89,), None, None, ("need glibc",)),
+        (machine("8.9", glibc=""), (SM89,), None, None, ("need glibc",)),  # this project does not build on it
         *(
             (machine(capability, system=system), (SM89, PORTABLE), None, None, (f"{system} is not covered",))
             for system, capability in NOT_COVERED
