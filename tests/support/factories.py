@@ -5,11 +5,12 @@ from pathlib import Path
 from packaging.version import Version
 
 from build_config.formats.build_facts import BuildFacts, ShardFacts
-from build_config.model import CudaArch, CudaToolkit, HostCompiler, Program, Shard, SourceTree, Toolchain
+from build_config.model import CudaArch, CudaToolkit, HostCompiler, Machine, Program, Shard, SourceTree, Toolchain
 from build_config.system.layout import PACKAGE, Layout
 
 SM89 = Shard(name="sm89", archs=(CudaArch.parse("89"),))
 SM86 = Shard(name="sm86", archs=(CudaArch.parse("86"),))
+MACHINE = Machine(system="Linux x86_64", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
 
 
 def program(path: str, version: str = "1.0") -> Program:

@@ -9,14 +9,13 @@ import pytest
 from build_config import archs, plan
 from build_config.commands.app import Launcher
 from build_config.errors import CompilerUnsupportedError, LockError, SettingsError, ValidationError
-from build_config.model import CudaToolkit, HostCompiler, Machine
+from build_config.model import CudaToolkit, HostCompiler
 from build_config.plan import BuildRequest
 from build_config.steps import locks
 from build_config.steps.toolchain import gcc, installed_cuda, programs
 from tests.support import factories
 from tests.support.attested import LAYOUT, PLATFORM
-
-MACHINE = Machine(system="Linux x86_64", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
+from tests.support.factories import MACHINE
 
 
 @pytest.fixture(name="compilers", autouse=True)

@@ -28,13 +28,7 @@ from build_config.tasks.bench.results import (
 from build_config.testbed.synthetic_model import TINY
 from tests.support import wheels
 from tests.support.device_reports import FAST, MACHINE, NONE, REAL, SIMULATED, SLOW, made, measured
-
-
-def log(device: str) -> tuple[str, ...]:
-    weights = [f"load_tensors: layer   {layer} assigned to device {device}, is_swa = 0" for layer in range(3)]
-    caches = [f"llama_kv_cache: layer   {layer}: dev = {device}" for layer in range(2)]
-    return (*weights, *caches)
-
+from tests.support.logs import placed
 
 ON_CPU = ChildResult(
     version="0.3.36",
@@ -44,12 +38,12 @@ ON_CPU = ChildResult(
     generated=9,
     busy=9.0,
     peak_memory=1 << 30,
-    log=(*log("CPU"), "load_tensors:   CPU_Mapped model buffer size =   637.00 MiB"),
+    log=(*placed("CPU", "CPU", "CPU"), "load_tensors:   CPU_Mapped model buffer size =   637.00 MiB"),
 )
 ON_GPU = dataclasses.replace(
     ON_CPU,
     log=(
-        *log("CUDA0"),
+        *placed("CUDA0", "CUDA0", "CUDA0"),
         "load_tensors: offloaded 3/3 layers to GPU",
         "load_tensors:        CUDA0 model buffer size =   600.00 MiB",
         "llama_kv_cache:      CUDA0 KV buffer size =    10.00 MiB",
