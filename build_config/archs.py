@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from build_config.model import GpuDevice
 
 TABLE = Path(__file__).with_name("data") / "cuda_architectures.toml"
-LOCKED_CUDA = "13.0"
+LOCKED_CUDA = coverage.LOCKED_CUDA
 """The release of the locked toolkit, which is downloaded: the default of a build."""
 
 DEFAULT = CudaArch(number=89)
 """The architecture of ``auto`` on a machine without a GPU: the most common GPUs of today (RTX 40)."""
 BUILD_COMMAND = "nox -s build_cuda_wheel"
 
-FORMS = "89 or 8.9, several as 86,89, 90-virtual for PTX, or one of: native, portable, auto"
+FORMS = (
+    "89 or 8.9, several as 86,89 (a shard each) or 86+89 (one shard for GPUs in one machine), 90-virtual for PTX, or one "
+    "of: native, portable, auto"
+)
 
 _CAPABILITY = re.compile(r"([1-9][0-9]?)\.([0-9])")
 _SHARD_NAME = re.compile(r"(?:sm(?P<real>[0-9afx]+))?(?:ptx(?P<virtual>[0-9afx]*))?")
@@ -75,9 +78,9 @@ class _Table:
 def resolve(requested: str, *, cuda_release: str, gpus: tuple[GpuDevice, ...]) -> ArchSelection:
     """Turn the value of ``--arch`` into shards.
 
-    A list gives one shard for each architecture, so each has its own key and its own place in the store. ``native``
-    gives one shard for all GPUs of this machine: ggml uses a single CUDA backend for all of them. ``cuda_release`` is
-    ``major.minor``.
+    A list gives one shard for each entry, so each has its own key and its own place in the store. ``86+120`` is one
+    entry for several architectures: ggml uses a single shard, so GPUs of one machine need one for all of them.
+    ``native`` gives such a shard for the GPUs of this machine. ``cuda_release`` is ``major.minor``.
 
     Raises ``ArchitectureError`` for an unknown form, an architecture that this toolkit cannot compile for, and
     ``native`` without a GPU.
@@ -101,10 +104,10 @@ def resolve(requested: str, *, cuda_release: str, gpus: tuple[GpuDevice, ...]) -
             )
             return ArchSelection(shards=(_shard((DEFAULT,)),), notice=notice)
         case listed:
-            archs = {_parse(entry.strip(), requested) for entry in listed.split(",")}
-            for arch in archs:
+            groups = {_parse_group(group, requested) for group in listed.split(",")}
+            for arch in {arch for group in groups for arch in group}:
                 _require_supported(arch, series, cuda_release)
-            return ArchSelection(shards=tuple(_shard((arch,)) for arch in sorted(archs)))
+            return ArchSelection(shards=tuple(map(_shard, sorted(groups))))
 
 
 def covers(archs: Iterable[CudaArch], capability: str) -> Literal["cubin", "ptx"] | None:
@@ -191,6 +194,10 @@ def as_number(capability: str) -> int:
 # ------------------------------------------------------------------------------------------------------- parsing
 
 
+def _parse_group(group: str, requested: str) -> tuple[CudaArch, ...]:
+    return tuple(sorted({_parse(entry.strip(), requested) for entry in group.split("+")}))
+
+
 def _parse(entry: str, requested: str) -> CudaArch:
     capability = _CAPABILITY.fullmatch(entry)
     try:
@@ -217,8 +224,7 @@ def _native(series: ToolkitSeries, release: str, gpus: tuple[GpuDevice, ...]) ->
     notice = None
     if left_out := list_gpus(gpu for gpu in gpus if gpu not in fitting):
         notice = (
-            f"CUDA {release} cannot compile for {left_out}. "
-            "Hide such GPUs with CUDA_VISIBLE_DEVICES when you use the wheel."
+            f"CUDA {release} cannot compile for {left_out}. The wheel leaves such GPUs out and uses the others."
         )
     return ArchSelection(shards=(_shard(archs),), notice=notice)
 

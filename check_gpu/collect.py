@@ -172,7 +172,8 @@ def _own_build(file: Path) -> OwnBuild | None:
     """Read the description in a wheel of this project; ``None`` if it is missing or damaged."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        return OwnBuild(data["cuda"], data["oldest_driver"], tuple(data["libraries"]), data["build_command"])
+        libraries, leaves_out = tuple(data["libraries"]), bool(data.get("leaves_out_gpus"))  # not in earlier wheels
+        return OwnBuild(data["cuda"], data["oldest_driver"], libraries, data["build_command"], leaves_out)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -215,6 +216,7 @@ def load_model(request: Request, model: Path, folder: Path) -> Load:
         signal=ended.signal,
         tokens=found.get("tokens", 0),
         status_reason=found.get("status_reason"),
+        status_note=found.get("status_note"),
         log=(*logged, *ended.output),
         signs=log.read([*logged, *ended.output, *([error] if error else [])]),
     )

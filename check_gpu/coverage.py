@@ -6,6 +6,19 @@ import math
 import re
 from typing import Iterable
 
+LOCKED_CUDA = "13.0"
+"""The release of the locked toolkit, which a build downloads; every other one has to be installed."""
+COMPILES_FOR = {
+    "13.0": (75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121),
+    "12.9": (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90, 100, 101, 103, 120, 121),
+    "12.8": (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90, 100, 101, 120),
+    "12.4": (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90),
+    "12.0": (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90),
+    "11.8": (35, 37, 50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89),
+}
+"""By series of CUDA releases, the newest first: the compute capabilities (ten times major plus minor) that llama.cpp can be
+compiled for. Each series begins with its name."""
+
 OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}
 """The oldest Linux driver that runs the machine code of a CUDA major version."""
 
@@ -36,6 +49,32 @@ def span(arch: str) -> tuple[int, float]:
     if kind == "virtual" and not suffix:
         return number, math.inf
     return number, (number // 10 + 1) * 10
+
+
+def build_command(
+    capabilities: Iterable[str],
+    template: str = "nox -s build_cuda_wheel -- --arch {arch}",
+    cuda: str = LOCKED_CUDA,
+) -> tuple[str, list[int]]:
+    """Return the command that builds one shard for GPUs of these capabilities, and those that it leaves out.
+
+    ``template`` builds with the CUDA release ``cuda``. If that does not compile for all of them, another release does,
+    or the one that compiles for most. Those left out are ten times major plus minor.
+    """
+    wanted = {int(capability.replace(".", "")) for capability in capabilities}
+    release = _numbers(cuda)
+    own = next((since for since in COMPILES_FOR if _numbers(since) <= release), LOCKED_CUDA)
+    known = sorted(COMPILES_FOR, key=lambda since: since != own)
+    best = max(known, key=lambda since: len(wanted.intersection(COMPILES_FOR[since])))  # the first of several
+    if best != own:
+        option = "" if best == LOCKED_CUDA else f"--cuda {best} "
+        template = f"nox -s build_cuda_wheel -- {option}--arch {{arch}}"
+    able = sorted(wanted.intersection(COMPILES_FOR[best])) or sorted(wanted)
+    return template.format(arch="+".join(map(str, able))), sorted(wanted.difference(able))
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(map(int, release.split(".")))
 
 
 def order(arch: str) -> tuple[int, str]:

@@ -38,6 +38,8 @@ def _in_use(facts: Facts) -> Diagnosis | None:
         sentence = f"All layers are on a simulated device: {where}. It is not a GPU, and says nothing about a real one."
         return Diagnosis(Code.SIMULATED, sentence)
     sentence = f"The GPU is used: all layers and their KV cache are on {where}; {tokens} tokens were generated."
+    if load.status_note:  # of another GPU in the machine
+        sentence += f" {load.status_note}"
     return Diagnosis(Code.CARD_USED, sentence)
 
 
@@ -217,7 +219,8 @@ def _not_covered(facts: Facts) -> Diagnosis | None:
     installation, devices = _installation(facts), _driver(facts).devices
     load = facts.load
     with_code = [library for library in installation.cuda if library.code]
-    fits = any(all(map(library.covers, devices)) for library in with_code)
+    enough = any if installation.own and installation.own.leaves_out else all
+    fits = any(enough(map(library.covers, devices)) for library in with_code)
     if not devices or (not (with_code and not fits) and not (load and load.signs.no_kernel)):
         return None
     without = [device for device in devices if not any(library.covers(device) for library in with_code)] or devices

@@ -99,12 +99,16 @@ class NeededLibrary:
 
 @dataclass(frozen=True)
 class OwnBuild:
-    """The description in a wheel of this project, ``_cuda_build.json``."""
+    """The description in a wheel of this project, ``_cuda_build.json``.
+
+    ``leaves_out``: a shard uses the GPUs that it has code for; otherwise one without code makes it unfit for all.
+    """
 
     cuda: str
     oldest_driver: str
     libraries: tuple[str, ...]
     build_command: str
+    leaves_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,8 +153,8 @@ class Load:
 
     ``stage`` is how far it came: ``start``, ``import``, ``load``, ``generate``, ``done``; ``log`` if only a log was
     read. ``ended`` says in plain words how the process ended if not with status 0, ``signal`` by which signal.
-    ``status_reason`` is the reason of ``llama_cpp.cuda_status()``, which only wheels of this project have. ``log``
-    contains the lines of llama.cpp's log and everything else that the process printed.
+    ``status_reason`` and ``status_note`` are those of ``llama_cpp.cuda_status()``, which only wheels of this project
+    have. ``log`` contains the lines of llama.cpp's log and everything else that the process printed.
     """
 
     n_gpu_layers: int | None
@@ -161,6 +165,7 @@ class Load:
     signal: str | None = None
     tokens: int = 0
     status_reason: str | None = None
+    status_note: str | None = None
     log: tuple[str, ...] = ()
     signs: Signs = field(default_factory=Signs)
 

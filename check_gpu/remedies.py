@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Iterable
 
+from check_gpu import coverage
+
 if TYPE_CHECKING:
-    from check_gpu.facts import Device, Facts, Installation, Machine
+    from check_gpu.facts import Facts, Installation, Machine
 
 DRIVERS = "https://www.nvidia.com/drivers"
 
@@ -70,8 +72,10 @@ def install_cuda_build(facts: Facts) -> str:
             "--no-binary llama-cpp-python llama-cpp-python  # needs the CUDA toolkit and a C++ compiler"
         )
     own = facts.installation.own if facts.installation else None
-    template = own.build_command if own else "nox -s build_cuda_wheel -- --arch {arch}"
-    command = template.format(arch=_archs(devices)) if devices else "nox -s build_cuda_wheel"
+    command = "nox -s build_cuda_wheel"
+    if devices:
+        own_build = (own.build_command, own.cuda) if own else ()
+        command, _ = coverage.build_command([device.capability for device in devices], *own_build)
     install = "-m pip install --force-reinstall --find-links wheelhouse --only-binary llama-cpp-python llama-cpp-python"
     return f"{command} && {python} {install}  # in a checkout of llama-cuda-wheels"
 
@@ -117,10 +121,6 @@ def _wheels_of(missing: Iterable[str]) -> Iterable[str]:
         match = re.match(r"lib(\w+)\.so", name)
         if match and match[1] in _WHEELS:
             yield _WHEELS[match[1]]
-
-
-def _archs(devices: Iterable[Device]) -> str:
-    return ",".join(sorted({device.capability.replace(".", "") for device in devices}, key=int))
 
 
 def _python(installation: Installation | None) -> str:

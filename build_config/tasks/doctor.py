@@ -306,7 +306,7 @@ def _closing(facts: MachineFacts, rows: tuple[DoctorRow, ...]) -> Judged:
     own = {archs.from_capability(gpu.capability).number for gpu in facts.nvidia.gpus} & set(supported)
     choices = f"--arch with any of {', '.join(map(str, supported))}, or portable for all of them"
     if own:
-        listed = ",".join(map(str, sorted(own)))
+        listed = "+".join(map(str, sorted(own)))
         text = f"can build for its own GPUs ({COMMAND}, which is --arch {listed} here) and for others: {choices}"
     else:
         text = f"can build for GPUs in other machines: {COMMAND} -- {choices}"

@@ -38,7 +38,8 @@ def _run(request: dict[str, Any], say: Any) -> None:
     import llama_cpp  # noqa: PLC0415  # an import that fails is a result too
 
     if hasattr(llama_cpp, "cuda_status"):
-        say(status_reason=llama_cpp.cuda_status().reason)
+        status = llama_cpp.cuda_status()
+        say(status_reason=status.reason, status_note=getattr(status, "note", None))  # earlier wheels have no note
 
     # Upstream's callback drops lines: its table of log levels is from an older ggml. This one keeps everything.
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]

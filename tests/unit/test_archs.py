@@ -11,8 +11,10 @@ from build_config.errors import ArchitectureError
 from build_config.model import ArchSelection, CudaArch, GpuDevice, Shard
 from build_config.steps import locks
 from build_config.system.layout import PACKAGE
+from check_gpu import coverage
 from tests.support import pairs
 
+GPUS = [models.capability for models in archs.known_gpus()]
 RELEASES = ("11.8", "12.0", "12.4", "12.6", "12.8", "12.9", "13.0", "13.2")
 
 
@@ -41,9 +43,13 @@ def shards(selection: ArchSelection) -> list[tuple[str, tuple[str, ...]]]:
         ("120-virtual", [("ptx120a", ("120a-virtual",))]),
         ("90a", [("sm90a", ("90a-real",))]),
         ("100f", [("sm100f", ("100f-real",))]),
+        ("86+120", [("sm86x120a", ("86-real", "120a-real"))]),
+        ("12.0+8.6, 120+86", [("sm86x120a", ("86-real", "120a-real"))]),
+        ("86+120,89", [("sm86x120a", ("86-real", "120a-real")), ("sm89", ("89-real",))]),
+        ("90+90-virtual", [("sm90ptx", ("90-real", "90-virtual"))]),
     ],
 )
-def test_each_named_architecture_is_a_separate_shard(
+def test_each_entry_of_the_list_is_a_shard(
     requested: str, expected: list[tuple[str, tuple[str, ...]]]
 ) -> None:
     assert shards(resolve(requested)) == expected
@@ -73,7 +79,7 @@ def test_auto_and_native_use_the_gpus_of_the_machine_and_name_those_that_they_le
     [
         *(
             (requested, "13.0", r"is not a CUDA architecture.*89 or 8\.9.*portable")
-            for requested in ("8.9x", "abc", "", "86,", "native,89", "8.9.1", "89_real", "-89", "89-cubin")
+            for requested in ("8.9x", "abc", "", "86,", "86+", "+86", "86+native", "native,89", "8.9.1", "89_real", "-89", "89-cubin")
         ),
         ("native", "13.0", "no NVIDIA GPU.*--arch 86 for RTX 30"),
         ("50", "13.0", r"CUDA 13\.0 cannot compile for 5\.0 .*75, 80, 86.*install CUDA 12\.9.*--cuda 12\.9"),
@@ -210,3 +216,22 @@ def test_the_oldest_driver_and_the_gpus_are_known_for_the_locked_toolkit() -> No
     assert archs.oldest_driver(archs.LOCKED_CUDA) == "580"
     assert archs.describe("8.9") == "8.9 (RTX 40, L4)"
     assert archs.describe("9.9") == "9.9"
+
+
+def test_check_gpu_knows_what_each_toolkit_compiles_for() -> None:
+    """Its copy: it has to work without this package."""
+    newest_first = [*archs.known_releases()][::-1]
+    assert list(coverage.COMPILES_FOR) == newest_first
+    for release, numbers in coverage.COMPILES_FOR.items():
+        series = archs.toolkit_series(release)
+        assert numbers == tuple(filter(series.builds_for, series.architectures))
+
+
+@pytest.mark.parametrize("capabilities", [one for n in (1, 2, 3) for one in itertools.combinations(GPUS, n)])
+def test_the_command_for_any_gpus_is_one_that_resolves_and_covers_them(capabilities: tuple[str, ...]) -> None:
+    command, left_out = coverage.build_command(capabilities)
+    options = dict(itertools.batched(command.split()[command.split().index("--") + 1 :], 2))
+    selection = resolve(options["--arch"], release=options.get("--cuda", archs.LOCKED_CUDA))
+    (shard,) = selection.shards
+    for capability in capabilities:
+        assert bool(archs.covers(shard.archs, capability)) is (archs.as_number(capability) not in left_out)

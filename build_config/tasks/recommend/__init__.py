@@ -102,8 +102,7 @@ def how_to_build(machine: Machine) -> tuple[str | None, tuple[str, ...]]:
         return None, (f"No toolkit that is known compiles for {without} and runs with this driver.",)
     series = _toolkit(machine, gpus)
     numbers = {archs.as_number(gpu.capability) for gpu in gpus}
-    # Several numbers would be several shards, of which one is loaded; native is one shard for all GPUs.
-    command = f"{BUILD_COMMAND} -- --arch {numbers.pop() if len(numbers) == 1 else 'native'}"
+    command = f"{BUILD_COMMAND} -- --arch {'+'.join(map(str, sorted(numbers)))}"
     before = []
     if series is not None and series != locked:
         command += f" --cuda {series.since}"

@@ -139,7 +139,7 @@ def _recorded(request: ReproduceRequest, file: Path, layout: Layout) -> tuple[Re
             f"{host.cxx.path.name} {host.cxx.version}, or the same version from another distribution",
             remedy="build on a machine with that compiler; CXX selects one of several",
         )
-    arch = ",".join(str(arch) for shard in record.shards for arch in shard.archs)
+    arch = ",".join("+".join(map(str, shard.archs)) for shard in record.shards)
     release = ".".join(toolchain["cuda"].split(".")[:2])
     build = BuildRequest(arch=arch, cuda=release, jobs=request.build.jobs)
     first = _first_wheel(record, file.with_name(record.wheel))

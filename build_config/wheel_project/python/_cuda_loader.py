@@ -83,16 +83,13 @@ class _Shard:
 
 @dataclass(frozen=True)
 class _Build:
-    """``_cuda_build.json``: the CUDA release and the shards of this wheel.
-
-    ``builds`` are commands with ``{arch}``, and the architectures for which each can build; the best comes first.
-    """
+    """``_cuda_build.json``: the CUDA release and the shards of this wheel."""
 
     cuda: str
     shards: tuple[_Shard, ...]
     oldest_driver: str
     libraries: tuple[str, ...]
-    builds: tuple[tuple[str, frozenset[int]], ...]
+    build_command: str
 
     @property
     def archs(self) -> tuple[str, ...]:
@@ -102,8 +99,8 @@ class _Build:
 def _read_build(path: Path) -> _Build:
     data = json.loads(path.read_text(encoding="utf-8"))
     shards = tuple(_Shard(item["name"], item["file"], tuple(item["archs"])) for item in data["shards"])
-    builds = tuple((item["command"], frozenset(item["archs"])) for item in data["builds"])
-    return _Build(data["cuda"], shards, data["oldest_driver"], tuple(data["libraries"]), builds)
+    libraries = tuple(data["libraries"])
+    return _Build(data["cuda"], shards, data["oldest_driver"], libraries, data["build_command"])
 
 
 @dataclass(frozen=True)
@@ -248,21 +245,15 @@ def _left_out(build: _Build, name: str | None, devices: Sequence[Device]) -> tup
     return tuple(device for device in devices if used and not used[0].runs_on(device))
 
 
-def _use_all(build: _Build, devices: Sequence[Device]) -> str:
-    return f"To use all: {_build_for(build, devices)}."
-
-
 def _list(devices: Sequence[Device]) -> str:
     return ", ".join(f"{device.name} (compute capability {device.capability})" for device in devices)
 
 
 def _build_for(build: _Build, devices: Sequence[Device]) -> str:
-    """The command that builds one shard for all these devices, or for as many as one CUDA release can."""
-    wanted = {int(device.capability.replace(".", "")) for device in devices}
-    command, archs = max(build.builds, key=lambda entry: len(wanted & entry[1]))  # the first of several
-    able = sorted(wanted & archs) or sorted(wanted)
-    without = "" if wanted <= archs else ", which leaves out the others: no CUDA release compiles for all of them"
-    return f"`{command.format(arch='+'.join(map(str, able)))}`{without}"
+    """The command that builds one shard for all these devices, or for as many as one CUDA release compiles for."""
+    capabilities = [device.capability for device in devices]
+    command, left_out = _gpu_coverage.build_command(capabilities, build.build_command, build.cuda)
+    return f"`{command}`" + (" (no CUDA release compiles for all of them)" if left_out else "")
 
 
 def _major(cuda: str | None) -> int:
@@ -293,7 +284,9 @@ def _load() -> CudaStatus:
     loaded = cuda is not None and cuda.devices > 0
     shard = cuda.variant if cuda and loaded else None
     left_out = _left_out(build, shard, driver.devices)
-    note = f"{_list(left_out)} cannot be used. {_use_all(build, driver.devices)}" if left_out else None
+    note = None
+    if left_out:
+        note = f"{shard} has no code for {_list(left_out)}. To use all GPUs: {_build_for(build, driver.devices)}."
     status = CudaStatus(
         loaded=loaded,
         shard=shard,
@@ -307,7 +300,7 @@ def _load() -> CudaStatus:
         note=note,
     )
     if note:
-        _log.warning("llama-cpp-python leaves out GPUs of this machine: %s", note)
+        _log.warning("llama-cpp-python does not use every GPU of this machine: %s", note)
     if not loaded and _gpu_is_there(driver):
         _log.warning("llama-cpp-python computes on the CPU although this machine has an NVIDIA GPU. %s", status.reason)
     return status

@@ -34,8 +34,8 @@ def _driver(loader: ModuleType, *capabilities: str, cuda: str = "13.0") -> Any:
     return loader._Driver(cuda, devices)
 
 
-def test_an_import_that_finds_nothing_does_not_raise_and_keeps_the_reason(loader: ModuleType) -> None:
-    status = loader.cuda_status()
+def test_a_loader_that_finds_nothing_does_not_raise_and_keeps_the_reason(loader: ModuleType) -> None:
+    status = loader.load_safely()
     assert not status.loaded
     assert "install the wheel again" in status.reason
 
@@ -56,20 +56,35 @@ def test_an_uncovered_card_is_named_with_the_command_that_covers_it(loader: Modu
     assert "CUDA_VISIBLE_DEVICES" not in reason
 
 
-def test_of_two_cards_only_the_uncovered_one_is_blamed_and_the_command_covers_both(loader: ModuleType) -> None:
+@pytest.mark.parametrize(
+    ("capabilities", "command"),
+    [
+        (("8.9", "7.5"), "`nox -s build_cuda_wheel -- --arch 75+89`"),
+        (("12.0", "8.6", "8.6"), "`nox -s build_cuda_wheel -- --arch 86+120`"),
+        (("6.1",), "`nox -s build_cuda_wheel -- --cuda 12.9 --arch 61`"),
+        (("6.1", "12.0"), "`nox -s build_cuda_wheel -- --cuda 12.9 --arch 61+120`"),
+        (("3.5", "8.9"), "`nox -s build_cuda_wheel -- --cuda 11.8 --arch 35+89`"),
+        (("3.5", "8.9", "12.0"), "`nox -s build_cuda_wheel -- --arch 89+120` (no CUDA release compiles for all"),
+    ],
+)
+def test_the_command_builds_one_shard_for_all_gpus(
+    loader: ModuleType, capabilities: tuple[str, ...], command: str
+) -> None:
+    said = loader._build_for(_build(loader, ("80-real",)), _driver(loader, *capabilities).devices)
+    assert said.startswith(command)
+
+
+def test_only_the_gpus_without_code_in_the_shard_are_left_out(loader: ModuleType) -> None:
+    """ggml loads a single CUDA module."""
+    build, devices = _build(loader, ("89-real",), ("90-real",)), _driver(loader, "8.9", "9.0", "8.9").devices
+    assert loader._left_out(build, "s0", devices) == devices[1:2]
+    assert loader._left_out(build, "s1", devices) == (devices[0], devices[2])
+    assert loader._left_out(build, None, devices) == ()
+
+
+def test_a_gpu_without_code_is_not_the_reason_if_another_has_some(loader: ModuleType) -> None:
     reason = loader._why_not(_build(loader, ("89-real",)), _driver(loader, "8.9", "7.5"), (), ())
-    assert "GPU 7.5" in reason
-    assert "GPU 8.9" not in reason
-    assert "--arch 75,89`" in reason
-    assert "CUDA_VISIBLE_DEVICES" in reason
-
-
-def test_two_shards_that_cover_one_card_each_do_not_cover_the_pair(loader: ModuleType) -> None:
-    """ggml loads a single CUDA module, and it takes every visible card."""
-    reason = loader._why_not(_build(loader, ("89-real",), ("90-real",)), _driver(loader, "8.9", "9.0"), (), ())
-    assert "GPU 8.9" in reason
-    assert "GPU 9.0" in reason
-    assert "--arch 89,90`" in reason
+    assert "has code for" not in reason
 
 
 def test_a_driver_of_the_same_major_version_is_not_blamed(loader: ModuleType) -> None:
