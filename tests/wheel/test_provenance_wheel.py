@@ -90,9 +90,8 @@ def test_every_byte_of_the_signature_counts(signed: Path, layout: Layout) -> Non
     try:
         for position in range(0, len(signature) - 2, 9):
             letter = "A" if signature[position] != "A" else "B"
-            path.write_text(
-                sound.replace(signature, signature[:position] + letter + signature[position + 1 :]), encoding="utf-8"
-            )
+            changed = signature[:position] + letter + signature[position + 1 :]
+            path.write_text(sound.replace(signature, changed), encoding="utf-8")
             assert findings(signed, layout) == {"envelope-refused"}
     finally:
         path.write_text(sound, encoding="utf-8")
