@@ -27,14 +27,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from packaging.version import Version
 
-    from build_config.model import (
-        CompiledUnits,
-        CudaToolkit,
-        LockedFile,
-        SourceLock,
-        SourceTree,
-        Toolchain,
-    )
+    from build_config.model import CompiledUnits, CudaToolkit, LockedFile, SourceLock, SourceTree, Toolchain
     from build_config.plan import BuildPlan, BuildRequest, ToolkitPlan
     from build_config.reports import Material
     from build_config.steps.locks import Pin

@@ -42,8 +42,7 @@ def verified(
         errors = (finding for finding in result.findings if finding.severity is Severity.ERROR)
         listed = "\n".join(f"  {finding.message} [{finding.code}]" for finding in errors)
         raise VerificationError(
-            f"{wheel.name} was refused:\n{listed}",
-            remedy="do not install it; get it and the files next to it again",
+            f"{wheel.name} was refused:\n{listed}", remedy="do not install it; get it and the files next to it again"
         )
     console.findings(result.findings)
     console.note(f"{result.wheel}: SHA-256 {result.sha256}")

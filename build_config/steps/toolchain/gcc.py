@@ -167,8 +167,7 @@ def _host_compiler(candidate: _Candidate, environ: Mapping[str, str]) -> HostCom
     for path in (candidate.cc, candidate.cxx):
         version = _version(path, environ)
         if version is None:
-            message = f"{path} ({candidate.found_via}) is not GCC or does not run"
-            raise CompilerMissingError(message, remedy=INSTALL)
+            raise CompilerMissingError(f"{path} ({candidate.found_via}) is not GCC or does not run", remedy=INSTALL)
         programs.append(Program(path=path, version=version, found_via=candidate.found_via))
     cc, cxx = programs
     return HostCompiler(cc=cc, cxx=cxx, identity=_identity(cxx, environ), binutils=_binutils(cxx, environ))

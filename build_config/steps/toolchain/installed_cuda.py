@@ -162,8 +162,7 @@ def _candidates(environ: Mapping[str, str], release: str | None) -> Iterator[tup
 def _examine(nvcc: Path | None, found_via: str, environ: Mapping[str, str]) -> CudaToolkit:
     """Read a toolkit through its nvcc, which may be a link or a script. Raises ``ToolkitMissingError``."""
     if nvcc is None or not nvcc.is_file():
-        message = f"there is no {nvcc or 'such program'}"
-        raise ToolkitMissingError(message)
+        raise ToolkitMissingError(f"there is no {nvcc or 'such program'}")
     output = _run(nvcc, environ, "--dryrun", "-c", "-x", "cu", "/dev/null")
     dry_run = parse_dry_run(output)
     if dry_run is None:
@@ -172,8 +171,7 @@ def _examine(nvcc: Path | None, found_via: str, environ: Mapping[str, str]) -> C
     real = dry_run.here / "nvcc"
     version = nvcc_version(_run(real, environ, "--version"))
     if version is None:
-        message = f"{real} does not tell its version"
-        raise ToolkitMissingError(message)
+        raise ToolkitMissingError(f"{real} does not tell its version")
     path = f"{dry_run.here}:{nvcc.parent}:{dry_run.search_path}"
     programs = _programs(version, path, real, environ)
     top = dry_run.top.resolve()
@@ -224,8 +222,7 @@ def _programs(version: str, search_path: str, nvcc: Path, environ: Mapping[str, 
             others.append(f"{path} is of {told}")
         if name in COMPILERS and name not in programs:
             because = f" ({'; '.join(others)})" if others else ""
-            message = f"the toolkit of {nvcc} is not complete: {name} is missing{because}"
-            raise ToolkitMissingError(message)
+            raise ToolkitMissingError(f"the toolkit of {nvcc} is not complete: {name} is missing{because}")
     return programs
 
 

@@ -115,8 +115,7 @@ def settle(program: Program, layout: Layout) -> Program:
 
 def _packaged(name: str, path: Path) -> Program:
     if not path.is_file():
-        message = f"the Python package {name} has no program at {path}"
-        raise LockError(message, remedy=_INSTALL)
+        raise LockError(f"the Python package {name} has no program at {path}", remedy=_INSTALL)
     return Program(path=path, version=metadata.version(name), found_via=f"Python package {name}")
 
 

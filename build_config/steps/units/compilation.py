@@ -220,11 +220,7 @@ class _Builder:
             show()
 
         ninja = cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs)
-        command = processes.Command(
-            argv=(*self._isolation.prefix, *ninja),
-            environment=self._environment,
-            log=log,
-        )
+        command = processes.Command(argv=(*self._isolation.prefix, *ninja), environment=self._environment, log=log)
         done = processes.run(command, check=False, on_line=line, on_tick=tick)
         if done.returncode != 0 and NINJA_INTERRUPTED in done.output:  # it received the signal, this process did not
             raise InterruptedRunError(f"Stopped in unit {spec.name}. Finished files are kept.", log=log)

@@ -25,10 +25,7 @@ SHELL = ("sh",)
 """Ninja's rules and the drivers of GCC and nvcc need it."""
 WINDOWS_KEPT = ("SystemRoot", "SystemDrive", "ComSpec", "ProgramData", "NUMBER_OF_PROCESSORS")
 """Variables that programs of Windows expect in every environment."""
-ATTEMPTS = (
-    ("unshare", "--net", "--"),
-    ("unshare", "--user", "--map-current-user", "--net", "--"),
-)
+ATTEMPTS = (("unshare", "--net", "--"), ("unshare", "--user", "--map-current-user", "--net", "--"))
 """Commands that give a network namespace: as root, and as any user if the kernel lets users have namespaces."""
 
 

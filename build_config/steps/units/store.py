@@ -10,13 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from build_config.errors import BuildError, StepResultError
-from build_config.model import (
-    BuildUnit,
-    BuiltFile,
-    Shard,
-    SystemHeaders,
-    UnitKey,
-)
+from build_config.model import BuildUnit, BuiltFile, Shard, SystemHeaders, UnitKey
 from build_config.system import jsonio
 from build_config.system.files import file_sha256, listing_sha256
 

@@ -147,8 +147,7 @@ def _locked(file: LockedFile) -> Material:
 
 def _moment(time: datetime) -> str:
     if time.tzinfo is None:
-        message = "a time in a record must have a time zone"
-        raise ValueError(message)
+        raise ValueError("a time in a record must have a time zone")
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

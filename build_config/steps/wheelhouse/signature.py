@@ -126,8 +126,7 @@ def verified_payload(text: str, payload_type: str, key: Ed25519PublicKey) -> byt
         envelope.verify([_public(key)], threshold=1)
     except Error as error:
         signers = ", ".join(envelope.signatures) or "nobody"
-        message = f"it has no valid signature of the key {key_id(key)}; it names {signers}"
-        raise UnsignedError(message) from error
+        raise UnsignedError(f"it has no valid signature of the key {key_id(key)}; it names {signers}") from error
     return envelope.payload
 
 
@@ -136,14 +135,11 @@ def _envelope(text: str, payload_type: str) -> Envelope:
         envelope = Envelope.from_dict(json.loads(text))
         again = jsonio.dumps(envelope.to_dict())
     except (Error, ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"it is not a DSSE envelope: {error}"
-        raise UnsignedError(message) from error
+        raise UnsignedError(f"it is not a DSSE envelope: {error}") from error
     if again != text:
-        message = "it is not written as this project writes envelopes"
-        raise UnsignedError(message)
+        raise UnsignedError("it is not written as this project writes envelopes")
     if envelope.payload_type != payload_type:
-        message = f"its payload is {envelope.payload_type}, not {payload_type}"
-        raise UnsignedError(message)
+        raise UnsignedError(f"its payload is {envelope.payload_type}, not {payload_type}")
     return envelope
 
 

@@ -240,12 +240,7 @@ def _measure_rounds(
     plan: DevicePlan, runs: tuple[_Run, ...], model: Path, threads: int, folder: Path, log: Path, console: Console
 ) -> None:
     """Make every run in every round, so a machine that becomes warm or busy affects all of them."""
-    request = {
-        "model": str(model),
-        "prompt_tokens": plan.prompt_tokens,
-        "tokens": plan.tokens,
-        "threads": threads,
-    }
+    request = {"model": str(model), "prompt_tokens": plan.prompt_tokens, "tokens": plan.tokens, "threads": threads}
     for device, layers in ((Device.CPU, 0), (Device.GPU, -1)):
         jsonio.write(folder / f"request-{device}.json", {**request, "gpu_layers": layers})
     with console.progress("Measuring", total=len(runs) * plan.rounds) as bar:
