@@ -189,9 +189,8 @@ def _check_windows(root: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise WorkRootError(
-            f"{root} cannot be examined: {error.strerror}", remedy="make sure that it is yours"
-        ) from error
+        message = f"{root} cannot be examined: {error.strerror}"
+        raise WorkRootError(message, remedy="make sure that it is yours") from error
     if getattr(found, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT:
         message = f"{root} is a link or a junction, but the same wheel needs the same real path"
         raise WorkRootError(message, remedy=f"remove the link: rmdir {root}")

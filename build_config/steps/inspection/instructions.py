@@ -87,9 +87,8 @@ def disassemble(objdump: str, library: Path) -> Scan:
     try:
         processes.run(command, timeout=SECONDS_ALLOWED, on_line=scan.line)
     except CommandError as reason:
-        raise NotRunError(
-            f"{library.name} could not be disassembled (is binutils installed?): {reason.message}"
-        ) from reason
+        message = f"{library.name} could not be disassembled (is binutils installed?): {reason.message}"
+        raise NotRunError(message) from reason
     if not scan.instructions:
         raise NotRunError(f"{objdump} showed no instruction of {library.name}")
     return scan

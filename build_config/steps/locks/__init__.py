@@ -105,10 +105,9 @@ class Locks:
         for toolkit in self.toolkits:
             if toolkit.cuda == cuda:
                 return toolkit
-        raise SettingsError(
-            f"there is no locked CUDA toolkit {cuda!r}; locked: {', '.join(self.releases)}",
-            remedy=f"--cuda {self.releases[-1]}, or --cuda system for a toolkit that is installed on this machine",
-        )
+        message = f"there is no locked CUDA toolkit {cuda!r}; locked: {', '.join(self.releases)}"
+        remedy = f"--cuda {self.releases[-1]}, or --cuda system for a toolkit that is installed on this machine"
+        raise SettingsError(message, remedy=remedy)
 
 
 def read(layout: Layout, platform: PlatformName) -> Locks:

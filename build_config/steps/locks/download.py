@@ -121,10 +121,9 @@ def _download_all(files: list[LockedFile], folder: Path, console: Console) -> It
             except (OSError, NetworkError) as error:
                 if is_disk_full(error):
                     raise
-                raise NetworkError(
-                    f"{file.filename} is not in {folder} and cannot be fetched: {_reason(error)}",
-                    remedy=f"connect to the network and run again, or put the file into {folder} by hand",
-                ) from error
+                message = f"{file.filename} is not in {folder} and cannot be fetched: {_reason(error)}"
+                remedy = f"connect to the network and run again, or put the file into {folder} by hand"
+                raise NetworkError(message, remedy=remedy) from error
             _verify(part, folder / file.filename, file)
             part.replace(folder / file.filename)
             yield file

@@ -64,10 +64,9 @@ def refresh(layout: Layout, *, upgrade: tuple[str, ...], console: Console) -> tu
     names = frozenset(str(canonicalize_name(name)) for name in upgrade)
     before = _contents(layout.locks)
     if unknown := names - {name for _, name in before}:
-        raise SettingsError(
-            f"no lock contains {', '.join(sorted(unknown))}",
-            remedy=f"name {DISTRIBUTION}, a component of the CUDA toolkit, or a Python requirement of the locks",
-        )
+        message = f"no lock contains {', '.join(sorted(unknown))}"
+        remedy = f"name {DISTRIBUTION}, a component of the CUDA toolkit, or a Python requirement of the locks"
+        raise SettingsError(message, remedy=remedy)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(shutil.copytree(layout.locks, temporary, dirs_exist_ok=True))
         console.note(f"{DISTRIBUTION} and the CUDA toolkits")

@@ -81,10 +81,8 @@ def find(environ: Mapping[str, str], release: str | None = None, *, cublas: bool
     what = f"CUDA {release} was not found" if release else "no CUDA toolkit was found"
     message = f"{what} on this machine. Tried:\n" + "\n".join(f"  {line}" for line in tried)
     install = f"install CUDA {release} (docs/toolkits.md says how) or " if release else ""
-    raise ToolkitMissingError(
-        message,
-        remedy=f"{install}set CUDA_PATH to its folder, or leave out --cuda: the locked one needs no installation",
-    )
+    remedy = f"{install}set CUDA_PATH to its folder, or leave out --cuda: the locked one needs no installation"
+    raise ToolkitMissingError(message, remedy=remedy)
 
 
 def find_all(environ: Mapping[str, str], releases: Iterable[str] = ()) -> tuple[CudaToolkit, ...]:

@@ -226,11 +226,9 @@ class _Builder:
             raise InterruptedRunError(f"Stopped in unit {spec.name}. Finished files are kept.", log=log)
         if done.returncode != 0:
             _raise_if_disk_full(done)
-            raise BuildError(
-                f"unit {spec.name} does not compile. The first error is in {first_error(done.output)}",
-                remedy="fix the error and run the same command again: finished files are kept",
-                log=log,
-            )
+            message = f"unit {spec.name} does not compile. The first error is in {first_error(done.output)}"
+            remedy = "fix the error and run the same command again: finished files are kept"
+            raise BuildError(message, remedy=remedy, log=log)
 
     def _headers(self, spec: UnitSpec) -> SystemHeaders:
         folder, cuda = self._folder(spec), self._toolchain.cuda

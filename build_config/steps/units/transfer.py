@@ -90,9 +90,8 @@ def _keep(spec: UnitSpec, offered: BuildUnit, layout: Layout) -> None:
     """Put a unit into the store, if it matches its description."""
     libraries, names = offered.folder, tuple(file.name for file in offered.files)
     if (offered.name, offered.shard, names) != (spec.name, spec.shard, spec.expected):
-        raise TransferError(
-            f"the unit in {libraries.parent} has the key of {spec.name}, but declares other contents", remedy=AGAIN
-        )
+        message = f"the unit in {libraries.parent} has the key of {spec.name}, but declares other contents"
+        raise TransferError(message, remedy=AGAIN)
     for file in offered.files:
         path = libraries / file.name
         if path.is_symlink() or libraries.is_symlink() or not path.is_file():

@@ -55,9 +55,8 @@ def make_keys(folder: Path) -> tuple[Path, Path]:
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         except FileExistsError as error:
-            raise SettingsError(
-                f"{path} exists; a key is never replaced", remedy="name another folder, or move the key away"
-            ) from error
+            message = f"{path} exists; a key is never replaced"
+            raise SettingsError(message, remedy="name another folder, or move the key away") from error
         with os.fdopen(handle, "wb") as file:
             file.write(text)
     return private, public
@@ -72,10 +71,8 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
     except OSError as error:
         raise SettingsError(f"the key {path} cannot be read: {error.strerror}", remedy=_HOW_TO_MAKE) from error
     if platforms.HERE.has_modes and mode & READABLE_BY_OTHERS:
-        raise SettingsError(
-            f"other users than its owner can read the key {path} (mode {stat.S_IMODE(mode):04o}): it was not used",
-            remedy=f"chmod 600 {path}, and make a new key if somebody may have read it",
-        )
+        message = f"other users than its owner can read the key {path} (mode {stat.S_IMODE(mode):04o}): it was not used"
+        raise SettingsError(message, remedy=f"chmod 600 {path}, and make a new key if somebody may have read it")
     try:
         key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
