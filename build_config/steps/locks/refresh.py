@@ -150,17 +150,10 @@ def _compile(folder: Path, name: str, shared: str | None, upgrade: frozenset[str
     """Let uv resolve ``NAME.in`` for all platforms; it keeps the versions of the present lock."""
     lock = folder / f"{name}.txt"
     argv = [
-        _uv(),
-        "pip",
-        "compile",
-        "--quiet",
-        "--universal",
-        "--generate-hashes",
+        *(_uv(), "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
         f"--python-version={'.'.join(map(str, OLDEST_PYTHON))}",
         "--only-binary=:all:",  # nothing is built when a lock is installed
-        "--no-emit-index-url",
-        "--no-header",
-        "--no-annotate",
+        *("--no-emit-index-url", "--no-header", "--no-annotate"),
         *([f"--constraint={shared}"] if shared else []),
         *(f"--upgrade-package={package}" for package in sorted(upgrade)),
         f"--output-file={lock.name}",

@@ -78,11 +78,15 @@ def find(environ: Mapping[str, str], release: str | None = None, *, cublas: bool
             tried.append(f"{place}: CUDA {found.version} without cuBLAS, which is {cublas_package(found)}")
         else:
             return found
-    what = f"CUDA {release} was not found" if release else "no CUDA toolkit was found"
-    message = f"{what} on this machine. Tried:\n" + "\n".join(f"  {line}" for line in tried)
     install = f"install CUDA {release} (docs/toolkits.md says how) or " if release else ""
-    remedy = f"{install}set CUDA_PATH to its folder, or leave out --cuda: the locked one needs no installation"
-    raise ToolkitMissingError(message, remedy=remedy)
+    raise not_found(release, tried, f"{install}set CUDA_PATH to its folder")
+
+
+def not_found(release: str | None, tried: Iterable[str], remedy: str) -> ToolkitMissingError:
+    """The error with everything that was tried. The other remedy is always the locked toolkit."""
+    what = f"CUDA {release} was not found" if release else "no CUDA toolkit was found"
+    message = "\n".join([f"{what} on this machine. Tried:", *(f"  {line}" for line in tried)])
+    return ToolkitMissingError(message, remedy=f"{remedy}, or leave out --cuda: the locked one needs no installation")
 
 
 def find_all(environ: Mapping[str, str], releases: Iterable[str] = ()) -> tuple[CudaToolkit, ...]:

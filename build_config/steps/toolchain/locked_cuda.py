@@ -130,13 +130,8 @@ def stub_source() -> str:
 def _complete(root: Path, identity: str) -> Stamp | None:
     try:
         stamp = jsonio.read(root / STAMP, Stamp)
-    except StepResultError:
-        return None
-    if stamp.identity != identity:
-        return None
-    try:
-        intact = all((root / name).lstat().st_size == size for name, size in stamp.files)
-    except OSError:
+        intact = stamp.identity == identity and all((root / name).lstat().st_size == size for name, size in stamp.files)
+    except (StepResultError, OSError):
         return None
     return stamp if intact else None
 

@@ -128,12 +128,7 @@ def assemble(
     log.unlink(missing_ok=True)
     command = processes.Command(
         argv=(
-            sys.executable,
-            "-m",
-            "build",
-            "--wheel",
-            "--no-isolation",
-            "--skip-dependency-check",
+            *(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check"),
             f"--outdir={output}",
             "--config-setting=cmake.define.LCW_UNIT=wheel",
             f"--config-setting=cmake.define.LCW_UNIT_FOLDERS={folders}",

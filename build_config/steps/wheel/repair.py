@@ -95,13 +95,7 @@ def windows_arguments(
     """
     found = (f"--add-path={separator.join(map(str, folders))}",) if folders else ()
     return (
-        sys.executable,
-        "-m",
-        "delvewheel",
-        "repair",
-        "--analyze-existing",
-        "--ignore-existing",
-        "--with-mangle",
+        *(sys.executable, "-m", "delvewheel", "repair", "--analyze-existing", "--ignore-existing", "--with-mangle"),
         f"--exclude={separator.join(library.soname for library in policy.external)}",
         *found,
         f"--wheel-dir={folder}",

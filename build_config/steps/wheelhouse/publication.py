@@ -50,15 +50,10 @@ def publish(
     _check_inspection(wheel, inspection)
     _check_validation(wheel, validation)
     name = wheel.path.name
-    if (record.wheel, record.sha256, record.inspection, record.validation) != (
-        name,
-        wheel.sha256,
-        inspection,
-        validation,
-    ):
-        message = (
-            f"The record is not about {name} with SHA-256 {wheel.sha256} and its two reports; nothing was published."
-        )
+    described = (record.wheel, record.sha256, record.inspection, record.validation)
+    if described != (name, wheel.sha256, inspection, validation):
+        about = f"{name} with SHA-256 {wheel.sha256} and its two reports"
+        message = f"The record is not about {about}; nothing was published."
         raise StepResultError(message, remedy="run the build again: nox -s build_cuda_wheel")
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,9 +129,8 @@ def _check_validation(wheel: Wheel, report: ValidationReport) -> None:
 
 
 def _listed(findings: tuple[Finding, ...]) -> str:
-    return (
-        "\n".join(f"  {f.severity}: {f.message} [{f.code}]" for f in findings) or "  (the report contains no finding)"
-    )
+    lines = (f"  {f.severity}: {f.message} [{f.code}]" for f in findings)
+    return "\n".join(lines) or "  (the report contains no finding)"
 
 
 # -------------------------------------------------------------------------------------------------------- files

@@ -231,12 +231,12 @@ def captured(toolset: Toolset, bare: Mapping[str, str], probe: Probe) -> dict[st
     try:
         output = probe.run(script_arguments(toolset, bare), bare, Path(__file__).parent)
     except CommandError as error:
-        raise CompilerMissingError(error.message, remedy=_repair(toolset.installation)) from error
+        raise CompilerMissingError(error.message, remedy=_modify(toolset.installation)) from error
     added = difference(bare, parse_set(output))
     if not {"INCLUDE", "LIB", "PATH"} <= {name.upper() for name in added}:
         said = " | ".join([line for line in output.splitlines() if line.strip()][-3:])
         message = f"vcvarsall.bat of {toolset.installation.name} does not set up toolset {toolset.version}: {said}"
-        raise CompilerMissingError(message, remedy=_repair(toolset.installation))
+        raise CompilerMissingError(message, remedy=_modify(toolset.installation))
     return added
 
 
@@ -302,13 +302,12 @@ def _remedy(installation: Installation, too_new: int) -> str:
     component = next((name for limit, name in OLDER_TOOLSETS if limit == too_new), None)
     if component is None:
         return INSTALL
-    setup = r'"%ProgramFiles(x86)%\Microsoft Visual Studio\Installer\setup.exe"'
-    return f'add the older toolset: {setup} modify --installPath "{installation.path}" --add {component} --passive'
+    return f"add the older toolset: {_modify(installation, component)}"
 
 
-def _repair(installation: Installation) -> str:
+def _modify(installation: Installation, added: str = f"{WORKLOAD} --includeRecommended") -> str:
     setup = r'"%ProgramFiles(x86)%\Microsoft Visual Studio\Installer\setup.exe"'
-    return f'{setup} modify --installPath "{installation.path}" --add {WORKLOAD} --includeRecommended --passive'
+    return f'{setup} modify --installPath "{installation.path}" --add {added} --passive'
 
 
 def _path(path: PureWindowsPath) -> Path:
