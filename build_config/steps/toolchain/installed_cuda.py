@@ -240,8 +240,7 @@ def _identity(programs: Mapping[str, Path], headers: Path) -> str:
 
 
 def _run(nvcc: Path, environ: Mapping[str, str], *arguments: str) -> str:
-    command = processes.Command(argv=(str(nvcc), *arguments), environment=environ)
     try:
-        return processes.run(command, check=False, timeout=60.0).output
+        return processes.capture(str(nvcc), *arguments, environment=environ).output
     except CommandError as error:
         raise ToolkitMissingError(error.message) from error

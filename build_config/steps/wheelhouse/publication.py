@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,8 +143,7 @@ def _verified_copy(wheel: Wheel, folder: Path) -> Path:
     part = Path(temporary)
     try:
         with os.fdopen(handle, "wb") as target, wheel.path.open("rb") as source:
-            while block := source.read(1 << 20):
-                target.write(block)
+            shutil.copyfileobj(source, target, 1 << 20)
             target.flush()
             os.fsync(target.fileno())
         part.chmod(0o644)

@@ -74,8 +74,7 @@ def _candidates(environ: Mapping[str, str], release: str | None) -> Iterator[tup
 
 def _version(nvcc: Path, environ: Mapping[str, str]) -> str | None:
     try:
-        command = processes.Command(argv=(str(nvcc), "--version"), environment=environ)
-        return nvcc_version(processes.run(command, check=False, timeout=60.0).output)
+        return nvcc_version(processes.capture(str(nvcc), "--version", environment=environ).output)
     except CommandError:
         return None
 
