@@ -79,10 +79,8 @@ def test_the_cpu_agrees_with_itself(python: Path, tmp_path: Path) -> None:
 def test_another_model_on_the_device_is_found(python: Path, tmp_path: Path) -> None:
     plan = compare_with_cpu.make_plan(tmp_path, device="CPU", kinds=("Q4_K",))
     other = synthetic_model.write(tmp_path / "other.gguf", synthetic_model.SMALL, kind="Q4_K", seed=1)
-    checks = tuple(
-        dataclasses.replace(check, model=other) for check in plan.checks if check.name.startswith("logits Q4_K")
-    )
-    plan = dataclasses.replace(plan, checks=checks)
+    logits = [check for check in plan.checks if check.name.startswith("logits Q4_K")]
+    plan = dataclasses.replace(plan, checks=tuple(dataclasses.replace(check, model=other) for check in logits))
     results = numerics.judge(plan, compare_with_cpu.measure(python, tmp_path, plan))
     assert len(failed(results)) == 2
     assert [check.measured for check in results] == [pytest.approx(2, abs=0.5)] * 2  # unrelated
