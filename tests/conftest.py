@@ -11,6 +11,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import filelock
+import hypothesis
 import pytest
 
 from build_config.errors import InterruptedRunError
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-gpu", action="store_true", help="a gpu test that cannot run is a failure")
     parser.addoption("--require-wheel", action="store_true", help="a wheel test that finds no wheel is a failure")
+
+
+# The time of one example depends on what else the machine does.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_configure() -> None:

@@ -227,11 +227,26 @@ def test_check_gpu_knows_what_each_toolkit_compiles_for() -> None:
         assert numbers == tuple(filter(series.builds_for, series.architectures))
 
 
-@pytest.mark.parametrize("capabilities", [one for n in (1, 2, 3) for one in itertools.combinations(GPUS, n)])
-def test_the_command_for_any_gpus_is_one_that_resolves_and_covers_them(capabilities: tuple[str, ...]) -> None:
-    command, left_out = coverage.build_command(capabilities)
-    options = dict(itertools.batched(command.split()[command.split().index("--") + 1 :], 2))
-    selection = resolve(options["--arch"], release=options.get("--cuda", archs.LOCKED_CUDA))
-    (shard,) = selection.shards
-    for capability in capabilities:
-        assert bool(archs.covers(shard.archs, capability)) is (archs.as_number(capability) not in left_out)
+def test_the_command_for_any_gpus_is_one_that_resolves_and_covers_them() -> None:
+    for capabilities in (one for n in (1, 2, 3) for one in itertools.combinations(GPUS, n)):
+        command, left_out = coverage.build_command(capabilities)
+        arch, cuda = re.search(r"--arch (\S+)", command), re.search(r"--cuda (\S+)", command)
+        (shard,) = resolve(arch[1] if arch else "", release=cuda[1] if cuda else archs.LOCKED_CUDA).shards
+        covered = [bool(archs.covers(shard.archs, capability)) for capability in capabilities]
+        assert covered == [archs.as_number(capability) not in left_out for capability in capabilities], command
+
+
+@pytest.mark.parametrize(
+    ("cuda", "capabilities", "expected"),
+    [
+        ("13.2", ("8.6", "12.0"), ("own 86+120", [])),  # the release of the wheel, if it compiles for all
+        ("12.6", ("6.1", "8.9"), ("own 61+89", [])),
+        ("12.6", ("8.9", "12.0"), ("nox -s build_cuda_wheel -- --arch 89+120", [])),  # then the locked one
+        ("12.6", ("6.1", "12.0"), ("nox -s build_cuda_wheel -- --cuda 12.9 --arch 61+120", [])),
+        ("13.0", ("3.5", "7.5", "12.0"), ("own 75+120", [35])),
+    ],
+)
+def test_the_command_prefers_the_toolkit_of_the_wheel(
+    cuda: str, capabilities: tuple[str, ...], expected: tuple[str, list[int]]
+) -> None:
+    assert coverage.build_command(capabilities, "own {arch}", cuda) == expected

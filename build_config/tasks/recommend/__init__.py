@@ -54,7 +54,7 @@ def recommend(machine: Machine, python: Interpreter, candidates: Iterable[Candid
             )
         if chosen.use == "some GPUs":
             why = f"It does not use every GPU: {chosen.reason}."
-            advice.append(f"{why} CUDA_VISIBLE_DEVICES has to name those that it can use.")
+            advice.append(f"{why} The others are left out.")
         if not machine.gpus:
             advice.append("Without a GPU it computes on the CPU, with the best code for that CPU.")
     if chosen is None or chosen.use == "some GPUs":

@@ -37,10 +37,11 @@ BACKEND = CudaLibrary(
     needs=("libcudart.so.12", "libcublas.so.12", "libcuda.so.1"),
 )
 STOCK_CUDA = replace(STOCK_CPU, cuda=(BACKEND,))
+OWN = OwnBuild("13.0", "580", ("libcudart.so.13", "libcublas.so.13"), "nox -s build_cuda_wheel -- --arch {arch}")
 OURS = replace(
     STOCK_CPU,
     version="0.3.36+cu130.sm89",
-    own=OwnBuild("13.0", "580", ("libcudart.so.13", "libcublas.so.13"), "nox -s build_cuda_wheel -- --arch {arch}"),
+    own=OWN,
     cuda=(CudaLibrary(f"{SITE}/llama_cpp/lib/libggml-cuda-sm89.so", code=("89-real",), needs=("libcublas.so.13",)),),
 )
 
@@ -234,7 +235,22 @@ SITUATIONS: dict[str, tuple[Facts, str]] = {
     ),
     "two GPUs, one of them not covered": (
         facts(devices=(GPU, Device(1, "Tesla T4", "7.5", 1))),
-        "card-not-covered: none that Tesla T4 (compute capability 7.5) can run -> --arch 75,89",
+        "card-not-covered: none that Tesla T4 (compute capability 7.5) can run -> --arch 75+89",
+    ),
+    "two GPUs, of which a shard that leaves out the others uses one": (
+        facts(
+            replace(OURS, own=replace(OWN, leaves_out=True)),
+            loaded(ON_GPU, status_note="sm89 has no code for Tesla T4. To use all GPUs: `nox`."),
+            devices=(GPU, Device(1, "Tesla T4", "7.5", 1)),
+        ),
+        "card-used: on CUDA0 ... sm89 has no code for Tesla T4. To use all GPUs: `nox`. -> None",
+    ),
+    "two GPUs, and a shard that leaves out the others has code for none": (
+        facts(
+            replace(OURS, own=replace(OWN, leaves_out=True)),
+            devices=(Device(0, "GTX 1080", "6.1", 1), Device(1, "Tesla T4", "7.5", 1)),
+        ),
+        "card-not-covered: GTX 1080 (compute capability 6.1), Tesla T4 -> --cuda 12.9 --arch 61+75",
     ),
     "code that cannot be read, and CUDA reports that it does not fit": (
         facts(

@@ -199,7 +199,7 @@ def test_our_wheel_describes_itself(tmp_path: Path) -> None:
     data = {"cuda": "13.0", "oldest_driver": "580", "libraries": ["libcublas.so.13"], "build_command": "nox {arch}"}
     seen = installed(write(tmp_path, {"_cuda_build.json": json.dumps(data)}))
     assert seen.own is not None
-    assert seen.own.libraries == ("libcublas.so.13",)
+    assert (seen.own.libraries, seen.own.leaves_out) == (("libcublas.so.13",), False)
     assert seen.cuda_version == "13.0"
     write(tmp_path, {"_cuda_build.json": "{"})
     assert collect.read_libraries(seen).own is None

@@ -157,8 +157,8 @@ NOT_COVERED = (("Windows AMD64", "8.9"), ("Linux aarch64", "8.7"), ("Linux aarch
         (machine("7.5"), (SM89,), None, "75", ()),
         (machine("8.9", glibc="2.31"), (SM89,), None, "89", ()),
         # Two GPUs need one shard for both, and a build makes it.
-        (machine("7.5", "8.9"), (SM75_89,), "some GPUs", "native", ("CUDA_VISIBLE_DEVICES has to name",)),
-        (machine("6.1", "8.9"), (SM89,), "some GPUs", "native --cuda 12.9", ("GTX 1080 (6.1) can run", INSTALL_12_9)),
+        (machine("7.5", "8.9"), (SM75_89,), "some GPUs", "75+89", ("The others are left out",)),
+        (machine("6.1", "8.9"), (SM89,), "some GPUs", "61+89 --cuda 12.9", ("GTX 1080 (6.1) can run", INSTALL_12_9)),
         (machine("6.1"), (PORTABLE,), None, "61 --cuda 12.9", (INSTALL_12_9,)),
         (machine("6.1", "8.8"), (), None, "88", ("for all of these GPUs at once: it leaves out NVIDIA GeForce GTX",)),
         # A driver that is too old: what fits after an update, and what can be built now, if anything.

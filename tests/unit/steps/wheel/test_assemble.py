@@ -104,7 +104,7 @@ def test_the_project_is_upstreams_package_plus_loader_version_requirements_and_l
     init = (project / "llama_cpp" / "__init__.py").read_text()
     assert init.startswith(f"from . import {first}")
     assert init.splitlines()[1] == '__version__ = "0.3.36"'
-    assert init.count("from ._cuda_loader import") == 1
+    assert init.count("from ._first_use import") == 1
     added = {path.name for path in (project / "llama_cpp").glob("_*.py")} - {"__init__.py"}
     assert added == {*assemble.own_modules(platform.name, factories.layout(tmp_path))}
     assert added & {"_conda_libraries.py", "_vendored_dlls.py"} == {f"{first}.py"}
