@@ -214,6 +214,7 @@ def load_model(request: Request, model: Path, folder: Path) -> Load:
         ended=ended.how,
         signal=ended.signal,
         tokens=found.get("tokens", 0),
+        embedding=found.get("embedding", 0),
         status_reason=found.get("status_reason"),
         log=(*logged, *ended.output),
         signs=log.read([*logged, *ended.output, *([error] if error else [])]),

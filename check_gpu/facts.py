@@ -149,6 +149,7 @@ class Load:
 
     ``stage`` is how far it came: ``start``, ``import``, ``load``, ``generate``, ``done``; ``log`` if only a log was
     read. ``ended`` says in plain words how the process ended if not with status 0, ``signal`` by which signal.
+    ``tokens`` were generated; a model without a cache computed an ``embedding`` of so many values instead.
     ``status_reason`` is the reason of ``llama_cpp.cuda_status()``, which only wheels of this project have. ``log``
     contains the lines of llama.cpp's log and everything else that the process printed.
     """
@@ -160,6 +161,7 @@ class Load:
     ended: str | None = None
     signal: str | None = None
     tokens: int = 0
+    embedding: int = 0
     status_reason: str | None = None
     log: tuple[str, ...] = ()
     signs: Signs = field(default_factory=Signs)
