@@ -1,20 +1,17 @@
 """Families of models: what llama.cpp needs in a file of each, and what it keeps for a text of one.
 
 Each family is one frozen description. Names of keys and tensors are those of llama.cpp (``llama-arch.cpp``,
-``models/*.cpp``); a size is the name of a size of the model's shape, or a number.
+``models/*.cpp``); a size is a number, or the name of one of the sizes of a model's shape.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from build_config.testbed.synthetic_model import ModelShape
+    from collections.abc import Iterator, Mapping
 
 Size = str | int
 Tensor = tuple[str, *tuple[Size, ...]]
@@ -24,15 +21,22 @@ Key = tuple[str, str | float]
 Cache = Literal["KV", "RS"]
 """What llama.cpp's log calls the memory of a layer for a text: keys and values, or the state of a recurrent layer."""
 
+_EXPERTS = 4
+_CONVOLUTION = 4
+STATE = 16
+"""Numbers in the state of one channel of a recurrent layer."""
+TOKEN_TYPES = 2
+"""The kinds of tokens that an encoder tells apart: those of a first and of a second text."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFamily:
     """A family of models as llama.cpp knows it: its ``architecture``, and the tensors and keys of its files.
 
-    ``shows`` says in a few words what is special about it.
-    llama.cpp keeps the tensors of ``inputs`` on the CPU wherever the layers are. Each layer has those of ``block``;
-    ``outputs`` belong to no layer. ``cache`` is ``None`` if nothing is kept from token to token. A model that
-    ``embeds`` answers with the embedding of a text; the others generate.
+    ``shows`` says in a few words what is special about it. llama.cpp keeps the tensors of ``inputs`` on the CPU
+    wherever the layers are. Each layer has those of ``block``; ``outputs`` belong to no layer. ``cache`` is ``None`` if
+    nothing is kept from token to token. A model that ``embeds`` answers with the embedding of a text; the others
+    generate.
     """
 
     architecture: str
@@ -44,48 +48,25 @@ class ModelFamily:
     cache: Cache | None = "KV"
     embeds: bool = False
 
-    def tensors(self, shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def tensors(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Names and dimensions in file order."""
-        sizes = _sizes(shape)
-        blocks = ((f"blk.{layer}.", self.block) for layer in range(shape.layers))
+        blocks = ((f"blk.{layer}.", self.block) for layer in range(sizes["layers"]))
         for prefix, group in (("", self.inputs), *blocks, ("", self.outputs)):
             for name, *dimensions in group:
                 yield f"{prefix}{name}", _numbers(dimensions, sizes)
 
-    def input_bytes(self, shape: ModelShape) -> int:
+    def input_bytes(self, sizes: Mapping[str, int]) -> int:
         """The size of ``inputs`` in float32."""
-        sizes = _sizes(shape)
         return 4 * sum(math.prod(_numbers(dimensions, sizes)) for _, *dimensions in self.inputs)
 
-    def metadata(self, shape: ModelShape) -> Iterator[tuple[str, float]]:
+    def metadata(self, sizes: Mapping[str, int]) -> Iterator[tuple[str, float]]:
         """Full names and values of the keys in file order."""
-        sizes = _sizes(shape)
         for name, value in self.keys:
             yield f"{self.architecture}.{name}", sizes[value] if isinstance(value, str) else value
 
 
-_EXPERTS = 4
-_CONVOLUTION = 4
-_STATE = 16
-TOKEN_TYPES = 2
-
-
-def _numbers(dimensions: list[Size], sizes: dict[str, int]) -> tuple[int, ...]:
+def _numbers(dimensions: list[Size], sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(sizes[each] if isinstance(each, str) else each for each in dimensions)
-
-
-def _sizes(shape: ModelShape) -> dict[str, int]:
-    """The sizes that tensors and keys name. Those of a recurrent layer are as in Mamba's own models."""
-    inner, time_steps = 2 * shape.width, shape.width // 16
-    return {
-        **{field.name: getattr(shape, field.name) for field in dataclasses.fields(shape) if field.name != "name"},
-        "head_size": shape.head_size,
-        "kv_width": shape.head_size * shape.kv_heads,
-        "inner": inner,
-        "inner_twice": 2 * inner,
-        "time_steps": time_steps,
-        "time_steps_and_states": time_steps + 2 * _STATE,
-    }
 
 
 _SHAPE: tuple[Key, ...] = (
@@ -200,7 +181,7 @@ MAMBA = ModelFamily(
     shows="a recurrent model",
     keys=(
         *(*_SHAPE, ("feed_forward_length", 0), ("attention.head_count", 0), _RMS, ("vocab_size", "vocabulary")),
-        *(("ssm.conv_kernel", _CONVOLUTION), ("ssm.inner_size", "inner"), ("ssm.state_size", _STATE)),
+        *(("ssm.conv_kernel", _CONVOLUTION), ("ssm.inner_size", "inner"), ("ssm.state_size", STATE)),
         ("ssm.time_step_rank", "time_steps"),
     ),
     inputs=(_EMBEDDING,),
@@ -212,7 +193,7 @@ MAMBA = ModelFamily(
         ("ssm_x.weight", "time_steps_and_states", "inner"),
         ("ssm_dt.weight", "inner", "time_steps"),
         ("ssm_dt.bias", "inner"),
-        ("ssm_a", "inner", _STATE),
+        ("ssm_a", "inner", STATE),
         ("ssm_d", "inner"),
         ("ssm_out.weight", "width", "inner"),
     ),

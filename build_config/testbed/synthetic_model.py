@@ -5,6 +5,7 @@ They run the same code as a trained model of their shape and type, and are writt
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from build_config.errors import SettingsError
-from build_config.testbed.model_families import LLAMA, TOKEN_TYPES
+from build_config.testbed.model_families import LLAMA, STATE, TOKEN_TYPES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,22 @@ class ModelShape:
     @property
     def weights(self) -> int:
         """The number of weights in a llama model."""
-        return sum(math.prod(dimensions) for _, dimensions in LLAMA.tensors(self))
+        return sum(math.prod(dimensions) for _, dimensions in LLAMA.tensors(self.sizes))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes that a family names. Those of a recurrent layer follow from the width as in Mamba's own models."""
+        inner, time_steps = 2 * self.width, self.width // 16
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "name"}
+        return {
+            **own,
+            "head_size": self.head_size,
+            "kv_width": self.head_size * self.kv_heads,
+            "inner": inner,
+            "inner_twice": 2 * inner,
+            "time_steps": time_steps,
+            "time_steps_and_states": time_steps + 2 * STATE,
+        }
 
 
 TINY = ModelShape(
@@ -124,8 +140,11 @@ _SAMPLE = 2048
 _CONSTANTS = {"norm.weight": 1, ".bias": 0, ".ssm_a": -1, ".ssm_d": 1}
 """Tensors with one value in every place, by the end of their names: they keep the size of numbers, and a recurrent
 state must fade."""
-_ALWAYS_F32 = (*_CONSTANTS, "ssm_conv1d.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight")
-"""llama.cpp's own quantisation leaves these alone, too."""
+_ALWAYS_F32 = (
+    *(*_CONSTANTS, "ssm_conv1d.weight", "ssm_dt.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight"),
+    *("position_embd.weight", "token_types.weight"),
+)
+"""llama.cpp's own quantisation leaves these alone, too, or their rows are shorter than a block."""
 
 
 def write(
@@ -146,7 +165,7 @@ def write(
     partial = path.with_name(f"{path.name}.partial")
     writer = gguf.GGUFWriter(partial, family.architecture)
     _describe(writer, shape, family)
-    tensors = tuple(family.tensors(shape))
+    tensors = tuple(family.tensors(shape.sizes))
     for name, dimensions in tensors:
         of, block, size = _type(_kind_of(name, shape, kind))
         length = math.prod(dimensions) // block * size
@@ -171,7 +190,7 @@ def check(shape: ModelShape, kind: str, family: ModelFamily = LLAMA) -> None:
     """Raise ``SettingsError`` if ``kind`` is not in ``KINDS`` or its blocks do not fit the rows of ``shape``."""
     if kind not in KINDS:
         raise SettingsError(f"{kind!r} is not a type of weights", remedy=f"pass one of {', '.join(KINDS)}")
-    for name, dimensions in family.tensors(shape):
+    for name, dimensions in family.tensors(shape.sizes):
         of, block, _ = _type(_kind_of(name, shape, kind))
         if dimensions[-1] % block:
             rows = f"{name} of the shape {shape.name!r} has rows of {dimensions[-1]} weights"
@@ -201,7 +220,7 @@ def _describe(writer: Any, shape: ModelShape, family: ModelFamily) -> None:
         *[gguf.TokenType.NORMAL] * len(words),
     ]
     writer.add_name(f"{shape.name}-random-{family.architecture}")
-    for name, value in family.metadata(shape):
+    for name, value in family.metadata(shape.sizes):
         add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}[type(value)]
         add(name, value)
     writer.add_tokenizer_model("llama")

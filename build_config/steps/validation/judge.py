@@ -192,7 +192,7 @@ def _wrong_buffers(buffers: tuple[Buffer, ...], expected: Expected) -> Iterator[
         if sizes[purpose, False] + sizes[purpose, True] == 0:
             yield error("buffers-missing", f"The log gives no size for any {purpose} buffer")
     if expected.on_gpu == LAYERS:
-        if sizes["model", False] > expected.family.input_bytes(MODEL) + ROUNDING:
+        if sizes["model", False] > expected.family.input_bytes(MODEL.sizes) + ROUNDING:
             yield error("weights-not-on-card", f"{sizes['model', False]} bytes of weights are not on the GPU")
         for purpose, what in CACHES.items():
             if sizes[purpose, False]:
