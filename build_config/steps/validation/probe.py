@@ -27,7 +27,8 @@ TOKENS = 8
 def main(results_file: str, gpu_layers: str, *tasks_and_models: str) -> int:
     """Write a result for each model, whatever happened. The status is 0 if all answered."""
     results: list[dict[str, Any]] = []
-    for task, model in zip(tasks_and_models[::2], tasks_and_models[1::2], strict=True):
+    for at in range(0, len(tasks_and_models), 2):
+        task, model = tasks_and_models[at : at + 2]
         start = time.monotonic()
         result: dict[str, Any] = {"versions": {"python": platform.python_version()}}
         messages: list[str] = []

@@ -25,7 +25,7 @@ def diagnosis(architecture: str, run: str, *changes: tuple[str, str]) -> Diagnos
             line = line.replace(old, new)  # noqa: PLW2901  # one change after the other
         lines.append(line)
     load = Load(n_gpu_layers=None, model="a.log", stage="log", signs=log.read(lines))
-    return diagnose(Facts(machine=Machine(), load=load))
+    return diagnose(Facts(machine=Machine(system="linux"), load=load))
 
 
 @each_architecture
