@@ -230,7 +230,7 @@ def _describe(writer: Any, shape: ModelShape, family: ModelFamily) -> None:
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    if family.embeds:
+    if family.embeds:  # a key of the vocabulary, without the name of the architecture
         writer.add_token_type_count(TOKEN_TYPES)
 
 

@@ -191,10 +191,9 @@ def run_probe(bench: Bench, run: tuple[Scenario, ...], *, timeout: float = PROBE
     results = _read_results(output)
     if len(results) < len(run):
         results += (ProbeResult(error=ended),)
-        later = (
-            f"not loaded, because the process ended while it used the model {families[len(results) - 1].architecture}"
-        )
-        results += (ProbeResult(error=later),) * (len(run) - len(results))
+        last = families[len(results) - 1].architecture
+        later = ProbeResult(error=f"not loaded, because the process ended while it used the model {last}")
+        results += (later,) * (len(run) - len(results))
     left = planted.loaded() if planted is not None else ()
     use = simulated_device.read_report(report) if first.simulated is not None else None
     return tuple(dataclasses.replace(result, planted=left, use=use) for result in results)

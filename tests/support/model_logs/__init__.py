@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-ON_GPU = {"cpu": 0, "output": 1, "gpu": 3}
+ON_GPU = {"cpu": 0, "output": 1, "split": 2, "gpu": 3}
 """The runs, with the number of layers on the GPU."""
 
 
