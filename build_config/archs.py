@@ -27,8 +27,8 @@ DEFAULT = CudaArch(number=89)
 BUILD_COMMAND = "nox -s build_cuda_wheel"
 
 FORMS = (
-    "89 or 8.9, several as 86,89 (a shard each) or 86+89 (one shard for GPUs in one machine), 90-virtual for PTX, or one "
-    "of: native, portable, auto"
+    "89 or 8.9, several as 86,89 (a shard each) or 86+89 (one shard, for GPUs in one machine), 90-virtual for PTX, "
+    "or one of: native, portable, auto"
 )
 
 _CAPABILITY = re.compile(r"([1-9][0-9]?)\.([0-9])")
@@ -223,9 +223,7 @@ def _native(series: ToolkitSeries, release: str, gpus: tuple[GpuDevice, ...]) ->
     archs = tuple(sorted({from_capability(gpu.capability) for gpu in fitting}))
     notice = None
     if left_out := list_gpus(gpu for gpu in gpus if gpu not in fitting):
-        notice = (
-            f"CUDA {release} cannot compile for {left_out}. The wheel leaves such GPUs out and uses the others."
-        )
+        notice = f"CUDA {release} cannot compile for {left_out}. The wheel leaves such GPUs out and uses the others."
     return ArchSelection(shards=(_shard(archs),), notice=notice)
 
 

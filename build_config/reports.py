@@ -55,8 +55,8 @@ class ScenarioResult:
 
     ``shows`` is what a pass means. ``simulated`` are the compute capabilities of simulated GPUs; it is empty on the
     machine's own GPUs. ``shard`` and ``cpu_variant`` are the backends in use. ``text`` is what the tiny random model
-    generated: noise, kept to show that it ran. ``launches`` are kernels counted by a simulated GPU. ``said`` is the
-    sentence that a user sees if CUDA is not in use, or the end of the error's output.
+    generated: noise, kept to show that it ran. ``launches`` are kernels counted by a simulated GPU, in the whole
+    process. ``said`` is the sentence that a user sees if CUDA is not in use, or the end of the error's output.
     """
 
     name: str

@@ -215,6 +215,7 @@ def load_model(request: Request, model: Path, folder: Path) -> Load:
         ended=ended.how,
         signal=ended.signal,
         tokens=found.get("tokens", 0),
+        embedding=found.get("embedding", 0),
         status_reason=found.get("status_reason"),
         status_note=found.get("status_note"),
         log=(*logged, *ended.output),

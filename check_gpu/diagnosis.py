@@ -33,11 +33,12 @@ def _in_use(facts: Facts) -> Diagnosis | None:
     load = facts.load
     if load is None or load.stage != "done" or load.ended is not None or not layers.all_on_gpu(load):
         return None
-    where, tokens = layers.where(load), load.tokens
+    where = layers.where(load)
     if _simulated(facts):
         sentence = f"All layers are on a simulated device: {where}. It is not a GPU, and says nothing about a real one."
         return Diagnosis(Code.SIMULATED, sentence)
-    sentence = f"The GPU is used: all layers and their KV cache are on {where}; {tokens} tokens were generated."
+    answer = f"{load.tokens} tokens were generated" if not load.embedding else "a text was embedded"
+    sentence = f"The GPU is used: {layers.whole(load)} are on {where}; {answer}."
     if load.status_note:  # of another GPU in the machine
         sentence += f" {load.status_note}"
     return Diagnosis(Code.CARD_USED, sentence)

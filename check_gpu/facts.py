@@ -153,6 +153,7 @@ class Load:
 
     ``stage`` is how far it came: ``start``, ``import``, ``load``, ``generate``, ``done``; ``log`` if only a log was
     read. ``ended`` says in plain words how the process ended if not with status 0, ``signal`` by which signal.
+    ``tokens`` were generated; a model without a cache computed an ``embedding`` of so many values instead.
     ``status_reason`` and ``status_note`` are those of ``llama_cpp.cuda_status()``, which only wheels of this project
     have. ``log`` contains the lines of llama.cpp's log and everything else that the process printed.
     """
@@ -164,6 +165,7 @@ class Load:
     ended: str | None = None
     signal: str | None = None
     tokens: int = 0
+    embedding: int = 0
     status_reason: str | None = None
     status_note: str | None = None
     log: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Iterable
 
+from check_gpu.placement import CACHES
 from check_gpu.result import Code, Diagnosis
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def on_gpu(device: str | None) -> bool:
 
 
 def all_on_gpu(load: Load) -> bool:
-    """Whether the log places the weights and the KV cache of every layer on a GPU.
+    """Whether the log places the weights of every layer on a GPU, and its cache, if it has one.
 
     Older versions of llama.cpp log only the number of layers.
     """
@@ -71,15 +72,32 @@ def left_on_cpu(load: Load) -> Diagnosis | None:
 
 
 def cache_on_cpu(load: Load) -> Diagnosis | None:
-    """All weights are on a GPU, but the KV cache of some layers is not."""
+    """All weights are on a GPU, but the cache of some layers is not."""
     layers = load.signs.placements.layers
     if not layers or not all(on_gpu(layer.weights) for layer in layers):
         return None
     left = [layer.layer for layer in layers if layer.kv_cache is not None and not on_gpu(layer.kv_cache)]
     if not left:
         return None
-    sentence = f"All weights are on a GPU, but the KV cache of {len(left)} layers ({ranges(left)}) is on the CPU."
+    what = cache(load) or CACHES["KV"]
+    sentence = f"All weights are on a GPU, but the {what} of {len(left)} layers ({ranges(left)}) is on the CPU."
     return Diagnosis(Code.KV_CACHE_ON_CPU, sentence, "Llama(..., offload_kqv=True)")
+
+
+def cache(load: Load) -> str | None:
+    """Name what the layers keep of a text; ``None`` for a model that keeps nothing, such as an encoder."""
+    placements = load.signs.placements
+    purposes = {buffer.purpose for buffer in placements.buffers}
+    kept = [name for purpose, name in CACHES.items() if purpose in purposes]
+    if kept or not placements.layers:  # without the layers, the log of an older llama.cpp
+        return " and ".join(kept) or CACHES["KV"]
+    return CACHES["KV"] if any(layer.kv_cache is not None for layer in placements.layers) else None
+
+
+def whole(load: Load) -> str:
+    """Say ``all layers``, with their cache, if they have one."""
+    kept = cache(load)
+    return f"all layers and their {kept}" if kept else "all layers"
 
 
 def where(load: Load) -> str:

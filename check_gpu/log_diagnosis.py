@@ -96,7 +96,7 @@ def _in_use(facts: Facts) -> Diagnosis | None:
     where = layers.where(load)
     if any(SIMULATED in name for name in load.signs.device_names):
         return Diagnosis(Code.SIMULATED, f"All layers were on a simulated device: {where}. It is not a GPU.")
-    return Diagnosis(Code.CARD_USED, f"The GPU was used: all layers and their KV cache were on {where}.")
+    return Diagnosis(Code.CARD_USED, f"The GPU was used: {layers.whole(load)} were on {where}.")
 
 
 def _layers(facts: Facts) -> Diagnosis | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator
 
 from check_gpu import layers
+from check_gpu.placement import CACHES
 
 if TYPE_CHECKING:
     from check_gpu.facts import Driver, Facts, Installation, Load, Machine
@@ -122,7 +123,8 @@ def _load(load: Load) -> Iterator[tuple[str, str]]:
     if load.stage == "log":
         yield "log", load.model
         return
-    outcome = f"{load.tokens} tokens generated" if load.stage == "done" else f"stopped at stage {load.stage!r}"
+    answer = f"{load.tokens} tokens generated" if not load.embedding else f"embedding of {load.embedding} values"
+    outcome = answer if load.stage == "done" else f"stopped at stage {load.stage!r}"
     yield "model", f"{load.model}, n_gpu_layers={load.n_gpu_layers}: {outcome}"
     for problem in filter(None, (load.error, load.ended)):
         yield "", problem.splitlines()[0]
@@ -140,7 +142,8 @@ def _table(load: Load) -> list[str]:
     lines = []
     if rows:
         # A load that stopped early has logged the planned devices, but may not have moved the layers there.
-        rows.insert(0, ("layer", "weights" if load.stage in {"generate", "done", "log"} else "planned", "KV cache"))
+        weights = "weights" if load.stage in {"generate", "done", "log"} else "planned"
+        rows.insert(0, ("layer", weights, layers.cache(load) or CACHES["KV"]))
         lines = [f"{first:<{_WIDTH}}{second:<12}{third}" for first, second, third in rows]
     if placements.buffers:
         lines.append("")

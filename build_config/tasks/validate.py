@@ -49,5 +49,9 @@ def validate(
     validation.show(report, console)
     if report.verdict is Verdict.FAILED:
         problems = "; ".join(finding.message for finding in report.all_findings())
-        raise ValidationError(f"{chosen.name} did not pass: {problems}", log=layout.logs / "validation.log")
+        raise ValidationError(
+            f"{chosen.name} did not pass: {problems}",
+            remedy="read in the log what llama.cpp said; if a build from nothing fails too, report it with the log",
+            log=layout.logs / "validation.log",
+        )
     return report

@@ -1,24 +1,28 @@
-"""Language models with random weights, of any size and weight type. They generate noise.
+"""Language models with random weights, of any family, size and weight type. They generate noise.
 
 They run the same code as a trained model of their shape and type, and are written in seconds without a download.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from build_config.errors import SettingsError
+from build_config.testbed.model_families import LLAMA, STATE, TOKEN_TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import gguf
     from numpy.typing import NDArray
+
+    from build_config.testbed.model_families import ModelFamily
 
 _BYTES = 256
 _CONTROLS = ("<unk>", "<s>", "</s>")
@@ -29,7 +33,7 @@ _SPACE = "\u2581"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """The shape of a llama model.
+    """The shape of a model.
 
     ``layers`` counts the repeating layers: llama.cpp counts the output as one more, so ``layers + 1`` are placed on
     devices. ``width`` and ``feed_forward`` are counts of weights in a row of a matrix, ``context`` and ``vocabulary``
@@ -52,8 +56,23 @@ class ModelShape:
 
     @property
     def weights(self) -> int:
-        """The number of weights in the model."""
-        return sum(outputs * inputs for _, outputs, inputs in _tensors(self))
+        """The number of weights in a llama model."""
+        return sum(math.prod(dimensions) for _, dimensions in LLAMA.tensors(self.sizes))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes that a family names. Those of a recurrent layer follow from the width as in Mamba's own models."""
+        inner, time_steps = 2 * self.width, self.width // 16
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "name"}
+        return {
+            **own,
+            "head_size": self.head_size,
+            "kv_width": self.head_size * self.kv_heads,
+            "inner": inner,
+            "inner_twice": 2 * inner,
+            "time_steps": time_steps,
+            "time_steps_and_states": time_steps + 2 * STATE,
+        }
 
 
 TINY = ModelShape(
@@ -118,9 +137,19 @@ _SPREAD_SQUARE = (_SPREAD[0] ** 2 + _SPREAD[0] * _SPREAD[1] + _SPREAD[1] ** 2) /
 """The mean square of a factor that is distributed evenly between them."""
 _SAMPLE = 2048
 """The number of blocks from which the spread of a type's codes is measured."""
+_CONSTANTS = {"norm.weight": 1, ".bias": 0, ".ssm_a": -1, ".ssm_d": 1}
+"""Tensors with one value in every place, by the end of their names: they keep the size of numbers, and a recurrent
+state must fade."""
+_ALWAYS_F32 = (
+    *(*_CONSTANTS, "ssm_conv1d.weight", "ssm_dt.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight"),
+    *("position_embd.weight", "token_types.weight"),
+)
+"""llama.cpp's own quantisation leaves these alone, too, or their rows are shorter than a block."""
 
 
-def write(path: Path, shape: ModelShape = TINY, *, kind: str = "F32", seed: int = 0) -> Path:
+def write(
+    path: Path, shape: ModelShape = TINY, *, family: ModelFamily = LLAMA, kind: str = "F32", seed: int = 0
+) -> Path:
     """Write a model as GGUF and return ``path``; the same arguments give the same bytes.
 
     The weights are random with the deviation ``1 / sqrt(inputs)``, so numbers keep their size from layer to layer. For
@@ -132,36 +161,39 @@ def write(path: Path, shape: ModelShape = TINY, *, kind: str = "F32", seed: int 
     """
     import gguf  # noqa: PLC0415  # takes half a second to import, and few steps need it
 
-    check(shape, kind)
+    check(shape, kind, family)
     partial = path.with_name(f"{path.name}.partial")
-    writer = gguf.GGUFWriter(partial, "llama")
-    _describe(writer, shape)
-    for name, outputs, inputs in _tensors(shape):
+    writer = gguf.GGUFWriter(partial, family.architecture)
+    _describe(writer, shape, family)
+    tensors = tuple(family.tensors(shape.sizes))
+    for name, dimensions in tensors:
         of, block, size = _type(_kind_of(name, shape, kind))
-        dimensions = (outputs, inputs) if outputs > 1 else (inputs,)
-        length = outputs * inputs // block * size
+        length = math.prod(dimensions) // block * size
         writer.add_tensor_info(name, dimensions, np.dtype(np.float32), length, raw_dtype=of)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     random = np.random.default_rng(seed)
-    for name, outputs, inputs in _tensors(shape):
-        if outputs == 1:
-            writer.write_tensor_data(np.ones(inputs, dtype=np.float32))
+    for name, dimensions in tensors:
+        constant = next((value for ending, value in _CONSTANTS.items() if name.endswith(ending)), None)
+        if constant is not None:
+            writer.write_tensor_data(np.full(dimensions, constant, dtype=np.float32))
         else:
+            inputs = dimensions[-1]
+            outputs = math.prod(dimensions) // inputs
             writer.write_tensor_data(_matrix(random, outputs, inputs, _kind_of(name, shape, kind)))
     writer.close()
     return partial.replace(path)
 
 
-def check(shape: ModelShape, kind: str) -> None:
+def check(shape: ModelShape, kind: str, family: ModelFamily = LLAMA) -> None:
     """Raise ``SettingsError`` if ``kind`` is not in ``KINDS`` or its blocks do not fit the rows of ``shape``."""
     if kind not in KINDS:
         raise SettingsError(f"{kind!r} is not a type of weights", remedy=f"pass one of {', '.join(KINDS)}")
-    for name, _, inputs in _tensors(shape):
+    for name, dimensions in family.tensors(shape.sizes):
         of, block, _ = _type(_kind_of(name, shape, kind))
-        if inputs % block:
-            rows = f"{name} of the shape {shape.name!r} has rows of {inputs} weights"
+        if dimensions[-1] % block:
+            rows = f"{name} of the shape {shape.name!r} has rows of {dimensions[-1]} weights"
             remedy = f"use the shape {SMALL.name!r}, which fits every type"
             raise SettingsError(f"{rows}, but a block of {of.name} has {block}", remedy=remedy)
 
@@ -174,7 +206,7 @@ def _type(kind: str) -> tuple[gguf.GGMLQuantizationType, int, int]:
     return of, *gguf.GGML_QUANT_SIZES[of]
 
 
-def _describe(writer: Any, shape: ModelShape) -> None:
+def _describe(writer: Any, shape: ModelShape, family: ModelFamily) -> None:
     import gguf  # noqa: PLC0415  # see write
 
     words = (*_WORDS, *(f"w{number}" for number in range(len(_WORDS), shape.vocabulary)))
@@ -187,16 +219,10 @@ def _describe(writer: Any, shape: ModelShape) -> None:
         *[gguf.TokenType.BYTE] * _BYTES,
         *[gguf.TokenType.NORMAL] * len(words),
     ]
-    writer.add_name(f"{shape.name}-random-llama")
-    writer.add_context_length(shape.context)
-    writer.add_embedding_length(shape.width)
-    writer.add_block_count(shape.layers)
-    writer.add_feed_forward_length(shape.feed_forward)
-    writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(shape.head_size)
-    writer.add_vocab_size(shape.vocabulary)
+    writer.add_name(f"{shape.name}-random-{family.architecture}")
+    for name, value in family.metadata(shape.sizes):
+        add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}[type(value)]
+        add(name, value)
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
     writer.add_token_scores([-float(index) for index in range(len(tokens))])
@@ -204,30 +230,13 @@ def _describe(writer: Any, shape: ModelShape) -> None:
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-
-
-def _tensors(shape: ModelShape) -> Iterator[tuple[str, int, int]]:
-    """Names, outputs and inputs in file order. A norm has one output."""
-    kv_width = shape.head_size * shape.kv_heads
-    yield "token_embd.weight", shape.vocabulary, shape.width
-    for layer in range(shape.layers):
-        block = f"blk.{layer}"
-        yield f"{block}.attn_norm.weight", 1, shape.width
-        yield f"{block}.attn_q.weight", shape.width, shape.width
-        yield f"{block}.attn_k.weight", kv_width, shape.width
-        yield f"{block}.attn_v.weight", kv_width, shape.width
-        yield f"{block}.attn_output.weight", shape.width, shape.width
-        yield f"{block}.ffn_norm.weight", 1, shape.width
-        yield f"{block}.ffn_gate.weight", shape.feed_forward, shape.width
-        yield f"{block}.ffn_up.weight", shape.feed_forward, shape.width
-        yield f"{block}.ffn_down.weight", shape.width, shape.feed_forward
-    yield "output_norm.weight", 1, shape.width
-    yield "output.weight", shape.vocabulary, shape.width
+    if family.embeds:  # a key of the vocabulary, without the name of the architecture
+        writer.add_token_type_count(TOKEN_TYPES)
 
 
 def _kind_of(name: str, shape: ModelShape, kind: str) -> str:
     """The type of one tensor. Mixes are as in llama.cpp's own quantisation (``llama-quant.cpp``)."""
-    if "norm" in name:
+    if name.endswith(_ALWAYS_F32):
         return "F32"
     if kind not in _MIXES:
         return kind

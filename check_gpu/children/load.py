@@ -1,4 +1,6 @@
-"""Imports ``llama_cpp``, loads a model, generates a few tokens, and keeps every line of llama.cpp's log.
+"""Imports ``llama_cpp``, loads a model, uses it, and keeps every line of llama.cpp's log.
+
+A model with a cache generates a few tokens; any other, such as an encoder, embeds a text.
 
 python load.py RESULT REQUEST
 
@@ -53,13 +55,26 @@ def _run(request: dict[str, Any], say: Any) -> None:
     )
     say(log=f"\nsystem_info: {llama_cpp.llama_print_system_info().decode('utf-8', 'replace')}\n")
     say(stage="generate")
-    tokens = llm.generate(llm.tokenize(b"the card runs"), temp=0.0)  # does not stop at the end-of-text token
-    for count, _token in enumerate(tokens, start=1):
-        say(tokens=count)
-        if count == request["tokens"]:
-            break
+    if _keeps_nothing(llama_cpp, llm):
+        # Only now is it known, and a second load would log every layer and buffer twice.
+        llm.context_params.embeddings = True
+        llama_cpp.llama_set_embeddings(llm.ctx, True)
+        embedding = llm.embed("the card runs")
+        say(embedding=len(embedding[0] if isinstance(embedding[0], list) else embedding))  # of each token, or of all
+    else:
+        tokens = llm.generate(llm.tokenize(b"the card runs"), temp=0.0)  # does not stop at the end-of-text token
+        for count, _token in enumerate(tokens, start=1):
+            say(tokens=count)
+            if count == request["tokens"]:
+                break
     getattr(llm, "close", lambda: None)()  # while the callback still exists; older versions have no close()
     say(stage="done")
+
+
+def _keeps_nothing(llama_cpp: Any, llm: Any) -> bool:
+    """Whether the model has no cache of any kind, so it cannot generate. Older versions do not say."""
+    memory = getattr(llama_cpp, "llama_get_memory", None)
+    return memory is not None and not memory(llm.ctx)
 
 
 if __name__ == "__main__":

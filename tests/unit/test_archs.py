@@ -49,9 +49,7 @@ def shards(selection: ArchSelection) -> list[tuple[str, tuple[str, ...]]]:
         ("90+90-virtual", [("sm90ptx", ("90-real", "90-virtual"))]),
     ],
 )
-def test_each_entry_of_the_list_is_a_shard(
-    requested: str, expected: list[tuple[str, tuple[str, ...]]]
-) -> None:
+def test_each_entry_of_the_list_is_a_shard(requested: str, expected: list[tuple[str, tuple[str, ...]]]) -> None:
     assert shards(resolve(requested)) == expected
 
 
@@ -79,7 +77,20 @@ def test_auto_and_native_use_the_gpus_of_the_machine_and_name_those_that_they_le
     [
         *(
             (requested, "13.0", r"is not a CUDA architecture.*89 or 8\.9.*portable")
-            for requested in ("8.9x", "abc", "", "86,", "86+", "+86", "86+native", "native,89", "8.9.1", "89_real", "-89", "89-cubin")
+            for requested in (
+                "8.9x",
+                "abc",
+                "",
+                "86,",
+                "86+",
+                "+86",
+                "86+native",
+                "native,89",
+                "8.9.1",
+                "89_real",
+                "-89",
+                "89-cubin",
+            )
         ),
         ("native", "13.0", "no NVIDIA GPU.*--arch 86 for RTX 30"),
         ("50", "13.0", r"CUDA 13\.0 cannot compile for 5\.0 .*75, 80, 86.*install CUDA 12\.9.*--cuda 12\.9"),

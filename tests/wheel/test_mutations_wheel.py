@@ -14,6 +14,7 @@ from build_config.reports import ValidationReport, Verdict
 from build_config.steps.validation import Simulation, validate
 from build_config.system import machine
 from build_config.system.console import Console
+from build_config.testbed.model_families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +75,13 @@ def with_one_layer_left_behind(contents: Contents) -> Contents:
     return {**contents, BINDINGS: changed.encode()}
 
 
+def with_every_cache_on_the_cpu(contents: Contents) -> Contents:
+    text = contents[BINDINGS].decode()
+    changed = text.replace("offload_kqv: bool = True", "offload_kqv: bool = False")
+    assert changed != text
+    return {**contents, BINDINGS: changed.encode()}
+
+
 def mutated(wheel: Wheel, folder: Path, mutation: Callable[[Contents], Contents]) -> Wheel:
     """A wheel of the same name with a correct RECORD: an installer accepts it."""
     rough = folder / "rough.zip"
@@ -129,6 +137,17 @@ def test_a_faulty_wheel_fails(
     report = tried(mutated(wheel, tmp_path, mutation), layout, simulation)
     assert report.verdict is Verdict.FAILED
     assert code in {finding.code for finding in report.all_findings()}
+
+
+def test_a_cache_or_state_on_the_cpu_is_found_in_every_family(
+    wheel: Wheel, layout: Layout, simulation: Simulation, tmp_path: Path
+) -> None:
+    report = tried(mutated(wheel, tmp_path, with_every_cache_on_the_cpu), layout, simulation)
+    found = {scenario.name: {finding.code for finding in scenario.findings} for scenario in report.scenarios}
+    for family in FAMILIES[1:]:
+        wrong = {"not-on-card", "cache-not-on-card"} if family.cache else set()
+        assert found[f"simulated, {family.architecture} model"] == wrong
+        assert found[f"{family.architecture} model"] == set(), "on the CPU, the cache is where it must be"
 
 
 def test_a_missing_backend_is_found_without_a_gpu(wheel: Wheel, layout: Layout, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The result is a verdict with its evidence. A log without placement lines is a fa
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +19,21 @@ from build_config.steps.validation import compare_with_cpu, probe, scenarios
 from build_config.steps.validation.judge import ProbeResult, error, judge
 from build_config.steps.validation.planted_libraries import PlantedLibraries
 from build_config.system import jsonio, redaction
-from build_config.system.processes import Command, run
+from build_config.system.processes import Command
+from build_config.system.processes import run as run_command
 from build_config.testbed import clean_environment, simulated_device, synthetic_model
 from build_config.testbed.simulated_device import SimulatedLibraries
 from check_gpu import placement
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from build_config.formats.build_facts import BuildFacts
     from build_config.model import Machine, Wheel
     from build_config.steps.validation.scenarios import Scenario
     from build_config.system.console import Console
     from build_config.system.layout import Layout
+    from build_config.testbed.model_families import ModelFamily
 
 VERDICT_NOTES = {
     Verdict.SIMULATED_DEVICE_VERIFIED: " (no GPU: the CUDA backend ran on a simulated GPU, where kernels do nothing)",
@@ -56,10 +61,14 @@ class Bench:
 
     python: Path
     folder: Path
-    model: Path
     log: Path | None = None
     simulated: SimulatedLibraries | None = None
     planted: PlantedLibraries | None = None
+
+    def model(self, family: ModelFamily) -> Path:
+        """The tiny model of ``family``; it is written when it is first needed."""
+        path = self.folder / f"tiny-{family.architecture}.gguf"
+        return path if path.exists() else synthetic_model.write(path, family=family)
 
 
 def validate(
@@ -148,43 +157,55 @@ def judge_all(results: tuple[ScenarioResult, ...], decisive: ScenarioResult | No
     return Verdict.SIMULATED_DEVICE_VERIFIED if decisive.simulated else Verdict.GPU_VERIFIED
 
 
-def run_probe(bench: Bench, scenario: Scenario, *, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
-    """Run the probe in a process of its own. The result contains its exception, crash or timeout.
+def run_probe(bench: Bench, run: tuple[Scenario, ...], *, timeout: float = PROBE_TIMEOUT) -> tuple[ProbeResult, ...]:
+    """Run the probe in a process of its own: one result for each scenario, with its exception, crash or timeout.
 
-    Raises ``ValidationError`` if it could not be started.
+    The first scenario sets up the process; the others only load their models there. Raises ``ValidationError`` if it
+    could not be started.
     """
+    first = run[0]
     output, report = bench.folder / "result.json", bench.folder / "simulated-use.json"
     for old in (output, report):
         old.unlink(missing_ok=True)
-    planted = bench.planted if scenario.planted else None
+    planted = bench.planted if first.planted else None
+    families = [scenario.expected.family for scenario in run]
+    models = [("embed" if family.embeds else "generate", str(bench.model(family))) for family in families]
     command = Command(
         argv=(
             *(str(bench.python), "-I", str(Path(probe.__file__).resolve())),
-            *(str(bench.model), str(output), str(scenario.gpu_layers)),
+            *(str(output), str(first.gpu_layers), *itertools.chain.from_iterable(models)),
         ),
         cwd=planted.folder if planted is not None else bench.folder,
-        changes=_environment(bench, scenario, report),
+        changes=_environment(bench, first, report),
         log=bench.log,
     )
     try:
-        completed = run(command, check=False, timeout=timeout)
+        completed = run_command(command, check=False, timeout=timeout)
     except CommandError as problem:
-        if isinstance(problem.__cause__, TimeoutError):
-            return ProbeResult(error=f"no answer within {timeout:.0f} s")
-        raise ValidationError(f"The probe could not be started: {problem.message}", log=bench.log) from problem
-    if output.exists():
-        try:
-            result = jsonio.read(output, ProbeResult)
-        except StepResultError as problem:
-            result = ProbeResult(error=f"unreadable result: {problem.message}")
+        if not isinstance(problem.__cause__, TimeoutError):
+            raise ValidationError(f"The probe could not be started: {problem.message}", log=bench.log) from problem
+        ended = f"no answer within {timeout:.0f} s"
     else:
         said = completed.last_words or "nothing"
-        result = ProbeResult(error=f"the probe {completed.ending} and gave no result; its output ended with: {said}")
-    return dataclasses.replace(
-        result,
-        planted=planted.loaded() if planted is not None else (),
-        use=simulated_device.read_report(report) if scenario.simulated is not None else None,
-    )
+        ended = f"the probe {completed.ending} and gave no result; its output ended with: {said}"
+    results = _read_results(output)
+    if len(results) < len(run):
+        results += (ProbeResult(error=ended),)
+        last = families[len(results) - 1].architecture
+        later = ProbeResult(error=f"not loaded, because the process ended while it used the model {last}")
+        results += (later,) * (len(run) - len(results))
+    left = planted.loaded() if planted is not None else ()
+    use = simulated_device.read_report(report) if first.simulated is not None else None
+    return tuple(dataclasses.replace(result, planted=left, use=use) for result in results)
+
+
+def _read_results(output: Path) -> tuple[ProbeResult, ...]:
+    if not output.exists():
+        return ()
+    try:
+        return jsonio.read(output, tuple[ProbeResult, ...])
+    except StepResultError as problem:
+        return (ProbeResult(error=f"unreadable result: {problem.message}"),)
 
 
 def _environment(bench: Bench, scenario: Scenario, report: Path) -> dict[str, str | None]:
@@ -205,7 +226,6 @@ def _bench(python: Path, folder: Path, log: Path, facts: BuildFacts | None, simu
     return Bench(
         python=python,
         folder=folder,
-        model=synthetic_model.write(folder / "tiny.gguf"),
         log=log,
         simulated=simulated,
         planted=PlantedLibraries.compile(folder / "planted", cc=cc, log=log),
@@ -213,18 +233,30 @@ def _bench(python: Path, folder: Path, log: Path, facts: BuildFacts | None, simu
 
 
 def _try_all(bench: Bench, tried: tuple[Scenario, ...], console: Console) -> tuple[ScenarioResult, ...]:
-    results = []
+    runs: list[tuple[Scenario, ...]] = []
+    for scenario in tried:
+        if scenario.continues:
+            runs[-1] += (scenario,)
+        elif not (scenario.planted and bench.planted is None):
+            runs.append((scenario,))
+    results: list[ScenarioResult] = []
     with console.progress("using the wheel", len(tried)) as bar:
-        for number, scenario in enumerate(tried):
-            bar.update(number, note=scenario.name)
-            if not (scenario.planted and bench.planted is None):
-                results.append(_try(bench, scenario))
+        for run in runs:
+            bar.update(len(results), note=run[0].name)
+            results += _try(bench, run)
     return tuple(results)
 
 
-def _try(bench: Bench, scenario: Scenario) -> ScenarioResult:
+def _try(bench: Bench, run: tuple[Scenario, ...]) -> Iterator[ScenarioResult]:
+    """The results of one process. The first scenario's seconds include its start."""
     start = time.monotonic()
-    result = run_probe(bench, scenario)
+    results = run_probe(bench, run)
+    start_up = time.monotonic() - start - sum(result.seconds for result in results)
+    for number, (scenario, result) in enumerate(zip(run, results, strict=True)):
+        yield _result(bench, scenario, result, seconds=result.seconds + (0 if number else start_up))
+
+
+def _result(bench: Bench, scenario: Scenario, result: ProbeResult, *, seconds: float) -> ScenarioResult:
     found = placement.parse(result.log)
     status = result.cuda_status or {}
     return ScenarioResult(
@@ -241,7 +273,7 @@ def _try(bench: Bench, scenario: Scenario) -> ScenarioResult:
         text=result.text,
         said=redaction.without_paths((result.said or "").replace(f"{bench.folder}/", "")) or None,
         findings=judge(result, scenario.expected),
-        seconds=round(time.monotonic() - start, 3),
+        seconds=round(seconds, 3),
     )
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from build_config.reports import Finding, Severity
 from build_config.steps.validation import probe
 from build_config.testbed import synthetic_model
+from build_config.testbed.model_families import LLAMA, ModelFamily
 from build_config.testbed.simulated_device import SimulatedUse
 from check_gpu import placement
-from check_gpu.placement import LayerPlacement
+from check_gpu.placement import CACHES, LayerPlacement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 MODEL = synthetic_model.TINY
 LAYERS = MODEL.layers + 1
 """The number of layers that llama.cpp places on devices: the repeating layers and the output."""
-INPUT_BYTES = MODEL.vocabulary * MODEL.width * 4
-"""Size of the token embedding, float32: llama.cpp keeps it on the CPU wherever the layers are."""
 ROUNDING = 0.01 * (1 << 20)
 """Bytes: the log gives hundredths of a mebibyte."""
 
@@ -39,17 +38,18 @@ _CAUSE = re.compile(r"out of memory|CUDA error")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """The result of the probe, or ``error`` if it failed or could not write one.
+    """The result of the probe for one model, or ``error`` if it failed or could not write one.
 
     ``package`` is the folder that ``llama_cpp`` was imported from, ``cuda_status`` the loader's unchanged answer.
     ``missing_shards`` are files that the wheel declares but does not contain. ``loaded_files`` are the shared libraries
     of the process. ``planted`` are those loaded from the working directory; it must be empty. ``use`` contains the
-    counters of a simulated GPU.
+    counters of a simulated GPU. ``tokens`` were generated; a model that embeds gives ``values`` instead.
     """
 
     log: tuple[str, ...] = ()
     text: str = ""
     tokens: int = 0
+    values: int = 0
     cuda_status: dict[str, Any] | None = None
     package: str | None = None
     missing_shards: tuple[str, ...] = ()
@@ -58,6 +58,7 @@ class ProbeResult:
     error: str | None = None
     planted: tuple[str, ...] = ()
     use: SimulatedUse | None = None
+    seconds: float = 0.0
 
     @property
     def said(self) -> str | None:
@@ -76,7 +77,7 @@ class Expected:
     ``cuda``: the CUDA backend is loaded, with ``shard`` if that is named. ``on_gpu`` is the number of layers that are
     then on GPUs (the last ones; llama.cpp starts with the output). ``simulated`` says which kind of GPUs these are.
     ``reason`` is a regular expression for the loader's sentence if CUDA is not loaded, ``error`` one for the error of a
-    scenario that must fail.
+    scenario that must fail. The model is the tiny one of ``family``.
     """
 
     cuda: bool
@@ -85,6 +86,7 @@ class Expected:
     shard: str | None = None
     reason: str | None = None
     error: str | None = None
+    family: ModelFamily = LLAMA
 
 
 def judge(result: ProbeResult, expected: Expected) -> tuple[Finding, ...]:
@@ -106,7 +108,10 @@ def _differences(result: ProbeResult, expected: Expected) -> Iterator[Finding]:
     if result.error is not None:
         yield error("probe-failed", f"The probe failed: {result.error.strip()}")
         return
-    if result.tokens != probe.TOKENS:
+    if expected.family.embeds:
+        if result.values != MODEL.width:
+            yield error("embedding-wrong", f"The embedding has {result.values} values, not {MODEL.width}")
+    elif result.tokens != probe.TOKENS:
         yield error("tokens-missing", f"{result.tokens} tokens were generated, not {probe.TOKENS}")
     for name in result.missing_shards:
         yield error("shard-missing", f"The wheel declares {name} but does not contain it")
@@ -154,12 +159,14 @@ def _wrong_placement(found: Placements, expected: Expected) -> Iterator[Finding]
         yield error("placement-missing", "The log does not say where any layer is; its wording may have changed")
         return
     where = {layer.layer: layer for layer in found.layers}
+    cache = expected.family.cache
     for number in range(LAYERS):
         layer = where.get(number, LayerPlacement(layer=number, weights=None, kv_cache=None))
         on_gpu = number >= LAYERS - expected.on_gpu
         yield from _wrong_device(f"layer {number}", layer.weights, on_gpu=on_gpu)
-        if number < MODEL.layers:  # the last one is the output: it has no cache
-            yield from _wrong_device(f"KV cache of layer {number}", layer.kv_cache, on_gpu=on_gpu)
+        if (cache is not None and number < MODEL.layers) or layer.kv_cache is not None:  # the last one is the output
+            what = CACHES[cache or "KV"]
+            yield from _wrong_device(f"the {what} of layer {number}", layer.kv_cache, on_gpu=on_gpu)
     if expected.cuda and found.offloaded != (expected.on_gpu, LAYERS):
         promised = (expected.on_gpu, LAYERS)
         yield error("wrong-offloaded", f"Offloaded layers: expected {promised}, llama.cpp reports {found.offloaded}")
@@ -180,17 +187,19 @@ def _wrong_buffers(buffers: tuple[Buffer, ...], expected: Expected) -> Iterator[
     sizes = Counter[tuple[str, bool]]()
     for buffer in buffers:
         sizes[buffer.purpose, buffer.on_card] += buffer.size
-    for purpose in ("model", "KV"):
+    cache = expected.family.cache
+    for purpose in ("model", *((cache,) if cache is not None else ())):
         if sizes[purpose, False] + sizes[purpose, True] == 0:
             yield error("buffers-missing", f"The log gives no size for any {purpose} buffer")
     if expected.on_gpu == LAYERS:
-        if sizes["model", False] > INPUT_BYTES + ROUNDING:
+        if sizes["model", False] > expected.family.input_bytes(MODEL.sizes) + ROUNDING:
             yield error("weights-not-on-card", f"{sizes['model', False]} bytes of weights are not on the GPU")
-        if sizes["KV", False]:
-            yield error("cache-not-on-card", f"{sizes['KV', False]} bytes of the KV cache are not on the GPU")
+        for purpose, what in CACHES.items():
+            if sizes[purpose, False]:
+                yield error("cache-not-on-card", f"{sizes[purpose, False]} bytes of the {what} are not on the GPU")
         if sizes["model", True] <= ROUNDING:
             yield error("weights-not-on-card", "The GPU contains no weights")
-    on_gpu = sizes["model", True] + sizes["KV", True]
+    on_gpu = sum(sizes[purpose, True] for purpose in ("model", *CACHES))
     if expected.on_gpu == 0 and on_gpu:
         yield error("memory-on-card", f"{on_gpu} bytes are on a GPU that must not be used")
 

@@ -200,14 +200,15 @@ def _wrong_places(request: Request, values: Mapping[str, Any], device: str) -> I
 
 
 def misplaced(found: Placements, layers: int, device: str) -> Iterator[str]:
-    """Name each of ``layers``, including the output, and each KV cache that the log does not place on ``device``."""
+    """Name each of ``layers``, including the output, and each cache that the log does not place on ``device``."""
     where = {layer.layer: layer for layer in found.layers}
     nowhere = LayerPlacement(layer=0, weights=None, kv_cache=None)
     for number in range(layers):
         layer = where.get(number, nowhere)
         if layer.weights != device:
             yield f"layer {number} was on {layer.weights or 'an unknown device'}, not on {device}"
-        if number < layers - 1 and layer.kv_cache != device:  # the last one is the output: it has no cache
+        without = number == layers - 1 or number in found.without_cache  # the last one is the output
+        if not without and layer.kv_cache != device:
             yield f"the KV cache of layer {number} was on {layer.kv_cache or 'an unknown device'}, not on {device}"
 
 

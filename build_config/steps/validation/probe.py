@@ -1,9 +1,10 @@
-"""Load the tiny model with the installed wheel inside the clean environment, and write what happened.
+"""Load tiny models with the installed wheel inside the clean environment, and write what happened.
 
-    python -I probe.py MODEL RESULT.json N_GPU_LAYERS
+    python -I probe.py RESULTS.json N_GPU_LAYERS (generate|embed) MODEL [(generate|embed) MODEL ...]
 
-Standard library and ``llama_cpp`` only, nothing of the pipeline. The result goes to a file because native code prints
-to any stream. A crash leaves no file; the caller reports it.
+The models are loaded one after the other. Standard library and ``llama_cpp`` only, nothing of the pipeline. The results
+go to a file because native code prints to any stream, after each model because a crash must not lose those before it;
+the caller reports the missing ones.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import dataclasses
 import json
 import platform
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -22,21 +24,27 @@ PROMPT = b"the card runs"
 TOKENS = 8
 
 
-def main(model: str, result_file: str, gpu_layers: str) -> int:
-    """Write the result, whatever happened. The status is 0 if the model generated ``TOKENS`` tokens."""
-    result: dict[str, Any] = {"versions": {"python": platform.python_version()}}
-    messages: list[str] = []
-    try:
-        _use_wheel(model, int(gpu_layers), result, messages)
-    except Exception:  # noqa: BLE001  # the error is the result
-        result["error"] = traceback.format_exc()
-    result["log"] = "".join(messages).splitlines()
-    result["loaded_files"] = _loaded_files()
-    Path(result_file).write_text(json.dumps(result), encoding="utf-8")
-    return 1 if "error" in result else 0
+def main(results_file: str, gpu_layers: str, *tasks_and_models: str) -> int:
+    """Write a result for each model, whatever happened. The status is 0 if all answered."""
+    results: list[dict[str, Any]] = []
+    for at in range(0, len(tasks_and_models), 2):
+        task, model = tasks_and_models[at : at + 2]
+        start = time.monotonic()
+        result: dict[str, Any] = {"versions": {"python": platform.python_version()}}
+        messages: list[str] = []
+        try:
+            _use_wheel(task, model, int(gpu_layers), result, messages)
+        except Exception:  # noqa: BLE001  # the error is the result
+            result["error"] = traceback.format_exc()
+        result["log"] = "".join(messages).splitlines()
+        result["loaded_files"] = _loaded_files()
+        result["seconds"] = round(time.monotonic() - start, 3)
+        results.append(result)
+        Path(results_file).write_text(json.dumps(results), encoding="utf-8")
+    return 1 if any("error" in result for result in results) else 0
 
 
-def _use_wheel(model: str, gpu_layers: int, result: dict[str, Any], messages: list[str]) -> None:
+def _use_wheel(task: str, model: str, gpu_layers: int, result: dict[str, Any], messages: list[str]) -> None:
     import llama_cpp  # noqa: PLC0415  # a failing import is a result, too
 
     result["package"] = str(Path(llama_cpp.__file__).resolve().parent)
@@ -53,8 +61,12 @@ def _use_wheel(model: str, gpu_layers: int, result: dict[str, Any], messages: li
         sys.stderr.flush()
 
     llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
-    llm = llama_cpp.Llama(model, n_gpu_layers=gpu_layers, n_ctx=256, seed=0, verbose=True)
+    embeds = task == "embed"
+    llm = llama_cpp.Llama(model, n_gpu_layers=gpu_layers, n_ctx=256, seed=0, embedding=embeds, verbose=True)
     with contextlib.closing(llm):  # while the callback still exists
+        if embeds:
+            result["values"] = len(llm.embed(PROMPT.decode()))
+            return
         tokens: list[int] = []
         for token in llm.generate(llm.tokenize(PROMPT), temp=0.0):  # does not stop at the end-of-text token
             tokens.append(token)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from build_config import archs
 from build_config.steps.validation.judge import LAYERS, Expected
+from build_config.testbed.model_families import FAMILIES
 from build_config.testbed.simulated_device import SimulatedMachine
+from check_gpu.placement import CACHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +33,8 @@ class Scenario:
 
     ``shows`` says what a pass means. ``changes`` are changes of the environment (``None`` removes a variable).
     ``simulated`` is the simulated machine, ``None`` for the real one. ``planted``: the current directory contains
-    libraries that must not be loaded.
+    libraries that must not be loaded. ``continues``: the model is loaded in the process of the scenario before, after
+    that one's.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Scenario:
     changes: Mapping[str, str | None] = field(default_factory=dict)
     simulated: SimulatedMachine | None = None
     planted: bool = False
+    continues: bool = False
 
 
 _NO_FIT = (0, 0)
@@ -92,6 +96,7 @@ def on_this_machine(machine: Machine, facts: BuildFacts | None) -> tuple[Scenari
             changes={"CUDA_VISIBLE_DEVICES": "-1"},
         ),
         *(_with_layers(count, as_it_is) for count in (0, 1) if expected.cuda),
+        *_other_families(as_it_is),
     )
 
 
@@ -106,6 +111,7 @@ def on_simulated_devices(facts: BuildFacts, capability: str | None) -> tuple[Sce
     return (
         *(_simulated(facts, (each,), f"simulated {each}") for each in (first, *others)),
         *_with_a_gpu(facts, first),
+        *_other_families(_simulated(facts, (first,), "whole"), "simulated, "),
         *_without_a_usable_gpu(facts, first),
     )
 
@@ -178,6 +184,19 @@ def _not_covered(name: str, capabilities: tuple[str, ...]) -> Scenario:
 
 def _planted(whole: Scenario, name: str) -> Scenario:
     return dataclasses.replace(whole, name=name, shows="nothing is loaded from the current directory", planted=True)
+
+
+def _other_families(whole: Scenario, prefix: str = "") -> Iterator[Scenario]:
+    """The families of models that no other scenario loads, one after the other in one process."""
+    for number, family in enumerate(FAMILIES[1:]):
+        placed = f"every layer and its {CACHES[family.cache]} are" if family.cache else "every layer is"
+        yield dataclasses.replace(
+            whole,
+            name=f"{prefix}{family.architecture} model",
+            shows=f"{family.shows}: {placed} on {'the GPU' if whole.expected.cuda else 'the CPU'}",
+            expected=dataclasses.replace(whole.expected, family=family),
+            continues=number > 0,
+        )
 
 
 def _with_layers(count: int, whole: Scenario) -> Scenario:

@@ -5,7 +5,8 @@ The backends are modules in ``llama_cpp/lib``: CPU variants (``libggml-cpu-*``) 
 each shard for some GPUs. ggml asks every module how well it fits this machine and takes the best. A CUDA shard can be
 loaded only if the NVIDIA driver, the CUDA runtime and cuBLAS are there. Modules are searched in this package only.
 
-``_first_use`` calls ``load_safely`` when a backend is first needed. Standard library only; works on Python 3.8 and later.
+``_first_use`` calls ``load_safely`` when a backend is first needed. Standard library only; works on Python 3.8 and
+later.
 """
 
 from __future__ import annotations

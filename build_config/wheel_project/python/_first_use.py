@@ -2,8 +2,8 @@
 """Has the backends loaded when one is first needed: ``import llama_cpp`` starts nothing.
 
 CUDA cannot be used in a process that was forked after it started, and servers import before they fork. The first
-``Llama()``, ``cuda_status()`` or low-level call that may need a backend loads them. Imported at the end of the package's
-``__init__``. Standard library only; works on Python 3.8 and later.
+``Llama()``, ``cuda_status()`` or low-level call that may need a backend loads them. Imported at the end of the
+package's ``__init__``. Standard library only; works on Python 3.8 and later.
 """
 
 from __future__ import annotations

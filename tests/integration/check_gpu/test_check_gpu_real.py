@@ -94,6 +94,15 @@ def _device():
     return "CUDA0" if cuda_status().loaded else "CPU"
 """
 LLAMA_CODE = """
+import types
+
+if "DOUBLE_MEMORY_OF_A_TEXT" in os.environ:  # older versions have no such function
+    def llama_get_memory(context):
+        return None if os.environ["DOUBLE_MEMORY_OF_A_TEXT"] == "none" else 1
+
+def llama_set_embeddings(context, embeddings):
+    context.append(embeddings)
+
 llama_log_callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _sink = []
 
@@ -121,6 +130,13 @@ class Llama:
             raise ValueError(f"Failed to load model from file: {model_path}")
         for layer, name in enumerate(where[:-1]):
             self._say(f"llama_kv_cache: layer {layer:3}: dev = {name}")
+        self.ctx = []
+        self.context_params = types.SimpleNamespace(embeddings=False)
+    def embed(self, text):
+        assert self.ctx == [True]
+        if not self.context_params.embeddings:
+            raise RuntimeError("Llama model must be created with embedding=True to call this method")
+        return [[0.5] * 48] * 7 if os.environ["DOUBLE_POOLING"] == "none" else [0.5] * 48
     def _say(self, text):
         for part in (text[:20], text[20:] + "\\n"):
             _sink[-1](1, part.encode(), None)
@@ -367,6 +383,23 @@ def test_layers_that_were_not_requested_and_layers_that_were_left(check: Checker
     some = dataclasses.replace(check, n_gpu_layers=1)("driver", "cuda", **NEW_DRIVER)
     assert some.diagnosis.code is Code.LAYERS_LEFT_ON_CPU
     assert "2 of 3 layers are on the CPU (0-1)" in some.diagnosis.sentence
+
+
+@pytest.mark.parametrize("pooling", ["none", "mean"])
+def test_a_model_that_keeps_nothing_of_a_text_embeds_one(check: Checker, bench: Bench, pooling: str) -> None:
+    bench.install_stock(cuda=True)
+    checked = check("driver", "cuda", DOUBLE_MEMORY_OF_A_TEXT="none", DOUBLE_POOLING=pooling, **NEW_DRIVER)
+    assert checked.diagnosis.code is Code.CARD_USED
+    assert checked.diagnosis.sentence.endswith("; a text was embedded.")
+    assert checked.facts.load is not None
+    assert (checked.facts.load.embedding, checked.facts.load.tokens) == (48, 0)
+
+
+def test_a_model_that_keeps_something_generates(check: Checker, bench: Bench) -> None:
+    bench.install_stock(cuda=True)
+    checked = check("driver", "cuda", DOUBLE_MEMORY_OF_A_TEXT="yes", **NEW_DRIVER)
+    assert checked.facts.load is not None
+    assert (checked.facts.load.embedding, checked.facts.load.tokens) == (0, 4)
 
 
 def test_an_abort_keeps_the_log_that_was_written_before(check: Checker, bench: Bench) -> None:

@@ -240,7 +240,7 @@ SITUATIONS: dict[str, tuple[Facts, str]] = {
     "two GPUs, of which a shard that leaves out the others uses one": (
         facts(
             replace(OURS, own=replace(OWN, leaves_out=True)),
-            loaded(ON_GPU, status_note="sm89 has no code for Tesla T4. To use all GPUs: `nox`."),
+            done(*ON_GPU, status_note="sm89 has no code for Tesla T4. To use all GPUs: `nox`."),
             devices=(GPU, Device(1, "Tesla T4", "7.5", 1)),
         ),
         "card-used: on CUDA0 ... sm89 has no code for Tesla T4. To use all GPUs: `nox`. -> None",

@@ -67,6 +67,31 @@ def test_layers_are_ordered_by_number_and_the_last_line_counts() -> None:
     assert [(layer.layer, layer.weights) for layer in placement.parse(lines).layers] == [(9, "CPU"), (10, "CUDA1")]
 
 
+def test_layers_without_a_cache_of_their_own_are_known() -> None:
+    """As in models whose layers share a cache or have a recurrent state; the formats are llama-kv-cache.cpp's."""
+    lines = [
+        "llama_kv_cache: layer   0: dev = CUDA0",
+        "llama_kv_cache: layer   1: does not have KV cache",
+        "llama_kv_cache: layer   2: sharing with layer 0. k = 0x1, v = 0x2",
+        "llama_kv_cache: layer   3: filtered",
+        "llama_memory_recurrent: layer   0: skipped",
+        "llama_memory_recurrent, layer   3: dev = CUDA0",
+        "llama_kv_cache: - layer   4: reuse layer 0, is_swa = 0",
+        "llama_kv_cache: - layer   0: no reuse",
+    ]
+    found = placement.parse(lines)
+    assert [(layer.layer, layer.kv_cache) for layer in found.layers] == [(0, "CUDA0"), (3, "CUDA0")]
+    assert found.without_cache == (1, 2, 4)
+
+
+def test_a_warning_about_an_operation_is_no_placement_of_its_layer() -> None:
+    line = (
+        "resolve_fused_ops: layer 1 is assigned to device CUDA0 but Flash Attention "
+        "is assigned to device CPU (usually due to missing support)"
+    )
+    assert placement.parse([line]) == placement.Placements()
+
+
 @pytest.mark.parametrize(
     ("name", "on_card"), [("CUDA0", True), ("CUDA12", True), ("CUDA_Host", False), ("CPU_Mapped", False)]
 )

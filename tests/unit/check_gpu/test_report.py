@@ -18,6 +18,7 @@ from check_gpu.diagnosis import diagnose
 from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine, NeededLibrary
 from check_gpu.layers import ranges
 from check_gpu.result import NOTHING_TO_FIX, Code
+from tests.support import model_logs
 
 DOCUMENT = (PACKAGE.parent / "docs" / "check_gpu.md").read_text(encoding="utf-8")
 
@@ -116,6 +117,22 @@ def test_a_simulated_device_is_not_listed_as_a_gpu() -> None:
     rows = report.text(seen, diagnose(FACTS)).splitlines()
     assert "simulated  0: SIMULATED device, compute capability 8.9, 0.0 GiB" in rows
     assert not any(row.startswith("GPU ") for row in rows)
+
+
+def test_a_model_that_embeds_has_no_tokens_to_count() -> None:
+    lines = model_logs.read("bert", "gpu")
+    load = Load(n_gpu_layers=-1, model="b.gguf", stage="done", embedding=64, log=lines, signs=log.read(lines))
+    seen = dataclasses.replace(FACTS, load=load)
+    text = report.text(seen, diagnose(seen))
+    assert "b.gguf, n_gpu_layers=-1: embedding of 64 values" in text
+    assert "0-2        CUDA0       -" in text
+
+
+def test_a_recurrent_state_is_named_in_the_table() -> None:
+    lines = model_logs.read("mamba", "gpu")
+    load = Load(n_gpu_layers=-1, model="m.gguf", stage="done", tokens=4, log=lines, signs=log.read(lines))
+    seen = dataclasses.replace(FACTS, load=load)
+    assert "layer      weights     recurrent state\n0-1        CUDA0       CUDA0" in report.text(seen, diagnose(seen))
 
 
 def test_a_load_that_stopped_early_shows_the_planned_placement() -> None:

@@ -98,6 +98,15 @@ def altered(old: str, new: str) -> ChildResult:
     return dataclasses.replace(ON_GPU, log=tuple(line.replace(old, new) for line in ON_GPU.log))
 
 
+@pytest.mark.parametrize("said", ["does not have KV cache", "filtered", "sharing with layer 0. k = 0x1, v = 0x2"])
+def test_a_layer_of_which_the_log_says_that_it_has_no_cache_needs_none(said: str) -> None:
+    assert problem(altered("1: dev = CUDA0", f"1: {said}"), Device.GPU, tokens=9) is None
+    elsewhere = (*altered("1: dev = CUDA0", f"1: {said}").log, "llama_memory_recurrent, layer   1: dev = CPU")
+    found = problem(dataclasses.replace(ON_GPU, log=elsewhere), Device.GPU, tokens=9)
+    assert found is not None
+    assert "of layer 1 was on CPU" in found
+
+
 @pytest.mark.parametrize(
     ("result", "device", "said"),
     [

@@ -20,11 +20,11 @@ from build_config.errors import ValidationError
 from build_config.model import Machine
 from build_config.reports import ValidationReport, Verdict
 from build_config.steps.validation import PROBE_TIMEOUT, Bench, probe, run_probe, validate
-from build_config.steps.validation.judge import Expected
+from build_config.steps.validation.judge import Expected, ProbeResult
 from build_config.steps.validation.scenarios import Scenario
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
-from build_config.testbed import synthetic_model
+from build_config.testbed.model_families import FAMILIES
 from tests.integration.conftest import OwnLocks, bare_environment, double_wheel
 
 if TYPE_CHECKING:
@@ -59,16 +59,21 @@ def llama_log_set(callback, data):
     _sink.append(callback)
 
 class Llama:
-    def __init__(self, model, n_gpu_layers, n_ctx, seed, verbose):
+    def __init__(self, model, n_gpu_layers, n_ctx, seed, embedding, verbose):
+        family = pathlib.Path(model).stem
+        assert embedding == (family == "tiny-bert")
         assert pathlib.Path(model).read_bytes()[:4] == b"GGUF"
         print("noise on standard output")
         for layer in range(3):
             self._say(f"load_tensors: layer {layer:3} assigned to device CPU, is_swa = 0\\n")
+        self._say("load_tensors:   CPU_Mapped model buffer size =     0.55 MiB\\n")
+        if embedding:
+            return
         for layer in range(2):
             self._say(f"llama_kv_cache: layer {layer:3}: ")
             self._say("dev = CPU\\n")
-        self._say("load_tensors:   CPU_Mapped model buffer size =     0.55 MiB\\n")
-        self._say("llama_kv_cache:        CPU KV buffer size =     0.12 MiB\\n")
+        purpose = "RS" if family == "tiny-mamba" else "KV"
+        self._say(f"llama_kv_cache:        CPU {purpose} buffer size =     0.12 MiB\\n")
     def _say(self, text):
         _sink[-1](1, text.encode(), None)
     def tokenize(self, text):
@@ -78,6 +83,8 @@ class Llama:
             yield 2
     def detokenize(self, tokens):
         return b"\\xff" * len(tokens)
+    def embed(self, text):
+        return [0.5] * 64
     def close(self):
         self._say("closed\\n")
 """
@@ -118,7 +125,13 @@ def test_a_correct_wheel_is_installed_run_and_verified_on_the_cpu(
     report = validated(wheel, layout)
     assert report.all_findings() == ()
     assert report.verdict is Verdict.CPU_FALLBACK_VERIFIED
-    assert {scenario.name for scenario in report.scenarios} == {"as it is", "planted library", "hidden GPUs"}
+    others = {f"{family.architecture} model" for family in FAMILIES[1:]}
+    assert {scenario.name for scenario in report.scenarios} == {
+        *("as it is", "planted library", "hidden GPUs"),
+        *others,
+    }
+    kept = {result.name: {layer.kv_cache for layer in result.placements} for result in report.scenarios}
+    assert {name for name, devices in kept.items() if devices == {None}} == {"bert model"}
     assert report.decisive == "as it is"
     first = report.scenarios[0]
     placed = [(layer.weights, layer.kv_cache) for layer in first.placements]
@@ -176,9 +189,15 @@ class Environment:
 
     def probe(self, source: str, timeout: float = PROBE_TIMEOUT) -> str:
         """Import ``source`` in the probe; returns the error."""
+        self.install(source)
+        (result,) = self.probes(PLAIN, timeout=timeout)
+        return result.error or "none"
+
+    def probes(self, *run: Scenario, timeout: float = PROBE_TIMEOUT) -> tuple[ProbeResult, ...]:
+        return run_probe(Bench(python=self.python, folder=self.folder), run, timeout=timeout)
+
+    def install(self, source: str) -> None:
         (self.site / "llama_cpp.py").write_text(source, encoding="utf-8")
-        bench = Bench(python=self.python, folder=self.folder, model=synthetic_model.write(self.folder / "tiny.gguf"))
-        return run_probe(bench, PLAIN, timeout=timeout).error or "none"
 
 
 @pytest.fixture
@@ -212,9 +231,31 @@ def test_a_probe_that_hangs_is_stopped(environment: Environment) -> None:
     assert environment.probe("import time; time.sleep(60)", timeout=1) == "no answer within 1 s"
 
 
+@pytest.mark.parametrize("last", ["os.abort()", "time.sleep(60)"])
+def test_a_model_that_ends_the_process_does_not_lose_those_before_it(environment: Environment, last: str) -> None:
+    lines = [line for line in DOUBLE.splitlines() if "CDLL" not in line]
+    at = next(number for number, line in enumerate(lines) if "noise on" in line)
+    lines.insert(at, f'        if family == "tiny-gemma2": import os, time; {last}')
+    environment.install("\n".join(lines))
+    families = {family.architecture: family for family in FAMILIES}
+    run = [
+        dataclasses.replace(PLAIN, expected=Expected(cuda=False, family=families[name]))
+        for name in ("mamba", "bert", "gemma2", "qwen2", "llama")
+    ]
+    mamba, bert, gemma2, *later = environment.probes(*run, timeout=60 if "abort" in last else 3)
+    assert (mamba.error, mamba.tokens, bert.error, bert.values) == (None, 8, None, 64)
+    assert any("RS buffer" in line for line in mamba.log)
+    assert not any("RS buffer" in line for line in bert.log), "each has its own part of the log"
+    assert gemma2.error is not None
+    assert ("signal 6" if "abort" in last else "no answer within 3 s") in gemma2.error
+    assert [result.error for result in later] == [
+        "not loaded, because the process ended while it used the model gemma2"
+    ] * 2
+
+
 def test_a_missing_interpreter_is_an_error_and_not_a_verdict(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="could not be started"):
-        run_probe(Bench(python=tmp_path / "no" / "python", folder=tmp_path, model=tmp_path / "no.gguf"), PLAIN)
+        run_probe(Bench(python=tmp_path / "no" / "python", folder=tmp_path), (PLAIN,))
 
 
 def test_the_probe_runs_isolated_from_the_callers_python_path(

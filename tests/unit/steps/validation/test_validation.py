@@ -9,9 +9,10 @@ import pytest
 from build_config.model import GpuDevice
 from build_config.reports import ScenarioResult, Severity, Verdict
 from build_config.steps.validation import Simulation, judge_all, plan, scenarios
-from build_config.steps.validation.judge import INPUT_BYTES, LAYERS, Expected, ProbeResult, judge
+from build_config.steps.validation.judge import LAYERS, MODEL, Expected, ProbeResult, judge
 from build_config.steps.validation.scenarios import Scenario
 from build_config.system.jsonio import from_data, to_data
+from build_config.testbed.model_families import FAMILIES, LLAMA
 from build_config.testbed.simulated_device import SimulatedDeviceUse, SimulatedUse
 from build_config.testbed.simulation_options import FAULTS
 from check_gpu import placement
@@ -186,7 +187,7 @@ def test_a_fault_must_give_an_error_that_names_it() -> None:
 
 
 def test_only_the_token_embedding_may_stay_on_the_cpu() -> None:
-    assert pytest.approx(0.07, abs=0.005) == INPUT_BYTES / 2**20
+    assert pytest.approx(0.07, abs=0.005) == LLAMA.input_bytes(MODEL.sizes) / 2**20
 
 
 def test_a_probe_result_survives_json() -> None:
@@ -304,6 +305,28 @@ def test_every_fault_is_simulated_on_a_covered_gpu(tmp_path: Path) -> None:
     assert mixed.simulated is not None
     assert mixed.simulated.capabilities == ("8.9", "7.5")
     assert not mixed.expected.cuda
+
+
+def test_every_family_of_models_is_loaded_on_the_cpu_and_on_a_simulated_gpu(tmp_path: Path) -> None:
+    tried = plan(WITHOUT_GPU, build_facts("86", "89"), simulation(tmp_path, None))
+    for simulated in (False, True):
+        whole = [one for one in tried if (one.simulated is not None) is simulated and one.gpu_layers == scenarios.ALL]
+        assert {one.expected.family for one in whole if one.expected.error is None} == {*FAMILIES}
+        others = [one for one in whole if one.expected.family is not LLAMA]
+        assert [one.continues for one in others] == [False, True, True, True, True], "one process"
+        assert {(one.expected.cuda, one.expected.on_gpu) for one in others} == {(simulated, LAYERS * simulated)}
+        assert {one.simulated for one in others} == {whole[0].simulated}
+        assert all(tried[tried.index(one) - 1] in others for one in others if one.continues)
+    named = by_name(tried)
+    assert named["mamba model"].shows.endswith("every layer and its recurrent state are on the CPU")
+    assert named["simulated, bert model"].shows.endswith("every layer is on the GPU")
+
+
+def test_on_a_gpu_the_families_must_use_it() -> None:
+    tried = plan(WITH_GPU, build_facts("90"), None)
+    others = [one for one in tried if one.expected.family is not LLAMA]
+    assert len(others) == len(FAMILIES) - 1
+    assert {dataclasses.replace(one.expected, family=LLAMA) for one in others} == {tried[0].expected}
 
 
 def test_a_simulated_gpu_without_code_must_be_named(tmp_path: Path) -> None:
