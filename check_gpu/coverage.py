@@ -16,8 +16,8 @@ COMPILES_FOR = {
     "12.0": (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90),
     "11.8": (35, 37, 50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89),
 }
-"""By series of CUDA releases, the newest first: the compute capabilities (ten times major plus minor) that llama.cpp can
-be compiled for. A series is named by its first release."""
+"""By series of CUDA releases, the newest first: the compute capabilities (ten times major plus minor) that llama.cpp
+can be compiled for. A series is named by its first release."""
 
 OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}
 """The oldest Linux driver that runs the machine code of a CUDA major version."""

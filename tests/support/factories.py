@@ -49,13 +49,15 @@ def source_tree(staged: Path = Path("/staged"), *, digest: str = "a" * 64) -> So
 
 
 def build_facts(*archs: str, cuda: str = "13.0") -> BuildFacts:
-    """Of a wheel with one shard an architecture (``89``)."""
+    """Of a wheel with a shard for each entry: ``89``, or ``86+120`` for several architectures."""
     return BuildFacts(
         version="0.3.36",
         cuda=cuda,
         oldest_driver="580",
         shards=tuple(
-            ShardFacts(name=f"sm{arch}", file=f"libggml-cuda-sm{arch}.so", archs=(CudaArch.parse(arch),))
+            ShardFacts(
+                name=f"sm{arch}", file=f"libggml-cuda-sm{arch}.so", archs=tuple(map(CudaArch.parse, arch.split("+")))
+            )
             for arch in archs
         ),
         libraries=("libcudart.so.13", "libcublas.so.13"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from build_config.errors import CommandError, StepResultError, ValidationError
 from build_config.formats import build_facts
 from build_config.reports import DeviceCheck, ScenarioResult, Severity, ValidationReport, Verdict
-from build_config.steps.validation import compare_with_cpu, probe, scenarios
+from build_config.steps.validation import compare_with_cpu, probe, scenarios, several_gpus
 from build_config.steps.validation.judge import ProbeResult, error, judge
 from build_config.steps.validation.planted_libraries import PlantedLibraries
 from build_config.system import jsonio, redaction
@@ -142,7 +143,8 @@ def plan(machine: Machine, facts: BuildFacts | None, simulation: Simulation | No
     here = scenarios.on_this_machine(machine, facts)
     if simulation is None or facts is None:
         return here
-    return (*here, *scenarios.on_simulated_devices(facts, simulation.capability))
+    simulated = scenarios.on_simulated_devices(facts, simulation.capability)
+    return (*here, *simulated, *several_gpus.on_simulated_machines(facts, simulation.capability))
 
 
 def judge_all(results: tuple[ScenarioResult, ...], decisive: ScenarioResult | None) -> Verdict:
@@ -170,10 +172,11 @@ def run_probe(bench: Bench, run: tuple[Scenario, ...], *, timeout: float = PROBE
     planted = bench.planted if first.planted else None
     families = [scenario.expected.family for scenario in run]
     models = [("embed" if family.embeds else "generate", str(bench.model(family))) for family in families]
+    options = json.dumps({"n_gpu_layers": first.gpu_layers, **first.options})
     command = Command(
         argv=(
             *(str(bench.python), "-I", str(Path(probe.__file__).resolve())),
-            *(str(output), str(first.gpu_layers), *itertools.chain.from_iterable(models)),
+            *(str(output), options, *itertools.chain.from_iterable(models)),
         ),
         cwd=planted.folder if planted is not None else bench.folder,
         changes=_environment(bench, first, report),

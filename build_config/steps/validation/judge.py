@@ -77,7 +77,9 @@ class Expected:
     ``cuda``: the CUDA backend is loaded, with ``shard`` if that is named. ``on_gpu`` is the number of layers that are
     then on GPUs (the last ones; llama.cpp starts with the output). ``simulated`` says which kind of GPUs these are.
     ``reason`` is a regular expression for the loader's sentence if CUDA is not loaded, ``error`` one for the error of a
-    scenario that must fail. The model is the tiny one of ``family``.
+    scenario that must fail. The model is the tiny one of ``family``. ``used`` are the indices of the simulated GPUs
+    that must contain something, if that is known; no other may. ``left_out`` are the compute capabilities of the GPUs
+    that the shard has no code for; ``note``, which must name them, contains this command.
     """
 
     cuda: bool
@@ -87,6 +89,9 @@ class Expected:
     reason: str | None = None
     error: str | None = None
     family: ModelFamily = LLAMA
+    used: tuple[int, ...] | None = None
+    left_out: tuple[str, ...] = ()
+    note: str | None = None
 
 
 def judge(result: ProbeResult, expected: Expected) -> tuple[Finding, ...]:
@@ -119,7 +124,7 @@ def _differences(result: ProbeResult, expected: Expected) -> Iterator[Finding]:
     yield from _wrong_placement(placement.parse(result.log), expected)
     yield from _wrong_files(result)
     if expected.simulated and expected.cuda:
-        yield from _wrong_use(result.use, on_gpu=expected.on_gpu > 0)
+        yield from _wrong_use(result.use, expected)
 
 
 def _wrong_error(result: ProbeResult, pattern: str) -> Iterator[Finding]:
@@ -148,10 +153,19 @@ def _wrong_status(status: dict[str, Any] | None, expected: Expected) -> Iterator
         yield error("cuda-unexpected", "The CUDA backend was loaded although it must not be: this run verified nothing")
     if expected.shard is not None and status.get("shard") != expected.shard:
         yield error("wrong-shard", f"Shard in use: expected {expected.shard}, found {status.get('shard')}")
+    yield from _wrong_left_out(status, expected)
     names = [str(device.get("name")) for device in status.get("devices") or ()]
     if any((_SIMULATED in name) is not expected.simulated for name in names) or not names:
         wanted = "simulated GPUs" if expected.simulated else "real GPUs"
         yield error("wrong-devices", f"Devices: expected {wanted}, found: {', '.join(names) or 'none'}")
+
+
+def _wrong_left_out(status: dict[str, Any], expected: Expected) -> Iterator[Finding]:
+    left_out = tuple(str(device.get("capability")) for device in status.get("left_out") or ())
+    if left_out != expected.left_out:
+        yield error("wrong-left-out", f"GPUs that are left out: expected {expected.left_out}, found {left_out}")
+    if (expected.note or "") not in str(status.get("note") or ""):
+        yield error("note-wrong", f"The loader's note: expected {expected.note!r}, found: {status.get('note')}")
 
 
 def _wrong_placement(found: Placements, expected: Expected) -> Iterator[Finding]:
@@ -215,17 +229,23 @@ def _wrong_files(result: ProbeResult) -> Iterator[Finding]:
             yield error("library-from-outside", f"{file.name} was loaded from {file.parent}, not from the package")
 
 
-def _wrong_use(use: SimulatedUse | None, *, on_gpu: bool) -> Iterator[Finding]:
+def _wrong_use(use: SimulatedUse | None, expected: Expected) -> Iterator[Finding]:
     if use is None:
         yield error("device-silent", "The simulated GPU wrote no report")
         return
-    if on_gpu and not use.counts["launches"]:
+    if expected.on_gpu and not use.counts["launches"]:
         yield error("no-launches", "No kernel was launched on the simulated GPU")
     if use.counts["refused"]:
         yield error("calls-refused", f"The simulated GPU refused {use.counts['refused']} calls, as a real one would")
     for index, device in enumerate(use.devices):
         if device.leaked_bytes:
             yield error("memory-leaked", f"Device {index}: {device.leaked_bytes} bytes were not freed")
+        if expected.used is not None and bool(device.peak_bytes) is not (index in expected.used):
+            wanted = "some" if index in expected.used else "none"
+            found = f"{device.peak_bytes} bytes"
+            yield error(
+                "wrong-device-used", f"Memory of device {index} ({device.capability}): expected {wanted}, found {found}"
+            )
     left = ", ".join(f"{count} {name}" for name, count in use.leaked.items() if count)
     if left:
         yield error("objects-leaked", f"Not freed: {left}")

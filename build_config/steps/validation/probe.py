@@ -1,10 +1,10 @@
 """Load tiny models with the installed wheel inside the clean environment, and write what happened.
 
-    python -I probe.py RESULTS.json N_GPU_LAYERS (generate|embed) MODEL [(generate|embed) MODEL ...]
+    python -I probe.py RESULTS.json OPTIONS (generate|embed) MODEL [(generate|embed) MODEL ...]
 
-The models are loaded one after the other. Standard library and ``llama_cpp`` only, nothing of the pipeline. The results
-go to a file because native code prints to any stream, after each model because a crash must not lose those before it;
-the caller reports the missing ones.
+OPTIONS are arguments of ``Llama``, as JSON. The models are loaded one after the other. Standard library and
+``llama_cpp`` only, nothing of the pipeline. The results go to a file because native code prints to any stream, after
+each model because a crash must not lose those before it; the caller reports the missing ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROMPT = b"the card runs"
 TOKENS = 8
 
 
-def main(results_file: str, gpu_layers: str, *tasks_and_models: str) -> int:
+def main(results_file: str, options: str, *tasks_and_models: str) -> int:
     """Write a result for each model, whatever happened. The status is 0 if all answered."""
     results: list[dict[str, Any]] = []
     for at in range(0, len(tasks_and_models), 2):
@@ -33,7 +33,7 @@ def main(results_file: str, gpu_layers: str, *tasks_and_models: str) -> int:
         result: dict[str, Any] = {"versions": {"python": platform.python_version()}}
         messages: list[str] = []
         try:
-            _use_wheel(task, model, int(gpu_layers), result, messages)
+            _use_wheel(task, model, json.loads(options), result, messages)
         except Exception:  # noqa: BLE001  # the error is the result
             result["error"] = traceback.format_exc()
         result["log"] = "".join(messages).splitlines()
@@ -44,7 +44,7 @@ def main(results_file: str, gpu_layers: str, *tasks_and_models: str) -> int:
     return 1 if any("error" in result for result in results) else 0
 
 
-def _use_wheel(task: str, model: str, gpu_layers: int, result: dict[str, Any], messages: list[str]) -> None:
+def _use_wheel(task: str, model: str, options: dict[str, Any], result: dict[str, Any], messages: list[str]) -> None:
     import llama_cpp  # noqa: PLC0415  # a failing import is a result, too
 
     result["package"] = str(Path(llama_cpp.__file__).resolve().parent)
@@ -62,7 +62,7 @@ def _use_wheel(task: str, model: str, gpu_layers: int, result: dict[str, Any], m
 
     llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
     embeds = task == "embed"
-    llm = llama_cpp.Llama(model, n_gpu_layers=gpu_layers, n_ctx=256, seed=0, embedding=embeds, verbose=True)
+    llm = llama_cpp.Llama(model, n_ctx=256, seed=0, embedding=embeds, verbose=True, **options)
     with contextlib.closing(llm):  # while the callback still exists
         if embeds:
             result["values"] = len(llm.embed(PROMPT.decode()))

@@ -173,6 +173,11 @@ def build(
     return SimulatedLibraries(files=tuple(files), major=major)
 
 
+def uuid(index: int) -> str:
+    """The UUID of a simulated device, a name for ``CUDA_VISIBLE_DEVICES``; ``index`` counts from 0."""
+    return f"GPU-{index + 1:08x}-51ed-51ed-51ed-51edde71ce00"
+
+
 def lacking(library: bytes, major: int) -> tuple[str, ...]:
     """The functions of CUDA that a shared library needs and the doubles lack, sorted by name."""
     has = {name for double in _doubles(major) for name in (*double.exported, *dict(double.aliases))}

@@ -290,7 +290,7 @@ def test_every_shard_gets_a_simulated_gpu(tmp_path: Path) -> None:
     tried = by_name(plan(WITHOUT_GPU, build_facts("86", "89"), simulation(tmp_path, None)))
     for capability, shard in (("8.6", "sm86"), ("8.9", "sm89")):
         scenario = tried[f"simulated {capability}"]
-        assert scenario.expected == Expected(cuda=True, on_gpu=LAYERS, simulated=True, shard=shard)
+        assert scenario.expected == Expected(cuda=True, on_gpu=LAYERS, simulated=True, shard=shard, used=(0,))
         assert scenario.simulated is not None
         assert scenario.simulated.capabilities == (capability,)
 
@@ -301,10 +301,42 @@ def test_every_fault_is_simulated_on_a_covered_gpu(tmp_path: Path) -> None:
     assert faults == {None, *FAULTS}
     named = by_name(tried)
     assert named["two equal GPUs"].expected.on_gpu == LAYERS
-    mixed = named["two different GPUs, one without code"]
-    assert mixed.simulated is not None
-    assert mixed.simulated.capabilities == ("8.9", "7.5")
-    assert not mixed.expected.cuda
+    neither = named["two GPUs without code"]
+    assert neither.simulated is not None
+    assert neither.simulated.capabilities == ("7.5", "7.5")
+    assert not neither.expected.cuda
+
+
+def test_on_different_gpus_those_with_code_must_be_used_and_the_others_named(tmp_path: Path) -> None:
+    named = by_name(plan(WITHOUT_GPU, build_facts("89"), simulation(tmp_path, None)))
+    found = {
+        name: (one.simulated.capabilities, one.expected.used, one.expected.left_out)
+        for name, one in named.items()
+        if one.simulated is not None and len({*one.simulated.capabilities}) > 1
+    }
+    assert found == {
+        "two different GPUs": (("8.9", "7.5"), (0,), ("7.5",)),
+        "two different GPUs, the other order": (("7.5", "8.9"), (1,), ("7.5",)),
+        "three GPUs of two kinds": (("8.9", "7.5", "8.9"), (0, 2), ("7.5",)),
+        "main_gpu counts the GPUs in use": (("7.5", "8.9", "8.9"), (2,), ("7.5",)),
+        "tensor_split counts the GPUs in use": (("7.5", "8.9", "8.9"), (2,), ("7.5",)),
+        "a GPU named by its UUID": (("7.5", "8.9"), (0,), ()),  # the only one that the process sees
+    }
+    assert {one.expected.note for one in named.values() if one.expected.left_out} == {
+        "nox -s build_cuda_wheel -- --arch 75+89"
+    }
+    assert {one.expected.shard for one in named.values() if one.expected.left_out} == {"sm89"}
+
+
+@pytest.mark.parametrize(("wheel", "used"), [(("86", "120"), (1,)), (("86+120",), (0, 1))])
+def test_gpus_of_every_architecture_of_a_wheel_are_used_as_far_as_one_shard_covers_them(
+    tmp_path: Path, wheel: tuple[str, ...], used: tuple[int, ...]
+) -> None:
+    tried = by_name(plan(WITHOUT_GPU, build_facts(*wheel), simulation(tmp_path, None)))
+    scenario = tried["GPUs of every architecture of the wheel"]
+    assert scenario.simulated is not None
+    assert scenario.simulated.capabilities == ("8.6", "12.0")
+    assert scenario.expected.used == used
 
 
 def test_every_family_of_models_is_loaded_on_the_cpu_and_on_a_simulated_gpu(tmp_path: Path) -> None:
@@ -345,11 +377,21 @@ def test_a_simulated_gpu_without_code_must_be_named(tmp_path: Path) -> None:
         (("89-real", "80-virtual"), ("7.5",), None),
         (("80", "86", "89"), ("8.9",), "sm89"),  # the nearest machine code
         (("80", "86", "89"), ("8.7",), "sm86"),
-        (("80", "86", "89"), ("8.6", "8.9"), "sm86"),  # it has to run on both
+        (("80", "86", "89"), ("8.6", "8.9"), "sm86"),  # the most memory in reach, then the nearest code
+        (("86", "90"), ("8.6", "9.0", "8.6"), "sm86"),
+        (("86", "90"), ("8.6", "9.0"), "sm90"),  # all else equal: the newest GPU
+        (("90", "86"), ("9.0", "8.6"), "sm90"),
     ],
 )
 def test_the_best_shard_is_expected(archs: tuple[str, ...], capabilities: tuple[str, ...], shard: str | None) -> None:
-    assert scenarios.shard_for(build_facts(*archs), capabilities) == shard
+    found = scenarios.reach(build_facts(*archs), capabilities)
+    assert (found.shard if found else None) == shard
+
+
+def test_memory_decides_first_in_whole_gibibytes() -> None:
+    facts, gpus = build_facts("86", "90"), ("8.6", "9.0")
+    chosen = [scenarios.reach(facts, gpus, (first << 20, 24 << 30)) for first in (25 << 10, (24 << 10) + 900)]
+    assert [one.shard for one in chosen if one] == ["sm86", "sm90"]
 
 
 def test_for_a_wheel_that_covers_every_gpu_the_scenario_without_code_is_left_out() -> None:
