@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _FIRST_WITHOUT_SUFFIX = 13  # nvidia-cublas; before, it was nvidia-cublas-cu12
 
-_log = logging.getLogger("llama-cpp-python")
+_log = logging.getLogger("llama_cpp.cuda")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ else:  # copies of these two, which the build puts next to this module
 PACKAGE = Path(__file__).resolve().parent
 LIB = PACKAGE / "lib"
 
-_log = logging.getLogger("llama-cpp-python.cuda")
+_log = logging.getLogger("llama_cpp.cuda")
 """Not upstream's own logger: ``Llama(verbose=False)`` would silence it."""
 
 

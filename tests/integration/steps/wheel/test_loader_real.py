@@ -6,82 +6,19 @@ ran on a GPU.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from build_config.system.layout import PACKAGE
 from tests.integration import conftest
-from tests.support.doubles import BACKEND, CARD, compile_double
+from tests.integration.steps.wheel.conftest import A_GPU, Bench, Run
+from tests.support.doubles import CARD, compile_double
 
 pytestmark = pytest.mark.integration
-
-A_GPU = {"DOUBLE_CUDA": "13000", "DOUBLE_CAPABILITY": "89"}
-
-
-@dataclass(frozen=True)
-class Run:
-    status: dict[str, Any]
-    output: tuple[str, ...]
-    stderr: str
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A folder with a double of the package, and one of each kind of library to put on the loader's path."""
-
-    root: Path
-    python: str = sys.executable
-
-    @property
-    def lib(self) -> Path:
-        return self.root / "site" / "llama_cpp" / "lib"
-
-    def shard(self, name: str, *, score: int, libraries: tuple[str, ...] = conftest.CUDA_13) -> None:
-        folders = (f"-L{self.root / 'cuda'}", f"-L{self.root / 'driver'}")
-        needed = ("-Wl,--no-as-needed", *folders, *(f"-l:{name}" for name in libraries), "-l:libcuda.so.1")
-        defines = ("-DCUDA", '-DNAME="CUDA"', f"-DSCORE={score}")
-        compile_double(self.lib / f"libggml-cuda-{name}.so", BACKEND, *defines, *needed)
-
-    def run(self, *folders: str, code: str = "", **variables: str) -> Run:
-        """Import the package in a process that has ``folders`` on its library path; the status, and what it printed."""
-        script = (
-            f"import sys; sys.path.insert(0, {str(self.root / 'site')!r})\n"
-            "import dataclasses, json, llama_cpp\n"
-            "print(json.dumps(dataclasses.asdict(llama_cpp.cuda_status())))\n"
-        )
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
-        environment["LD_LIBRARY_PATH"] = os.pathsep.join(str(self.root / folder) for folder in folders)
-        isolated = ["-S"] if self.python == sys.executable else []  # without site-packages: without cuda.pathfinder
-        done = conftest.run(self.python, *isolated, "-c", script + code, env={**environment, **variables})
-        assert done.returncode == 0, done.stderr
-        status, *output = done.stdout.splitlines()
-        return Run(json.loads(status), tuple(output), done.stderr)
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    bench = Bench(tmp_path_factory.mktemp("template"))
-    conftest.compile_cuda(bench.root)
-    conftest.write_own_modules(bench.lib)
-    compile_double(bench.lib / "libggml-cpu-haswell.so", BACKEND, '-DNAME="CPU"', "-DSCORE=5")
-    bench.shard("sm89", score=2000)
-    conftest.describe_build(bench.lib.parent, ("sm89", "89-real"))
-    (bench.lib.parent / "__init__.py").write_text("from ._cuda_loader import CudaStatus, cuda_status\n", "utf-8")
-    return bench.root
-
-
-@pytest.fixture
-def bench(template: Path, tmp_path: Path) -> Bench:
-    shutil.copytree(template, tmp_path / "bench")
-    return Bench(tmp_path / "bench")
 
 
 def test_a_machine_without_driver_computes_on_its_best_cpu_variant_and_prints_nothing(bench: Bench) -> None:
