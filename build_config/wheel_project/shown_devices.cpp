@@ -5,8 +5,8 @@
 // names or takes a device goes through the functions below. They number the shown devices from 0. No other user of CUDA in
 // the process is affected: they call CUDA itself.
 //
-// On Linux the linker exchanges the calls (--wrap, cmake/cuda.cmake). On Windows these functions have CUDA's own names, so
-// that CUDA's import library is not asked for them, and find the originals in the loaded DLLs.
+// On Linux the linker exchanges the calls (--wrap, cmake/cuda.cmake). link.exe cannot: on Windows shown_names.h, which each
+// source of ggml-cuda includes first, gives the calls other names.
 //
 // A function of CUDA that is new here and has a device among its parameters belongs into this file: a test compares the
 // prototypes of all functions that the shard needs.
@@ -19,65 +19,36 @@
 #    include <cuda.h>
 #endif
 
-#ifdef _WIN32
-#    define WIN32_LEAN_AND_MEAN
-#    include <windows.h>
-
-#    include <cstring>
-#    include <string>
-#endif
-
 // Names of CUDA can be macros (cudaGetDeviceProperties is ..._v2 in CUDA 12), so each is expanded before it is used.
 #define JOINED(a, b) a##b
-#define QUOTED(name) #name
-#define TEXT_OF(name) QUOTED(name)
 
 #ifdef _WIN32
-#    define NAME(name) name
-#    define REAL(name) (reinterpret_cast<decltype(&name)>(original(TEXT_OF(name))))
-#    define ORIGINAL(name)
+#    define NAME(name) JOINED(shown_, name)
+#    define REAL(name) name
+#    define DECLARED(name) extern "C" decltype(name) NAME(name);
 #else
 #    define NAME(name) JOINED(__wrap_, name)
 #    define REAL(name) JOINED(__real_, name)
-#    define ORIGINAL(name) extern "C" decltype(name) JOINED(__real_, name);
+#    define DECLARED(name) extern "C" decltype(name) REAL(name);
 #endif
 
-#ifdef _WIN32
-namespace {
-
-#    if CUDART_VERSION >= 12000
-constexpr int CUDART_NUMBER = CUDART_VERSION / 1000;
-#    else
-constexpr int CUDART_NUMBER = CUDART_VERSION / 1000 * 10;  // cudart64_110.dll
-#    endif
-
-// Both libraries are loaded: this one imports other functions of them.
-FARPROC original(const char * name) {
-    const bool        runtime = std::strncmp(name, "cuda", 4) == 0;
-    const std::string library = runtime ? "cudart64_" + std::to_string(CUDART_NUMBER) + ".dll" : "nvcuda.dll";
-    return GetProcAddress(GetModuleHandleA(library.c_str()), name);
-}
-
-}  // namespace
-#endif
-
-ORIGINAL(cudaGetDeviceCount)
-ORIGINAL(cudaGetDevice)
-ORIGINAL(cudaSetDevice)
-ORIGINAL(cudaGetDeviceProperties)
-ORIGINAL(cudaDeviceGetAttribute)
-ORIGINAL(cudaDeviceGetPCIBusId)
-ORIGINAL(cudaDeviceCanAccessPeer)
-ORIGINAL(cudaDeviceEnablePeerAccess)
-ORIGINAL(cudaMemcpyPeerAsync)
-ORIGINAL(cudaMallocHost)
-ORIGINAL(cudaHostAlloc)
-ORIGINAL(cudaHostRegister)
+DECLARED(cudaGetDeviceCount)
+DECLARED(cudaGetDevice)
+DECLARED(cudaSetDevice)
+DECLARED(cudaGetDeviceProperties)
+DECLARED(cudaDeviceGetAttribute)
+DECLARED(cudaDeviceGetPCIBusId)
+DECLARED(cudaDeviceCanAccessPeer)
+DECLARED(cudaDeviceEnablePeerAccess)
+DECLARED(cudaMemcpyPeerAsync)
+DECLARED(cudaMallocHost)
+DECLARED(cudaHostAlloc)
+DECLARED(cudaHostRegister)
 #ifndef GGML_CUDA_NO_VMM
-ORIGINAL(cuDeviceGet)
-ORIGINAL(cuMemCreate)
-ORIGINAL(cuMemGetAllocationGranularity)
-ORIGINAL(cuMemSetAccess)
+DECLARED(cuDeviceGet)
+DECLARED(cuMemCreate)
+DECLARED(cuMemGetAllocationGranularity)
+DECLARED(cuMemSetAccess)
 #endif
 
 #ifdef __GNUC__

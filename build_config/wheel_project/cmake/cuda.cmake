@@ -30,8 +30,7 @@ configure_file(shard_archs.h.in "${CMAKE_CURRENT_BINARY_DIR}/shard/shard_archs.h
 target_sources(ggml-cuda PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/shard_score.cpp" "${CMAKE_CURRENT_SOURCE_DIR}/shown_devices.cpp")
 target_include_directories(ggml-cuda PRIVATE "${CMAKE_CURRENT_BINARY_DIR}/shard")
 
-# ggml-cuda sees only the devices that this shard has code for. These are the functions of shown_devices.cpp; the link
-# replaces each call of them with ours. link.exe cannot: there they have CUDA's own names.
+# ggml-cuda sees only the devices that this shard has code for: each call of these functions goes to shown_devices.cpp.
 if(NOT WIN32)
     foreach(function IN ITEMS
         cudaGetDeviceCount cudaGetDevice cudaSetDevice cudaGetDeviceProperties cudaGetDeviceProperties_v2
@@ -40,6 +39,9 @@ if(NOT WIN32)
         cuDeviceGet cuMemCreate cuMemGetAllocationGranularity cuMemSetAccess)
         target_link_options(ggml-cuda PRIVATE "LINKER:--wrap=${function}")
     endforeach()
+else()
+    target_compile_options(ggml-cuda PRIVATE
+        "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-include \"${CMAKE_CURRENT_SOURCE_DIR}/shown_names.h\">")
 endif()
 
 # nvcc names device symbols by a random seed unless it is given one. The seed must differ from file to file, and be the

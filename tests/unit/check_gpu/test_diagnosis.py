@@ -243,7 +243,7 @@ SITUATIONS: dict[str, tuple[Facts, str]] = {
             done(*ON_GPU, status_note="sm89 has no code for Tesla T4. To use all GPUs: `nox`."),
             devices=(GPU, Device(1, "Tesla T4", "7.5", 1)),
         ),
-        "card-used: on CUDA0 ... sm89 has no code for Tesla T4. To use all GPUs: `nox`. -> None",
+        "card-used: on CUDA0 ... sm89 has no code for Tesla T4. To use all GPUs: `nox`.",
     ),
     "two GPUs, and a shard that leaves out the others has code for none": (
         facts(
