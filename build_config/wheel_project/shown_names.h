@@ -18,9 +18,10 @@ DECLARED(cudaDeviceGetPCIBusId)
 DECLARED(cudaDeviceCanAccessPeer)
 DECLARED(cudaDeviceEnablePeerAccess)
 DECLARED(cudaMemcpyPeerAsync)
-DECLARED(cudaMallocHost)
-DECLARED(cudaHostAlloc)
 DECLARED(cudaHostRegister)
+// In C++ these two have overloads.
+extern "C" cudaError_t CUDARTAPI shown_cudaMallocHost(void ** pointer, size_t size);
+extern "C" cudaError_t CUDARTAPI shown_cudaHostAlloc(void ** pointer, size_t size, unsigned int flags);
 #ifndef GGML_CUDA_NO_VMM
 DECLARED(cuDeviceGet)
 DECLARED(cuMemCreate)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from build_config.system.layout import Layout
 
-OWN_SOURCES = ("shard_score.cpp", "shown_devices.cpp", "shard.h", "shard_archs.h.in")
+OWN_SOURCES = ("shard_score.cpp", "shown_devices.cpp", "shown_names.h", "shard.h", "shard_archs.h.in")
 DATA = "components.toml"
 TEMPLATES = "nvidia-cuda-cccl"
 """The only part of a toolkit that is under free licences."""

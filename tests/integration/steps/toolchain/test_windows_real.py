@@ -170,21 +170,46 @@ EXPORTING = """#pragma once
 """What ggml's header makes of it on Windows."""
 
 
-def test_the_shards_score_compiles_and_links_with_the_locked_toolkit(windows_toolkit: Path, tmp_path: Path) -> None:
-    """Our own source, as a DLL: it exports the score, and imports nothing of CUDA, so it loads without a driver."""
+CALLER = """
+extern "C" __declspec(dllexport) int caller() {
+    int              count = 0;
+    void *           memory;
+    cudaDeviceProp   properties;
+    const int        runtime = cudaGetDeviceCount(&count) | cudaSetDevice(1) | cudaGetDeviceProperties(&properties, 0);
+    CUdevice         device;
+    return runtime | cudaMalloc(&memory, 1) | cuDeviceGet(&device, 0);
+}
+"""
+"""In the place of ggml-cuda's sources."""
+
+
+def test_the_shards_own_sources_compile_and_link_with_the_locked_toolkit(windows_toolkit: Path, tmp_path: Path) -> None:
+    """As a DLL: it exports the score, its calls go through ours, and it imports the driver alone of CUDA."""
     (tmp_path / "ggml-backend-impl.h").write_text(EXPORTING)
     rows = (PACKAGE / "wheel_project" / "shard_archs.h.in").read_text().replace("@LCW_SHARD_ROWS@", "{89, false, 0},\n")
     (tmp_path / "shard_archs.h").write_text(rows)
     compiler = [f"{MINGW}-g++", "-std=c++17", "-O1", "-w", "-c", "-D__NV_NO_HOST_COMPILER_CHECK"]
     folders = [f"-I{tmp_path}", f"-I{windows_toolkit / 'include'}"]
-    source = str(PACKAGE / "wheel_project" / "shard_score.cpp")
-    subprocess.run([*compiler, *folders, source, "-o", str(tmp_path / "score.obj")], check=True)
-    cudart = windows_toolkit / "lib" / "x64" / "cudart.lib"
-    rest = [compile_object(tmp_path, RUNTIME + ENTRY), cudart, kernel32(tmp_path, cudart)]
-    dll = link(tmp_path / WINDOWS.library("ggml-cuda-sm89"), "/Brepro", tmp_path / "score.obj", *rest)
+    project = PACKAGE / "wheel_project"
+    (tmp_path / "caller.cpp").write_text(CALLER)
+    first = ["-include", str(project / "shown_names.h")]  # as cmake/cuda.cmake has nvcc do it
+    sources = {project / "shard_score.cpp": [], project / "shown_devices.cpp": [], tmp_path / "caller.cpp": first}
+    for source, options in sources.items():
+        target = tmp_path / f"{source.stem}.obj"
+        subprocess.run([*compiler, *folders, *options, str(source), "-o", str(target)], check=True)
+    called = conftest.run(f"{MINGW}-nm", "-u", tmp_path / "caller.obj").stdout.split()
+    assert {name for name in called if "cu" in name} == {
+        *("shown_cudaGetDeviceCount", "shown_cudaSetDevice", "shown_cudaGetDeviceProperties", "shown_cuDeviceGet"),
+        "cudaMalloc",
+    }
+    objects = [tmp_path / f"{source.stem}.obj" for source in sources]
+    libraries = [windows_toolkit / "lib" / "x64" / name for name in ("cudart.lib", "cuda.lib")]
+    rest = [compile_object(tmp_path, RUNTIME + ENTRY), *libraries, kernel32(tmp_path, libraries[0])]
+    flags = ["/Brepro", "/force:unresolved"]  # the C++ run-time library is mingw's, and not linked
+    dll = link(tmp_path / WINDOWS.library("ggml-cuda-sm89"), *flags, *objects, *rest)
     made = pe.read(dll.read_bytes())
-    assert made.exports == ("ggml_backend_score",)
-    assert made.needed == ("kernel32.dll",)
+    assert made.exports == ("caller", "ggml_backend_score")
+    assert made.needed == ("nvcuda.dll", "kernel32.dll")
 
 
 def test_cmake_puts_the_dlls_of_a_unit_where_they_are_gathered_from(tmp_path: Path) -> None:

@@ -173,6 +173,11 @@ def test_without_a_device_with_code_there_is_none(bench: Bench) -> None:
     assert bench.run("7.5", "12.0")["count"] == "100 0"  # cudaErrorNoDevice
 
 
+def test_windows_gives_other_names_to_the_same_functions() -> None:
+    header = (PROJECT / "shown_names.h").read_text(encoding="utf-8")
+    assert {*re.findall(r"define (\w+) shown_\1\b", header)} | {"cudaGetDeviceProperties_v2"} == {*WRAPPED}
+
+
 def test_every_function_that_names_a_device_is_wrapped(toolkit: CudaToolkit) -> None:
     """The doubles have every function that a shard needs: ``lacking`` fails the validation otherwise."""
     headers = [toolkit.root / "include" / name for name in ("cuda.h", "cuda_runtime_api.h")]
