@@ -25,9 +25,9 @@ _MEAN, _DEVIATION = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectorShape:
-    """The shape of a vision encoder. ``image`` and ``patch`` are pixels in a row, ``width`` and ``feed_forward`` weights.
+    """The shape of a vision encoder: ``image`` and ``patch`` in pixels, ``width`` and ``feed_forward`` in weights.
 
-    llama.cpp leaves out the last of ``blocks``, as LLaVA does: at least two are needed, or no block computes anything.
+    llama.cpp leaves out the last of ``blocks``, as LLaVA does: with fewer than two, no block computes anything.
     """
 
     image: int = 32
@@ -48,9 +48,10 @@ TINY = ProjectorShape()
 
 
 def write(path: Path, shape: ProjectorShape = TINY, *, model: ModelShape = synthetic_model.TINY, seed: int = 0) -> Path:
-    """Write an encoder for models of the shape ``model`` as GGUF and return ``path``; equal arguments give equal bytes.
+    """Write an encoder for models of the shape ``model`` as GGUF, and return ``path``.
 
-    All weights are float32, random, with the deviation ``1 / sqrt(inputs)``. Only a finished file has the name ``path``.
+    The weights are float32 and random with the deviation ``1 / sqrt(inputs)``; the same arguments give the same bytes.
+    Only a finished file has the name ``path``.
     """
     import gguf  # noqa: PLC0415  # takes half a second to import, and few steps need it
 

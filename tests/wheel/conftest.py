@@ -8,15 +8,21 @@ import filelock
 import pytest
 
 from build_config.errors import PipelineError
-from build_config.formats import wheelfile
+from build_config.formats import build_facts, wheelfile
+from build_config.steps.validation import scenarios
 from build_config.steps.wheelhouse import publication
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.tasks import simulate
+from build_config.testbed import simulated_device
+from build_config.testbed.simulated_device import SimulatedMachine
+from tests.support import client_environment
 
 if TYPE_CHECKING:
     from build_config.model import Wheel
     from build_config.steps.validation import Simulation
+    from build_config.testbed.simulated_device import SimulatedLibraries
+    from tests.support.client_environment import Environment
 
 
 @pytest.fixture(name="layout", scope="session")
@@ -39,3 +45,23 @@ def _simulation(layout: Layout, wheel: Wheel, tmp_path_factory: pytest.TempPathF
     cuda = simulate.of_wheel(wheel.path)  # download no toolkit for a missing wheel
     with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "toolkit.lock"):  # tests run in several processes
         return simulate.provide_simulation(simulate.EVERY_SHARD, layout, Console(terminal=False), cuda=cuda)
+
+
+@pytest.fixture(name="doubles", scope="session")
+def _doubles(simulation: Simulation, wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> SimulatedLibraries:
+    major = int(simulate.of_wheel(wheel.path).partition(".")[0])
+    return simulated_device.build(tmp_path_factory.mktemp("doubles"), include=simulation.include, major=major)
+
+
+@pytest.fixture(name="machine", scope="session")
+def _machine(wheel: Wheel) -> SimulatedMachine:
+    """A simulated GPU for which the wheel has code."""
+    facts = build_facts.read(wheel.path)
+    assert facts is not None
+    return SimulatedMachine(capabilities=scenarios.own_capabilities(facts)[:1])
+
+
+@pytest.fixture(name="clients", scope="session")
+def _clients(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """All clients and installers, without the wheel."""
+    return client_environment.make(tmp_path_factory.mktemp("clients"), layout.locks / "clients.txt", layout)

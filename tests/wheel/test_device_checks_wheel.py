@@ -13,20 +13,16 @@ from typing import TYPE_CHECKING
 import gguf
 import pytest
 
-from build_config.formats import build_facts
-from build_config.steps.validation import compare_with_cpu, numerics, scenarios
-from build_config.tasks import simulate
-from build_config.testbed import clean_environment, simulated_device, synthetic_model
-from build_config.testbed.simulated_device import SimulatedMachine
+from build_config.steps.validation import compare_with_cpu, numerics
+from build_config.testbed import clean_environment, synthetic_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.model import Wheel
     from build_config.reports import DeviceCheck
-    from build_config.steps.validation import Simulation
     from build_config.system.layout import Layout
-    from build_config.testbed.simulated_device import SimulatedLibraries
+    from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine
     from tests.support.environments import Environments
 
 pytestmark = pytest.mark.wheel
@@ -40,20 +36,6 @@ def _python(wheel: Wheel, layout: Layout, environments: Environments, tmp_path_f
     python = environments.make(folder, requirements, layout.downloads, folder / "log")
     assert clean_environment.install(wheel, layout.wheelhouse, python, folder / "log") == ()
     return python
-
-
-@pytest.fixture(name="doubles", scope="module")
-def _doubles(simulation: Simulation, wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> SimulatedLibraries:
-    major = int(simulate.of_wheel(wheel.path).partition(".")[0])
-    return simulated_device.build(tmp_path_factory.mktemp("doubles"), include=simulation.include, major=major)
-
-
-@pytest.fixture(name="machine", scope="module")
-def _machine(wheel: Wheel) -> SimulatedMachine:
-    """A simulated GPU for which the wheel has code."""
-    facts = build_facts.read(wheel.path)
-    assert facts is not None
-    return SimulatedMachine(capabilities=scenarios.own_capabilities(facts)[:1])
 
 
 def failed(checks: tuple[DeviceCheck, ...]) -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""Environments of the packages that use or install a finished wheel, made by uv: it links files from its cache."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from build_config.steps.locks import download, refresh
+from build_config.testbed import clean_environment
+
+if TYPE_CHECKING:
+    from build_config.system.layout import Layout
+
+SCRIPTS = Path(__file__).with_name("clients")
+"""The programs that run in these environments; they import nothing of the project."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def program(self, name: str) -> Path:
+        return self.folder / "bin" / name
+
+
+def make(folder: Path, lock: Path, layout: Layout, *, python: Path | None = None) -> Environment:
+    """Make an environment with the packages of a lock, checked by their hashes; cuBLAS is not downloaded again."""
+    environment = Environment(folder / "environment")
+    uv("venv", *(() if python is None else ("--python", python)), environment.folder)
+    held, others = folder / "held.txt", folder / "others.txt"
+    clean_environment._split(lock, layout.downloads, held, others)
+    locked = ("--python", environment.python, "--no-deps", "--require-hashes", "--only-binary", ":all:")
+    uv("pip", "install", *locked, "--no-index", "--find-links", layout.downloads, "--requirement", held)
+    uv("pip", "install", *locked, "--requirement", others)
+    return environment
+
+
+def uv(*arguments: object, cwd: Path | None = None) -> str:
+    """Run the locked uv with the index of this project; returns its output."""
+    program = shutil.which("uv", path=sysconfig.get_path("scripts"))
+    assert program is not None
+    return run(program, *arguments, cwd=cwd, **_uv_settings())
+
+
+def run(*command: object, cwd: Path | None = None, log: Path | None = None, **changes: str) -> str:
+    """Run a program that must succeed; returns its output, without what it wrote to stderr, which ``log`` keeps."""
+    argv = list(map(str, command))
+    done = subprocess.run(argv, env=clean_variables(**changes), cwd=cwd, capture_output=True, check=False)
+    errors = done.stderr.decode(errors="replace")
+    if log is not None:
+        log.write_text(errors, encoding="utf-8")
+    output = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, f"{' '.join(argv)}: status {done.returncode}\n{output[-3000:]}\n{errors[-6000:]}"
+    return output
+
+
+def clean_variables(**changes: str) -> dict[str, str]:
+    """The environment of this process without the settings of its pip, uv and Python, with changes."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "PYTHON"))}
+    return {**kept, **changes}
+
+
+@functools.cache
+def _uv_settings() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in refresh.KEPT_UV_SETTINGS if name in os.environ}
+    return {**kept, "UV_NO_CONFIG": "1", "UV_DEFAULT_INDEX": download.index_url()}
