@@ -76,7 +76,7 @@ def _no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         return
 
     def forbidden(*args: Any, **_: Any) -> NoReturn:
-        pytest.fail(f"a unit test started a process: {args}")
+        pytest.fail(f"a unit test started a process: {args[1:]}")
 
     monkeypatch.setattr(subprocess.Popen, "__init__", forbidden)
 

@@ -1,25 +1,20 @@
 """A small published wheel with its record, its statement and, with a key, its signature."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from build_config import inputs
-from build_config.model import UnitKey
+from build_config.model import PlatformName, UnitKey, Wheel
 from build_config.plan import BuildRequest
 from build_config.reports import BuildRecord
 from build_config.steps import locks
 from build_config.steps.wheelhouse import build_record, publication, statement, verification
 from build_config.system.layout import PACKAGE, Layout
 from tests.support import factories, publishable, wheels
-
-if TYPE_CHECKING:
-    from build_config.model import PlatformName, Wheel
 
 LAYOUT = Layout(checkout=PACKAGE.parent, work_root=PACKAGE / "none")
 PLATFORM: PlatformName = "linux-x86_64"

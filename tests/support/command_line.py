@@ -1,7 +1,5 @@
 """Call the command line as users do, and also without the second that a new process needs for imports."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import signal

@@ -5,25 +5,18 @@ of names and versions: the pages ``https://anaconda.org/conda-forge/NAME/files``
 ``https://github.com/conda-forge/NAME-feedstock/blob/main/recipe/meta.yaml``, read 2026-11-25.
 """
 
-from __future__ import annotations
-
 import asyncio
 import platform
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from rattler import ChannelPriority, Gateway, PackageName, Version, solve
+from rattler import ChannelPriority, Gateway, PackageName, RepoDataRecord, Version, solve
 from rattler.index import index_fs
 from rattler.package import BuildString
 from rattler.virtual_package import GenericVirtualPackage
 from rattler_build import assemble_package
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from rattler import RepoDataRecord
 
 GLIBC = "__glibc >=2.17,<3.0.a0"
 

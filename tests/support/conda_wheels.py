@@ -1,21 +1,14 @@
 """A small wheel with a record, for descriptions of conda packages."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from pathlib import Path
 
 from build_config.formats import build_facts, wheelfile
-from build_config.model import CudaArch, Shard
+from build_config.model import CudaArch, Shard, Wheel
 from build_config.system.layout import PACKAGE
 from build_config.tasks import conda
 from tests.support import factories, publishable, wheels
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from build_config.model import Wheel
 
 NAMES = conda.read_names(PACKAGE / "data" / "conda.toml")
 PLATFORM = "manylinux_2_35_x86_64"

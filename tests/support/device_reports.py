@@ -1,10 +1,7 @@
 """Reports of a benchmark with fixed figures."""
 
-from __future__ import annotations
-
 import dataclasses
 
-from build_config.model import Machine
 from build_config.tasks.bench.results import (
     Build,
     Device,
@@ -15,8 +12,9 @@ from build_config.tasks.bench.results import (
     Sample,
     compare,
 )
+from tests.support import factories
 
-MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
+MACHINE = factories.MACHINE
 REAL = MeasuredGpu(kind=GpuKind.REAL, name="NVIDIA GeForce RTX 4060")
 SIMULATED = MeasuredGpu(kind=GpuKind.SIMULATED, name="device of compute capability 8.9")
 NONE = MeasuredGpu(kind=GpuKind.NONE, why="there is no NVIDIA driver")

@@ -3,13 +3,8 @@
 They simulate each situation of a loader; they compute nothing, so no test shows that anything ran on a GPU.
 """
 
-from __future__ import annotations
-
 import subprocess
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 CARD = "NVIDIA Double 4090"
 

@@ -1,18 +1,11 @@
 """ELF files written section by section, for tests that change one detail."""
 
-from __future__ import annotations
-
 import dataclasses
 import struct
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from build_config.tasks.reproduce.difference import libraries
+from build_config.tasks.reproduce.difference import DifferenceKind, libraries
 from build_config.tasks.reproduce.difference.result import Tools
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from build_config.tasks.reproduce.difference import DifferenceKind
 
 PROGBITS, STRTAB, NOTE, DYNSYM, DYNAMIC = 1, 3, 7, 11, 6
 FUNC, OBJECT = 2, 1

@@ -1,7 +1,5 @@
 """Clean environments that are made once: a virtual environment with pip takes seconds to make, but not to copy."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

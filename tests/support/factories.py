@@ -1,17 +1,16 @@
 """Values for tests: complete, plausible, and cheap."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from packaging.version import Version
 
 from build_config.formats.build_facts import BuildFacts, ShardFacts
-from build_config.model import CudaArch, CudaToolkit, HostCompiler, Program, Shard, SourceTree, Toolchain
+from build_config.model import CudaArch, CudaToolkit, HostCompiler, Machine, Program, Shard, SourceTree, Toolchain
 from build_config.system.layout import PACKAGE, Layout
 
 SM89 = Shard(name="sm89", archs=(CudaArch.parse("89"),))
 SM86 = Shard(name="sm86", archs=(CudaArch.parse("86"),))
+MACHINE = Machine(system="Linux x86_64", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
 
 
 def program(path: str, version: str = "1.0") -> Program:
@@ -28,10 +27,7 @@ def toolchain(root: Path = Path("/toolkit"), *, launcher: Program | None = None,
             root=root, nvcc=program(f"{root}/bin/nvcc", cuda), version=cuda, identity="c" * 64, locked=True
         ),
         host=HostCompiler(
-            cc=program("/usr/bin/gcc"),
-            cxx=program("/usr/bin/g++", "12.2.0"),
-            identity="g" * 64,
-            binutils="GNU ld 2.40",
+            cc=program("/usr/bin/gcc"), cxx=program("/usr/bin/g++", "12.2.0"), identity="g" * 64, binutils="GNU ld 2.40"
         ),
         cmake=program("/venv/bin/cmake", "4.4.4"),
         ninja=program("/venv/bin/ninja", "1.13.2"),

@@ -1,18 +1,13 @@
 """A package index on this machine: the JSON simple API and files, with a connection that can fail on demand."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclass(slots=True)

@@ -1,7 +1,5 @@
 """All code that a known toolkit can compile, and all GPUs: for tests that compare two rules for every pair."""
 
-from __future__ import annotations
-
 from build_config import archs
 from build_config.model import CudaArch
 

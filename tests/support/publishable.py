@@ -1,19 +1,15 @@
 """A small file in place of a finished wheel, with matching record and reports."""
 
-from __future__ import annotations
-
 import hashlib
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import unquote
 
 from packaging.version import Version
 
-from build_config.model import Machine, Wheel
+from build_config.model import Wheel
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.support import factories
 
 TAG = "py3-none-manylinux_2_34_x86_64"
 Made = tuple[Wheel, BuildRecord, InspectionReport, ValidationReport]
@@ -29,7 +25,7 @@ def make(folder: Path, content: bytes = b"wheel", version: str = "0.3.36+cu130.s
     validation = ValidationReport(
         wheel_sha256=digest,
         verdict=Verdict.CPU_FALLBACK_VERIFIED,
-        machine=Machine(system="Linux", cpu="x86-64", cores=2, glibc="2.36", driver=None, gpus=()),
+        machine=factories.MACHINE,
         scenarios=(),
         decisive=None,
         device_checks=(),

@@ -1,12 +1,7 @@
 """Small real shared libraries, compiled by GCC, with the names and dependencies of the wheel's libraries."""
 
-from __future__ import annotations
-
 import subprocess
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 STRIPPED = ("-Wl,-s", "-Wl,--build-id=none")
 ORIGIN = "-Wl,-rpath,$ORIGIN"

@@ -1,20 +1,15 @@
 """The modules that this project adds to upstream's package, copied next to one another as in a wheel."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from build_config.steps.wheel import assemble
 from tests.support import factories
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import ModuleType
 
 PACKAGE = "modules_of_a_wheel"
 

@@ -1,28 +1,22 @@
 """Wheels written by hand: the members of a correct one, which tests corrupt one at a time."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from packaging.version import Version
 
 from build_config.formats import cyclonedx, elf, wheelfile
-from build_config.model import LibraryPolicy, Shard, Wheel, WheelDeclaration
+from build_config.model import LibraryPolicy, PlatformName, Shard, Wheel, WheelDeclaration
 from build_config.steps.inspection.contents import Subject
 from build_config.steps.wheel import repair
 from build_config.steps.wheel.sbom import document as sbom_document
 from build_config.steps.wheel.sbom import ingredients
 from build_config.system.platforms.linux import LINUX
 from tests.support import factories
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from build_config.model import PlatformName
 
 VERSION = Version("0.3.36+cu130.sm89")
 DIST_INFO = f"llama_cpp_python-{VERSION}.dist-info"

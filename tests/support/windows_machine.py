@@ -1,19 +1,15 @@
 """A Windows machine made of records (``tests/support/windows``): it answers, and keeps the calls."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from build_config.errors import CommandError
 from build_config.model import CudaToolkit, Program, Toolchain
 from build_config.steps.toolchain.windows import msvc
 from build_config.system.layout import Layout
 from build_config.system.platforms.windows import WINDOWS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 RECORDS = Path(__file__).parent / "windows"
 BUILD_TOOLS = PureWindowsPath(r"C:\Program Files (x86)\Microsoft Visual Studio\2022\BuildTools")

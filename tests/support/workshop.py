@@ -1,24 +1,17 @@
 """The miniature of llama.cpp, staged in a test's own work root and built by the real pipeline."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from build_config.model import SourceTree, Toolchain
+from build_config.model import BuildUnit, CudaToolkit, SourceTree, Toolchain
 from build_config.steps import sources, toolchain
 from build_config.steps.units import compilation, settings
-from build_config.steps.units.spec import core_spec, shard_spec
+from build_config.steps.units.spec import UnitSpec, core_spec, shard_spec
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
 from tests.support import factories
-
-if TYPE_CHECKING:
-    from build_config.model import BuildUnit, CudaToolkit
-    from build_config.steps.units.spec import UnitSpec
 
 MINIATURE = Path(__file__).parents[1] / "integration" / "miniature"
 QUIET = Console(terminal=False)

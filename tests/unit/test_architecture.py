@@ -1,11 +1,9 @@
 """The rules of docs/architecture.md, checked on the source text: who may import whom, start a process, print, exit."""
 
-from __future__ import annotations
-
 import ast
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,11 +11,6 @@ from build_config import errors
 from build_config.errors import PipelineError
 from build_config.system import platforms
 from build_config.system.layout import PACKAGE
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"check_gpu", "build_backend"}),  # stand alone: one travels as a file, one runs before the environment

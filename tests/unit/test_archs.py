@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import contextlib
 import itertools
 import re
@@ -14,8 +12,6 @@ from build_config.model import ArchSelection, CudaArch, GpuDevice, Shard
 from build_config.steps import locks
 from build_config.system.layout import PACKAGE
 from tests.support import pairs
-
-pytestmark = pytest.mark.unit
 
 RELEASES = ("11.8", "12.0", "12.4", "12.6", "12.8", "12.9", "13.0", "13.2")
 

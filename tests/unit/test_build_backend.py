@@ -1,10 +1,8 @@
 """The PEP 517 backend: config settings are the options of the build."""
 
-from __future__ import annotations
-
 import sys
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -12,11 +10,6 @@ from typer.testing import CliRunner
 from build_config import build_backend
 from build_config.commands import app
 from build_config.system.layout import PACKAGE
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(
@@ -29,7 +22,7 @@ pytestmark = pytest.mark.unit
         ({"arch": ["86", "89"]}, ["--arch=86", "--arch=89"]),
     ],
 )
-def test_settings_are_options(settings: build_backend.Settings, expected: list[str]) -> None:
+def test_settings_are_options(settings: "build_backend.Settings", expected: list[str]) -> None:
     assert build_backend.options(settings) == expected
 
 
@@ -40,11 +33,7 @@ def test_the_options_that_it_passes_are_those_of_the_build() -> None:
 
 def test_front_ends_find_it_and_install_nothing_for_it() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["build-system"] == {
-        "requires": [],
-        "build-backend": build_backend.__name__,
-        "backend-path": ["."],
-    }
+    assert project["build-system"] == {"requires": [], "build-backend": build_backend.__name__, "backend-path": ["."]}
     assert build_backend.get_requires_for_build_wheel() == []
 
 

@@ -1,7 +1,5 @@
 """Compares what the documents say about options, GPUs, toolkits, sessions, exit codes and files with the project."""
 
-from __future__ import annotations
-
 import ast
 import re
 
@@ -12,8 +10,6 @@ from build_config import archs, errors
 from build_config.commands import app
 from build_config.errors import PipelineError
 from build_config.system.layout import PACKAGE
-
-pytestmark = pytest.mark.unit
 
 CHECKOUT = PACKAGE.parent
 DOCUMENTS = (

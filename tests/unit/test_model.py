@@ -1,7 +1,5 @@
 """Facts of the model that cannot be imported everywhere are compared with their copies."""
 
-from __future__ import annotations
-
 import ast
 import tomllib
 
@@ -10,7 +8,6 @@ import pytest
 from build_config import model
 from build_config.system.layout import PACKAGE
 
-pytestmark = pytest.mark.unit
 ROOT = PACKAGE.parent
 
 

@@ -1,31 +1,21 @@
 """A request is resolved once: everything that it names is looked up, and nothing is created."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import pytest
 
 from build_config import archs, plan
 from build_config.commands.app import Launcher
 from build_config.errors import CompilerUnsupportedError, LockError, SettingsError, ValidationError
-from build_config.model import Machine
+from build_config.model import CudaToolkit, HostCompiler
 from build_config.plan import BuildRequest
 from build_config.steps import locks
 from build_config.steps.toolchain import gcc, installed_cuda, programs
 from tests.support import factories
 from tests.support.attested import LAYOUT, PLATFORM
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from build_config.model import CudaToolkit, HostCompiler
-
-pytestmark = pytest.mark.unit
-
-MACHINE = Machine(system="Linux x86_64", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
+from tests.support.factories import MACHINE
 
 
 @pytest.fixture(name="compilers", autouse=True)
@@ -43,7 +33,7 @@ def _compilers(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 
 def counted(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[Any]:
     calls: list[Any] = []
-    whole: Callable[..., Any] = getattr(owner, name)
+    whole = getattr(owner, name)
 
     def call(*arguments: Any, **named: Any) -> Any:
         calls.append(arguments)

@@ -1,23 +1,17 @@
 """The whole of what is called on Windows to build a unit: every argument, every variable."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING
 
 import pytest
 
+from build_config.model import SourceTree, Toolchain
 from build_config.steps.units import cmake, object_cache, sandbox, settings
-from build_config.steps.units.spec import core_spec, shard_spec
+from build_config.steps.units.spec import UnitSpec, core_spec, shard_spec
 from build_config.system.layout import PACKAGE
 from build_config.system.platforms.windows import WINDOWS
 from tests.support import factories, windows_machine
 from tests.support.windows_machine import BUILD_TOOLS, USER_ENVIRONMENT
 
-if TYPE_CHECKING:
-    from build_config.model import SourceTree
-
-pytestmark = pytest.mark.unit
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
 LAYOUT = windows_machine.layout()
 CL = (BUILD_TOOLS / "VC/Tools/MSVC/14.44.35207/bin/Hostx64/x64/cl.exe").as_posix()
@@ -28,9 +22,7 @@ TOOLKIT = "C:/llama-cuda-wheels/toolkit/cuda-13.0-0123456789ab"
 
 def tree() -> SourceTree:
     return dataclasses.replace(
-        factories.source_tree(),
-        llama_cpp=LAYOUT.staged / "llama.cpp",
-        bindings=LAYOUT.staged / "llama-cpp-python",
+        factories.source_tree(), llama_cpp=LAYOUT.staged / "llama.cpp", bindings=LAYOUT.staged / "llama-cpp-python"
     )
 
 
@@ -67,26 +59,22 @@ COMMON = (
 
 def expected(unit: str, *entries: str) -> tuple[str, ...]:
     return (
-        CMAKE,
-        "--fresh",
-        "-S",
-        r"C:\llama-cuda-wheels\src\wheel_project",
-        "-B",
-        rf"C:\llama-cuda-wheels\build\{unit}",
-        "-G",
-        "Ninja",
+        *(CMAKE, "--fresh", "-S", r"C:\llama-cuda-wheels\src\wheel_project"),
+        *("-B", rf"C:\llama-cuda-wheels\build\{unit}", "-G", "Ninja"),
         f"-DCMAKE_MAKE_PROGRAM={NINJA.replace(chr(92), '/')}",
         *sorted((*COMMON, *entries), key=lambda entry: entry.partition("=")[0]),
     )
 
 
+def configured(spec: UnitSpec, chain: Toolchain, *, cuda: bool) -> tuple[str, ...]:
+    project, build = LAYOUT.staged / "wheel_project", LAYOUT.build / spec.name
+    entries = spec.entries | cmake.launcher_entries(chain, cuda=cuda)
+    return cmake.configure_arguments(chain, project, build, entries, fresh=True)
+
+
 def test_the_core_is_configured_with_exactly_this() -> None:
     chain = windows_machine.toolchain(sccache="0.16.0")
-    spec = core_spec(CONFIG, tree(), LAYOUT, chain, "p")
-    entries = spec.entries | cmake.launcher_entries(chain, cuda=False)
-    argv = cmake.configure_arguments(
-        chain, LAYOUT.staged / "wheel_project", LAYOUT.build / spec.name, entries, fresh=True
-    )
+    argv = configured(core_spec(CONFIG, tree(), LAYOUT, chain, "p"), chain, cuda=False)
     sccache = "C:/llama-cuda-wheels/tools/sccache.exe-0.16.0/sccache.exe"
     assert argv == expected(
         "core",
@@ -101,19 +89,11 @@ def test_the_core_is_configured_with_exactly_this() -> None:
 
 @pytest.mark.parametrize(
     ("sccache", "before_nvcc"),
-    [
-        (None, ""),
-        ("0.16.0", ""),
-        ("0.18.0", "C:/llama-cuda-wheels/tools/sccache.exe-0.18.0/sccache.exe"),
-    ],
+    [(None, ""), ("0.16.0", ""), ("0.18.0", "C:/llama-cuda-wheels/tools/sccache.exe-0.18.0/sccache.exe")],
 )
 def test_a_shard_is_configured_with_exactly_this(sccache: str | None, before_nvcc: str) -> None:
     chain = windows_machine.toolchain(sccache=sccache)
-    spec = shard_spec(CONFIG, tree(), LAYOUT, chain, "p", factories.SM89)
-    entries = spec.entries | cmake.launcher_entries(chain, cuda=True)
-    argv = cmake.configure_arguments(
-        chain, LAYOUT.staged / "wheel_project", LAYOUT.build / spec.name, entries, fresh=True
-    )
+    argv = configured(shard_spec(CONFIG, tree(), LAYOUT, chain, "p", factories.SM89), chain, cuda=True)
     launcher = f"C:/llama-cuda-wheels/tools/sccache.exe-{sccache}/sccache.exe" if sccache else ""
     assert argv == expected(
         "sm89",
@@ -140,31 +120,16 @@ def test_a_shard_is_configured_with_exactly_this(sccache: str | None, before_nvc
 
 def test_ninja_is_called_with_exactly_this() -> None:
     chain = windows_machine.toolchain()
-    assert cmake.build_arguments(chain, LAYOUT.build / "sm89", jobs=8) == (
-        NINJA,
-        "-C",
-        r"C:\llama-cuda-wheels\build\sm89",
-        "-j",
-        "8",
-        "lcw_unit",
-    )
+    argv = cmake.build_arguments(chain, LAYOUT.build / "sm89", jobs=8)
+    assert argv == (NINJA, "-C", r"C:\llama-cuda-wheels\build\sm89", "-j", "8", "lcw_unit")
 
 
 def test_the_units_are_dlls_with_the_names_that_ggml_and_the_bindings_look_for() -> None:
     chain = windows_machine.toolchain()
     core = core_spec(CONFIG, tree(), LAYOUT, chain, "p")
     shard = shard_spec(CONFIG, tree(), LAYOUT, chain, "p", factories.SM89)
-    assert core.expected == (
-        "ggml-base.dll",
-        "ggml-cpu-alderlake.dll",
-        "ggml-cpu-cascadelake.dll",
-        "ggml-cpu-haswell.dll",
-        "ggml-cpu-sse42.dll",
-        "ggml-cpu-x64.dll",
-        "ggml.dll",
-        "llama.dll",
-        "mtmd.dll",
-    )
+    variants = [f"ggml-cpu-{name}.dll" for name in ("alderlake", "cascadelake", "haswell", "sse42", "x64")]
+    assert core.expected == ("ggml-base.dll", *variants, "ggml.dll", "llama.dll", "mtmd.dll")
     assert shard.expected == ("ggml-cuda-sm89.dll",)
 
 

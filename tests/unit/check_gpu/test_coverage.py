@@ -1,12 +1,8 @@
 """The one Python rule of which GPU runs which code: check_gpu, the pipeline and the loader in the wheel use it."""
 
-from __future__ import annotations
-
 import pytest
 
 from check_gpu import coverage
-
-pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """One situation for each test: the facts, the cause that is named, and the command that fixes it."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from typing import Any
@@ -14,8 +12,7 @@ from check_gpu.collect import TINY_MODEL
 from check_gpu.diagnosis import diagnose
 from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine, NeededLibrary, OwnBuild
 from check_gpu.result import NOTHING_TO_FIX, Code
-
-pytestmark = pytest.mark.unit
+from tests.support.logs import placed
 
 PYTHON = "/venv/bin/python"
 SITE = "/venv/lib/python3.12/site-packages"
@@ -46,14 +43,6 @@ OURS = replace(
     own=OwnBuild("13.0", "580", ("libcudart.so.13", "libcublas.so.13"), "nox -s build_cuda_wheel -- --arch {arch}"),
     cuda=(CudaLibrary(f"{SITE}/llama_cpp/lib/libggml-cuda-sm89.so", code=("89-real",), needs=("libcublas.so.13",)),),
 )
-
-
-def placed(*devices: str, cache: tuple[str, ...] = (), offloaded: tuple[int, int] | None = None) -> list[str]:
-    lines = [f"load_tensors: layer {n:3} assigned to device {device}, is_swa = 0" for n, device in enumerate(devices)]
-    lines += [f"llama_kv_cache: layer {n:3}: dev = {device}" for n, device in enumerate(cache or devices[:-1])]
-    if offloaded:
-        lines.append(f"load_tensors: offloaded {offloaded[0]}/{offloaded[1]} layers to GPU")
-    return lines
 
 
 IN_USE = f"llama_model_load: using device CUDA0 ({GPU.name}) (0000:01:00.0) - 23567 MiB free"

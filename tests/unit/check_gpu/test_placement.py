@@ -1,11 +1,7 @@
-from __future__ import annotations
-
 import pytest
 
 from check_gpu import placement
 from check_gpu.placement import Buffer, LayerPlacement
-
-pytestmark = pytest.mark.unit
 
 CPU_LOG = """\
 load_tensors: loading model tensors, this can take a while... (load_mode = mmap)

@@ -1,11 +1,10 @@
 """Reading libraries, logs and the machine, without any process."""
 
-from __future__ import annotations
-
 import json
 import signal
 import struct
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +12,6 @@ from check_gpu import collect, coverage, device_code, elf, log, process, surroun
 from check_gpu.facts import CudaLibrary, Device, Installation
 from check_gpu.log import FoundDevice
 from tests.support import pairs
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

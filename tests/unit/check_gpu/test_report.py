@@ -1,13 +1,11 @@
 """The report for people and for programs."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json
 import re
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import typer.main
@@ -20,11 +18,6 @@ from check_gpu.diagnosis import diagnose
 from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine, NeededLibrary
 from check_gpu.layers import ranges
 from check_gpu.result import NOTHING_TO_FIX, Code
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 DOCUMENT = (PACKAGE.parent / "docs" / "check_gpu.md").read_text(encoding="utf-8")
 

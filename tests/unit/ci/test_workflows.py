@@ -1,14 +1,13 @@
 """The files of both CI services: valid by their schemas, pinned, with minimal rights, and without their own logic."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re
 import shlex
 from importlib import resources
+from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jsonschema
 import pytest
@@ -20,11 +19,6 @@ from typer.exceptions import TyperException
 from build_config.commands import app
 from build_config.system.layout import PACKAGE
 from build_config.tasks import ci_matrix
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 CHECKOUT = PACKAGE.parent
 WORKFLOWS = sorted((CHECKOUT / ".github" / "workflows").glob("*.yml"))

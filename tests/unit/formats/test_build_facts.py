@@ -1,11 +1,9 @@
 """What the build writes down of itself, and everybody who reads it: this project, the loader, the probe, check_gpu."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -16,10 +14,6 @@ from check_gpu import collect
 from check_gpu.facts import Installation
 from tests.support import factories, wheel_modules, wheels
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 FACTS = factories.build_facts("89", "90-virtual", "120a-real")
 
 
@@ -45,12 +39,8 @@ def test_the_bytes_are_those_of_every_wheel_before() -> None:
 
 def test_the_loader_in_the_wheel_reads_the_same(package: Path) -> None:
     seen = wheel_modules.loader(package.parent / "site")._read_build(package / build_facts.FILE)
-    assert (seen.cuda, seen.oldest_driver, seen.libraries, seen.build_command) == (
-        FACTS.cuda,
-        FACTS.oldest_driver,
-        FACTS.libraries,
-        FACTS.build_command,
-    )
+    names = ("cuda", "oldest_driver", "libraries", "build_command")
+    assert [getattr(seen, name) for name in names] == [getattr(FACTS, name) for name in names]
     assert [(one.name, one.file, one.archs) for one in seen.shards] == [
         (one.name, one.file, tuple(map(str, one.archs))) for one in FACTS.shards
     ]

@@ -1,12 +1,10 @@
 """Names, RECORD, and the form in which equal contents are equal bytes."""
 
-from __future__ import annotations
-
 import os
 import stat
 import time
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,10 +12,6 @@ from build_config.errors import PackagingError
 from build_config.formats import wheelfile
 from tests.support import wheels
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 RECORD = f"{wheels.DIST_INFO}/RECORD"
 
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import os
 import tarfile
@@ -12,7 +10,6 @@ from build_config.model import LockedFile, SourceLock, SourceTree
 from build_config.steps import sources
 from build_config.system.layout import Layout
 
-pytestmark = pytest.mark.unit
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOP = "llama_cpp_python-1.2.3"
 SDIST = {
@@ -169,13 +166,8 @@ def test_an_interrupted_vendoring_is_never_taken_for_whole(
 def test_the_staged_tree_is_what_a_build_needs(vendored: Layout) -> None:
     tree = stage(vendored)
     assert (tree.locked, tree.commit, str(tree.version)) == (True, COMMIT, "1.2.3")
-    assert names(tree.llama_cpp) == {
-        "CMakeLists.txt",
-        "ggml/CMakeLists.txt",
-        "ggml/src/ggml.c",
-        "src/models/llama.cpp",
-        "tools/mtmd/mtmd.cpp",
-    }
+    built = {"CMakeLists.txt", "ggml/CMakeLists.txt", "ggml/src/ggml.c", "src/models/llama.cpp", "tools/mtmd/mtmd.cpp"}
+    assert names(tree.llama_cpp) == built
     assert names(tree.bindings) == {"pyproject.toml", "llama_cpp/__init__.py"}
 
 

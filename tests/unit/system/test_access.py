@@ -1,7 +1,5 @@
 """Who may change a folder on Windows. The descriptors are those of folders as Windows makes them."""
 
-from __future__ import annotations
-
 import pytest
 
 from build_config.errors import WorkRootError
@@ -9,7 +7,6 @@ from build_config.system import workroot
 from build_config.system.platforms import access
 from tests.support.windows_machine import windows_path
 
-pytestmark = pytest.mark.unit
 ME = "S-1-5-21-1004336348-1177238915-682003330-1001"
 OURS = f"D:PAI(A;OICI;FA;;;{ME})(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
 BELOW_C = (

@@ -1,7 +1,5 @@
 """What people see: readable times and sizes, progress that reaches a log file, text that is not taken for markup."""
 
-from __future__ import annotations
-
 import io
 import json
 
@@ -9,8 +7,6 @@ import pytest
 
 from build_config.system import console
 from build_config.system.console import Console, duration, megabytes
-
-pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(
@@ -88,10 +84,8 @@ def test_without_a_terminal_progress_is_a_line_every_half_minute(capsys: pytest.
             bar.update(second, note=f"file{second}.cu [{second}]")
 
     lines = capsys.readouterr().out.splitlines()
-    assert [line.strip() for line in lines] == [
-        "shard sm89: 30 %, ETA 1 min 10 s, file30.cu [30]",
-        "shard sm89: 60 %, ETA 40 s, file60.cu [60]",
-    ]
+    told = ["shard sm89: 30 %, ETA 1 min 10 s, file30.cu [30]", "shard sm89: 60 %, ETA 40 s, file60.cu [60]"]
+    assert [line.strip() for line in lines] == told
 
 
 @pytest.mark.parametrize("terminal", [False, True])

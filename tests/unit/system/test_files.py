@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import errno
 import hashlib
 from pathlib import Path
@@ -8,8 +6,6 @@ import pytest
 
 from build_config.errors import DiskFullError
 from build_config.system.files import disk_full_is_said, file_sha256, listing_sha256
-
-pytestmark = pytest.mark.unit
 
 
 def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:

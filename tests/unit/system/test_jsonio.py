@@ -1,7 +1,5 @@
 """Step results as JSON: what is written is read back, and nothing else is taken for it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -13,8 +11,6 @@ from build_config.model import CudaArch, LockedFile, Wheel
 from build_config.reports import BuildRecord, Severity
 from build_config.system import jsonio
 from tests.support.publishable import make
-
-pytestmark = pytest.mark.unit
 
 FILE = LockedFile(name="cmake", version="4.4.4", filename="cmake.whl", sha256="0" * 64, size=3)
 

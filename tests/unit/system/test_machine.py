@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -7,8 +5,6 @@ import pynvml
 import pytest
 
 from build_config.system import machine
-
-pytestmark = pytest.mark.unit
 
 
 def test_the_processor_is_named_as_the_kernel_names_it() -> None:

@@ -1,7 +1,5 @@
 """What each platform is called and given; the keys of units on Linux, pinned."""
 
-from __future__ import annotations
-
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -13,8 +11,6 @@ from build_config.system.layout import PACKAGE
 from build_config.system.platforms.linux import LINUX
 from build_config.system.platforms.windows import WINDOWS
 from tests.support import factories
-
-pytestmark = pytest.mark.unit
 
 
 def test_the_keys_of_linux_are_those_of_before_there_were_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,17 +26,13 @@ def test_the_keys_of_linux_are_those_of_before_there_were_platforms(monkeypatch:
     tree, chain = factories.source_tree(layout.staged), factories.toolchain(Path("/tk"))
     core = core_spec(small, tree, layout, chain, "p")
     shard = shard_spec(small, tree, layout, chain, "p", factories.SM89)
-    assert (core.key.digest, shard.key.digest) == (
-        "b5825926f3bcc63e94b7fbf5ef7d5bef3824583e46ffc875ad5ab9ee72ff5f4e",
-        "014606395a69803cc52cf8a1e9f34b3ff5c033bdbc87dcd9f23743e1c8f812a9",
-    )
+    assert core.key.digest == "b5825926f3bcc63e94b7fbf5ef7d5bef3824583e46ffc875ad5ab9ee72ff5f4e"
+    assert shard.key.digest == "014606395a69803cc52cf8a1e9f34b3ff5c033bdbc87dcd9f23743e1c8f812a9"
 
 
 def test_names_of_files() -> None:
-    assert [each.library("ggml-cuda-sm89") for each in (LINUX, WINDOWS)] == [
-        "libggml-cuda-sm89.so",
-        "ggml-cuda-sm89.dll",
-    ]
+    libraries = [each.library("ggml-cuda-sm89") for each in (LINUX, WINDOWS)]
+    assert libraries == ["libggml-cuda-sm89.so", "ggml-cuda-sm89.dll"]
     assert [each.program("nvcc") for each in (LINUX, WINDOWS)] == ["nvcc", "nvcc.exe"]
     assert PureWindowsPath(r"C:\llama-cuda-wheels") == WINDOWS.work_root
 

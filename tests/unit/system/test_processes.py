@@ -1,7 +1,5 @@
 """What the runner makes of a command and of a failed program, without running one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -9,8 +7,6 @@ import pytest
 from build_config.errors import CommandError, DiskFullError, PipelineError
 from build_config.system import processes
 from build_config.system.processes import Command, Completed
-
-pytestmark = pytest.mark.unit
 
 
 def failed(output: str, log: Path | None = None) -> Completed:

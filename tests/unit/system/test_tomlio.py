@@ -1,17 +1,10 @@
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from build_config.errors import LockError, SettingsError
 from build_config.system import tomlio
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

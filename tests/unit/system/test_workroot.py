@@ -1,23 +1,15 @@
-from __future__ import annotations
-
 import getpass
 import json
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from build_config.errors import DiskFullError, WorkRootError
 from build_config.system import workroot
 from build_config.system.console import Console
+from build_config.system.layout import Layout
 from tests.support import factories
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from build_config.system.layout import Layout
-
-pytestmark = pytest.mark.unit
 
 OTHER_USER = 1  # daemon
 

@@ -1,7 +1,5 @@
 """The evaluation of fixed results: medians, proofs of placement, ratios, labels, the page."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json
@@ -30,15 +28,7 @@ from build_config.tasks.bench.results import (
 from build_config.testbed.synthetic_model import TINY
 from tests.support import wheels
 from tests.support.device_reports import FAST, MACHINE, NONE, REAL, SIMULATED, SLOW, made, measured
-
-pytestmark = pytest.mark.unit
-
-
-def log(device: str) -> tuple[str, ...]:
-    weights = [f"load_tensors: layer   {layer} assigned to device {device}, is_swa = 0" for layer in range(3)]
-    caches = [f"llama_kv_cache: layer   {layer}: dev = {device}" for layer in range(2)]
-    return (*weights, *caches)
-
+from tests.support.logs import placed
 
 ON_CPU = ChildResult(
     version="0.3.36",
@@ -48,12 +38,12 @@ ON_CPU = ChildResult(
     generated=9,
     busy=9.0,
     peak_memory=1 << 30,
-    log=(*log("CPU"), "load_tensors:   CPU_Mapped model buffer size =   637.00 MiB"),
+    log=(*placed("CPU", "CPU", "CPU"), "load_tensors:   CPU_Mapped model buffer size =   637.00 MiB"),
 )
 ON_GPU = dataclasses.replace(
     ON_CPU,
     log=(
-        *log("CUDA0"),
+        *placed("CUDA0", "CUDA0", "CUDA0"),
         "load_tensors: offloaded 3/3 layers to GPU",
         "load_tensors:        CUDA0 model buffer size =   600.00 MiB",
         "llama_kv_cache:      CUDA0 KV buffer size =    10.00 MiB",
@@ -246,12 +236,8 @@ def test_a_simulated_gpu_is_not_judged() -> None:
 
 
 def test_a_failure_is_not_compared() -> None:
-    measurements = (
-        measured(Device.CPU, SLOW),
-        measured(Device.CPU, SLOW, build=Build.BASELINE, failure="libcuda.so.1 is missing"),
-    )
-
-    assert compare(measurements, NONE, 2) == ()
+    failed = measured(Device.CPU, SLOW, build=Build.BASELINE, failure="libcuda.so.1 is missing")
+    assert compare((measured(Device.CPU, SLOW), failed), NONE, 2) == ()
 
 
 @pytest.mark.parametrize("disturbed", [Build.OURS, Build.BASELINE])

@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +8,6 @@ from build_config.errors import ArchitectureError, SettingsError
 from build_config.system.layout import PACKAGE
 from build_config.tasks import ci_matrix
 from build_config.tasks.ci_matrix import GpuRunner, Host, Matrix, WheelEntry
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 LISTED = ci_matrix.read(PACKAGE.parent / "ci" / "matrix.toml")
 LINUX = Host(runner="ubuntu-24.04", image="python:3.11")
@@ -34,11 +27,8 @@ def test_each_unit_is_one_job_and_a_wheel_waits_for_its_units() -> None:
         f"linux-x86_64-{name}"
         for name in ("cuda13.0-core", "cuda13.0-sm86", "cuda13.0-sm89", "cuda12.9-core", "cuda12.9-sm89")
     ]
-    assert {wheel.id.removeprefix("linux-x86_64-"): len(wheel.units) for wheel in made.wheels} == {
-        "cuda13.0-sm86-sm89": 3,
-        "cuda13.0-sm89": 2,
-        "cuda12.9-sm89": 2,
-    }
+    units = {wheel.id.removeprefix("linux-x86_64-"): len(wheel.units) for wheel in made.wheels}
+    assert units == {"cuda13.0-sm86-sm89": 3, "cuda13.0-sm89": 2, "cuda12.9-sm89": 2}
 
 
 def test_the_list_of_this_project_gives_a_complete_plan() -> None:

@@ -1,8 +1,6 @@
 """Name, requirements and constraints of a wheel's conda package."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from packaging.specifiers import SpecifierSet
@@ -16,11 +14,6 @@ from build_config.system.layout import PACKAGE
 from build_config.tasks import conda
 from build_config.tasks.conda import channel, description
 from tests.support import conda_wheels, wheels
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 
 def package(folder: Path, **changes: object) -> conda.CondaPackage:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
@@ -17,8 +15,6 @@ from build_config.system import jsonio, machine
 from build_config.system.machine import NvidiaState
 from build_config.tasks import doctor
 from tests.support import factories, windows_machine
-
-pytestmark = pytest.mark.unit
 
 
 def program(name: str, version: str) -> Program:

@@ -1,9 +1,7 @@
 """The last job of a workflow: wheels of other jobs are published in the wheelhouse, all or none."""
 
-from __future__ import annotations
-
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,10 +12,6 @@ from build_config.system.layout import Layout
 from build_config.tasks import publish
 from tests.support import attested, wheels
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 CONTENTS = wheels.contents
 
 

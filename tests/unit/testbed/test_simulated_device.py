@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -7,8 +5,6 @@ import pytest
 from build_config.errors import ToolkitMissingError, ValidationError
 from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine
-
-pytestmark = pytest.mark.unit
 
 LIBRARIES = SimulatedLibraries(files=(Path("/s/libcuda.so.1"), Path("/s/libcudart.so.13")), major=13)
 

@@ -1,24 +1,17 @@
 """Read written models: shapes, weights of a plausible size in every type, equal bytes for equal arguments."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from build_config.errors import SettingsError
 from build_config.testbed.synthetic_model import KINDS, ONE_B, SMALL, TINY, write
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-pytestmark = pytest.mark.unit
 
 ONE_LAYER = dataclasses.replace(SMALL, layers=1)
 

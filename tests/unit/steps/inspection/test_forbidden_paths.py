@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -7,8 +5,6 @@ import pytest
 from build_config.steps import inspection
 from build_config.system.layout import CANONICAL_WORK_ROOT
 from tests.support import factories, windows_machine
-
-pytestmark = pytest.mark.unit
 
 
 def test_the_paths_of_this_machine_are_forbidden_but_no_system_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,27 +1,19 @@
 """The parsers and judgements of the inspection, on text and values; real libraries are in test_inspection_real.py."""
 
-from __future__ import annotations
-
 import zipfile
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
 from build_config.formats.elf import UnreadableElfError, read
 from build_config.model import CudaArch
+from build_config.reports import Finding
 from build_config.steps.inspection import archive, device_code, libraries
 from build_config.steps.inspection.contents import NotRunError, Subject, read_members
 from build_config.steps.inspection.instructions import Scan
 from tests.support import wheels
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
-    from build_config.reports import Finding
-
-pytestmark = pytest.mark.unit
 
 LISTED_ELF = """\
 ELF file    1: libggml-cuda-sm89.1.sm_89.cubin

@@ -1,20 +1,15 @@
 """What inspection says of a wheel for Windows; DLLs made for real are in the integration tests."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from build_config.formats.elf import ElfLibrary
 from build_config.formats.pe import Dll
 from build_config.steps.inspection import CHECKS, libraries
 from build_config.system.platforms.windows import WINDOWS
 from tests.support import wheels
 
-if TYPE_CHECKING:
-    from build_config.formats.elf import ElfLibrary
-
-pytestmark = pytest.mark.unit
 LIB = "llama_cpp/lib"
 MODULE = ("ggml_backend_init", "ggml_backend_score")
 

@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import hashlib
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -12,10 +10,6 @@ from build_config.model import LockedFile
 from build_config.steps.locks import download
 from build_config.system.console import Console
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 CONTENT = b"the locked bytes"
 
 

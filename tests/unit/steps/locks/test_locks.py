@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import re
 import shutil
 from importlib import metadata
@@ -14,7 +12,6 @@ from build_config.steps import locks
 from build_config.system import layout as layout_module
 from build_config.system.layout import PACKAGE, Layout
 
-pytestmark = pytest.mark.unit
 LOCKS = PACKAGE / "data" / "locks"
 SHIPPED = Layout(checkout=PACKAGE.parent, work_root=Path("/nowhere"))
 LINUX = "cuda-13.0-linux-x86_64.toml"

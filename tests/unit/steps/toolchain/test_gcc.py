@@ -1,16 +1,9 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from build_config.errors import CompilerMissingError, PipelineError, SettingsError, ToolkitMissingError
 from build_config.steps.toolchain import gcc
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 HEADER = """
 #if defined(__GNUC__)
@@ -31,11 +24,7 @@ def header(root: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     ("text", "limit"),
-    [
-        (HEADER, 15),
-        ("#if __GNUC__ > 11\n", 11),
-        ("  #  if __GNUC__ > 8 || (__GNUC__ == 8 && __GNUC_MINOR__ > 3)\n", 8),
-    ],
+    [(HEADER, 15), ("#if __GNUC__ > 11\n", 11), ("  #  if __GNUC__ > 8 || (__GNUC__ == 8 && __GNUC_MINOR__ > 3)\n", 8)],
 )
 def test_the_limit_is_read_from_the_toolkits_own_header_in_old_spellings_too(
     tmp_path: Path, text: str, limit: int

@@ -1,17 +1,10 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from build_config.errors import LockError
 from build_config.steps.toolchain.windows import import_libraries
 from tests.support.windows_machine import windows_path
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 
 def test_the_definition_names_the_dll_and_every_export() -> None:
@@ -21,18 +14,9 @@ def test_the_definition_names_the_dll_and_every_export() -> None:
 
 
 def test_the_call_of_lib() -> None:
-    argv = import_libraries.arguments(
-        windows_path(r"C:\VC\bin\lib.exe"),
-        windows_path(r"C:\t\cublas64_13.def"),
-        windows_path(r"C:\k\lib\x64\cublas.lib"),
-    )
-    assert argv == (
-        r"C:\VC\bin\lib.exe",
-        "/nologo",
-        r"/def:C:\t\cublas64_13.def",
-        "/machine:x64",
-        r"/out:C:\k\lib\x64\cublas.lib",
-    )
+    program, definition, library = r"C:\VC\bin\lib.exe", r"C:\t\cublas64_13.def", r"C:\k\lib\x64\cublas.lib"
+    argv = import_libraries.arguments(*map(windows_path, (program, definition, library)))
+    assert argv == (program, "/nologo", f"/def:{definition}", "/machine:x64", f"/out:{library}")
 
 
 def test_a_toolkit_without_the_dll_is_refused(tmp_path: Path) -> None:

@@ -1,16 +1,9 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from build_config.errors import ToolkitMissingError
 from build_config.steps.toolchain import installed_cuda
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 ROOT = "/usr/local/cuda-13.0"
 DRY_RUN = """\

@@ -1,7 +1,5 @@
 """An installed toolkit on Windows: folders as the installer makes them, with a recorded answer of nvcc."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,6 @@ from build_config.errors import ToolkitMissingError
 from build_config.steps.toolchain.windows import installed_cuda
 from build_config.system import processes
 
-pytestmark = pytest.mark.unit
 NVCC = """nvcc: NVIDIA (R) Cuda compiler driver
 Copyright (c) 2005-2024 NVIDIA Corporation
 Built on Thu_Mar_28_02:30:10_Pacific_Daylight_Time_2024

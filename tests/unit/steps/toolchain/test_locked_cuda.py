@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 import stat
 import zipfile
@@ -11,8 +9,6 @@ from build_config.errors import LockError
 from build_config.model import LockedFile, ToolkitLock
 from build_config.steps.toolchain import locked_cuda
 from tests.support import factories
-
-pytestmark = pytest.mark.unit
 
 
 def unpack(folder: Path, *members: str | zipfile.ZipInfo, name: str = "x.whl") -> Path:

@@ -1,7 +1,5 @@
 """Visual C++ found and used, against recorded answers (tests/windows says where their shapes come from)."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 from pathlib import Path, PureWindowsPath
@@ -14,7 +12,6 @@ from build_config.steps.toolchain.windows import msvc
 from tests.support import windows_machine
 from tests.support.windows_machine import BUILD_TOOLS, COMMUNITY_2019, COMMUNITY_2026, USER_ENVIRONMENT, RecordedMachine
 
-pytestmark = pytest.mark.unit
 CUDA_13_0 = range(1920, 1950)
 ALL = (BUILD_TOOLS, COMMUNITY_2019, COMMUNITY_2026)
 

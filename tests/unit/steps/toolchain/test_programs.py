@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -8,8 +6,6 @@ import pytest
 from build_config.model import Program
 from build_config.steps.toolchain import programs
 from build_config.system.layout import Layout
-
-pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(("version", "enough"), [("4.5.1", False), ("4.6", True), ("4.10.2", True)])

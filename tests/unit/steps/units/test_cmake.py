@@ -1,23 +1,28 @@
-from __future__ import annotations
-
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from build_config.model import Toolchain
 from build_config.steps.units import cmake, settings
 from build_config.system.layout import PACKAGE
 from tests.support import factories
 
-pytestmark = pytest.mark.unit
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
 LAYOUT = factories.layout(Path("/work-root"))
 
 
+def core_entries(chain: Toolchain) -> dict[str, str]:
+    return cmake.core_entries(CONFIG, factories.source_tree(), LAYOUT, chain)
+
+
+def shard_entries(chain: Toolchain) -> dict[str, str]:
+    return cmake.shard_entries(CONFIG, factories.source_tree(), LAYOUT, chain, factories.SM89)
+
+
 def test_a_shard_is_configured_for_its_architectures_with_the_toolkits_own_compiler() -> None:
-    entries = cmake.shard_entries(
-        CONFIG, factories.source_tree(), LAYOUT, factories.toolchain(Path("/tk")), factories.SM89
-    )
+    entries = shard_entries(factories.toolchain(Path("/tk")))
     assert entries["CMAKE_CUDA_ARCHITECTURES"] == "89-real"
     assert entries["CMAKE_CUDA_COMPILER"] == "/tk/bin/nvcc"
     assert entries["CMAKE_CUDA_HOST_COMPILER"] == "/usr/bin/g++"
@@ -27,9 +32,7 @@ def test_a_shard_is_configured_for_its_architectures_with_the_toolkits_own_compi
 
 
 def test_nvcc_before_12_9_gets_no_random_seed() -> None:
-    chain = factories.toolchain(cuda="12.4.131")
-    entries = cmake.shard_entries(CONFIG, factories.source_tree(), LAYOUT, chain, factories.SM89)
-    assert entries["LCW_RANDOM_SEED"] == "OFF"
+    assert shard_entries(factories.toolchain(cuda="12.4.131"))["LCW_RANDOM_SEED"] == "OFF"
 
 
 def test_only_a_scattered_toolkit_says_where_its_headers_are() -> None:
@@ -37,18 +40,14 @@ def test_only_a_scattered_toolkit_says_where_its_headers_are() -> None:
     chain = factories.toolchain(Path("/usr/lib/nvidia-cuda-toolkit"), cuda="11.8.89")
     scattered = dataclasses.replace(chain, cuda=dataclasses.replace(chain.cuda, headers=Path("/usr/include")))
     for toolchain, expected in ((chain, None), (scattered, "/usr/include")):
-        entries = cmake.shard_entries(CONFIG, factories.source_tree(), LAYOUT, toolchain, factories.SM89)
-        assert entries.get("CUDAToolkit_INCLUDE_DIRECTORIES") == expected
+        assert shard_entries(toolchain).get("CUDAToolkit_INCLUDE_DIRECTORIES") == expected
 
 
-@pytest.mark.parametrize("unit", ["core", "cuda"])
-def test_what_would_make_a_wheel_depend_on_the_build_machine_is_off(unit: str) -> None:
-    tree, chain = factories.source_tree(), factories.toolchain()
-    entries = (
-        cmake.core_entries(CONFIG, tree, LAYOUT, chain)
-        if unit == "core"
-        else cmake.shard_entries(CONFIG, tree, LAYOUT, chain, factories.SM89)
-    )
+@pytest.mark.parametrize("entries_of", [core_entries, shard_entries])
+def test_what_would_make_a_wheel_depend_on_the_build_machine_is_off(
+    entries_of: Callable[[Toolchain], dict[str, str]],
+) -> None:
+    entries = entries_of(factories.toolchain())
     assert entries["GGML_NATIVE"] == "OFF"
     assert entries["GGML_CCACHE"] == "OFF"
     assert entries["GIT_EXE"] == entries["GIT_EXECUTABLE"] == ""
@@ -57,15 +56,14 @@ def test_what_would_make_a_wheel_depend_on_the_build_machine_is_off(unit: str) -
     assert entries["LLAMA_BUILD_COMMIT"] == "012345678"
     assert "--build-id=none" in entries["CMAKE_MODULE_LINKER_FLAGS"]
     assert entries["CMAKE_CXX_FLAGS"] == "-ffile-prefix-map=/work-root/="
-    if unit == "cuda":
+    if entries_of is shard_entries:
         assert entries["GGML_CUDA_NCCL"] == "OFF"
         assert entries["CMAKE_CUDA_FLAGS"] == "-Xcompiler=-ffile-prefix-map=/work-root/= -DCCCL_DISABLE_NVTX"
 
 
 def test_the_core_has_every_variant_and_a_baseline_for_any_processor() -> None:
-    entries = cmake.core_entries(CONFIG, factories.source_tree(), LAYOUT, factories.toolchain())
-    variants = entries["LCW_CPU_VARIANTS"].split(";")
-    assert "x64" in variants
+    entries = core_entries(factories.toolchain())
+    assert "x64" in entries["LCW_CPU_VARIANTS"].split(";")
     assert entries["GGML_CPU_ALL_VARIANTS"] == "ON"
     assert entries["GGML_CUDA"] == "OFF"
 
@@ -74,8 +72,7 @@ def test_only_a_compiler_that_leaves_variants_out_gets_the_file_that_helps_it() 
     """The entries are part of a unit's key: nothing may come to those of compilers that know every option."""
     chain = factories.toolchain()
     gcc_10 = dataclasses.replace(chain.host, cxx=factories.program("/usr/bin/g++", "10.2.1"))
-    older = cmake.core_entries(CONFIG, factories.source_tree(), LAYOUT, dataclasses.replace(chain, host=gcc_10))
-    newer = cmake.core_entries(CONFIG, factories.source_tree(), LAYOUT, chain)
+    older, newer = core_entries(dataclasses.replace(chain, host=gcc_10)), core_entries(chain)
     assert cmake.INCLUDE not in newer
     assert older[cmake.INCLUDE] == "/work-root/src/wheel_project/older_gcc.cmake"
     assert older["LCW_CPU_VARIANTS"] == "x64;sse42;haswell;cascadelake;zen4"
@@ -88,26 +85,14 @@ def test_the_launcher_is_set_for_every_language_and_cleared_when_there_is_none()
         (f"CMAKE_{language}_COMPILER_LAUNCHER", "/work-root/tools/sccache-0.16.0/sccache")
         for language in ("C", "CXX", "CUDA")
     }
-    assert cmake.launcher_entries(factories.toolchain(), cuda=False) == {
-        "CMAKE_C_COMPILER_LAUNCHER": "",
-        "CMAKE_CXX_COMPILER_LAUNCHER": "",
-    }
+    cleared = cmake.launcher_entries(factories.toolchain(), cuda=False)
+    assert cleared == {"CMAKE_C_COMPILER_LAUNCHER": "", "CMAKE_CXX_COMPILER_LAUNCHER": ""}
 
 
 def test_command_lines() -> None:
     chain = factories.toolchain()
-    assert cmake.configure_arguments(chain, Path("/s"), Path("/b"), {"B": "2", "A": "1"}, fresh=True) == (
-        "/venv/bin/cmake",
-        "--fresh",
-        "-S",
-        "/s",
-        "-B",
-        "/b",
-        "-G",
-        "Ninja",
-        "-DCMAKE_MAKE_PROGRAM=/venv/bin/ninja",
-        "-DA=1",
-        "-DB=2",
-    )
+    argv = cmake.configure_arguments(chain, Path("/s"), Path("/b"), {"B": "2", "A": "1"}, fresh=True)
+    expected = "/venv/bin/cmake --fresh -S /s -B /b -G Ninja -DCMAKE_MAKE_PROGRAM=/venv/bin/ninja -DA=1 -DB=2"
+    assert argv == tuple(expected.split())
     assert cmake.build_arguments(chain, Path("/b"), jobs=2) == ("/venv/bin/ninja", "-C", "/b", "-j", "2", "lcw_unit")
     assert "-n" in cmake.build_arguments(chain, Path("/b"), jobs=2, dry_run=True)

@@ -1,13 +1,9 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
 from build_config.steps.units import compilation, object_cache, sandbox
 from tests.support import factories
-
-pytestmark = pytest.mark.unit
 
 # As Ninja 1.13 and nvcc 13.0 print it.
 FAILED = """[1/9] Building CXX object a.cpp.o
@@ -41,10 +37,8 @@ def test_cmakes_first_error_is_shown_with_its_text() -> None:
         "  llama.cpp has no CPU variant named: no-such\n\n\n"
         "-- Configuring incomplete, errors occurred!\n"
     )
-    assert compilation.cmake_error(output).splitlines() == [
-        "  CMake Error at cmake/core.cmake:29 (message):",
-        "  llama.cpp has no CPU variant named: no-such",
-    ]
+    told = ["  CMake Error at cmake/core.cmake:29 (message):", "  llama.cpp has no CPU variant named: no-such"]
+    assert compilation.cmake_error(output).splitlines() == told
 
 
 def test_compilers_see_nothing_of_the_users_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,10 +1,7 @@
-from __future__ import annotations
-
 import pytest
 
 from build_config.steps.units import progress
 
-pytestmark = pytest.mark.unit
 CUDA_LINE = "[3/156] Building CUDA object llama.cpp/ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/fattn.cu.o"
 
 

@@ -1,6 +1,4 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -8,10 +6,6 @@ from build_config.errors import SettingsError
 from build_config.steps.units import settings
 from build_config.system.layout import PACKAGE
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 SHIPPED = PACKAGE / "data" / "variants.toml"
 
 
@@ -35,11 +29,7 @@ def test_an_older_gcc_compiles_the_variants_whose_instructions_it_knows(gcc: str
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [
-        ("[wheel]", "[wheels]"),
-        ("max_size_one_arch", "max_sise_one_arch"),
-        ("[cuda.defines]", "[cuda.defines"),
-    ],
+    [("[wheel]", "[wheels]"), ("max_size_one_arch", "max_sise_one_arch"), ("[cuda.defines]", "[cuda.defines")],
 )
 def test_an_unknown_key_or_bad_toml_is_an_error(tmp_path: Path, old: str, new: str) -> None:
     path = tmp_path / "variants.toml"

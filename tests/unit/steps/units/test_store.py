@@ -1,43 +1,30 @@
-from __future__ import annotations
-
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config.errors import BuildError
-from build_config.model import HostCompiler
+from build_config.model import Toolchain
 from build_config.steps.units import cmake, settings, store
-from build_config.steps.units.spec import core_spec, shard_spec
+from build_config.steps.units.spec import UnitSpec, core_spec, shard_spec
 from build_config.system.layout import PACKAGE
 from tests.support import factories
 
-if TYPE_CHECKING:
-    from build_config.model import Toolchain
-    from build_config.steps.units.spec import UnitSpec
-
-pytestmark = pytest.mark.unit
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
 CHAIN = factories.toolchain()
 LAYOUT = factories.layout(Path("/work-root"))
 
 
-def shard_digest(*, tree_digest: str = "a" * 64, project: str = "p", chain: Toolchain | None = None) -> str:
-    chain = chain or CHAIN
+def shard_digest(*, tree_digest: str = "a" * 64, project: str = "p", chain: Toolchain = CHAIN) -> str:
     tree = factories.source_tree(digest=tree_digest)
     return shard_spec(CONFIG, tree, LAYOUT, chain, project, factories.SM89).key.digest
 
 
 def test_the_same_inputs_give_the_same_key_and_each_input_counts() -> None:
     base = shard_digest()
-    other_host = HostCompiler(
-        cc=factories.program("/usr/bin/gcc"),
-        cxx=factories.program("/usr/bin/g++", "12.2.0"),
-        identity="h" * 64,
-        binutils="GNU ld 2.40",
-    )
-    other_cuda = dataclasses.replace(factories.toolchain().cuda, identity="d" * 64)
+    other_host = dataclasses.replace(CHAIN.host, identity="h" * 64)
+    other_cuda = dataclasses.replace(CHAIN.cuda, identity="d" * 64)
     assert shard_digest() == base
     changed = [
         shard_digest(tree_digest="f" * 64),
@@ -57,13 +44,11 @@ def test_a_launcher_and_the_place_of_cmake_do_not_enter_the_key() -> None:
 
 
 def test_shards_do_not_depend_on_one_another_nor_the_core_on_cuda() -> None:
-    tree, chain = factories.source_tree(), factories.toolchain()
-    other_cuda = dataclasses.replace(chain, cuda=dataclasses.replace(chain.cuda, identity="d" * 64))
-    assert (
-        shard_spec(CONFIG, tree, LAYOUT, chain, "p", factories.SM89).key
-        != shard_spec(CONFIG, tree, LAYOUT, chain, "p", factories.SM86).key
-    )
-    assert core_spec(CONFIG, tree, LAYOUT, chain, "p").key == core_spec(CONFIG, tree, LAYOUT, other_cuda, "p").key
+    tree = factories.source_tree()
+    shards = [shard_spec(CONFIG, tree, LAYOUT, CHAIN, "p", shard).key for shard in (factories.SM86, factories.SM89)]
+    assert shards[0] != shards[1]
+    other_cuda = dataclasses.replace(CHAIN, cuda=dataclasses.replace(CHAIN.cuda, identity="d" * 64))
+    assert core_spec(CONFIG, tree, LAYOUT, CHAIN, "p").key == core_spec(CONFIG, tree, LAYOUT, other_cuda, "p").key
 
 
 def test_a_core_by_an_older_gcc_expects_its_variants_and_depends_on_the_file_that_helps_it() -> None:
@@ -71,10 +56,7 @@ def test_a_core_by_an_older_gcc_expects_its_variants_and_depends_on_the_file_tha
     chain, tree = dataclasses.replace(CHAIN, host=host), factories.source_tree()
     old, new = (core_spec(CONFIG, tree, LAYOUT, each, "p") for each in (chain, CHAIN))
     assert set(new.expected) - set(old.expected) == {"libggml-cpu-alderlake.so", "libggml-cpu-sapphirerapids.so"}
-    assert {name for name, _ in old.key.inputs} - {name for name, _ in new.key.inputs} == {
-        "older_gcc.cmake",
-        f"-D{cmake.INCLUDE}",
-    }
+    assert dict(old.key.inputs).keys() - dict(new.key.inputs) == {"older_gcc.cmake", f"-D{cmake.INCLUDE}"}
 
 
 @pytest.fixture
@@ -86,7 +68,7 @@ def built(tmp_path: Path) -> Path:
 
 
 def spec() -> UnitSpec:
-    return shard_spec(CONFIG, factories.source_tree(), LAYOUT, factories.toolchain(), "p", factories.SM89)
+    return shard_spec(CONFIG, factories.source_tree(), LAYOUT, CHAIN, "p", factories.SM89)
 
 
 def test_what_was_kept_is_found_again(tmp_path: Path, built: Path) -> None:
@@ -99,17 +81,12 @@ def test_what_was_kept_is_found_again(tmp_path: Path, built: Path) -> None:
     assert (found.folder / "libggml-cuda-sm89.so").read_bytes() == b"code"
 
 
-def test_a_unit_with_a_changed_byte_is_not_taken(tmp_path: Path, built: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"c0de"), Path.unlink], ids=["changed", "missing"])
+def test_a_unit_with_a_changed_byte_or_a_half_written_one_is_not_taken(
+    tmp_path: Path, built: Path, damage: Callable[[Path], object]
+) -> None:
     layout = factories.layout(tmp_path)
-    kept = store.keep(spec(), built, layout, network="none")
-    (kept.folder / "libggml-cuda-sm89.so").write_bytes(b"c0de")
-    assert store.find(spec(), layout) is None
-
-
-def test_a_half_written_unit_is_not_taken(tmp_path: Path, built: Path) -> None:
-    layout = factories.layout(tmp_path)
-    kept = store.keep(spec(), built, layout, network="none")
-    (kept.folder / "libggml-cuda-sm89.so").unlink()
+    damage(store.keep(spec(), built, layout, network="none").folder / "libggml-cuda-sm89.so")
     assert store.find(spec(), layout) is None
 
 

@@ -1,24 +1,16 @@
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config.errors import TransferError
 from build_config.model import SystemHeaders
 from build_config.steps.units import settings, store, transfer
-from build_config.steps.units.spec import shard_spec
+from build_config.steps.units.spec import UnitSpec, shard_spec
 from build_config.system.console import Console
-from build_config.system.layout import PACKAGE
+from build_config.system.layout import PACKAGE, Layout
 from tests.support import factories
 
-if TYPE_CHECKING:
-    from build_config.steps.units.spec import UnitSpec
-    from build_config.system.layout import Layout
-
-pytestmark = pytest.mark.unit
 CONFIG = settings.read(PACKAGE / "data" / "variants.toml")
 LIBRARY = "libggml-cuda-sm89.so"
 
@@ -38,14 +30,7 @@ def given(tmp_path: Path) -> Path:
     built.mkdir()
     (built / LIBRARY).write_bytes(b"code")
     layout = factories.layout(tmp_path / "there")
-    unit = store.keep(
-        spec(),
-        built,
-        layout,
-        network="none",
-        headers=HEADERS,
-        launcher="ccache",
-    )
+    unit = store.keep(spec(), built, layout, network="none", headers=HEADERS, launcher="ccache")
     transfer.export_units((unit,), tmp_path / "units")
     return tmp_path / "units"
 

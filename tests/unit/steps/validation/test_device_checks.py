@@ -1,35 +1,25 @@
 """The judgement of measured values, and the arithmetic of the child process."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 
+from build_config.reports import DeviceCheck
 from build_config.steps.validation import compare_with_cpu, device_checks, numerics
 from build_config.steps.validation.numerics import Measured, Plan, Request
 from build_config.testbed import synthetic_model
-
-if TYPE_CHECKING:
-    from build_config.reports import DeviceCheck
-
-pytestmark = pytest.mark.unit
+from tests.support.logs import placed
 
 LAYERS = 3
 
 
 def log(weights: str = "CUDA0", cache: str = "CUDA0", *, output: str = "CUDA0", layers: int = LAYERS) -> list[str]:
     """The lines that llama.cpp logs for a model with ``layers`` layers, including the output."""
-    last = layers - 1
-    return [
-        *(f"load_tensors: layer {number:3} assigned to device {weights}, is_swa = 0" for number in range(last)),
-        f"load_tensors: layer {last:3} assigned to device {output}, is_swa = 0",
-        *(f"llama_kv_cache: layer {number:3}: dev = {cache}" for number in range(last)),
-    ]
+    return placed(*[weights] * (layers - 1), output, cache=[cache] * (layers - 1))
 
 
 ON_CPU = log("CPU", "CPU", output="CPU")

@@ -1,34 +1,27 @@
 """The judgement, tested with mutations of a correct result: each false report must be found."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from build_config.model import GpuDevice, Machine
+from build_config.model import GpuDevice
 from build_config.reports import ScenarioResult, Severity, Verdict
 from build_config.steps.validation import Simulation, judge_all, plan, scenarios
 from build_config.steps.validation.judge import INPUT_BYTES, LAYERS, Expected, ProbeResult, judge
+from build_config.steps.validation.scenarios import Scenario
 from build_config.system.jsonio import from_data, to_data
 from build_config.testbed.simulated_device import SimulatedDeviceUse, SimulatedUse
 from build_config.testbed.simulation_options import FAULTS
 from check_gpu import placement
+from tests.support.factories import MACHINE as WITHOUT_GPU
 from tests.support.factories import build_facts
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from build_config.steps.validation.scenarios import Scenario
-
-pytestmark = pytest.mark.unit
+from tests.support.logs import placed
 
 PACKAGE = "/venv/site-packages/llama_cpp"
-WITHOUT_GPU = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
-WITH_GPU = dataclasses.replace(
-    WITHOUT_GPU, gpus=(GpuDevice(index=0, name="NVIDIA H200", capability="9.0", memory=1 << 37),)
-)
+H200 = GpuDevice(index=0, name="NVIDIA H200", capability="9.0", memory=1 << 37)
+WITH_GPU = dataclasses.replace(WITHOUT_GPU, gpus=(H200,))
 CPU = Expected(cuda=False)
 GPU = Expected(cuda=True, on_gpu=LAYERS, shard="sm90")
 SIMULATED = dataclasses.replace(GPU, simulated=True)
@@ -36,8 +29,7 @@ SIMULATED = dataclasses.replace(GPU, simulated=True)
 
 def _log(device: str, buffer: str) -> tuple[str, ...]:
     return (
-        *(f"load_tensors: layer   {layer} assigned to device {device}, is_swa = 0" for layer in range(3)),
-        *(f"llama_kv_cache: layer   {layer}: dev = {device}" for layer in range(2)),
+        *placed(device, device, device),
         f"load_tensors:   {buffer} model buffer size =     0.48 MiB",
         f"llama_kv_cache:      {device} KV buffer size =     0.12 MiB",
     )
@@ -157,17 +149,12 @@ SIMULATED_LIES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+LIES = ((ON_CPU, CPU, CPU_LIES), (ON_GPU, GPU, GPU_LIES), (ON_SIMULATED, SIMULATED, SIMULATED_LIES))
+
+
 @pytest.mark.parametrize(
     ("sound", "expected", "change", "code"),
-    [
-        (sound, expected, *lie)
-        for sound, expected, lies in (
-            (ON_CPU, CPU, CPU_LIES),
-            (ON_GPU, GPU, GPU_LIES),
-            (ON_SIMULATED, SIMULATED, SIMULATED_LIES),
-        )
-        for lie in lies
-    ],
+    [(sound, expected, *lie) for sound, expected, lies in LIES for lie in lies],
 )
 def test_a_false_report_is_found(sound: ProbeResult, expected: Expected, change: dict[str, Any], code: str) -> None:
     findings = judge(dataclasses.replace(sound, **change), expected)

@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import dataclasses
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import tomli_w
@@ -12,16 +10,11 @@ from packaging.version import Version
 from build_config.formats import build_facts
 from build_config.model import ArchSelection, CudaArch, Shard
 from build_config.steps.wheel import assemble
+from build_config.system.platforms import Platform
 from build_config.system.platforms.linux import LINUX
 from build_config.system.platforms.windows import WINDOWS
 from tests.support import factories, wheels
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from build_config.system.platforms import Platform
-
-pytestmark = pytest.mark.unit
 ONE = ArchSelection(shards=(factories.SM89,))
 TWO = ArchSelection(shards=(factories.SM86, factories.SM89))
 PORTABLE = ArchSelection(shards=(factories.SM86, factories.SM89), portable=True)
@@ -38,8 +31,7 @@ UPSTREAM = {
 
 
 @pytest.mark.parametrize(
-    ("selection", "expected"),
-    [(ONE, "0.3.36+cu130.sm89"), (TWO, "0.3.36+cu130.sm86.sm89"), (PORTABLE, "0.3.36+cu130")],
+    ("selection", "expected"), [(ONE, "0.3.36+cu130.sm89"), (TWO, "0.3.36+cu130.sm86.sm89"), (PORTABLE, "0.3.36+cu130")]
 )
 def test_the_version_names_cuda_and_the_shards_and_pip_prefers_it(selection: ArchSelection, expected: str) -> None:
     version = assemble.wheel_version(Version("0.3.36"), "cu130", selection)

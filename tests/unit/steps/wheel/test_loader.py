@@ -1,21 +1,15 @@
 """The loader's own judgement; what it does with libraries is in the integration tests."""
 
-from __future__ import annotations
-
 import ast
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from build_config.steps.wheel import assemble
 from build_config.system.layout import PACKAGE
 from tests.support import wheel_modules
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import ModuleType
-
-pytestmark = pytest.mark.unit
 
 SOURCES = PACKAGE / "wheel_project" / "python"
 
@@ -25,9 +19,9 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     return wheel_modules.loader(tmp_path_factory.mktemp("site"))
 
 
-def _build(loader: ModuleType, *shards: tuple[str, ...]) -> Any:
+def _build(loader: ModuleType, *shards: tuple[str, ...], cuda: str = "13.0") -> Any:
     return loader._Build(
-        cuda="13.0",
+        cuda=cuda,
         shards=tuple(loader._Shard(f"s{i}", f"libggml-cuda-s{i}.so", archs) for i, archs in enumerate(shards)),
         oldest_driver="580",
         libraries=("libcudart.so.13", "libcublas.so.13"),
@@ -79,11 +73,10 @@ def test_two_shards_that_cover_one_card_each_do_not_cover_the_pair(loader: Modul
 
 
 def test_a_driver_of_the_same_major_version_is_not_blamed(loader: ModuleType) -> None:
-    build = _build(loader, ("89-real",))
-    too_old = loader._why_not(build, _driver(loader, "7.5", cuda="12.8"), (), ())
+    too_old = loader._why_not(_build(loader, ("89-real",)), _driver(loader, "7.5", cuda="12.8"), (), ())
     assert "CUDA 12.8 at most" in too_old
     assert "driver 580 or later" in too_old
-    later_toolkit = loader._Build("13.2", build.shards, build.oldest_driver, build.libraries, build.build_command)
+    later_toolkit = _build(loader, ("89-real",), cuda="13.2")
     assert "driver" not in loader._why_not(later_toolkit, _driver(loader, "7.5", cuda="13.0"), (), ())
 
 
@@ -103,8 +96,7 @@ def test_only_the_missing_library_is_named(loader: ModuleType) -> None:
     [("11.8", "'nvidia-cublas-cu11==11.*' 'nvidia-cuda-runtime-cu11==11.*'"), ("12.4", "'nvidia-cublas-cu12==12.*'")],
 )
 def test_before_cuda_13_the_missing_packages_have_other_names(loader: ModuleType, cuda: str, packages: str) -> None:
-    build = _build(loader, ("61-real",))
-    earlier = loader._Build(cuda, build.shards, build.oldest_driver, build.libraries, build.build_command)
+    earlier = _build(loader, ("61-real",), cuda=cuda)
     missing = (loader.Library("libcublas.so.x", None, "libcublas.so.x: no such file"),)
     assert f"pip install {packages}" in loader._why_not(earlier, _driver(loader, "6.1"), missing, ())
 

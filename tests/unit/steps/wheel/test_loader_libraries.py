@@ -1,7 +1,5 @@
 """Where the loader looks for CUDA's libraries; what comes of loading them is in the integration tests."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 from pathlib import Path
@@ -10,8 +8,6 @@ from types import ModuleType
 import pytest
 
 from build_config.wheel_project.python import _cuda_libraries, _vendored_dlls
-
-pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(
@@ -48,8 +44,7 @@ def test_a_library_in_nvidias_wheels_is_taken_by_its_very_soname_and_conda_has_o
 
 
 @pytest.mark.parametrize(
-    ("dll", "name"),
-    [("cudart64_12.dll", "cudart"), ("cublasLt64_13.dll", "cublasLt"), ("cublas64_13.dll", "cublas")],
+    ("dll", "name"), [("cudart64_12.dll", "cudart"), ("cublasLt64_13.dll", "cublasLt"), ("cublas64_13.dll", "cublas")]
 )
 def test_cuda_pathfinder_is_asked_by_its_own_names(monkeypatch: pytest.MonkeyPatch, dll: str, name: str) -> None:
     asked: list[str] = []

@@ -1,12 +1,10 @@
 """What auditwheel and delvewheel are asked, and the policy that they are asked with."""
 
-from __future__ import annotations
-
 import os
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,11 +13,6 @@ from build_config.steps.wheel import repair
 from build_config.system import layout
 from tests.support import factories, wheels
 from tests.support.windows_machine import windows_path
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-pytestmark = pytest.mark.unit
 
 
 def test_the_whole_call_of_auditwheel_excludes_everything_external(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,17 @@
 """The SBOM inside the wheel: valid, the same for the same inputs, and found out when it is not about its wheel."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from build_config.errors import PackagingError, SettingsError
 from build_config.formats import build_facts, cyclonedx, wheelfile
+from build_config.model import PlatformName, SourceTree
 from build_config.steps import locks
 from build_config.steps.inspection import sbom as bom
 from build_config.steps.inspection.contents import NotRunError
@@ -20,13 +20,6 @@ from build_config.steps.wheel.sbom import document as sbom_document
 from build_config.steps.wheel.sbom import ingredients
 from build_config.system import layout
 from tests.support import factories, wheels
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from build_config.model import PlatformName, SourceTree
-
-pytestmark = pytest.mark.unit
 
 LAYOUT = factories.layout(Path("/nowhere"))
 SBOM = f"{wheels.DIST_INFO}/{cyclonedx.MEMBER}"

@@ -1,17 +1,8 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-import pytest
+from pathlib import Path
 
 from build_config.steps import wheel
 from build_config.system import jsonio
 from tests.support import publishable
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.unit
 
 
 def test_a_wheel_of_the_store_is_taken_only_while_its_bytes_are_the_same(tmp_path: Path) -> None:

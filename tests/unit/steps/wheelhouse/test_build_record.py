@@ -1,7 +1,5 @@
 """The build record: complete, a pure function of its inputs, and without a path of the machine."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -16,8 +14,6 @@ from build_config.system import jsonio
 from build_config.system.layout import CANONICAL_WORK_ROOT
 from tests.support import factories
 from tests.support.publishable import make
-
-pytestmark = pytest.mark.unit
 
 COMMIT = "1f0c2d3e" * 5
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -1,13 +1,12 @@
 """The wheelhouse: what gets in, what the page says, and what an interruption leaves."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,11 +16,6 @@ from build_config.steps.wheelhouse import publication
 from build_config.system import jsonio
 from tests.support import factories
 from tests.support.publishable import Links, make
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-pytestmark = pytest.mark.unit
 
 ERROR = Finding(code="rpath-outside", severity=Severity.ERROR, message="RPATH <elsewhere> leaves the wheel")
 AVX = Finding(code="avx-in-core", severity=Severity.ERROR, message="libllama.so has AVX instructions")
@@ -54,10 +48,8 @@ def test_publishes_wheel_record_and_page(tmp_path: Path) -> None:
     assert published.read_bytes() == b"wheel"
     assert published.stat().st_mode & 0o777 == 0o644
     assert jsonio.read(publication.record_path(published), BuildRecord) == record
-    assert {path.name for path in folder.iterdir()} == {
-        publication.PAGE,
-        *(f"{wheel.path.name}{end}" for end in ("", ".record.json", ".intoto.json")),
-    }
+    files = {publication.PAGE, *(f"{wheel.path.name}{end}" for end in ("", ".record.json", ".intoto.json"))}
+    assert {path.name for path in folder.iterdir()} == files
     assert Links(folder / publication.PAGE).found == {wheel.path.name: wheel.sha256}
     page = (folder / publication.PAGE).read_text(encoding="utf-8")
     assert 'href="llama_cpp_python-0.3.36%2Bcu130.sm89-' in page, "the plus of a local version is quoted"

@@ -1,13 +1,12 @@
 """Statement, signature and verification: what belongs together is accepted, and any changed byte of it is refused."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,13 +34,6 @@ from build_config.system.console import Console
 from build_config.tasks import verify
 from tests.support import attested
 from tests.support.attested import KEY, LAYOUT, PLATFORM
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-
-pytestmark = pytest.mark.unit
 
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
 
@@ -217,13 +209,8 @@ def test_all_that_is_wrong_is_said_at_once(house: attested.House) -> None:
     house.wheel.write_bytes(b"no wheel")
     house.files()["envelope"].unlink()
     house.files()["record"].write_text("{}")
-    assert house.codes(locks=()) == {
-        "wheel-damaged",
-        "record-unreadable",
-        "record-changed",
-        "statement-of-another-wheel",
-        "envelope-missing",
-    }
+    said = {"wheel-damaged", "record-unreadable", "record-changed", "statement-of-another-wheel", "envelope-missing"}
+    assert house.codes(locks=()) == said
 
 
 # ---------------------------------------------------------------------------------------------------------- statement

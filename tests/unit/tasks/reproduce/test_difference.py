@@ -1,12 +1,10 @@
 """Why two wheels or folders are not the same bytes: made by hand, with one thing changed in each."""
 
-from __future__ import annotations
-
 import random
 import warnings
 import zipfile
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +13,7 @@ from build_config.tasks.reproduce.difference import Difference, DifferenceKind, 
 from build_config.tasks.reproduce.difference.result import BLOCK, excerpts, first_difference
 from tests.support import wheels
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_programs")]
+pytestmark = pytest.mark.usefixtures("no_programs")
 
 MODULE = "llama_cpp/__init__.py"
 LIBRARY = "llama_cpp/lib/libllama.so"
@@ -63,11 +58,11 @@ class Archive:
 Change = Callable[[Archive], object]
 
 
-def header(field: str, value: object) -> Change:
+def head(field: str, value: object) -> Change:
     return lambda archive: setattr(archive.entries[0][0], field, value)
 
 
-def content(name: str, change: Callable[[bytes], bytes]) -> Change:
+def edit(name: str, change: Callable[[bytes], bytes]) -> Change:
     return lambda archive: archive.replace(name, change)
 
 
@@ -79,49 +74,29 @@ def compared(tmp_path: Path, change: Change) -> tuple[Difference, ...]:
     return compare_wheels(first, second, cuobjdump=None, folder=tmp_path / "work")
 
 
-@pytest.mark.parametrize(
-    ("member", "kind", "said", "change"),
-    [
-        (
-            MODULE,
-            "time",
-            "1980-01-01 00:00:00, in the other 2026-01-02 03:04:06",
-            header("date_time", (2026, 1, 2, 3, 4, 6)),
-        ),
-        (
-            MODULE,
-            "mode",
-            "100644 (-rw-r--r--), in the other 100755 (-rwxr-xr-x)",
-            header("external_attr", 0o100755 << 16),
-        ),
-        (MODULE, "compression", "deflate, in the other stored", header("compress_type", zipfile.ZIP_STORED)),
-        (MODULE, "container", "has the comment b'', in the other b'by hand'", header("comment", b"by hand")),
-        (MODULE, "order", f"first, in the other {METADATA} does", lambda it: it.entries.insert(0, it.entries.pop(2))),
-        (f"{MODULE} (again)", "member", "is only in the other", lambda it: it.entries.append(it.entries[0])),
-        ("more.py", "member", "is only in the other", lambda it: it.add("more.py", b"more = 1\n")),
-        (
-            MODULE,
-            "text",
-            r"line 1 is 'from .llama_cpp import *\n', in the other 'x\n'",
-            content(MODULE, lambda _: b"x\n"),
-        ),
-        (MODULE, "text", r"line 2, 'x\n', is only in the other", content(MODULE, lambda old: old + b"x\n")),
-        (
-            RECORD,
-            "text",
-            "same lines in another order",
-            content(RECORD, lambda old: b"".join(reversed(old.splitlines(True)))),
-        ),
-        (
-            LIBRARY,
-            "bytes",
-            "(10989 bytes, in the other 10990) differs from byte 0 on",
-            content(LIBRARY, lambda old: b"\0" + old),
-        ),
-        (LIBRARY, "compression", "another level, or another version of zlib", lambda it: setattr(it, "level", 1)),
-        (wheels.wheel_name(), "unexplained", "differs from byte 0 on", lambda it: setattr(it, "lead", b"#!/bin/sh\n")),
-    ],
-)
+CHANGES: list[tuple[str, str, str, Change]] = [
+    (MODULE, "time", "1980-01-01 00:00:00, in the other 2026-01-02 03:04:06", head("date_time", (2026, 1, 2, 3, 4, 6))),
+    (MODULE, "mode", "100644 (-rw-r--r--), in the other 100755 (-rwxr-xr-x)", head("external_attr", 0o100755 << 16)),
+    (MODULE, "compression", "deflate, in the other stored", head("compress_type", zipfile.ZIP_STORED)),
+    (MODULE, "container", "has the comment b'', in the other b'by hand'", head("comment", b"by hand")),
+    (MODULE, "order", f"first, in the other {METADATA} does", lambda it: it.entries.insert(0, it.entries.pop(2))),
+    (f"{MODULE} (again)", "member", "is only in the other", lambda it: it.entries.append(it.entries[0])),
+    ("more.py", "member", "is only in the other", lambda it: it.add("more.py", b"more = 1\n")),
+    (MODULE, "text", r"line 1 is 'from .llama_cpp import *\n', in the other 'x\n'", edit(MODULE, lambda _: b"x\n")),
+    (MODULE, "text", r"line 2, 'x\n', is only in the other", edit(MODULE, lambda old: old + b"x\n")),
+    (RECORD, "text", "same lines in another order", edit(RECORD, lambda old: b"".join(reversed(old.splitlines(True))))),
+    (
+        LIBRARY,
+        "bytes",
+        "(10989 bytes, in the other 10990) differs from byte 0 on",
+        edit(LIBRARY, lambda old: b"\0" + old),
+    ),
+    (LIBRARY, "compression", "another level, or another version of zlib", lambda it: setattr(it, "level", 1)),
+    (wheels.wheel_name(), "unexplained", "differs from byte 0 on", lambda it: setattr(it, "lead", b"#!/bin/sh\n")),
+]
+
+
+@pytest.mark.parametrize(("member", "kind", "said", "change"), CHANGES)
 def test_one_change_is_one_kind_of_difference(
     tmp_path: Path, member: str, kind: str, said: str, change: Change
 ) -> None:

@@ -1,13 +1,8 @@
 """What makes texts and names differ, told from the texts and names alone."""
 
-from __future__ import annotations
-
 import pytest
 
 from build_config.tasks.reproduce.difference import hashes, text
-
-pytestmark = pytest.mark.unit
-
 
 # -------------------------------------------------------------------------------------------------------------- causes
 

@@ -1,10 +1,8 @@
 """Why the device code of two libraries is not the same: cubins and PTX made by hand, with one thing changed in each."""
 
-from __future__ import annotations
-
 import random
 import struct
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -23,10 +21,7 @@ from tests.support.elf_files import (
     symbols,
 )
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_programs")]
+pytestmark = pytest.mark.usefixtures("no_programs")
 
 
 SCALE = "_ZN36_GLOBAL__N__681207f2_4_k_cu_acc5a52f5scaleEPf"
@@ -57,39 +52,31 @@ def fat_library(*binaries: bytes, parts: tuple[Part, ...] = ()) -> bytes:
     return elf_file(TEXT, *parts, Part(".nv_fatbin", section))
 
 
-@pytest.mark.parametrize(
-    ("other", "kind", "said"),
-    [
-        (
-            cubin(code=bytes(40) + b"\1" + bytes(23)),
-            "kernel",
-            f"the code of {SCALE} (64 bytes) differs from its instruction 3 ",
-        ),
-        (
-            cubin(code=bytes(80)),
-            "kernel",
-            f"the code of {SCALE} (64 bytes, in the other 80) differs from its instruction 5 ",
-        ),
-        (
-            cubin(options="-arch sm_89 -maxrregcount 32 "),
-            "options",
-            "was assembled by ptxas with '-arch sm_89', in the other with '-arch sm_89 -maxrregcount 32'",
-        ),
-        (
-            cubin(SCALE.replace("681207f2", "0" * 8)),
-            "source-path",
-            "have the hash 681207f2, in the other 00000000: nvcc",
-        ),
-        (
-            cubin(SCALE.replace("acc5a52f", "0" * 8)),
-            "random-seed",
-            "end in acc5a52f, in the other in 00000000: made of",
-        ),
-        (cubin(table=b"\2"), "kernel", ".nv.global.init (8 bytes) differs from byte 0 on, in table"),
-        (changed_at(cubin(), 9), "section", "but not its code: nothing but headers"),
-        (b"\x7fELF damaged", "kernel", "one of the two is damaged"),
-    ],
-)
+CUBINS = [
+    (
+        cubin(code=bytes(40) + b"\1" + bytes(23)),
+        "kernel",
+        f"the code of {SCALE} (64 bytes) differs from its instruction 3 ",
+    ),
+    (
+        cubin(code=bytes(80)),
+        "kernel",
+        f"the code of {SCALE} (64 bytes, in the other 80) differs from its instruction 5 ",
+    ),
+    (
+        cubin(options="-arch sm_89 -maxrregcount 32 "),
+        "options",
+        "was assembled by ptxas with '-arch sm_89', in the other with '-arch sm_89 -maxrregcount 32'",
+    ),
+    (cubin(SCALE.replace("681207f2", "0" * 8)), "source-path", "have the hash 681207f2, in the other 00000000: nvcc"),
+    (cubin(SCALE.replace("acc5a52f", "0" * 8)), "random-seed", "end in acc5a52f, in the other in 00000000: made of"),
+    (cubin(table=b"\2"), "kernel", ".nv.global.init (8 bytes) differs from byte 0 on, in table"),
+    (changed_at(cubin(), 9), "section", "but not its code: nothing but headers"),
+    (b"\x7fELF damaged", "kernel", "one of the two is damaged"),
+]
+
+
+@pytest.mark.parametrize(("other", "kind", "said"), CUBINS)
 def test_a_changed_cubin_is_told_by_its_place_and_its_cause(tmp_path: Path, other: bytes, kind: str, said: str) -> None:
     same = entry(cubin("_Z4samePf"), 75)
     first, second = (fat_library(same, entry(each) + entry(b".version 9.0\n\0", 89, 1)) for each in (cubin(), other))
@@ -103,74 +90,55 @@ ONE, TWO = entry(cubin("_Z3onePf")), entry(cubin("_Z3twoPf"))
 PTX = b".version 9.0\nmov.u32 %%r1, %d;\n\0"
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "told"),
-    [
-        (
-            fat_library(ONE),
-            fat_library(TWO),
-            [
-                ("kernel", "fat binary 1, cubin for sm_89 (with _Z3onePf): _Z3onePf only here"),
-                ("kernel", "fat binary 1, cubin for sm_89 (with _Z3onePf): _Z3twoPf only in the other"),
-            ],
-        ),
-        (
-            fat_library(entry(cubin(), 89)),
-            fat_library(entry(cubin(), 86)),
-            [
-                (
-                    "architecture",
-                    f"holds {here} pieces of device code for {arch}, in the other {there}: it was compiled",
-                )
-                for arch, here, there in (("sm_86", 0, 1), ("sm_89", 1, 0))
-            ],
-        ),
-        (
-            fat_library(ONE),
-            fat_library(ONE, TWO),
-            [
-                ("architecture", "holds 1 pieces of device code for sm_89, in the other 2"),
-                ("kernel", "fat binary 2, cubin for sm_89 (with _Z3twoPf) is only in the other"),
-            ],
-        ),
-        (
-            fat_library(ONE, TWO),
-            fat_library(TWO, ONE),
-            [("order", "has the same fat binaries in another order: the linker")],
-        ),
-        (
-            fat_library(entry(PTX % 1, 90, 1)),
-            fat_library(entry(PTX % 2, 90, 1)),
-            [
-                (
-                    "kernel",
-                    "fat binary 1, PTX for compute_90: line 2 is 'mov.u32 %r1, 1;\\n', in the other 'mov.u32 %r1, 2",
-                )
-            ],
-        ),
-        (
-            fat_library(entry(b"zstdabcd", unpacked=999)),
-            fat_library(entry(b"zstdabce", unpacked=999)),
-            [
-                (
-                    "kernel",
-                    "fat binary 1, cubin for sm_89 (8 bytes) differs from byte 7 on, compressed; cuobjdump, which",
-                )
-            ],
-        ),
-        (
-            fat_library(ONE),
-            fat_library(ONE).replace(struct.pack("<HHQ", 1, 16, len(ONE)), struct.pack("<HHQ", 1, 16, 0xFFFF)),
-            [("section", "the device code in .nv_fatbin differs, and one of the two is damaged")],
-        ),
-    ],
-)
-def test_device_code_is_compared_piece_by_piece(
-    tmp_path: Path, first: bytes, second: bytes, told: list[tuple[str, str]]
-) -> None:
-    found = library_differences(tmp_path, first, second)
-    assert [kind for kind, _ in found] == [kind for kind, _ in told]
-    assert all(detail.startswith(start) for (_, detail), (_, start) in zip(found, told, strict=True))
+LIBRARIES = [
+    (
+        fat_library(ONE),
+        fat_library(TWO),
+        [
+            "kernel: fat binary 1, cubin for sm_89 (with _Z3onePf): _Z3onePf only here",
+            "kernel: fat binary 1, cubin for sm_89 (with _Z3onePf): _Z3twoPf only in the other",
+        ],
+    ),
+    (
+        fat_library(entry(cubin(), 89)),
+        fat_library(entry(cubin(), 86)),
+        [
+            "architecture: holds 0 pieces of device code for sm_86, in the other 1: it was compiled",
+            "architecture: holds 1 pieces of device code for sm_89, in the other 0: it was compiled",
+        ],
+    ),
+    (
+        fat_library(ONE),
+        fat_library(ONE, TWO),
+        [
+            "architecture: holds 1 pieces of device code for sm_89, in the other 2",
+            "kernel: fat binary 2, cubin for sm_89 (with _Z3twoPf) is only in the other",
+        ],
+    ),
+    (fat_library(ONE, TWO), fat_library(TWO, ONE), ["order: has the same fat binaries in another order: the linker"]),
+    (
+        fat_library(entry(PTX % 1, 90, 1)),
+        fat_library(entry(PTX % 2, 90, 1)),
+        ["kernel: fat binary 1, PTX for compute_90: line 2 is 'mov.u32 %r1, 1;\\n', in the other 'mov.u32 %r1, 2"],
+    ),
+    (
+        fat_library(entry(b"zstdabcd", unpacked=999)),
+        fat_library(entry(b"zstdabce", unpacked=999)),
+        ["kernel: fat binary 1, cubin for sm_89 (8 bytes) differs from byte 7 on, compressed; cuobjdump, which"],
+    ),
+    (
+        fat_library(ONE),
+        fat_library(ONE).replace(struct.pack("<HHQ", 1, 16, len(ONE)), struct.pack("<HHQ", 1, 16, 0xFFFF)),
+        ["section: the device code in .nv_fatbin differs, and one of the two is damaged"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "told"), LIBRARIES)
+def test_device_code_is_compared_piece_by_piece(tmp_path: Path, first: bytes, second: bytes, told: list[str]) -> None:
+    found = [f"{kind}: {detail}" for kind, detail in library_differences(tmp_path, first, second)]
+    assert len(found) == len(told)
+    assert all(each.startswith(start) for each, start in zip(found, told, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,9 +1,8 @@
 """Why two libraries are not the same bytes: made by hand, with one thing changed in each."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -21,10 +20,7 @@ from tests.support.elf_files import (
     symbols,
 )
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("no_programs")]
+pytestmark = pytest.mark.usefixtures("no_programs")
 
 
 @pytest.mark.parametrize(
@@ -48,48 +44,31 @@ def test_a_function_of_another_size_is_named_and_the_rest_follows(tmp_path: Path
 def test_symbols_on_one_side_are_named(tmp_path: Path) -> None:
     other = symbols(("first", FUNC, 1, 0x1000, 0x100), ("third", FUNC, 1, 0x1100, 0x80))
     found = library_differences(tmp_path, elf_file(TEXT, *FUNCTIONS), elf_file(TEXT, *other))
-    assert found[:2] == [
-        ("symbol", "has the symbols second only here"),
-        ("symbol", "has the symbols third only in the other"),
-    ]
+    told = "has the symbols second only here", "has the symbols third only in the other"
+    assert found[:2] == [("symbol", each) for each in told]
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "kind", "said"),
-    [
-        (
-            [Part(".comment", b"GCC: (Debian) 12.2.0\0")],
-            [Part(".comment", b"GCC: (Debian) 13.1.0\0")],
-            "compiler",
-            "was compiled by GCC: (Debian) 12.2.0, in the other by GCC: (Debian) 13.1.0",
-        ),
-        ([build_id("aa" * 20)], [build_id("bb" * 20)], "build-id", f"build-id {'aa' * 20}, in the other {'bb' * 20}"),
-        (dynamic((14, "a.so")), dynamic((14, "c.so")), "dependency", "(SONAME) a.so, in the other c.so"),
-        (dynamic((1, "a"), (1, "b")), dynamic((1, "a"), (1, "c")), "dependency", "(NEEDED) a, b, in the other a, c"),
-        (dynamic((29, "$ORIGIN")), dynamic((29, "/x/lib1")), "dependency", "(RUNPATH) $ORIGIN, in the other /x/lib1"),
-        (
-            [Part(".rodata", b"a string\0")],
-            [Part(".rodata", b"b string\0")],
-            "string",
-            "'a string', in the other 'b st",
-        ),
-        (
-            [Part(".rodata", b"\1\2\3")],
-            [Part(".rodata", b"\1\2\4")],
-            "section",
-            ".rodata (3 bytes) differs from byte 2",
-        ),
-        (
-            [Part(".eh_frame", b"\1\2")],
-            [Part(".eh_frame", b"\1\3")],
-            "section",
-            ".eh_frame (2 bytes) differs from byte 1",
-        ),
-        ([Part(".note", b"")], [Part(".more", b"")], "section", "has the sections .note only here"),
-    ],
-)
+MADE_OF: list[tuple[Sequence[Part], Sequence[Part], str, str]] = [
+    (
+        [Part(".comment", b"GCC: (Debian) 12.2.0\0")],
+        [Part(".comment", b"GCC: (Debian) 13.1.0\0")],
+        "compiler",
+        "was compiled by GCC: (Debian) 12.2.0, in the other by GCC: (Debian) 13.1.0",
+    ),
+    ([build_id("aa" * 20)], [build_id("bb" * 20)], "build-id", f"build-id {'aa' * 20}, in the other {'bb' * 20}"),
+    (dynamic((14, "a.so")), dynamic((14, "c.so")), "dependency", "(SONAME) a.so, in the other c.so"),
+    (dynamic((1, "a"), (1, "b")), dynamic((1, "a"), (1, "c")), "dependency", "(NEEDED) a, b, in the other a, c"),
+    (dynamic((29, "$ORIGIN")), dynamic((29, "/x/lib1")), "dependency", "(RUNPATH) $ORIGIN, in the other /x/lib1"),
+    ([Part(".rodata", b"a string\0")], [Part(".rodata", b"b string\0")], "string", "'a string', in the other 'b st"),
+    ([Part(".rodata", b"\1\2\3")], [Part(".rodata", b"\1\2\4")], "section", ".rodata (3 bytes) differs from byte 2"),
+    ([Part(".eh_frame", b"\1\2")], [Part(".eh_frame", b"\1\3")], "section", ".eh_frame (2 bytes) differs from byte 1"),
+    ([Part(".note", b"")], [Part(".more", b"")], "section", "has the sections .note only here"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "kind", "said"), MADE_OF)
 def test_a_library_tells_what_it_is_made_of(
-    tmp_path: Path, first: list[Part], second: list[Part], kind: str, said: str
+    tmp_path: Path, first: Sequence[Part], second: Sequence[Part], kind: str, said: str
 ) -> None:
     found = library_differences(tmp_path, elf_file(TEXT, *first), elf_file(TEXT, *second))
     assert found[0][0] == kind
