@@ -9,12 +9,15 @@ import subprocess
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from build_config.steps.locks import download, refresh
 from build_config.testbed import clean_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from build_config.system.layout import Layout
 
 SCRIPTS = Path(__file__).with_name("clients")
@@ -42,22 +45,28 @@ def make(folder: Path, lock: Path, layout: Layout, *, python: Path | None = None
     held, others = folder / "held.txt", folder / "others.txt"
     clean_environment._split(lock, layout.downloads, held, others)
     locked = ("--python", environment.python, "--no-deps", "--require-hashes", "--only-binary", ":all:")
-    uv("pip", "install", *locked, "--no-index", "--find-links", layout.downloads, "--requirement", held)
-    uv("pip", "install", *locked, "--requirement", others)
+    for requirements, source in ((held, ("--no-index", "--find-links", layout.downloads)), (others, ())):
+        if requirements.stat().st_size:
+            uv("pip", "install", *locked, *source, "--requirement", requirements)
     return environment
 
 
-def uv(*arguments: object, cwd: Path | None = None) -> str:
+def uv(*arguments: object, variables: Mapping[str, str] = MappingProxyType({})) -> str:
     """Run the locked uv with the index of this project; returns its output."""
     program = shutil.which("uv", path=sysconfig.get_path("scripts"))
     assert program is not None
-    return run(program, *arguments, cwd=cwd, **_uv_settings())
+    return run(program, *arguments, variables={**_uv_settings(), **variables})
 
 
-def run(*command: object, cwd: Path | None = None, log: Path | None = None, **changes: str) -> str:
+def run(
+    *command: object,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    cwd: Path | None = None,
+    log: Path | None = None,
+) -> str:
     """Run a program that must succeed; returns its output, without what it wrote to stderr, which ``log`` keeps."""
     argv = list(map(str, command))
-    done = subprocess.run(argv, env=clean_variables(**changes), cwd=cwd, capture_output=True, check=False)
+    done = subprocess.run(argv, env=clean_variables(variables), cwd=cwd, capture_output=True, check=False)
     errors = done.stderr.decode(errors="replace")
     if log is not None:
         log.write_text(errors, encoding="utf-8")
@@ -66,7 +75,7 @@ def run(*command: object, cwd: Path | None = None, log: Path | None = None, **ch
     return output
 
 
-def clean_variables(**changes: str) -> dict[str, str]:
+def clean_variables(changes: Mapping[str, str]) -> dict[str, str]:
     """The environment of this process without the settings of its pip, uv and Python, with changes."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "PYTHON"))}
     return {**kept, **changes}

@@ -16,13 +16,11 @@ from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.tasks import simulate
 from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import SimulatedMachine
-from tests.support import client_environment
 
 if TYPE_CHECKING:
     from build_config.model import Wheel
     from build_config.steps.validation import Simulation
     from build_config.testbed.simulated_device import SimulatedLibraries
-    from tests.support.client_environment import Environment
 
 
 @pytest.fixture(name="layout", scope="session")
@@ -59,9 +57,3 @@ def _machine(wheel: Wheel) -> SimulatedMachine:
     facts = build_facts.read(wheel.path)
     assert facts is not None
     return SimulatedMachine(capabilities=scenarios.own_capabilities(facts)[:1])
-
-
-@pytest.fixture(name="clients", scope="session")
-def _clients(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """All clients and installers, without the wheel."""
-    return client_environment.make(tmp_path_factory.mktemp("clients"), layout.locks / "clients.txt", layout)

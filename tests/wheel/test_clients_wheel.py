@@ -1,8 +1,8 @@
 """Packages of other people use the newest wheel of the wheelhouse, on the CPU and on a simulated GPU.
 
-On the CPU, each client must get what ``llama_cpp`` itself computes from the same model. A simulated GPU computes nothing:
-an answer of the right form must come, and llama.cpp's log must place every layer there. With temperature 0 it would choose
-the same token forever, so clients use another one.
+On the CPU, each client must get what ``llama_cpp`` itself computes from the same model. A simulated GPU computes
+nothing: an answer of the right form must come, and llama.cpp's log must place every layer there. At temperature 0, all
+its tokens would be the same one, so clients use another temperature there.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -24,16 +26,15 @@ from tests.support import client_environment
 from tests.support.client_environment import SCRIPTS, clean_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from build_config.model import Wheel
     from build_config.system.layout import Layout
     from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine
-    from tests.support.client_environment import Environment
 
 pytestmark = pytest.mark.wheel
 
+CLIENT = SCRIPTS / "client.py"
 LISTENS = re.compile(r"(?:running on|Listening at:) (http://[\d.:]+)")
 READY = "Application startup complete"
 SECONDS_TO_START = 60.0
@@ -78,11 +79,16 @@ def _models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 
 @pytest.fixture(name="python", scope="module")
-def _python(clients: Environment, wheel: Wheel, layout: Layout) -> Path:
+def _python(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The interpreter of an environment with all clients and the wheel."""
-    from_wheelhouse = ("--no-index", "--find-links", layout.wheelhouse, f"llama-cpp-python[server]=={wheel.version}")
-    client_environment.uv("pip", "install", "--python", clients.python, *from_wheelhouse)
-    return clients.python
+    folder = tmp_path_factory.mktemp("clients")
+    python = client_environment.make(folder, layout.locks / "clients.txt", layout).python
+    wheelhouse = ("--no-index", "--find-links", layout.wheelhouse)
+    client_environment.uv(
+        "pip", "install", "--python", python, *wheelhouse, f"llama-cpp-python[server]=={wheel.version}"
+    )
+    yield python
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(name="device", scope="module", params=["cpu", "simulated"])
@@ -104,8 +110,8 @@ def use(client: str, device: Device, python: Path, models: Models, folder: Path)
     """Use the wheel through a library, in one process; its log must place every layer on the device."""
     result, report, log = folder / "result.json", folder / "use.json", folder / "log"
     variables = {**device.variables, "SIMULATED_REPORT": str(report)} if device.simulated else {}
-    arguments = (client, models.text, models.projector, result, device.temperature)
-    client_environment.run(python, "-I", SCRIPTS / "in_process.py", *arguments, log=log, **variables)
+    command = (python, "-I", CLIENT, client, result, device.temperature, models.text, models.projector)
+    client_environment.run(*command, variables=variables, log=log)
     assert placement(log) == {device.name}
     used = simulated_device.read_report(report)
     assert (used is not None) is device.simulated
@@ -121,21 +127,24 @@ def placement(log: Path) -> set[str]:
 
 
 @contextlib.contextmanager
-def serve(*command: object, folder: Path, workers: int, stop: signal.Signals, **variables: str) -> Iterator[Server]:
-    """Run a server on a free port of this machine during the block, until then all its workers have started."""
+def serve(
+    *command: object, variables: Mapping[str, str], folder: Path, workers: int, stop: signal.Signals
+) -> Iterator[Server]:
+    """Run a server on a free port of this machine during the block; it has started all its workers before."""
     log = folder / "server.log"
     with log.open("wb") as output:
         argv = list(map(str, command))
-        process = subprocess.Popen(argv, env=clean_variables(**variables), stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(argv, env=clean_variables(variables), stdout=output, stderr=subprocess.STDOUT)
     try:
         yield Server(_wait(process, log, workers), process, log)
         process.send_signal(stop)
         assert process.wait(SECONDS_TO_STOP) == 0, log.read_text(errors="replace")[-6000:]
     finally:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in (*psutil.Process(process.pid).children(recursive=True), process):
-                child.kill()
-        process.wait()
+        if process.poll() is None:
+            for each in psutil.Process(process.pid).children(recursive=True):
+                each.kill()
+            process.kill()
+            process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, workers: int) -> str:
@@ -151,10 +160,10 @@ def _wait(process: subprocess.Popen[bytes], log: Path, workers: int) -> str:
         time.sleep(0.05)
 
 
-def ask(what: str, server: Server, device: Device, python: Path, folder: Path) -> dict[str, Any]:
+def ask(client: str, server: Server, device: Device, python: Path, folder: Path) -> dict[str, Any]:
     """Ask a server with the ``openai`` client."""
     result = folder / "answers.json"
-    client_environment.run(python, "-I", SCRIPTS / "ask_server.py", what, server.url, result, device.temperature)
+    client_environment.run(python, "-I", CLIENT, client, result, device.temperature, server.url)
     return dict(json.loads(result.read_text(encoding="utf-8")))
 
 
@@ -177,8 +186,8 @@ def test_the_server_answers_the_openai_client(
 ) -> None:
     config = settings(models, tmp_path, "text", "embedding", "vision")
     command = (python, "-I", "-m", "llama_cpp.server", "--config_file", config)
-    with serve(*command, folder=tmp_path, workers=1, stop=signal.SIGINT, **device.variables) as server:
-        answers = ask("everything", server, device, python, tmp_path)
+    with serve(*command, variables=device.variables, folder=tmp_path, workers=1, stop=signal.SIGINT) as server:
+        answers = ask("openai", server, device, python, tmp_path)
     assert answers["models"] == ["text", "embedding", "vision"]
     assert answers["tokens"] > 0
     assert len(answers["stream"]) > 2
@@ -186,11 +195,8 @@ def test_the_server_answers_the_openai_client(
     ((token, *_),) = answers["embeddings"]
     assert len(token) == synthetic_model.TINY.width
     if not device.simulated:
-        assert "".join(answers.pop("stream")) == expected["chat"]
-        assert answers["completion"] == expected["completion"]
-        assert answers["chat"] == expected["chat"]
-        assert answers["embeddings"] == expected["embeddings"]
-        assert answers["images"] == expected["images"]
+        assert {name: answers[name] for name in expected} == expected
+        assert "".join(answers["stream"]) == expected["chat"]
 
 
 def test_libmtmd_sees_an_image(
@@ -230,7 +236,7 @@ def test_workers_that_gunicorn_forks_answer(
     worker = ("--worker-class", "uvicorn_worker.UvicornWorker", "--pythonpath", SCRIPTS)
     variables = {**device.variables, "CONFIG_FILE": str(settings(models, tmp_path, "text"))}
     command = (*gunicorn, *worker, "preloaded_app:application")
-    with serve(*command, folder=tmp_path, workers=2, stop=signal.SIGTERM, **variables) as server:
+    with serve(*command, variables=variables, folder=tmp_path, workers=2, stop=signal.SIGTERM) as server:
         answers = ask("workers", server, device, python, tmp_path)
         shards = {pid: _shards(pid) for pid in (server.process.pid, *map(int, answers))}
     assert placement(server.log) == {device.name}

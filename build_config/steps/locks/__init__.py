@@ -62,6 +62,7 @@ REQUIREMENTS = {
     "validation-cu12": RequirementSet(shares="validation.txt", makes_wheels=True),
     "upstream-tests": RequirementSet(shares="validation.txt", makes_wheels=False),
     "clients": RequirementSet(shares="validation.txt", makes_wheels=False),
+    "installers": RequirementSet(shares="lock.txt", makes_wheels=False),
     "pythons": RequirementSet(shares=TOOLKIT_PINS, makes_wheels=False, python=OLDEST_PYTHON_OF_WHEELS),
 }
 UNRELATED_LOCKS = frozenset(f"{name}.txt" for name, each in REQUIREMENTS.items() if not each.makes_wheels)

@@ -39,6 +39,7 @@ INPUTS = {
     "validation-cu12.in": "maker\n",
     "upstream-tests.in": "-r validation.in\n",
     "clients.in": "-r validation.in\n",
+    "installers.in": "maker\n",
     "pythons.in": 'nvidia-cublas\nmaker; python_version < "3.9"\n',
 }
 
@@ -144,6 +145,7 @@ def test_locks_are_made_from_nothing(layout: Layout) -> None:
         "validation-cu12.txt",
         "upstream-tests.txt",
         "clients.txt",
+        "installers.txt",
         "pythons.txt",
     }
     assert locks.read_source_lock(layout).file.filename == "llama_cpp_python-0.3.0.tar.gz"

@@ -154,7 +154,17 @@ def test_a_signed_statement_about_another_wheel_is_refused(house: attested.House
         *((name, False) for name in ("llama-cpp-python.toml", "requirements.txt", "cuda-13.0-linux-x86_64.toml")),
         *(
             (f"{name}.txt", True)
-            for name in ("bench", "cibuildwheel", "clients", "conda", "lock", "pythons", "test", "upstream-tests")
+            for name in (
+                "bench",
+                "cibuildwheel",
+                "clients",
+                "conda",
+                "installers",
+                "lock",
+                "pythons",
+                "test",
+                "upstream-tests",
+            )
         ),
     ],
 )
