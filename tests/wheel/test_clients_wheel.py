@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -79,7 +78,7 @@ def _models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 
 @pytest.fixture(name="python", scope="module")
-def _python(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def _python(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment with all clients and the wheel."""
     folder = tmp_path_factory.mktemp("clients")
     python = client_environment.make(folder, layout.locks / "clients.txt", layout).python
@@ -87,8 +86,7 @@ def _python(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFacto
     client_environment.uv(
         "pip", "install", "--python", python, *wheelhouse, f"llama-cpp-python[server]=={wheel.version}"
     )
-    yield python
-    shutil.rmtree(folder)
+    return python
 
 
 @pytest.fixture(name="device", scope="module", params=["cpu", "simulated"])
