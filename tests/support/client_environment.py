@@ -18,6 +18,7 @@ from build_config.testbed import clean_environment
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from build_config.model import Wheel
     from build_config.system.layout import Layout
 
 SCRIPTS = Path(__file__).with_name("clients")
@@ -49,6 +50,18 @@ def make(folder: Path, lock: Path, layout: Layout, *, python: Path | None = None
         if requirements.stat().st_size:
             uv("pip", "install", *locked, *source, "--requirement", requirements)
     return environment
+
+
+def install(wheel: Wheel, environment: Environment) -> None:
+    """Install a wheel, whose requirements are in the lock of the environment.
+
+    Its digest is given: uv's cache may have an earlier build under the same name.
+    """
+    requirement = environment.folder / "wheel.txt"
+    requirement.write_text(f"llama-cpp-python=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
+    source = ("--no-index", "--find-links", wheel.path.parent, "--requirement", requirement)
+    uv("pip", "install", "--python", environment.python, "--no-deps", "--require-hashes", *source)
+    uv("pip", "check", "--python", environment.python)
 
 
 def uv(*arguments: object, variables: Mapping[str, str] = MappingProxyType({})) -> str:

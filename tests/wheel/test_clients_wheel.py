@@ -80,13 +80,9 @@ def _models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 @pytest.fixture(name="python", scope="module")
 def _python(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment with all clients and the wheel."""
-    folder = tmp_path_factory.mktemp("clients")
-    python = client_environment.make(folder, layout.locks / "clients.txt", layout).python
-    wheelhouse = ("--no-index", "--find-links", layout.wheelhouse)
-    client_environment.uv(
-        "pip", "install", "--python", python, *wheelhouse, f"llama-cpp-python[server]=={wheel.version}"
-    )
-    return python
+    environment = client_environment.make(tmp_path_factory.mktemp("clients"), layout.locks / "clients.txt", layout)
+    client_environment.install(wheel, environment)
+    return environment.python
 
 
 @pytest.fixture(name="device", scope="module", params=["cpu", "simulated"])

@@ -126,7 +126,7 @@ def test_pip_installs_it(
 
 
 def test_uv_installs_it(installers: Environment, target: Environment, trial: Trial, page: str, tmp_path: Path) -> None:
-    uv = (installers.program("uv"), "--no-config", "pip", "install", "--python", target.python)
+    uv = (installers.program("uv"), "--no-config", "--no-cache", "pip", "install", "--python", target.python)
     client_environment.run(*uv, "--no-index", "--find-links", page, "llama-cpp-python")
     trial.run(target.python, tmp_path)
 
@@ -190,7 +190,6 @@ def test_it_runs_on_the_oldest_and_the_newest_python(
     if found.version[:2] == sys.version_info[:2]:
         pytest.skip(f"this machine has no {which.replace('est', 'er')} Python than the one of the tests")
     environment = client_environment.make(tmp_path, layout.locks / "pythons.txt", layout, python=found.path)
-    wheelhouse = ("--no-index", "--find-links", layout.wheelhouse)
-    client_environment.uv("pip", "install", "--python", environment.python, *wheelhouse, "llama-cpp-python")
+    client_environment.install(trial.wheel, environment)
     used = trial.run(environment.python, tmp_path)
     assert used["versions"]["python"] == ".".join(map(str, found.version))
