@@ -91,7 +91,7 @@ def _device(request: pytest.FixtureRequest) -> Device:
         return Device("CPU", 0.0, {})
     doubles: SimulatedLibraries = request.getfixturevalue("doubles")
     machine: SimulatedMachine = request.getfixturevalue("machine")
-    return Device("CUDA0", 1.0, doubles.environment(machine))
+    return Device("CUDA0", 1.0, {"GGML_NO_BACKTRACE": "1", **doubles.environment(machine)})
 
 
 @pytest.fixture(name="expected", scope="module")
