@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 SCRIPTS = Path(__file__).with_name("clients")
 """The programs that run in these environments; they import nothing of the project."""
+FOREIGN = ("PIP_", "UV_", "PYTHON", "CUDA_VISIBLE_DEVICES")
+WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+"""The variables that hide the GPUs of this machine."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,13 @@ def run(
 
 
 def clean_variables(changes: Mapping[str, str]) -> dict[str, str]:
-    """The environment of this process without the settings of its pip, uv and Python, with changes."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "PYTHON"))}
-    return {**kept, **changes}
+    """The environment of this process without the settings of pip, uv, Python and CUDA, with changes.
+
+    Servers of this machine are asked directly, whatever its proxy is.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    direct = {name: ",".join(filter(None, (kept.get(name), "127.0.0.1"))) for name in ("no_proxy", "NO_PROXY")}
+    return {**kept, **direct, **changes}
 
 
 @functools.cache

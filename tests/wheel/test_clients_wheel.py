@@ -22,7 +22,7 @@ import pytest
 
 from build_config.testbed import simulated_device, synthetic_model, synthetic_projector
 from tests.support import client_environment
-from tests.support.client_environment import SCRIPTS, clean_variables
+from tests.support.client_environment import SCRIPTS, WITHOUT_GPU, clean_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ SECONDS_TO_STOP = 20.0
 
 @dataclass(frozen=True)
 class Device:
-    """Where a client computes, by llama.cpp's name; ``variables`` make it a simulated GPU."""
+    """Where a client computes, by llama.cpp's name, with the variables that make it compute there."""
 
     name: str
     temperature: float
@@ -50,7 +50,10 @@ class Device:
 
     @property
     def simulated(self) -> bool:
-        return bool(self.variables)
+        return self is not CPU
+
+
+CPU = Device("CPU", 0.0, WITHOUT_GPU)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def _python(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(name="device", scope="module", params=["cpu", "simulated"])
 def _device(request: pytest.FixtureRequest) -> Device:
     if request.param == "cpu":
-        return Device("CPU", 0.0, {})
+        return CPU
     doubles: SimulatedLibraries = request.getfixturevalue("doubles")
     machine: SimulatedMachine = request.getfixturevalue("machine")
     return Device("CUDA0", 1.0, {"GGML_NO_BACKTRACE": "1", **doubles.environment(machine)})
@@ -97,13 +100,13 @@ def _device(request: pytest.FixtureRequest) -> Device:
 @pytest.fixture(name="expected", scope="module")
 def _expected(python: Path, models: Models, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What llama_cpp itself computes on the CPU."""
-    return use("direct", Device("CPU", 0.0, {}), python, models, tmp_path_factory.mktemp("expected"))
+    return use("direct", CPU, python, models, tmp_path_factory.mktemp("expected"))
 
 
 def use(client: str, device: Device, python: Path, models: Models, folder: Path) -> dict[str, Any]:
     """Use the wheel through a library, in one process; its log must place every layer on the device."""
     result, report, log = folder / "result.json", folder / "use.json", folder / "log"
-    variables = {**device.variables, "SIMULATED_REPORT": str(report)} if device.simulated else {}
+    variables = {**device.variables, "SIMULATED_REPORT": str(report)}
     command = (python, "-I", CLIENT, client, result, device.temperature, models.text, models.projector)
     client_environment.run(*command, variables=variables, log=log)
     assert placement(log) == {device.name}

@@ -14,7 +14,6 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +25,7 @@ from build_config.steps.locks import OLDEST_PYTHON_OF_WHEELS, download
 from build_config.steps.validation import probe
 from build_config.testbed import clean_environment, synthetic_model
 from tests.support import client_environment
+from tests.support.client_environment import WITHOUT_GPU
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,24 +47,22 @@ class Trial:
 
     def run(self, python: Path, folder: Path) -> dict[str, Any]:
         """Assert that both work; returns what happened on the simulated GPU."""
-        on_cpu = self._probe(python, folder / "cpu.json", gpu_layers=0)
-        on_gpu = self._probe(python, folder / "gpu.json", gpu_layers=-1, variables=self.simulated)
-        assert not on_cpu["cuda_status"]["loaded"]
-        assert on_gpu["cuda_status"]["loaded"]
-        for result, device in ((on_cpu, "CPU"), (on_gpu, "CUDA0")):
-            assert result["tokens"] == probe.TOKENS
-            assert set(re.findall(r"assigned to device (\w+)", "\n".join(result["log"]))) == {device}
-            assert Path(result["package"]).is_relative_to(python.parent.parent)
         version = client_environment.run(python, "-I", "-c", VERSION)
         assert version.strip() == str(self.wheel.version)
-        return on_gpu
+        self._probe(python, folder / "cpu.json", device="CPU", gpu_layers=0, variables=WITHOUT_GPU)
+        return self._probe(python, folder / "gpu.json", device="CUDA0", gpu_layers=-1, variables=self.simulated)
 
     def _probe(
-        self, python: Path, result: Path, *, gpu_layers: int, variables: Mapping[str, str] = MappingProxyType({})
+        self, python: Path, file: Path, *, device: str, gpu_layers: int, variables: Mapping[str, str]
     ) -> dict[str, Any]:
-        command = (python, "-I", probe.__file__, self.model, result, gpu_layers)
+        command = (python, "-I", probe.__file__, self.model, file, gpu_layers)
         client_environment.run(*command, variables=variables)
-        return dict(json.loads(result.read_text(encoding="utf-8")))
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        assert result["tokens"] == probe.TOKENS
+        assert set(re.findall(r"assigned to device (\w+)", "\n".join(result["log"]))) == {device}
+        assert result["cuda_status"]["loaded"] is (device != "CPU")
+        assert Path(result["package"]).is_relative_to(python.parent.parent)
+        return result
 
 
 VERSION = "from importlib.metadata import version; print(version('llama-cpp-python'))"
