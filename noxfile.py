@@ -191,14 +191,8 @@ def module(session: nox.Session, *arguments: str, requirements: str) -> None:
     """Run ``python -m ARGUMENTS`` with the options that follow the two dashes."""
     install(session, requirements)
     # As a module: nox changes into this folder but does not put it on sys.path, so `import build_config` would fail.
-    session.run(
-        "python",
-        "-m",
-        *arguments,
-        *session.posargs,
-        interrupt_timeout=INTERRUPT_TIMEOUT,
-        terminate_timeout=TERMINATE_TIMEOUT,
-    )
+    command = ("python", "-m", *arguments, *session.posargs)
+    session.run(*command, interrupt_timeout=INTERRUPT_TIMEOUT, terminate_timeout=TERMINATE_TIMEOUT)
 
 
 def install(session: nox.Session, requirements: str) -> None:
@@ -207,16 +201,13 @@ def install(session: nox.Session, requirements: str) -> None:
     The lock is complete and hashed, so pip resolves nothing and builds nothing.
     """
     if sys.version_info[:2] < OLDEST_PYTHON:
-        oldest = ".".join(map(str, OLDEST_PYTHON))
-        session.error(
-            f"Python {oldest} or later is needed, this is {sys.version.split()[0]}: install nox with a newer Python"
-        )
+        oldest, this = ".".join(map(str, OLDEST_PYTHON)), sys.version.split()[0]
+        session.error(f"Python {oldest} or later is needed, this is {this}: install nox with a newer Python")
     path = LOCKS / requirements
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     stamp = Path(session.virtualenv.location, "installed-lock")
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
         return
-    session.install(
-        "--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile", "-r", str(path)
-    )
+    options = ("--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile")
+    session.install(*options, "-r", str(path))
     stamp.write_text(digest, encoding="utf-8")

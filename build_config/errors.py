@@ -21,6 +21,10 @@ class PipelineError(Exception):
 
     exit_code: ClassVar[int] = 1
 
+    def __init_subclass__(cls, *, exit_code: int) -> None:
+        """Each class states an exit code of its own."""
+        cls.exit_code = exit_code
+
     def __init__(self, message: str, *, remedy: str | None = None, log: Path | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -37,133 +41,89 @@ class PipelineError(Exception):
         return "\n".join(lines)
 
 
-class SettingsError(PipelineError):
+class SettingsError(PipelineError, exit_code=3):
     """A setting or option is unknown, malformed, or contradicts another."""
 
-    exit_code = 3
 
-
-class CompilerMissingError(PipelineError):
+class CompilerMissingError(PipelineError, exit_code=10):
     """No usable C++ compiler was found."""
 
-    exit_code = 10
 
-
-class CompilerUnsupportedError(PipelineError):
+class CompilerUnsupportedError(PipelineError, exit_code=11):
     """nvcc does not support the C++ compiler."""
 
-    exit_code = 11
 
-
-class ArchitectureError(PipelineError):
+class ArchitectureError(PipelineError, exit_code=12):
     """A compute capability is malformed, or this toolkit cannot compile for it."""
 
-    exit_code = 12
 
-
-class DigestMismatchError(PipelineError):
+class DigestMismatchError(PipelineError, exit_code=13):
     """A file is not the locked one. Nothing was unpacked; the file was moved aside."""
 
-    exit_code = 13
 
-
-class NetworkError(PipelineError):
+class NetworkError(PipelineError, exit_code=14):
     """A locked file is not cached and could not be fetched."""
 
-    exit_code = 14
 
-
-class DiskFullError(PipelineError):
+class DiskFullError(PipelineError, exit_code=15):
     """The disk is full. Finished files are kept."""
 
-    exit_code = 15
 
-
-class WorkRootError(PipelineError):
+class WorkRootError(PipelineError, exit_code=16):
     """The canonical work root is not safe to use (owner, mode, symbolic link)."""
 
-    exit_code = 16
 
-
-class BuildError(PipelineError):
+class BuildError(PipelineError, exit_code=17):
     """A file did not compile or link. Finished files are kept."""
 
-    exit_code = 17
 
-
-class ConfigureError(PipelineError):
+class ConfigureError(PipelineError, exit_code=18):
     """CMake could not configure a build unit."""
 
-    exit_code = 18
 
-
-class LockError(PipelineError):
+class LockError(PipelineError, exit_code=19):
     """A lock is malformed, incomplete, or differs from what is installed."""
 
-    exit_code = 19
 
-
-class ToolkitMissingError(PipelineError):
+class ToolkitMissingError(PipelineError, exit_code=20):
     """The requested CUDA toolkit is missing or incomplete."""
 
-    exit_code = 20
 
-
-class InspectionError(PipelineError):
+class InspectionError(PipelineError, exit_code=21):
     """The finished wheel is not what was declared."""
 
-    exit_code = 21
 
-
-class ValidationError(PipelineError):
+class ValidationError(PipelineError, exit_code=22):
     """The finished wheel does not run where it must."""
 
-    exit_code = 22
 
-
-class PackagingError(PipelineError):
+class PackagingError(PipelineError, exit_code=23):
     """The wheel could not be assembled or repaired."""
 
-    exit_code = 23
 
-
-class CommandError(PipelineError):
+class CommandError(PipelineError, exit_code=24):
     """A program failed, and no other class describes the failure."""
 
-    exit_code = 24
 
-
-class StepResultError(PipelineError):
+class StepResultError(PipelineError, exit_code=25):
     """A result of an earlier step is missing, unreadable, or does not match its digests."""
 
-    exit_code = 25
 
-
-class MeasurementError(PipelineError):
+class MeasurementError(PipelineError, exit_code=26):
     """A benchmark could not measure, or a wheel is slower than allowed."""
 
-    exit_code = 26
 
-
-class ReproductionError(PipelineError):
+class ReproductionError(PipelineError, exit_code=27):
     """A second build gave other bytes, or could not be made."""
 
-    exit_code = 27
 
-
-class VerificationError(PipelineError):
+class VerificationError(PipelineError, exit_code=28):
     """A wheel does not match the provenance next to it, or a required signature is missing."""
 
-    exit_code = 28
 
-
-class TransferError(PipelineError):
+class TransferError(PipelineError, exit_code=29):
     """A unit from another machine is damaged, missing or not the one that this build needs."""
 
-    exit_code = 29
 
-
-class InterruptedRunError(PipelineError):
+class InterruptedRunError(PipelineError, exit_code=130):
     """The user stopped the run. Finished files are kept."""
-
-    exit_code = 130

@@ -13,7 +13,7 @@ from build_config.steps.toolchain import locked_cuda
 from build_config.steps.units import cmake, store
 from build_config.steps.wheel import PACKING_TOOLS
 from build_config.steps.wheel.sbom import ingredients as sbom_ingredients
-from build_config.steps.wheelhouse import build_record, publication, statement, verification
+from build_config.steps.wheelhouse import build_record, verification
 from build_config.steps.wheelhouse.build_record import Origin
 from build_config.system import platforms
 from build_config.system.layout import CANONICAL_WORK_ROOT
@@ -27,14 +27,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from packaging.version import Version
 
-    from build_config.model import (
-        CompiledUnits,
-        CudaToolkit,
-        LockedFile,
-        SourceLock,
-        SourceTree,
-        Toolchain,
-    )
+    from build_config.model import CompiledUnits, CudaToolkit, LockedFile, SourceLock, SourceTree, Toolchain
     from build_config.plan import BuildPlan, BuildRequest, ToolkitPlan
     from build_config.reports import Material
     from build_config.steps.locks import Pin
@@ -173,13 +166,10 @@ def tools(pins: tuple[Pin, ...]) -> tuple[tuple[str, str, tuple[str, ...]], ...]
     )
 
 
-def evidence(wheel: Path, layout: Layout, *, public_key: Ed25519PublicKey | None) -> verification.Evidence:
+def evidence(layout: Layout, *, public_key: Ed25519PublicKey | None) -> verification.Evidence:
     """The evidence that a published wheel is compared with."""
     locked = locks.read(layout, platforms.HERE.name)
     return verification.Evidence(
-        record=publication.record_path(wheel),
-        statement=statement.statement_path(wheel),
-        envelope=statement.envelope_path(wheel),
         locks=locked.digests,
         unrelated_locks=locks.UNRELATED_LOCKS,
         locked_files=locked.files,

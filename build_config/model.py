@@ -77,8 +77,7 @@ class CudaArch:
         """
         match = _ARCH.fullmatch(text)
         if match is None:
-            message = f"{text!r} is not a CUDA architecture"
-            raise ValueError(message)
+            raise ValueError(f"{text!r} is not a CUDA architecture")
         suffix: Literal["", "a", "f"] = "a" if match["suffix"] == "a" else "f" if match["suffix"] == "f" else ""
         kind: Literal["real", "virtual"] = "virtual" if match["kind"] == "virtual" else "real"
         return cls(number=int(match["number"]), suffix=suffix, kind=kind)

@@ -24,13 +24,8 @@ from build_config.steps.validation.numerics import CPU, Plan
 from build_config.testbed import synthetic_model
 from build_config.testbed.synthetic_model import SMALL
 
-CHANGED = (
-    "blk.0.ffn_up.weight",
-    "blk.1.attn_q.weight",
-    "blk.1.attn_v.weight",
-    "blk.3.ffn_down.weight",
-    "output.weight",
-)
+LAYERS = ("blk.0.ffn_up", "blk.1.attn_q", "blk.1.attn_v", "blk.3.ffn_down", "output")
+CHANGED = tuple(f"{layer}.weight" for layer in LAYERS)
 FACTORS = (1.01, 1.1, 1.5, 0.0)
 
 
@@ -65,10 +60,8 @@ def main(python: str) -> None:
         logits = next(one for one in requests if one.name == "logits F32")  # compared with itself
         for kind, model in models.items():
             unrounded = dataclasses.replace(logits, name=f"exact {kind}", model=model, reference=exact(model))
-            requests += [
-                unrounded,
-                dataclasses.replace(unrounded, name=f"{unrounded.name}, flash attention", flash=True),
-            ]
+            flash = dataclasses.replace(unrounded, name=f"{unrounded.name}, flash attention", flash=True)
+            requests += [unrounded, flash]
         changed = {f"{name} {factor}": scaled(plain, name, factor) for name in CHANGED for factor in FACTORS}
         changed["another model"] = synthetic_model.write(folder / "other.gguf", SMALL, seed=1)
         requests += [dataclasses.replace(logits, name=name, model=model) for name, model in changed.items()]

@@ -79,12 +79,7 @@ def check_gpu(
     if python is None and log is None:
         raise SettingsError("There is nothing to check", remedy="--python PATH, or --log FILE")
     request = collect.Request(
-        python=python or sys.executable,
-        model=model,
-        log=log,
-        n_gpu_layers=n_gpu_layers,
-        n_ctx=n_ctx,
-        timeout=timeout,
+        python=python or sys.executable, model=model, log=log, n_gpu_layers=n_gpu_layers, n_ctx=n_ctx, timeout=timeout
     )
     facts = collect.collect(request, _write_model)
     answer = diagnosis.diagnose(facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 from dataclasses import dataclass
@@ -52,15 +53,7 @@ class BuildFacts:
 def text(facts: BuildFacts) -> str:
     """The content of the file: the same facts give the same bytes."""
     shards = [{"name": one.name, "file": one.file, "archs": [str(arch) for arch in one.archs]} for one in facts.shards]
-    data = {
-        "version": facts.version,
-        "cuda": facts.cuda,
-        "oldest_driver": facts.oldest_driver,
-        "shards": shards,
-        "libraries": facts.libraries,
-        "build_command": facts.build_command,
-    }
-    return json.dumps(data, indent=2) + "\n"
+    return json.dumps({**dataclasses.asdict(facts), "shards": shards}, indent=2) + "\n"
 
 
 def parse(content: bytes) -> BuildFacts:

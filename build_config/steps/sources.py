@@ -205,10 +205,8 @@ def _root_of(unpacked: Path, archive: str) -> Path:
     """The one folder at the top of a source distribution."""
     tops = sorted(unpacked.iterdir())
     if len(tops) != 1 or not _is_llama_cpp(tops[0] / NESTED):
-        raise LockError(
-            f"{archive} does not contain llama.cpp at {NESTED.as_posix()}",
-            remedy="lock a release that does: git checkout build_config/data/locks",
-        )
+        message = f"{archive} does not contain llama.cpp at {NESTED.as_posix()}"
+        raise LockError(message, remedy="lock a release that does: git checkout build_config/data/locks")
     return tops[0]
 
 
@@ -217,10 +215,8 @@ def _checkout(path: Path, layout: Layout) -> Path:
     source = path.resolve()
     staged = layout.staged.resolve()
     if not _is_llama_cpp(source):
-        raise SettingsError(
-            f"{path} is not a llama.cpp checkout: it has no ggml/CMakeLists.txt",
-            remedy="pass the folder with llama.cpp's own CMakeLists.txt",
-        )
+        message = f"{path} is not a llama.cpp checkout: it has no ggml/CMakeLists.txt"
+        raise SettingsError(message, remedy="pass the folder with llama.cpp's own CMakeLists.txt")
     if source.is_relative_to(staged) or staged.is_relative_to(source):
         raise SettingsError(f"{path} is where this project stages its sources", remedy="pass a checkout elsewhere")
     return source

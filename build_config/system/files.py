@@ -41,7 +41,6 @@ def disk_full_is_said(place: Path, what: str) -> Iterator[None]:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        raise DiskFullError(
-            f"the disk is full: {what} could not be written to {place}",
-            remedy="free some space, then run the same command again: finished files are kept",
-        ) from error
+        message = f"the disk is full: {what} could not be written to {place}"
+        remedy = "free some space, then run the same command again: finished files are kept"
+        raise DiskFullError(message, remedy=remedy) from error

@@ -45,8 +45,7 @@ def from_data(data: Any, kind: type[T] | UnionType) -> T:
         return _converter().structure(data, kind)  # type: ignore[arg-type]
     except (BaseValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
         details = "; ".join(transform_error(error)) if isinstance(error, BaseValidationError) else error
-        message = f"not a valid {getattr(kind, '__name__', kind)}: {details}"
-        raise StepResultError(message) from error
+        raise StepResultError(f"not a valid {getattr(kind, '__name__', kind)}: {details}") from error
 
 
 def dumps(value: object) -> str:
@@ -80,8 +79,7 @@ def read(path: Path, kind: type[T]) -> T:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        message = f"{path.name} cannot be read: {error}"
-        raise StepResultError(message) from error
+        raise StepResultError(f"{path.name} cannot be read: {error}") from error
     return from_data(data, kind)
 
 

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from build_config.system import platforms
 
 CANONICAL_WORK_ROOT = Path(platforms.HERE.work_root)
 PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class _Below:
+    """A path below one of the two roots."""
+
+    def __init__(self, root: Literal["checkout", "work_root"], name: str) -> None:
+        self._root = root
+        self._name = name
+
+    def __get__(self, layout: Layout, _: type[Layout]) -> Path:
+        root: Path = getattr(layout, self._root)
+        return root / self._name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,20 +37,12 @@ class Layout:
 
     # -- in the checkout
 
-    @property
-    def vendor(self) -> Path:
-        """Unpacked upstream sources, for reading; never edited, never built in."""
-        return self.checkout / "vendor"
-
-    @property
-    def wheelhouse(self) -> Path:
-        """Published wheels, their records and the find-links page."""
-        return self.checkout / "wheelhouse"
-
-    @property
-    def conda_channel(self) -> Path:
-        """Conda packages of published wheels."""
-        return self.wheelhouse / "conda"
+    vendor = _Below("checkout", "vendor")
+    """Unpacked upstream sources, for reading; never edited, never built in."""
+    wheelhouse = _Below("checkout", "wheelhouse")
+    """Published wheels, their records and the find-links page."""
+    conda_channel = _Below("checkout", "wheelhouse/conda")
+    """Conda packages of published wheels."""
 
     # -- in the package
 
@@ -58,57 +63,25 @@ class Layout:
 
     # -- in the work root
 
-    @property
-    def downloads(self) -> Path:
-        """Verified downloads, by their own file names."""
-        return self.work_root / "downloads"
-
-    @property
-    def toolkits(self) -> Path:
-        """CUDA toolkit roots made from wheels."""
-        return self.work_root / "toolkit"
-
-    @property
-    def tools(self) -> Path:
-        """Programs whose path enters compile commands, at paths that do not depend on the checkout."""
-        return self.work_root / "tools"
-
-    @property
-    def staged(self) -> Path:
-        """The sources that are compiled."""
-        return self.work_root / "src"
-
-    @property
-    def build(self) -> Path:
-        """CMake build trees, one for each unit."""
-        return self.work_root / "build"
-
-    @property
-    def store(self) -> Path:
-        """Finished units and wheels, by key."""
-        return self.work_root / "store"
-
-    @property
-    def object_cache(self) -> Path:
-        """The compiler launcher's cache."""
-        return self.work_root / "cache"
-
-    @property
-    def logs(self) -> Path:
-        """Log files, one for each step."""
-        return self.work_root / "logs"
-
-    @property
-    def state(self) -> Path:
-        """Step results as JSON, and the seconds of earlier builds."""
-        return self.work_root / "state"
-
-    @property
-    def bench(self) -> Path:
-        """Reports of benchmarks, and their models and environments."""
-        return self.work_root / "bench"
-
-    @property
-    def lock_file(self) -> Path:
-        """The lock that is held while a build runs."""
-        return self.work_root / "lock"
+    downloads = _Below("work_root", "downloads")
+    """Verified downloads, by their own file names."""
+    toolkits = _Below("work_root", "toolkit")
+    """CUDA toolkit roots made from wheels."""
+    tools = _Below("work_root", "tools")
+    """Programs whose path enters compile commands, at paths that do not depend on the checkout."""
+    staged = _Below("work_root", "src")
+    """The sources that are compiled."""
+    build = _Below("work_root", "build")
+    """CMake build trees, one for each unit."""
+    store = _Below("work_root", "store")
+    """Finished units and wheels, by key."""
+    object_cache = _Below("work_root", "cache")
+    """The compiler launcher's cache."""
+    logs = _Below("work_root", "logs")
+    """Log files, one for each step."""
+    state = _Below("work_root", "state")
+    """Step results as JSON, and the seconds of earlier builds."""
+    bench = _Below("work_root", "bench")
+    """Reports of benchmarks, and their models and environments."""
+    lock_file = _Below("work_root", "lock")
+    """The lock that is held while a build runs."""

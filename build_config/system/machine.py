@@ -118,10 +118,7 @@ def _device(index: int) -> GpuDevice:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     return GpuDevice(
-        index=index,
-        name=str(pynvml.nvmlDeviceGetName(handle)),
-        capability=f"{major}.{minor}",
-        memory=_memory(handle),
+        index=index, name=str(pynvml.nvmlDeviceGetName(handle)), capability=f"{major}.{minor}", memory=_memory(handle)
     )
 
 

@@ -125,8 +125,7 @@ def run(
                 errors="replace",
             )
         except OSError as error:
-            message = f"{command.argv[0]} could not be started: {error.strerror}"
-            raise CommandError(message) from error
+            raise CommandError(f"{command.argv[0]} could not be started: {error.strerror}") from error
         try:
             for line in _lines(process, start, timeout, on_tick):
                 tail.append(line)
@@ -162,8 +161,7 @@ def raise_for(completed: Completed) -> None:
         remedy = "free some space (nox -s doctor says how much is needed), then run the same command again"
         raise DiskFullError(message, remedy=remedy, log=log)
     last = [line for line in completed.output.splitlines() if line.strip()][-15:]
-    message = "\n".join([f"{completed.command} ended with status {completed.returncode}", *last])
-    raise CommandError(message, log=log)
+    raise CommandError("\n".join([f"{completed.command} ended with status {completed.returncode}", *last]), log=log)
 
 
 def says_disk_full(output: str) -> bool:
@@ -238,10 +236,7 @@ def _open_log(command: Command) -> Iterator[IO[str] | None]:
 
 
 def _lines(
-    process: subprocess.Popen[str],
-    start: float,
-    timeout: float | None,
-    on_tick: Callable[[int], None] | None,
+    process: subprocess.Popen[str], start: float, timeout: float | None, on_tick: Callable[[int], None] | None
 ) -> Iterator[str]:
     """Yield lines as they come; watch the clock and tick in between."""
     next_tick = start

@@ -167,8 +167,7 @@ def _check_folder(folder: Path, *, owners: set[int], is_root: bool) -> None:
         remedy = f"remove the link: rm {folder}" if is_root else f"make {folder} a folder, or a bind mount"
         raise WorkRootError(message, remedy=remedy)
     if not stat.S_ISDIR(found.st_mode):
-        message = f"{folder} is not a folder"
-        raise WorkRootError(message, remedy=f"move it away: mv {folder} {folder}.old")
+        raise WorkRootError(f"{folder} is not a folder", remedy=f"move it away: mv {folder} {folder}.old")
     if found.st_uid not in owners:
         message = f"{folder} belongs to {_owner(folder, found.st_uid)}, you are {_user()}"
         remedy = f"build as that user, or have it removed: sudo rm -r {folder}" if is_root else f"sudo chown 0 {folder}"
@@ -190,9 +189,8 @@ def _check_windows(root: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise WorkRootError(
-            f"{root} cannot be examined: {error.strerror}", remedy="make sure that it is yours"
-        ) from error
+        message = f"{root} cannot be examined: {error.strerror}"
+        raise WorkRootError(message, remedy="make sure that it is yours") from error
     if getattr(found, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT:
         message = f"{root} is a link or a junction, but the same wheel needs the same real path"
         raise WorkRootError(message, remedy=f"remove the link: rmdir {root}")
@@ -252,8 +250,7 @@ def _acquire(lock: filelock.BaseFileLock, layout: Layout, console: Console) -> N
                 console.note(f"Waiting for another build to end: {holder or 'unknown'}. Ctrl-C stops.")
             time.sleep(POLL_INTERVAL)
     except KeyboardInterrupt as interrupt:
-        message = f"Stopped while waiting for another build: {waits_for or 'unknown'}"
-        raise InterruptedRunError(message) from interrupt
+        raise InterruptedRunError(f"Stopped while waiting for another build: {waits_for or 'unknown'}") from interrupt
 
 
 def _holder(layout: Layout) -> Holder | None:

@@ -37,14 +37,12 @@ def verified(
     wheel: Path, layout: Layout, console: Console, public_key: Ed25519PublicKey | None
 ) -> verification.Verification:
     """Verify a wheel, show the findings, and return the result. Raises ``VerificationError`` if it is refused."""
-    result = verification.verify(wheel, inputs.evidence(wheel, layout, public_key=public_key))
+    result = verification.verify(wheel, inputs.evidence(layout, public_key=public_key))
     if not result.passed:
         errors = (finding for finding in result.findings if finding.severity is Severity.ERROR)
         listed = "\n".join(f"  {finding.message} [{finding.code}]" for finding in errors)
-        raise VerificationError(
-            f"{wheel.name} was refused:\n{listed}",
-            remedy="do not install it; get it and the files next to it again",
-        )
+        message = f"{wheel.name} was refused:\n{listed}"
+        raise VerificationError(message, remedy="do not install it; get it and the files next to it again")
     console.findings(result.findings)
     console.note(f"{result.wheel}: SHA-256 {result.sha256}")
     console.note("wheel, record, statement and the locks of this checkout belong together")

@@ -89,12 +89,8 @@ class Bench:
 
     def compare(self, unit: BuildUnit, reference: Path | None = None) -> tuple[Difference, ...]:
         """The differences between a unit and the stored one, or the one in ``reference``."""
-        return difference.compare_folders(
-            reference or self.reference,
-            unit.folder,
-            cuobjdump=self.chain.cuobjdump,
-            folder=self.layout.work_root / "differences",
-        )
+        first, work = reference or self.reference, self.layout.work_root / "differences"
+        return difference.compare_folders(first, unit.folder, cuobjdump=self.chain.cuobjdump, folder=work)
 
     def expect_equal(
         self, what: str, build: Callable[[], BuildUnit], reference: Path | None = None, started: float | None = None

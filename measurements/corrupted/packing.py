@@ -74,11 +74,9 @@ def another_wheel(bench: Bench) -> None:
         chain = dataclasses.replace(bench.chain, cuda=cuda)
         project = dict(bench.spec.key.inputs)["wheel project"]
         what = f"{WHEEL} {other.version} in the lock"
-        bench.expect_another_key(
-            what,
-            ("cuda",),
-            lambda: shard_spec(bench.plan.settings, bench.tree, layout, chain, project, bench.shard),
-        )
+        settings = bench.plan.settings
+        respecify = functools.partial(shard_spec, settings, bench.tree, layout, chain, project, bench.shard)
+        bench.expect_another_key(what, ("cuda",), respecify)
         rebuild = functools.partial(reproduce.reproduce, ReproduceRequest(record=bench.record), layout, bench.console)
         bench.expect_refused(f"{what}: reproduce --record", (lock.name,), rebuild)
         check = functools.partial(verify.verify, bench.published, layout, bench.console)
@@ -112,17 +110,9 @@ def time_stamp(bench: Bench) -> None:
     for at in (header + TIME_IN_LOCAL_HEADER, central + TIME_IN_CENTRAL_ENTRY):
         data[at : at + len(packed)] = packed
     stamped.write_bytes(data)
-    bench.expect_different(
-        "a time stamp in the wheel",
-        (STAMPED, "2026-11-25 12:00:00"),
-        functools.partial(
-            difference.compare_wheels,
-            wheel,
-            stamped,
-            cuobjdump=bench.chain.cuobjdump,
-            folder=bench.layout.work_root / "differences",
-        ),
-    )
+    folder, cuobjdump = bench.layout.work_root / "differences", bench.chain.cuobjdump
+    compare = functools.partial(difference.compare_wheels, wheel, stamped, cuobjdump=cuobjdump, folder=folder)
+    bench.expect_different("a time stamp in the wheel", (STAMPED, "2026-11-25 12:00:00"), compare)
     check = functools.partial(verify.verify, stamped, bench.layout, bench.console)
     bench.expect_refused("a time stamp in the wheel: verify", (stamped.name, "wheel-not-recorded"), check)
 

@@ -13,29 +13,20 @@ from build_config.steps.validation import compare_with_cpu
 from build_config.steps.wheelhouse import publication
 from build_config.system import machine
 from build_config.system.console import Console
-from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.testbed import clean_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.steps.validation.numerics import DeviceChecks
+    from build_config.system.layout import Layout
 
 pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(name="python", scope="module")
-def _python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _python(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a clean environment with the wheel."""
-    layout = Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
-    missing = [
-        *([] if machine.nvidia().gpus else ["this machine has no NVIDIA GPU"]),
-        *([] if any(layout.wheelhouse.glob("*.whl")) else ["no wheel in the wheelhouse: nox -s build_cuda_wheel"]),
-    ]
-    if missing and request.config.getoption("--require-gpu"):
-        pytest.fail("; ".join(missing))
-    if missing:
-        pytest.skip("; ".join(missing))
     wheel = wheelfile.read(publication.newest_wheel(layout))
     folder = tmp_path_factory.mktemp("installed")
     download.fetch(inputs.runtime_files(wheel.path, layout), layout.downloads, Console(terminal=False))

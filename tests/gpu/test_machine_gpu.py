@@ -6,6 +6,7 @@ import pytest
 
 from build_config import archs
 from build_config.system import machine
+from tests.gpu.conftest import unless_missing
 
 pytestmark = pytest.mark.gpu
 
@@ -13,11 +14,8 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(name="state")
 def _state(request: pytest.FixtureRequest) -> machine.NvidiaState:
     state = machine.nvidia()
-    if not state.gpus:
-        reason = f"this machine has no NVIDIA GPU ({state.problem or 'no driver'})"
-        if request.config.getoption("--require-gpu"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    reason = f"this machine has no NVIDIA GPU ({state.problem or 'no driver'})"
+    unless_missing(request, None if state.gpus else reason)
     return state
 
 

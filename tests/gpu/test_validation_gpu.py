@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config.reports import Verdict
-from build_config.system import machine
 from build_config.system.console import Console
-from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.tasks import validate
 
+if TYPE_CHECKING:
+    from build_config.system.layout import Layout
+
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(name="layout")
-def _layout(request: pytest.FixtureRequest) -> Layout:
-    layout = Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
-    missing = [
-        *([] if machine.nvidia().gpus else ["this machine has no NVIDIA GPU"]),
-        *([] if any(layout.wheelhouse.glob("*.whl")) else ["no wheel in the wheelhouse: nox -s build_cuda_wheel"]),
-    ]
-    if missing and request.config.getoption("--require-gpu"):
-        pytest.fail("; ".join(missing))
-    if missing:
-        pytest.skip("; ".join(missing))
-    return layout
 
 
 def test_every_layer_and_its_cache_are_on_the_gpu(layout: Layout) -> None:

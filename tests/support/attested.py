@@ -30,7 +30,7 @@ class House:
 
     def verify(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> verification.Verification:
         public = None if key is None else key.public_key()
-        against = inputs.evidence(self.wheel, LAYOUT, public_key=public)
+        against = inputs.evidence(LAYOUT, public_key=public)
         return verification.verify(self.wheel, dataclasses.replace(against, **changes))
 
     def codes(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> set[str]:

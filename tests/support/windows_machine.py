@@ -39,7 +39,7 @@ def record(name: str) -> str:
 
 
 @dataclass
-class RecordedMachine:
+class RecordedMachine(msvc.Probe):
     """The probe of ``toolchain.msvc``, answering from records."""
 
     toolsets: dict[PureWindowsPath, tuple[str, ...]] = field(

@@ -201,7 +201,7 @@ def test_any_text_gives_valid_shard_names_or_an_error(text: str) -> None:
 
 
 def test_the_locked_toolkit_is_the_newest_one_with_a_lock_and_begins_a_series() -> None:
-    releases = locks.toolkits(PACKAGE / "data" / "locks")
+    releases = locks.releases(locks.contents(PACKAGE / "data" / "locks"))
     assert releases[-1] == archs.LOCKED_CUDA
     assert archs.toolkit_series(archs.LOCKED_CUDA).since == archs.LOCKED_CUDA
 

@@ -14,13 +14,16 @@ from build_config.steps.wheelhouse import publication
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.tasks import simulate
-from build_config.testbed import simulated_device
+from build_config.testbed import clean_environment, simulated_device
 from build_config.testbed.simulated_device import SimulatedMachine
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from build_config.model import Wheel
     from build_config.steps.validation import Simulation
     from build_config.testbed.simulated_device import SimulatedLibraries
+    from tests.support.environments import Environments
 
 
 @pytest.fixture(name="layout", scope="session")
@@ -43,6 +46,16 @@ def _simulation(layout: Layout, wheel: Wheel, tmp_path_factory: pytest.TempPathF
     cuda = simulate.of_wheel(wheel.path)  # download no toolkit for a missing wheel
     with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "toolkit.lock"):  # tests run in several processes
         return simulate.provide_simulation(simulate.EVERY_SHARD, layout, Console(terminal=False), cuda=cuda)
+
+
+@pytest.fixture(name="python", scope="session")
+def _python(wheel: Wheel, layout: Layout, environments: Environments, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a clean environment with the wheel."""
+    folder = tmp_path_factory.mktemp("installed")
+    requirements = clean_environment.requirements(wheel, layout.locks)
+    python = environments.make(folder, requirements, layout.downloads, folder / "log")
+    assert clean_environment.install(wheel, layout.wheelhouse, python, folder / "log") == ()
+    return python
 
 
 @pytest.fixture(name="doubles", scope="session")

@@ -129,11 +129,10 @@ def test_the_files_are_in_the_site_packages_of_the_environments_python(environme
 
 
 def test_pip_finds_every_requirement_satisfied_and_none_of_nvidias(environment: Environment) -> None:
-    done = subprocess.run(
-        [environment.python, "-m", "pip", "check"], capture_output=True, text=True, check=False, env={}
-    )
+    pip = [str(environment.python), "-m", "pip"]
+    done = subprocess.run([*pip, "check"], capture_output=True, text=True, check=False, env={})
     assert "llama-cpp-python" not in done.stdout, done.stdout
-    listed = subprocess.check_output([environment.python, "-m", "pip", "show", "llama-cpp-python"], text=True, env={})
+    listed = subprocess.check_output([*pip, "show", "llama-cpp-python"], text=True, env={})
     assert "nvidia" not in listed
 
 

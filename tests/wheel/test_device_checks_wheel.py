@@ -14,28 +14,15 @@ import gguf
 import pytest
 
 from build_config.steps.validation import compare_with_cpu, numerics
-from build_config.testbed import clean_environment, synthetic_model
+from build_config.testbed import synthetic_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from build_config.model import Wheel
     from build_config.reports import DeviceCheck
-    from build_config.system.layout import Layout
     from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine
-    from tests.support.environments import Environments
 
 pytestmark = pytest.mark.wheel
-
-
-@pytest.fixture(name="python", scope="module")
-def _python(wheel: Wheel, layout: Layout, environments: Environments, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a clean environment with the wheel."""
-    folder = tmp_path_factory.mktemp("installed")
-    requirements = clean_environment.requirements(wheel, layout.locks)
-    python = environments.make(folder, requirements, layout.downloads, folder / "log")
-    assert clean_environment.install(wheel, layout.wheelhouse, python, folder / "log") == ()
-    return python
 
 
 def failed(checks: tuple[DeviceCheck, ...]) -> dict[str, str]:
@@ -61,10 +48,8 @@ def test_the_cpu_agrees_with_itself(python: Path, tmp_path: Path) -> None:
 def test_another_model_on_the_device_is_found(python: Path, tmp_path: Path) -> None:
     plan = compare_with_cpu.make_plan(tmp_path, device="CPU", kinds=("Q4_K",))
     other = synthetic_model.write(tmp_path / "other.gguf", synthetic_model.SMALL, kind="Q4_K", seed=1)
-    checks = tuple(
-        dataclasses.replace(check, model=other) for check in plan.checks if check.name.startswith("logits Q4_K")
-    )
-    plan = dataclasses.replace(plan, checks=checks)
+    logits = [check for check in plan.checks if check.name.startswith("logits Q4_K")]
+    plan = dataclasses.replace(plan, checks=tuple(dataclasses.replace(check, model=other) for check in logits))
     results = numerics.judge(plan, compare_with_cpu.measure(python, tmp_path, plan))
     assert len(failed(results)) == 2
     assert [check.measured for check in results] == [pytest.approx(2, abs=0.5)] * 2  # unrelated

@@ -85,7 +85,7 @@ def mutated(wheel: Wheel, folder: Path, mutation: Callable[[Contents], Contents]
         return wheelfile.write_normalised(rough, folder / wheel.path.name)
 
 
-def tried(wheel: Wheel, layout: Layout, simulation: Simulation) -> ValidationReport:
+def tried(wheel: Wheel, layout: Layout, simulation: Simulation | None) -> ValidationReport:
     here = dataclasses.replace(machine.describe(), driver=None, gpus=())  # equal results on a machine with a GPU
     return validate(
         wheel,
@@ -132,15 +132,6 @@ def test_a_faulty_wheel_fails(
 
 
 def test_a_missing_backend_is_found_without_a_gpu(wheel: Wheel, layout: Layout, tmp_path: Path) -> None:
-    report = validate(
-        mutated(wheel, tmp_path, without_cuda),
-        wheels_folder=tmp_path,
-        downloads=layout.downloads,
-        layout=layout,
-        machine=dataclasses.replace(machine.describe(), driver=None, gpus=()),
-        simulation=None,
-        require_gpu=False,
-        console=Console(terminal=False),
-    )
+    report = tried(mutated(wheel, tmp_path, without_cuda), layout, None)
     assert report.verdict is Verdict.FAILED
     assert {finding.code for finding in report.all_findings()} == {"shard-missing"}

@@ -48,7 +48,7 @@ def _signed(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFacto
 
 def findings(path: Path, layout: Layout) -> set[str]:
     key = read_public_key(path.with_name(PUBLIC_NAME))
-    result = verification.verify(path, inputs.evidence(path, layout, public_key=key))
+    result = verification.verify(path, inputs.evidence(layout, public_key=key))
     assert result.passed == (not [each for each in result.findings if each.severity == "error"])
     return {finding.code for finding in result.findings}
 
@@ -90,16 +90,15 @@ def test_every_byte_of_the_signature_counts(signed: Path, layout: Layout) -> Non
     try:
         for position in range(0, len(signature) - 2, 9):
             letter = "A" if signature[position] != "A" else "B"
-            path.write_text(
-                sound.replace(signature, signature[:position] + letter + signature[position + 1 :]), encoding="utf-8"
-            )
+            changed = signature[:position] + letter + signature[position + 1 :]
+            path.write_text(sound.replace(signature, changed), encoding="utf-8")
             assert findings(signed, layout) == {"envelope-refused"}
     finally:
         path.write_text(sound, encoding="utf-8")
 
 
 def test_the_lock_of_another_checkout_is_refused(signed: Path, layout: Layout) -> None:
-    against = inputs.evidence(signed, layout, public_key=None)
+    against = inputs.evidence(layout, public_key=None)
     other = tuple({**dict(against.locks), "llama-cpp-python.toml": "0" * 64}.items())
     result = verification.verify(signed, dataclasses.replace(against, locks=other))
     assert [finding.code for finding in result.findings] == ["lock-differs"]

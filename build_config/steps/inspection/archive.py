@@ -61,7 +61,7 @@ def check_metadata(subject: Subject) -> Iterator[Finding]:
         folder: folder.removesuffix(".dist-info").partition("-")[2],
     }
     for place, text in stated.items():
-        if _version(text) != declared:
+        if parse_version(text) != declared:
             yield error("metadata-version", f"{place} says version {text or 'none'}, but {declared} is declared")
 
 
@@ -164,7 +164,8 @@ def _metadata_file(contents: Mapping[str, bytes], name: str) -> bytes:
         raise NotRunError(f"the wheel has no {name}: {reason}") from reason
 
 
-def _version(text: str) -> Version | None:
+def parse_version(text: str) -> Version | None:
+    """The version; ``None`` for a text that is not one."""
     try:
         return Version(text)
     except InvalidVersion:

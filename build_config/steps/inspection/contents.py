@@ -17,7 +17,7 @@ from build_config.reports import Finding, Severity
 from build_config.system.platforms import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 LIBRARY_FOLDER = "llama_cpp/lib"
 """The folder of the wheel's own libraries; vendored ones are in a folder ``<distribution>.libs``."""
@@ -79,6 +79,18 @@ def error(code: str, message: str) -> Finding:
 def warning(code: str, message: str) -> Finding:
     """A finding that someone should look at."""
     return Finding(code=code, severity=Severity.WARNING, message=message)
+
+
+def check_each(names: Iterable[str], check: Callable[[str], Iterable[Finding]]) -> Iterator[Finding]:
+    """Run a check of one member for each; those that could not be checked are named at the end by ``NotRunError``."""
+    failures = []
+    for name in names:
+        try:
+            yield from check(name)
+        except NotRunError as failure:
+            failures.append(str(failure))
+    if failures:
+        raise NotRunError("; ".join(failures))
 
 
 def read_members(path: Path) -> tuple[dict[str, bytes], list[Finding]]:

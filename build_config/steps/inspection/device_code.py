@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError
-from build_config.steps.inspection.contents import NotRunError, error
+from build_config.steps.inspection.contents import NotRunError, check_each, error
 from build_config.system import processes
 
 if TYPE_CHECKING:
@@ -32,22 +32,17 @@ def parse_listing(lines: Iterable[str]) -> collections.Counter[str]:
 
 def check_device_code(subject: Subject) -> Iterator[Finding]:
     """Each declared shard contains device code for exactly the declared architectures, equally often for each."""
-    if subject.cuobjdump is None:
+    cuobjdump = subject.cuobjdump
+    if cuobjdump is None:
         raise NotRunError("cuobjdump, which lists the device code, is missing; the locked toolkit contains it")
-    archs = {subject.platform.library(f"ggml-cuda-{shard.name}"): shard.archs for shard in subject.declaration.shards}
-    failures = []
-    for name in subject.libraries:
-        declared = archs.get(PurePosixPath(name).name)
-        if declared is None:
-            continue
-        try:
-            found = list_device_code(subject.cuobjdump, subject.extracted(name))
-        except NotRunError as failure:
-            failures.append(str(failure))
-        else:
-            yield from judge(name, declared, found)
-    if failures:
-        raise NotRunError("; ".join(failures))
+    shards = {subject.platform.library(f"ggml-cuda-{shard.name}"): shard for shard in subject.declaration.shards}
+
+    def check(name: str) -> Iterator[Finding]:
+        shard = shards.get(PurePosixPath(name).name)
+        if shard is not None:
+            yield from judge(name, shard.archs, list_device_code(cuobjdump, subject.extracted(name)))
+
+    return check_each(subject.libraries, check)
 
 
 def judge(name: str, archs: tuple[CudaArch, ...], found: collections.Counter[str]) -> Iterator[Finding]:

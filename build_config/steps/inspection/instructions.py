@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError
-from build_config.steps.inspection.contents import NotRunError, error
+from build_config.steps.inspection.contents import NotRunError, check_each, error
 from build_config.steps.inspection.libraries import cpu_variant
 from build_config.system import processes
 
@@ -61,23 +61,17 @@ class Scan:
 
 def check_instructions(subject: Subject) -> Iterator[Finding]:
     """Only CPU variants above the baseline contain AVX or other VEX and EVEX coded instructions."""
-    failures = []
-    for name, _ in subject.own_libraries():
+
+    def check(name: str) -> Iterator[Finding]:
         base = PurePosixPath(name).name
         if cpu_variant(base, subject.platform) and base != BASELINE_VARIANT:
-            continue
-        try:
-            found = disassemble(subject.objdump, subject.extracted(name))
-        except NotRunError as failure:
-            failures.append(str(failure))
-            continue
+            return
+        found = disassemble(subject.objdump, subject.extracted(name))
         if found.vex:
-            yield error(
-                "avx-instruction",
-                f"{name} contains {found.vex} instructions that older processors lack, first {found.example!r}",
-            )
-    if failures:
-        raise NotRunError("; ".join(failures))
+            count = f"{found.vex} instructions that older processors lack"
+            yield error("avx-instruction", f"{name} contains {count}, first {found.example!r}")
+
+    return check_each((name for name, _ in subject.own_libraries()), check)
 
 
 def disassemble(objdump: str, library: Path) -> Scan:
@@ -87,9 +81,8 @@ def disassemble(objdump: str, library: Path) -> Scan:
     try:
         processes.run(command, timeout=SECONDS_ALLOWED, on_line=scan.line)
     except CommandError as reason:
-        raise NotRunError(
-            f"{library.name} could not be disassembled (is binutils installed?): {reason.message}"
-        ) from reason
+        message = f"{library.name} could not be disassembled (is binutils installed?): {reason.message}"
+        raise NotRunError(message) from reason
     if not scan.instructions:
         raise NotRunError(f"{objdump} showed no instruction of {library.name}")
     return scan

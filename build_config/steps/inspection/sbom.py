@@ -6,10 +6,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from packaging.version import InvalidVersion, Version
-
 from build_config.errors import PackagingError
 from build_config.formats import cyclonedx, wheelfile
+from build_config.steps.inspection.archive import parse_version
 from build_config.steps.inspection.contents import NotRunError, error
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def check_sbom(subject: Subject) -> Iterator[Finding]:
 def _compare(subject: Subject, name: str, document: dict[str, Any]) -> Iterator[Finding]:
     declaration = subject.declaration
     wheel = document.get("metadata", {}).get("component", {})
-    if not _is_version(wheel.get("version", ""), declaration.version):
+    if parse_version(wheel.get("version", "")) != declaration.version:
         yield error("sbom-version", f"{name} is about version {wheel.get('version')}, not {declaration.version}")
     listed = sorted(each.get("value", "") for each in wheel.get("properties", []) if each["name"] == cyclonedx.SHARD)
     declared = sorted(f"{shard.name}: {shard.cmake_architectures}" for shard in declaration.shards)
@@ -56,10 +55,3 @@ def _compare(subject: Subject, name: str, document: dict[str, Any]) -> Iterator[
             yield error("sbom-library-absent", f"{name} lists {member}, which is not in the wheel")
         elif hashlib.sha256(held).hexdigest() != digest:
             yield error("sbom-digest", f"{name} lists {member} with another digest than the file has")
-
-
-def _is_version(text: str, version: Version) -> bool:
-    try:
-        return Version(text) == version
-    except InvalidVersion:
-        return False

@@ -111,26 +111,25 @@ class Locks:
         for toolkit in self.toolkits:
             if toolkit.cuda == cuda:
                 return toolkit
-        raise SettingsError(
-            f"there is no locked CUDA toolkit {cuda!r}; locked: {', '.join(self.releases)}",
-            remedy=f"--cuda {self.releases[-1]}, or --cuda system for a toolkit that is installed on this machine",
-        )
+        message = f"there is no locked CUDA toolkit {cuda!r}; locked: {', '.join(self.releases)}"
+        remedy = f"--cuda {self.releases[-1]}, or --cuda system for a toolkit that is installed on this machine"
+        raise SettingsError(message, remedy=remedy)
 
 
 def read(layout: Layout, platform: PlatformName) -> Locks:
     """Read all locks of this checkout. Raises ``LockError`` for a lock that is missing, malformed or incomplete."""
-    files = _contents(layout.locks)
+    files = contents(layout.locks)
     return Locks(
         digests=_digests(files),
-        source=SourceLock(file=_source(files)),
-        toolkits=tuple(_complete_toolkit(files, cuda, platform) for cuda in _releases(files)),
-        pins=tuple(_pins(files, PIPELINE)),
+        source=SourceLock(file=read_source(files)),
+        toolkits=tuple(_complete_toolkit(files, cuda, platform) for cuda in releases(files)),
+        pins=tuple(read_pins(files, PIPELINE)),
     )
 
 
 def read_source_lock(layout: Layout) -> SourceLock:
     """The locked source distribution. Raises ``LockError`` if the lock is missing or malformed."""
-    return SourceLock(file=read_source(layout.locks))
+    return SourceLock(file=read_source(contents(layout.locks)))
 
 
 def read_toolkit_lock(layout: Layout, cuda: str, platform: PlatformName) -> ToolkitLock:
@@ -140,17 +139,7 @@ def read_toolkit_lock(layout: Layout, cuda: str, platform: PlatformName) -> Tool
 
 def lock_digests(layout: Layout) -> tuple[tuple[str, str], ...]:
     """The name of each lock file and its SHA-256, sorted by name."""
-    return _digests(_contents(layout.locks))
-
-
-def lock_files(folder: Path) -> list[Path]:
-    """Every lock of a folder, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix in LOCK_SUFFIXES)
-
-
-def toolkits(folder: Path) -> list[str]:
-    """The locked CUDA releases, oldest first."""
-    return _releases(_contents(folder))
+    return _digests(contents(layout.locks))
 
 
 def toolkit_input(cuda: str) -> str:
@@ -163,30 +152,10 @@ def toolkit_lock_name(cuda: str, platform: PlatformName) -> str:
     return f"cuda-{cuda}-{platform}.toml"
 
 
-def components(folder: Path, cuda: str, platform: PlatformName) -> list[Requirement]:
-    """The components of a toolkit on a platform."""
-    return _components(_contents(folder), cuda, platform)
-
-
-def read_source(folder: Path) -> LockedFile:
-    """The locked source distribution in a folder of locks. Raises ``LockError``."""
-    return _source(_contents(folder))
-
-
-def read_toolkit(folder: Path, cuda: str, platform: PlatformName) -> ToolkitLock:
-    """The locked toolkit in a folder of locks, complete or not. Raises ``LockError``."""
-    return _toolkit(_contents(folder), cuda, platform)
-
-
-def read_pins(path: Path) -> list[Pin]:
-    """The lines of a requirements lock. Raises ``LockError`` for a malformed one."""
-    return list(_pins(_contents(path.parent), path.name))
-
-
 # --------------------------------------------------------------------------------------------------------- parsing
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, bytes]:
     """The contents of all locks, and of all lists that locks are made from, by file name."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in {*LOCK_SUFFIXES, ".in"}}
 
@@ -196,7 +165,8 @@ def _digests(files: Mapping[str, bytes]) -> tuple[tuple[str, str], ...]:
     return tuple((name, hashlib.sha256(files[name]).hexdigest()) for name in locks)
 
 
-def _releases(files: Mapping[str, bytes]) -> list[str]:
+def releases(files: Mapping[str, bytes]) -> list[str]:
+    """The locked CUDA releases, oldest first."""
     matches = (re.fullmatch(r"cuda-(.+)\.in", name) for name in files)
     return sorted((match[1] for match in matches if match), key=Version)
 
@@ -213,19 +183,21 @@ def _toml(files: Mapping[str, bytes], name: str, kind: type[T]) -> T:
     return tomlio.parse(_text(files, name), kind, name=name, error=LockError, remedy=RESTORE)
 
 
-def _source(files: Mapping[str, bytes]) -> LockedFile:
+def read_source(files: Mapping[str, bytes]) -> LockedFile:
+    """The locked source distribution. Raises ``LockError``."""
     return _checked(_toml(files, SOURCE_LOCK, LockedFile), SOURCE_LOCK)
 
 
 def _complete_toolkit(files: Mapping[str, bytes], cuda: str, platform: PlatformName) -> ToolkitLock:
-    toolkit = _toolkit(files, cuda, platform)
-    wanted = {component.name for component in _components(files, cuda, platform)}
+    toolkit = read_toolkit(files, cuda, platform)
+    wanted = {component.name for component in components(files, cuda, platform)}
     if missing := wanted - {file.name for file in toolkit.files}:
         raise LockError(f"{toolkit_lock_name(cuda, platform)} lacks {', '.join(sorted(missing))}", remedy="nox -s lock")
     return toolkit
 
 
-def _toolkit(files: Mapping[str, bytes], cuda: str, platform: PlatformName) -> ToolkitLock:
+def read_toolkit(files: Mapping[str, bytes], cuda: str, platform: PlatformName) -> ToolkitLock:
+    """The locked toolkit of a release, complete or not. Raises ``LockError``."""
     name = toolkit_lock_name(cuda, platform)
     toolkit = _toml(files, name, ToolkitLock)
     if (toolkit.cuda, toolkit.platform) != (cuda, platform):
@@ -242,13 +214,15 @@ def _checked(file: LockedFile, lock: str) -> LockedFile:
     return file
 
 
-def _components(files: Mapping[str, bytes], cuda: str, platform: PlatformName) -> list[Requirement]:
+def components(files: Mapping[str, bytes], cuda: str, platform: PlatformName) -> list[Requirement]:
+    """The components of a toolkit on a platform."""
     system, _ = PLATFORMS[platform]
     requirements = [pair[0] for pair in _requirements(files, toolkit_input(cuda))]
     return [one for one in requirements if one.marker is None or one.marker.evaluate({"sys_platform": system})]
 
 
-def _pins(files: Mapping[str, bytes], name: str) -> Iterator[Pin]:
+def read_pins(files: Mapping[str, bytes], name: str) -> Iterator[Pin]:
+    """The lines of a requirements lock. Raises ``LockError`` for a malformed one."""
     for requirement, hashes in _requirements(files, name):
         versions = [specifier.version for specifier in requirement.specifier if specifier.operator == "=="]
         if len(versions) != 1:

@@ -65,12 +65,8 @@ def index_url() -> str:
 
 def project_page(index: PyPISimple, project: str) -> ProjectPage:
     """The page of a project on a package index. Raises ``NetworkError``."""
-
-    def ask() -> ProjectPage:
-        return index.get_project_page(project, timeout=TIMEOUT)
-
     try:
-        return _persistently(ask)
+        return _persistently(lambda: index.get_project_page(project, timeout=TIMEOUT))
     except (OSError, NoSuchProjectError, ValueError) as error:  # ValueError: the page is not one of an index
         message = f"the package index cannot be read for {project}: {_reason(error)}"
         raise NetworkError(message, remedy="connect to the network, check PIP_INDEX_URL, and run again") from error
@@ -121,10 +117,9 @@ def _download_all(files: list[LockedFile], folder: Path, console: Console) -> It
             except (OSError, NetworkError) as error:
                 if is_disk_full(error):
                     raise
-                raise NetworkError(
-                    f"{file.filename} is not in {folder} and cannot be fetched: {_reason(error)}",
-                    remedy=f"connect to the network and run again, or put the file into {folder} by hand",
-                ) from error
+                message = f"{file.filename} is not in {folder} and cannot be fetched: {_reason(error)}"
+                remedy = f"connect to the network and run again, or put the file into {folder} by hand"
+                raise NetworkError(message, remedy=remedy) from error
             _verify(part, folder / file.filename, file)
             part.replace(folder / file.filename)
             yield file

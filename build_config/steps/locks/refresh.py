@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sysconfig
@@ -64,54 +65,49 @@ def refresh(layout: Layout, *, upgrade: tuple[str, ...], console: Console) -> tu
     names = frozenset(str(canonicalize_name(name)) for name in upgrade)
     before = _contents(layout.locks)
     if unknown := names - {name for _, name in before}:
-        raise SettingsError(
-            f"no lock contains {', '.join(sorted(unknown))}",
-            remedy=f"name {DISTRIBUTION}, a component of the CUDA toolkit, or a Python requirement of the locks",
-        )
+        message = f"no lock contains {', '.join(sorted(unknown))}"
+        remedy = f"name {DISTRIBUTION}, a component of the CUDA toolkit, or a Python requirement of the locks"
+        raise SettingsError(message, remedy=remedy)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(shutil.copytree(layout.locks, temporary, dirs_exist_ok=True))
         console.note(f"{DISTRIBUTION} and the CUDA toolkits")
         with PyPISimple(download.index_url()) as index:
             _lock_source(work, index, names)
-            for cuda in locks.toolkits(work):
-                for platform in locks.PLATFORMS:
-                    _lock_toolkit(work, index, cuda, platform, names)
+            for cuda, platform in itertools.product(locks.releases(locks.contents(work)), locks.PLATFORMS):
+                _lock_toolkit(work, index, cuda, platform, names)
         _write_toolkit_pins(work)
         for name, requirements in locks.REQUIREMENTS.items():
             console.note(f"Python requirements: {name}")
             _compile(work, name, requirements, names)
         (work / locks.TOOLKIT_PINS).unlink()
         changes = tuple(_changes(before, _contents(work)))
-        for path in locks.lock_files(work):
-            kept = layout.locks / path.name
-            if not kept.is_file() or kept.read_bytes() != path.read_bytes():
-                jsonio.write_text(kept, path.read_text(encoding="utf-8"))
+        kept = locks.contents(layout.locks)
+        for name, content in locks.contents(work).items():
+            if kept.get(name) != content:
+                jsonio.write_text(layout.locks / name, content.decode("utf-8"))
     return changes
 
 
 def _lock_source(folder: Path, index: PyPISimple, upgrade: frozenset[str]) -> None:
     pinned = None
     if DISTRIBUTION not in upgrade and (folder / locks.SOURCE_LOCK).is_file():
-        pinned = locks.read_source(folder).version
+        pinned = locks.read_source(locks.contents(folder)).version
     packages = [p for p in download.project_page(index, DISTRIBUTION).packages if p.package_type == "sdist"]
-    _write_toml(
-        folder / locks.SOURCE_LOCK,
-        _choose(DISTRIBUTION, packages, SpecifierSet(), pinned),
-        made_from="the package index",
-    )
+    chosen = _choose(DISTRIBUTION, packages, SpecifierSet(), pinned)
+    _write_toml(folder / locks.SOURCE_LOCK, chosen, made_from="the package index")
 
 
 def _lock_toolkit(folder: Path, index: PyPISimple, cuda: str, platform: PlatformName, upgrade: frozenset[str]) -> None:
-    path = folder / locks.toolkit_lock_name(cuda, platform)
-    present = locks.read_toolkit(folder, cuda, platform).files if path.is_file() else ()
+    name, lists = locks.toolkit_lock_name(cuda, platform), locks.contents(folder)
+    present = locks.read_toolkit(lists, cuda, platform).files if name in lists else ()
     pinned = {file.name: file.version for file in present if file.name not in upgrade}
     _, suffix = locks.PLATFORMS[platform]
     files = []
-    for component in locks.components(folder, cuda, platform):
+    for component in locks.components(lists, cuda, platform):
         packages = [p for p in download.project_page(index, component.name).packages if suffix.search(p.filename)]
         files.append(_choose(component.name, packages, component.specifier, pinned.get(component.name)))
     toolkit = ToolkitLock(cuda=cuda, platform=platform, files=tuple(files))
-    _write_toml(path, toolkit, made_from=locks.toolkit_input(cuda))
+    _write_toml(folder / name, toolkit, made_from=locks.toolkit_input(cuda))
 
 
 def _choose(name: str, packages: list[DistributionPackage], wanted: SpecifierSet, pinned: str | None) -> LockedFile:
@@ -141,7 +137,7 @@ def _write_toolkit_pins(folder: Path) -> None:
     """Write the toolkit's versions as constraints for uv: a wheel is validated with the libraries it was built for."""
     versions: dict[str, dict[str, str]] = {}
     for platform, (system, _) in locks.PLATFORMS.items():
-        for file in locks.read_toolkit(folder, LOCKED_CUDA, platform).files:
+        for file in locks.read_toolkit(locks.contents(folder), LOCKED_CUDA, platform).files:
             versions.setdefault(file.name, {})[system] = file.version
     lines = [
         f"{name}=={version} ; sys_platform == '{system}'\n"
@@ -155,17 +151,10 @@ def _compile(folder: Path, name: str, requirements: RequirementSet, upgrade: fro
     """Let uv resolve ``NAME.in`` for all platforms; it keeps the versions of the present lock."""
     lock = folder / f"{name}.txt"
     argv = [
-        _uv(),
-        "pip",
-        "compile",
-        "--quiet",
-        "--universal",
-        "--generate-hashes",
+        *(_uv(), "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
         f"--python-version={'.'.join(map(str, requirements.python))}",
         "--only-binary=:all:",  # nothing is built when a lock is installed
-        "--no-emit-index-url",
-        "--no-header",
-        "--no-annotate",
+        *("--no-emit-index-url", "--no-header", "--no-annotate"),
         *([f"--constraint={requirements.shares}"] if requirements.shares else []),
         *(f"--upgrade-package={package}" for package in sorted(upgrade)),
         f"--output-file={lock.name}",
@@ -205,17 +194,15 @@ def _changes(
 
 def _contents(folder: Path) -> dict[tuple[str, str], tuple[str, str]]:
     """Map (lock, name) to the text that is shown, and to whatever else distinguishes the files."""
+    files = locks.contents(folder)
     contents: dict[tuple[str, str], tuple[str, str]] = {}
-    if (folder / locks.SOURCE_LOCK).is_file():
-        contents[locks.SOURCE_LOCK, DISTRIBUTION] = _shown(locks.read_source(folder))
-    for cuda in locks.toolkits(folder):
-        for platform in locks.PLATFORMS:
-            name = locks.toolkit_lock_name(cuda, platform)
-            if (folder / name).is_file():
-                contents |= {(name, f.name): _shown(f) for f in locks.read_toolkit(folder, cuda, platform).files}
+    if locks.SOURCE_LOCK in files:
+        contents[locks.SOURCE_LOCK, DISTRIBUTION] = _shown(locks.read_source(files))
+    for cuda, platform in itertools.product(locks.releases(files), locks.PLATFORMS):
+        if (name := locks.toolkit_lock_name(cuda, platform)) in files:
+            contents |= {(name, f.name): _shown(f) for f in locks.read_toolkit(files, cuda, platform).files}
     for name in (f"{name}.txt" for name in locks.REQUIREMENTS):
-        pins = locks.read_pins(folder / name) if (folder / name).is_file() else []
-        for pin in pins:
+        for pin in locks.read_pins(files, name) if name in files else ():
             version, hashes = contents.get((name, pin.name), ("", ""))
             marked = f"{pin.version} ({pin.requirement.marker})" if pin.requirement.marker else pin.version
             contents[name, pin.name] = (f"{version} {marked}".strip(), hashes + "".join(sorted(pin.hashes)))

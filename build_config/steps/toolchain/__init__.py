@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
 
 def assemble(
-    cuda: CudaToolkit,
-    host: HostCompiler,
-    *,
-    environ: Mapping[str, str],
-    launcher: programs.Launcher,
-    layout: Layout,
+    cuda: CudaToolkit, host: HostCompiler, *, environ: Mapping[str, str], launcher: programs.Launcher, layout: Layout
 ) -> Toolchain:
     """Complete a CUDA toolkit and a host compiler with the other programs of the toolchain.
 

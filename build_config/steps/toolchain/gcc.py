@@ -72,8 +72,7 @@ def find(cuda_root: Path | None, environ: Mapping[str, str]) -> HostCompiler:
     Without ``cuda_root`` every version is accepted. Raises ``CompilerMissingError``, ``CompilerUnsupportedError``, and
     ``SettingsError`` if CXX or CC is more than the name of a program.
     """
-    newest = supported_major(cuda_root) if cuda_root else None
-    return choose(newest, environ)
+    return choose(supported_major(cuda_root) if cuda_root else None, environ)
 
 
 def choose(newest: int | None, environ: Mapping[str, str]) -> HostCompiler:
@@ -167,8 +166,7 @@ def _host_compiler(candidate: _Candidate, environ: Mapping[str, str]) -> HostCom
     for path in (candidate.cc, candidate.cxx):
         version = _version(path, environ)
         if version is None:
-            message = f"{path} ({candidate.found_via}) is not GCC or does not run"
-            raise CompilerMissingError(message, remedy=INSTALL)
+            raise CompilerMissingError(f"{path} ({candidate.found_via}) is not GCC or does not run", remedy=INSTALL)
         programs.append(Program(path=path, version=version, found_via=candidate.found_via))
     cc, cxx = programs
     return HostCompiler(cc=cc, cxx=cxx, identity=_identity(cxx, environ), binutils=_binutils(cxx, environ))
@@ -196,11 +194,7 @@ def _identity(cxx: Program, environ: Mapping[str, str]) -> str:
 
 def _ask(program: Path, option: str, environ: Mapping[str, str]) -> str | None:
     try:
-        completed = processes.run(
-            processes.Command(argv=(str(program), option), environment=dict(environ) | {"LC_ALL": "C"}),
-            check=False,
-            timeout=60.0,
-        )
+        completed = processes.capture(str(program), option, environment={**environ, "LC_ALL": "C"})
     except CommandError:
         return None
     return completed.output.strip() if completed.returncode == 0 else None

@@ -78,13 +78,15 @@ def find(environ: Mapping[str, str], release: str | None = None, *, cublas: bool
             tried.append(f"{place}: CUDA {found.version} without cuBLAS, which is {cublas_package(found)}")
         else:
             return found
-    what = f"CUDA {release} was not found" if release else "no CUDA toolkit was found"
-    message = f"{what} on this machine. Tried:\n" + "\n".join(f"  {line}" for line in tried)
     install = f"install CUDA {release} (docs/toolkits.md says how) or " if release else ""
-    raise ToolkitMissingError(
-        message,
-        remedy=f"{install}set CUDA_PATH to its folder, or leave out --cuda: the locked one needs no installation",
-    )
+    raise not_found(release, tried, f"{install}set CUDA_PATH to its folder")
+
+
+def not_found(release: str | None, tried: Iterable[str], remedy: str) -> ToolkitMissingError:
+    """The error with everything that was tried. The other remedy is always the locked toolkit."""
+    what = f"CUDA {release} was not found" if release else "no CUDA toolkit was found"
+    message = "\n".join([f"{what} on this machine. Tried:", *(f"  {line}" for line in tried)])
+    return ToolkitMissingError(message, remedy=f"{remedy}, or leave out --cuda: the locked one needs no installation")
 
 
 def find_all(environ: Mapping[str, str], releases: Iterable[str] = ()) -> tuple[CudaToolkit, ...]:
@@ -162,8 +164,7 @@ def _candidates(environ: Mapping[str, str], release: str | None) -> Iterator[tup
 def _examine(nvcc: Path | None, found_via: str, environ: Mapping[str, str]) -> CudaToolkit:
     """Read a toolkit through its nvcc, which may be a link or a script. Raises ``ToolkitMissingError``."""
     if nvcc is None or not nvcc.is_file():
-        message = f"there is no {nvcc or 'such program'}"
-        raise ToolkitMissingError(message)
+        raise ToolkitMissingError(f"there is no {nvcc or 'such program'}")
     output = _run(nvcc, environ, "--dryrun", "-c", "-x", "cu", "/dev/null")
     dry_run = parse_dry_run(output)
     if dry_run is None:
@@ -172,8 +173,7 @@ def _examine(nvcc: Path | None, found_via: str, environ: Mapping[str, str]) -> C
     real = dry_run.here / "nvcc"
     version = nvcc_version(_run(real, environ, "--version"))
     if version is None:
-        message = f"{real} does not tell its version"
-        raise ToolkitMissingError(message)
+        raise ToolkitMissingError(f"{real} does not tell its version")
     path = f"{dry_run.here}:{nvcc.parent}:{dry_run.search_path}"
     programs = _programs(version, path, real, environ)
     top = dry_run.top.resolve()
@@ -224,8 +224,7 @@ def _programs(version: str, search_path: str, nvcc: Path, environ: Mapping[str, 
             others.append(f"{path} is of {told}")
         if name in COMPILERS and name not in programs:
             because = f" ({'; '.join(others)})" if others else ""
-            message = f"the toolkit of {nvcc} is not complete: {name} is missing{because}"
-            raise ToolkitMissingError(message)
+            raise ToolkitMissingError(f"the toolkit of {nvcc} is not complete: {name} is missing{because}")
     return programs
 
 
@@ -241,8 +240,7 @@ def _identity(programs: Mapping[str, Path], headers: Path) -> str:
 
 
 def _run(nvcc: Path, environ: Mapping[str, str], *arguments: str) -> str:
-    command = processes.Command(argv=(str(nvcc), *arguments), environment=environ)
     try:
-        return processes.run(command, check=False, timeout=60.0).output
+        return processes.capture(str(nvcc), *arguments, environment=environ).output
     except CommandError as error:
         raise ToolkitMissingError(error.message) from error

@@ -103,8 +103,7 @@ def unpack(wheel: Path, root: Path, *, major: str) -> None:
                 if target is not None:
                     _extract(archive, member, root / target)
     except (zipfile.BadZipFile, FileExistsError) as error:
-        message = f"{wheel.name} cannot be unpacked: {error}"
-        raise LockError(message) from error
+        raise LockError(f"{wheel.name} cannot be unpacked: {error}") from error
 
 
 def repair(root: Path) -> None:
@@ -131,13 +130,8 @@ def stub_source() -> str:
 def _complete(root: Path, identity: str) -> Stamp | None:
     try:
         stamp = jsonio.read(root / STAMP, Stamp)
-    except StepResultError:
-        return None
-    if stamp.identity != identity:
-        return None
-    try:
-        intact = all((root / name).lstat().st_size == size for name, size in stamp.files)
-    except OSError:
+        intact = stamp.identity == identity and all((root / name).lstat().st_size == size for name, size in stamp.files)
+    except (StepResultError, OSError):
         return None
     return stamp if intact else None
 
@@ -168,11 +162,9 @@ def _place(member: zipfile.ZipInfo, wheel: Path, major: str) -> PurePosixPath | 
     """The path of a member below the root; ``None`` if it is not wanted."""
     name = PurePosixPath(member.filename)
     if name.is_absolute() or ".." in name.parts or "\\" in member.filename:
-        message = f"{wheel.name} cannot be unpacked: {member.filename} leads to a path outside"
-        raise LockError(message)
+        raise LockError(f"{wheel.name} cannot be unpacked: {member.filename} leads to a path outside")
     if stat.S_ISLNK(member.external_attr >> 16):
-        message = f"{wheel.name} cannot be unpacked: {member.filename} is a symbolic link"
-        raise LockError(message)
+        raise LockError(f"{wheel.name} cannot be unpacked: {member.filename} is a symbolic link")
     if member.is_dir():
         return None
     match name.parts:
@@ -218,8 +210,7 @@ def _version(nvcc: Path) -> str:
         raise ToolkitMissingError(error.message, remedy=remedy) from error
     version = nvcc_version(output)
     if version is None:
-        message = f"{nvcc} does not print its version: {output[-200:]}"
-        raise ToolkitMissingError(message, remedy=remedy)
+        raise ToolkitMissingError(f"{nvcc} does not print its version: {output[-200:]}", remedy=remedy)
     return version
 
 

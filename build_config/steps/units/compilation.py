@@ -10,18 +10,21 @@ import re
 import shutil
 import time
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.errors import BuildError, ConfigureError, InterruptedRunError, StepResultError
+from build_config.model import Toolchain
 from build_config.steps.units import cmake, object_cache, progress, sandbox, store, system_headers
 from build_config.system import jsonio, platforms, processes
+from build_config.system.console import Console
+from build_config.system.layout import Layout
 
 if TYPE_CHECKING:
-    from build_config.model import BuildUnit, SystemHeaders, Toolchain
+    from build_config.model import BuildUnit, SystemHeaders
     from build_config.steps.units.spec import UnitSpec
-    from build_config.system.console import Console, ProgressBar
-    from build_config.system.layout import Layout
+    from build_config.system.console import ProgressBar
 
 CACHE_QUERY_INTERVAL = 15.0
 """Seconds between queries of the object cache."""
@@ -51,7 +54,9 @@ def build_units(
         console.note(f"network of the compilers: {isolation.description}")
         environment = _environment(toolchain, layout)
         with object_cache.session(toolchain.launcher, layout, environment) as cache:
-            builder = _Builder(toolchain, layout, console, cache, isolation, jobs)
+            builder = _Builder(
+                toolchain=toolchain, layout=layout, console=console, cache=cache, isolation=isolation, jobs=jobs
+            )
             found |= {unit.name: unit for unit in builder.build(missing)}
     built = tuple(unit for spec in specs if (unit := found[spec.name]) is not None)
     for unit in built:
@@ -112,27 +117,18 @@ def cmake_error(output: str) -> str:
     return "\n".join(lines[-10:])
 
 
+@dataclass(slots=True, kw_only=True)
 class _Builder:
     """One build of the missing units."""
 
-    def __init__(
-        self,
-        toolchain: Toolchain,
-        layout: Layout,
-        console: Console,
-        cache: object_cache.CacheSession,
-        isolation: sandbox.Isolation,
-        jobs: int,
-    ) -> None:
-        self._toolchain = toolchain
-        self._layout = layout
-        self._console = console
-        self._cache = cache
-        self._jobs = jobs
-        self._asked = 0.0
-        self._hits = ""
-        self._environment = dict(cache.environment)
-        self._isolation = isolation
+    toolchain: Toolchain
+    layout: Layout
+    console: Console
+    cache: object_cache.CacheSession
+    isolation: sandbox.Isolation
+    jobs: int
+    asked: float = 0.0
+    hits: str = ""
 
     def build(self, specs: list[UnitSpec]) -> list[BuildUnit]:
         """Configure all, then build one after another under one bar."""
@@ -142,22 +138,22 @@ class _Builder:
             self._configure(spec)
             pending[spec.name] = self._pending(spec)
         steps = tuple(step for spec in specs for step in pending[spec.name])
-        estimate = progress.Estimate(steps, _read_weights(self._layout), self._jobs)
+        estimate = progress.Estimate(steps, _read_weights(self.layout), self.jobs)
         names = ", ".join(f"{spec.name} ({len(pending[spec.name])} steps)" for spec in specs)
-        self._console.note(f"building {names}, {self._jobs} at once; logs in {self._layout.logs}")
+        self.console.note(f"building {names}, {self.jobs} at once; logs in {self.layout.logs}")
         built = []
-        launcher = self._toolchain.launcher
-        with self._console.progress("building", estimate.total) as bar:
+        launcher = self.toolchain.launcher
+        with self.console.progress("building", estimate.total) as bar:
             for spec in specs:
                 self._ninja(spec, estimate, bar)
-                _keep_weights(self._layout, self._folder(spec) / ".ninja_log")
-                collect(self._folder(spec), spec.expected, platforms.of(self._toolchain.platform).output_folders)
+                _keep_weights(self.layout, self._folder(spec) / ".ninja_log")
+                collect(self._folder(spec), spec.expected, platforms.of(self.toolchain.platform).output_folders)
                 built.append(
                     store.keep(
                         spec,
                         self._folder(spec) / "unit",
-                        self._layout,
-                        network=self._isolation.description,
+                        self.layout,
+                        network=self.isolation.description,
                         headers=self._headers(spec),
                         launcher="none" if launcher is None else launcher.described,
                     )
@@ -165,26 +161,26 @@ class _Builder:
         return built
 
     def _folder(self, spec: UnitSpec) -> Path:
-        return self._layout.build / spec.name
+        return self.layout.build / spec.name
 
     def _log(self, spec: UnitSpec, what: str) -> Path:
-        return self._layout.logs / f"{what}-{spec.name}.log"
+        return self.layout.logs / f"{what}-{spec.name}.log"
 
     def _configure(self, spec: UnitSpec) -> None:
         """Run CMake. The cache of an earlier configuration is discarded if one of its inputs has changed."""
         folder = self._folder(spec)
         stamp = folder / "configured.json"
-        entries = spec.entries | cmake.launcher_entries(self._toolchain, cuda=spec.shard is not None)
+        entries = spec.entries | cmake.launcher_entries(self.toolchain, cuda=spec.shard is not None)
         digest = hashlib.sha256(json.dumps([entries, spec.key.inputs]).encode()).hexdigest()
         same = stamp.is_file() and stamp.read_text(encoding="utf-8") == digest
         stamp.unlink(missing_ok=True)
         argv = cmake.configure_arguments(
-            self._toolchain, self._layout.staged / "wheel_project", folder, entries, fresh=not same
+            self.toolchain, self.layout.staged / "wheel_project", folder, entries, fresh=not same
         )
         log = self._log(spec, "configure")
         log.unlink(missing_ok=True)
         done = processes.run(
-            processes.Command(argv=(*self._isolation.prefix, *argv), environment=self._environment, log=log),
+            processes.Command(argv=(*self.isolation.prefix, *argv), environment=self.cache.environment, log=log),
             check=False,
         )
         if done.returncode != 0:
@@ -193,8 +189,8 @@ class _Builder:
         stamp.write_text(digest, encoding="utf-8")
 
     def _pending(self, spec: UnitSpec) -> tuple[str, ...]:
-        argv = cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs, dry_run=True)
-        done = processes.run(processes.Command(argv=argv, environment=self._environment))
+        argv = cmake.build_arguments(self.toolchain, self._folder(spec), jobs=self.jobs, dry_run=True)
+        done = processes.run(processes.Command(argv=argv, environment=self.cache.environment))
         parsed = map(progress.parse_line, done.output.splitlines())
         return tuple(output for output in parsed if output is not None)
 
@@ -219,32 +215,26 @@ class _Builder:
             current = ", ".join(dict.fromkeys(source for source in sources if source)) or current
             show()
 
-        ninja = cmake.build_arguments(self._toolchain, self._folder(spec), jobs=self._jobs)
-        command = processes.Command(
-            argv=(*self._isolation.prefix, *ninja),
-            environment=self._environment,
-            log=log,
-        )
+        ninja = cmake.build_arguments(self.toolchain, self._folder(spec), jobs=self.jobs)
+        command = processes.Command(argv=(*self.isolation.prefix, *ninja), environment=self.cache.environment, log=log)
         done = processes.run(command, check=False, on_line=line, on_tick=tick)
         if done.returncode != 0 and NINJA_INTERRUPTED in done.output:  # it received the signal, this process did not
             raise InterruptedRunError(f"Stopped in unit {spec.name}. Finished files are kept.", log=log)
         if done.returncode != 0:
             _raise_if_disk_full(done)
-            raise BuildError(
-                f"unit {spec.name} does not compile. The first error is in {first_error(done.output)}",
-                remedy="fix the error and run the same command again: finished files are kept",
-                log=log,
-            )
+            message = f"unit {spec.name} does not compile. The first error is in {first_error(done.output)}"
+            remedy = "fix the error and run the same command again: finished files are kept"
+            raise BuildError(message, remedy=remedy, log=log)
 
     def _headers(self, spec: UnitSpec) -> SystemHeaders:
-        folder, cuda = self._folder(spec), self._toolchain.cuda
-        argv = cmake.headers_arguments(self._toolchain, folder)
+        folder, cuda = self._folder(spec), self.toolchain.cuda
+        argv = cmake.headers_arguments(self.toolchain, folder)
         listing: list[str] = []  # a hundred thousand lines: more than the runner keeps
-        processes.run(processes.Command(argv=argv, environment=self._environment), on_line=listing.append)
-        visual_studio = (Path(part) for part in self._environment.get("INCLUDE", "").split(";") if part)
+        processes.run(processes.Command(argv=argv, environment=self.cache.environment), on_line=listing.append)
+        visual_studio = (Path(part) for part in self.cache.environment.get("INCLUDE", "").split(";") if part)
         return system_headers.describe(
             system_headers.parse(listing, folder),
-            self._layout,
+            self.layout,
             inputs=(cuda.root,),
             expected=(cuda.include, *visual_studio),
         )
@@ -252,11 +242,11 @@ class _Builder:
     def _cache_note(self) -> str:
         """The cache hits, queried only every few seconds: each query starts a process."""
         now = time.monotonic()
-        if now - self._asked >= CACHE_QUERY_INTERVAL:
-            self._asked = now
-            hits = self._cache.hits()
-            self._hits = f"; {hits} cache hits" if hits else ""
-        return self._hits
+        if now - self.asked >= CACHE_QUERY_INTERVAL:
+            self.asked = now
+            hits = self.cache.hits()
+            self.hits = f"; {hits} cache hits" if hits else ""
+        return self.hits
 
 
 def _raise_if_disk_full(done: processes.Completed) -> None:

@@ -36,11 +36,10 @@ class CacheSession:
         """Hits since the session began; 0 without a launcher, or if the launcher does not answer."""
         if self.launcher is None:
             return 0
-        if _is_sccache(self.launcher):
-            answer = self._call("--show-stats", "--stats-format", "json")
-            return parse_sccache(answer.output) if answer.returncode == 0 else 0
-        answer = self._call("--print-stats")
-        return parse_ccache(answer.output) if answer.returncode == 0 else 0
+        sccache = _is_sccache(self.launcher)
+        answer = self._call(*(("--show-stats", "--stats-format", "json") if sccache else ("--print-stats",)))
+        parse = parse_sccache if sccache else parse_ccache
+        return parse(answer.output) if answer.returncode == 0 else 0
 
     def _call(self, *arguments: str) -> processes.Completed:
         if self.launcher is None:  # pragma: no cover - callers checked

@@ -25,10 +25,7 @@ SHELL = ("sh",)
 """Ninja's rules and the drivers of GCC and nvcc need it."""
 WINDOWS_KEPT = ("SystemRoot", "SystemDrive", "ComSpec", "ProgramData", "NUMBER_OF_PROCESSORS")
 """Variables that programs of Windows expect in every environment."""
-ATTEMPTS = (
-    ("unshare", "--net", "--"),
-    ("unshare", "--user", "--map-current-user", "--net", "--"),
-)
+ATTEMPTS = (("unshare", "--net", "--"), ("unshare", "--user", "--map-current-user", "--net", "--"))
 """Commands that give a network namespace: as root, and as any user if the kernel lets users have namespaces."""
 
 
@@ -126,10 +123,9 @@ def _find(name: str, host: HostCompiler, environ: Mapping[str, str]) -> Path:
     answer = processes.capture(str(host.cxx.path), f"-print-prog-name={name}").output.strip()
     found = shutil.which(answer or name, path=environ.get("PATH", "/usr/bin:/bin"))
     if found is None:
-        raise ConfigureError(
-            f"the build needs the program {name}, which was not found",
-            remedy="install binutils: sudo apt install binutils (Debian, Ubuntu), sudo dnf install binutils (Fedora)",
-        )
+        message = f"the build needs the program {name}, which was not found"
+        remedy = "install binutils: sudo apt install binutils (Debian, Ubuntu), sudo dnf install binutils (Fedora)"
+        raise ConfigureError(message, remedy=remedy)
     return Path(found)
 
 

@@ -6,12 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from build_config.model import (
-    Shard,
-    SourceTree,
-    Toolchain,
-    UnitKey,
-)
+from build_config.model import Shard, SourceTree, Toolchain, UnitKey
 from build_config.steps.units import cmake
 from build_config.system import platforms
 from build_config.system.files import file_sha256

@@ -6,17 +6,11 @@ A unit whose key is in the store is taken from there, and no compiler runs.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from build_config.errors import BuildError, StepResultError
-from build_config.model import (
-    BuildUnit,
-    BuiltFile,
-    Shard,
-    SystemHeaders,
-    UnitKey,
-)
+from build_config.model import BuildUnit, BuiltFile, SystemHeaders
 from build_config.system import jsonio
 from build_config.system.files import file_sha256, listing_sha256
 
@@ -27,20 +21,8 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 DESCRIPTION = "unit.json"
-"""The name of the description next to the files of a unit."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredUnit:
-    """The description of a unit, next to its files."""
-
-    name: str
-    key: UnitKey
-    files: tuple[BuiltFile, ...]
-    shard: Shard | None
-    network: str
-    headers: SystemHeaders | None = None
-    launcher: str | None = None
+LIBRARIES = "lib"
+"""A unit is a folder with its description and a folder of its files."""
 
 
 def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
@@ -48,30 +30,21 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
     folder = _folder(spec, layout)
     try:
         known = read(folder)
-        files = tuple(describe(folder / "lib" / name) for name in spec.expected)
+        files = tuple(describe(folder / LIBRARIES / name) for name in spec.expected)
     except (StepResultError, OSError):
         return None
     if known.key != spec.key or known.files != files:
         return None
-    return BuildUnit(
-        name=spec.name,
-        key=spec.key,
-        folder=folder / "lib",
-        files=files,
-        shard=spec.shard,
-        network=known.network,
-        headers=known.headers,
-        launcher=known.launcher,
-    )
+    return replace(known, name=spec.name, shard=spec.shard)
 
 
-def read(folder: Path) -> StoredUnit:
+def read(folder: Path) -> BuildUnit:
     """Read the description of the unit in ``folder``. Raises ``StepResultError`` if it is missing or malformed."""
     data = jsonio.read(folder / DESCRIPTION, dict[str, Any])
     headers = data.get("headers")
     if isinstance(headers, dict) and "strangers" in headers:  # the key that earlier versions of this project wrote
         headers["unexpected"] = headers.pop("strangers")
-    return jsonio.from_data(data, StoredUnit)
+    return jsonio.from_data({**data, "folder": folder / LIBRARIES}, BuildUnit)
 
 
 def keep(
@@ -97,7 +70,7 @@ def keep(
     temporary = folder.with_name(folder.name + ".partial")
     for old in (temporary, folder):
         shutil.rmtree(old, ignore_errors=True)
-    library_folder = temporary / "lib"
+    library_folder = temporary / LIBRARIES
     library_folder.mkdir(parents=True)
     for name in spec.expected:
         shutil.copyfile(built / name, library_folder / name)
@@ -110,29 +83,23 @@ def keep(
     unit = BuildUnit(
         name=spec.name,
         key=spec.key,
-        folder=folder / "lib",
+        folder=folder / LIBRARIES,
         files=files,
         shard=spec.shard,
         network=network,
         headers=headers,
         launcher=launcher,
     )
-    jsonio.write(temporary / DESCRIPTION, stored(unit))
+    write(temporary, unit)
     temporary.rename(folder)
     return unit
 
 
-def stored(unit: BuildUnit) -> StoredUnit:
-    """The description of a unit, for the store and for an export."""
-    return StoredUnit(
-        name=unit.name,
-        key=unit.key,
-        files=unit.files,
-        shard=unit.shard,
-        network=unit.network,
-        headers=unit.headers,
-        launcher=unit.launcher,
-    )
+def write(folder: Path, unit: BuildUnit) -> None:
+    """Write the description of a unit into ``folder``, where ``read`` finds it: everything but its place."""
+    data = jsonio.to_data(unit)
+    del data["folder"]
+    jsonio.write(folder / DESCRIPTION, data)
 
 
 def folder_digest(folder: Path, *, without: tuple[str, ...] = ()) -> str:

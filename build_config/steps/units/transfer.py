@@ -12,19 +12,16 @@ from typing import TYPE_CHECKING
 
 from build_config.errors import BuildError, StepResultError, TransferError
 from build_config.steps.units import store
-from build_config.steps.units.store import DESCRIPTION
-from build_config.system import jsonio
+from build_config.steps.units.store import LIBRARIES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from build_config.model import BuildUnit, UnitKey
     from build_config.steps.units.spec import UnitSpec
-    from build_config.steps.units.store import StoredUnit
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
-LIBRARIES = "lib"
 AGAIN = "copy the folder again; if that does not help, build the unit again"
 SAME = (
     "build all units from one commit, with the same compilers and on the same system as this:"
@@ -46,7 +43,7 @@ def export_units(built: tuple[BuildUnit, ...], folder: Path) -> None:
             shutil.copyfile(unit.folder / file.name, copied)
             if store.describe(copied) != file:
                 raise TransferError(f"{file.name} of unit {unit.name} changed while it was copied", remedy=AGAIN)
-        jsonio.write(partial / DESCRIPTION, store.stored(unit))
+        store.write(partial, unit)
         shutil.rmtree(folder / unit.name, ignore_errors=True)
         partial.rename(folder / unit.name)
 
@@ -67,7 +64,7 @@ def import_units(
             where = "no folder with units was named" if folder is None else f"there is no folder {folder / spec.name}"
             lacking.append(f"unit {spec.name} ({spec.key.digest[:12]}) is not in the store, and {where}")
         elif offered.key == spec.key:
-            _keep(spec, offered, folder / spec.name / LIBRARIES, layout)
+            _keep(spec, offered, layout)
             console.note(f"unit {spec.name}: imported from {folder / spec.name} ({spec.key.digest[:12]})")
         else:
             lacking.append(
@@ -80,7 +77,7 @@ def import_units(
         console.note(line)
 
 
-def _read(folder: Path) -> StoredUnit | None:
+def _read(folder: Path) -> BuildUnit | None:
     if not folder.exists():
         return None
     try:
@@ -89,13 +86,12 @@ def _read(folder: Path) -> StoredUnit | None:
         raise TransferError(f"the unit in {folder} has no valid description: {error.message}", remedy=AGAIN) from error
 
 
-def _keep(spec: UnitSpec, offered: StoredUnit, libraries: Path, layout: Layout) -> None:
+def _keep(spec: UnitSpec, offered: BuildUnit, layout: Layout) -> None:
     """Put a unit into the store, if it matches its description."""
-    names = tuple(file.name for file in offered.files)
+    libraries, names = offered.folder, tuple(file.name for file in offered.files)
     if (offered.name, offered.shard, names) != (spec.name, spec.shard, spec.expected):
-        raise TransferError(
-            f"the unit in {libraries.parent} has the key of {spec.name}, but declares other contents", remedy=AGAIN
-        )
+        message = f"the unit in {libraries.parent} has the key of {spec.name}, but declares other contents"
+        raise TransferError(message, remedy=AGAIN)
     for file in offered.files:
         path = libraries / file.name
         if path.is_symlink() or libraries.is_symlink() or not path.is_file():

@@ -45,10 +45,7 @@ OWN_MODULES: dict[PlatformName, tuple[str, ...]] = {
     "linux-x86_64": ("_cuda_loader.py", "_cuda_libraries.py", "_conda_libraries.py"),
     "win-amd64": ("_cuda_loader.py", "_cuda_libraries.py", "_vendored_dlls.py"),
 }
-SHARED_MODULES = {
-    "_cuda_driver.py": Path(driver.__file__),
-    "_gpu_coverage.py": Path(coverage.__file__),
-}
+SHARED_MODULES = {"_cuda_driver.py": Path(driver.__file__), "_gpu_coverage.py": Path(coverage.__file__)}
 """Modules of check_gpu that the loader uses under another name."""
 FIRST_LINES = {
     "linux-x86_64": "from . import _conda_libraries  # noqa: F401  (added by the CUDA wheel build)\n",
@@ -131,12 +128,7 @@ def assemble(
     log.unlink(missing_ok=True)
     command = processes.Command(
         argv=(
-            sys.executable,
-            "-m",
-            "build",
-            "--wheel",
-            "--no-isolation",
-            "--skip-dependency-check",
+            *(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check"),
             f"--outdir={output}",
             "--config-setting=cmake.define.LCW_UNIT=wheel",
             f"--config-setting=cmake.define.LCW_UNIT_FOLDERS={folders}",
@@ -169,11 +161,7 @@ def own_modules(platform: PlatformName, layout: Layout) -> dict[str, Path]:
 
 
 def write_project(
-    project: Path,
-    wheel_plan: WheelPlan,
-    tree: SourceTree,
-    layout: Layout,
-    platform: Platform = platforms.HERE,
+    project: Path, wheel_plan: WheelPlan, tree: SourceTree, layout: Layout, platform: Platform = platforms.HERE
 ) -> None:
     """Write the project that becomes the wheel; ``project`` must not exist."""
     package = project / "llama_cpp"
@@ -216,11 +204,7 @@ def project_metadata(upstream: dict[str, Any], wheel_plan: WheelPlan) -> dict[st
                 "minimum-version": "build-system.requires",
                 "cmake": {"build-type": "Release"},
                 "build-dir": "build",
-                "wheel": {
-                    "packages": ["llama_cpp"],
-                    "py-api": "py3",
-                    "license-files": ["LICENSE.md", "licenses/*"],
-                },
+                "wheel": {"packages": ["llama_cpp"], "py-api": "py3", "license-files": ["LICENSE.md", "licenses/*"]},
             }
         },
     }

@@ -56,11 +56,9 @@ def repair(wheel: Wheel, out: Path, *, policy: LibraryPolicy, log: Path) -> Whee
         if len(repaired) != 1:
             raise PackagingError(f"auditwheel made {len(repaired)} wheels of {wheel.path.name} instead of one", log=log)
         if not all("-manylinux" in tag for tag in wheelfile.read(repaired[0]).tags):
-            raise PackagingError(
-                f"auditwheel found no manylinux tag for {wheel.path.name}, only {repaired[0].name}",
-                remedy="build on a machine with a glibc that auditwheel knows; its log names the symbols to avoid",
-                log=log,
-            )
+            message = f"auditwheel found no manylinux tag for {wheel.path.name}, only {repaired[0].name}"
+            remedy = "build on a machine with a glibc that auditwheel knows; its log names the symbols to avoid"
+            raise PackagingError(message, remedy=remedy, log=log)
         return wheelfile.write_normalised(repaired[0], out / repaired[0].name)
 
 
@@ -97,13 +95,7 @@ def windows_arguments(
     """
     found = (f"--add-path={separator.join(map(str, folders))}",) if folders else ()
     return (
-        sys.executable,
-        "-m",
-        "delvewheel",
-        "repair",
-        "--analyze-existing",
-        "--ignore-existing",
-        "--with-mangle",
+        *(sys.executable, "-m", "delvewheel", "repair", "--analyze-existing", "--ignore-existing", "--with-mangle"),
         f"--exclude={separator.join(library.soname for library in policy.external)}",
         *found,
         f"--wheel-dir={folder}",

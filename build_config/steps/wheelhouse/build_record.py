@@ -53,6 +53,7 @@ def make_record(
     Raises ``ValueError`` for a time without a zone.
     """
     tree, toolchain, units = compiled.tree, compiled.toolchain, compiled.units
+    networks = "; ".join(dict.fromkeys(unit.network for unit in units))
     record = BuildRecord(
         wheel=wheel.path.name,
         version=str(wheel.version),
@@ -66,7 +67,7 @@ def make_record(
         sources_locked=tree.locked,
         llama_cpp_commit=tree.commit,
         locks=tuple(sorted(origin.locks)),
-        toolchain=(*_toolchain(toolchain, units), ("network of the compilers", _networks(units)), *_headers(units)),
+        toolchain=(*_toolchain(toolchain, units), ("network of the compilers", networks), *_headers(units)),
         units=tuple(unit.key for unit in units),
         shards=tuple(unit.shard for unit in units if unit.shard is not None),
         steps=steps,
@@ -95,28 +96,19 @@ def materials(
         digests=(("gitCommit", tree.commit),) if git.is_commit(tree.commit) else (),
         annotations=(("tree-sha256", (tree.llama_cpp_digest,)), ("locked", ("yes" if tree.locked else "no",))),
     )
-    installed = Material(
-        name=f"CUDA toolkit {toolchain.cuda.version}",
-        uri=None,
-        digests=(),
-        annotations=(
-            ("identity", (toolchain.cuda.identity,)),
-            ("locked", ("no",)),
-            ("source", ("an installed toolkit: its files are in no lock",)),
-        ),
+    installed = _unlocked(
+        f"CUDA toolkit {toolchain.cuda.version}",
+        ("identity", (toolchain.cuda.identity,)),
+        ("locked", ("no",)),
+        ("source", ("an installed toolkit: its files are in no lock",)),
     )
-    compiler = Material(
-        name=f"{platforms.of(toolchain.platform).compiler} {toolchain.host.cxx.version}",
-        uri=None,
-        digests=(),
-        annotations=(("identity", (toolchain.host.identity,)),),
-    )
+    compiler = f"{platforms.of(toolchain.platform).compiler} {toolchain.host.cxx.version}"
     return (
         _locked(source),
         llama_cpp,
         *(_locked(file) for file in toolkit),
         *(() if toolkit else (installed,)),
-        compiler,
+        _unlocked(compiler, ("identity", (toolchain.host.identity,))),
         *(
             Material(
                 name=f"{name} {version}",
@@ -145,21 +137,24 @@ def _locked(file: LockedFile) -> Material:
     return Material(name=file.filename, uri=f"pkg:pypi/{file.name}@{file.version}", digests=(("sha256", file.sha256),))
 
 
+def _unlocked(name: str, *annotations: tuple[str, tuple[str, ...]]) -> Material:
+    return Material(name=name, uri=None, digests=(), annotations=annotations)
+
+
 def _moment(time: datetime) -> str:
     if time.tzinfo is None:
-        message = "a time in a record must have a time zone"
-        raise ValueError(message)
+        raise ValueError("a time in a record must have a time zone")
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _toolchain(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> tuple[tuple[str, str], ...]:
     cuda, host = toolchain.cuda, toolchain.host
-    pairs = [
+    return (
         ("cuda", cuda.version),
         ("cuda.identity", cuda.identity),
         ("cuda.locked", "yes" if cuda.locked else "no"),
         ("cuda.found-via", cuda.nvcc.found_via),
-        *([] if cuda.has_random_seed else [("reproducibility", NO_RANDOM_SEED)]),
+        *(() if cuda.has_random_seed else (("reproducibility", NO_RANDOM_SEED),)),
         ("cc", host.cc.described),
         ("cxx", host.cxx.described),
         ("host.identity", host.identity),
@@ -167,18 +162,13 @@ def _toolchain(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> tuple[tupl
         ("ninja", toolchain.ninja.described),
         ("launcher", _launchers(toolchain, units)),
         ("cuobjdump", "none" if toolchain.cuobjdump is None else toolchain.cuobjdump.described),
-    ]
-    return tuple(pairs)
+    )
 
 
 def _launchers(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> str:
     """The launchers with which the units were compiled, in this run or an earlier one."""
     here = "none" if toolchain.launcher is None else toolchain.launcher.described
     return "; ".join(dict.fromkeys(unit.launcher or here for unit in units)) or here
-
-
-def _networks(units: tuple[BuildUnit, ...]) -> str:
-    return "; ".join(dict.fromkeys(unit.network for unit in units))
 
 
 def _headers(units: tuple[BuildUnit, ...]) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,15 +51,10 @@ def publish(
     _check_inspection(wheel, inspection)
     _check_validation(wheel, validation)
     name = wheel.path.name
-    if (record.wheel, record.sha256, record.inspection, record.validation) != (
-        name,
-        wheel.sha256,
-        inspection,
-        validation,
-    ):
-        message = (
-            f"The record is not about {name} with SHA-256 {wheel.sha256} and its two reports; nothing was published."
-        )
+    described = (record.wheel, record.sha256, record.inspection, record.validation)
+    if described != (name, wheel.sha256, inspection, validation):
+        about = f"{name} with SHA-256 {wheel.sha256} and its two reports"
+        message = f"The record is not about {about}; nothing was published."
         raise StepResultError(message, remedy="run the build again: nox -s build_cuda_wheel")
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,9 +130,8 @@ def _check_validation(wheel: Wheel, report: ValidationReport) -> None:
 
 
 def _listed(findings: tuple[Finding, ...]) -> str:
-    return (
-        "\n".join(f"  {f.severity}: {f.message} [{f.code}]" for f in findings) or "  (the report contains no finding)"
-    )
+    lines = (f"  {f.severity}: {f.message} [{f.code}]" for f in findings)
+    return "\n".join(lines) or "  (the report contains no finding)"
 
 
 # -------------------------------------------------------------------------------------------------------- files
@@ -148,8 +143,7 @@ def _verified_copy(wheel: Wheel, folder: Path) -> Path:
     part = Path(temporary)
     try:
         with os.fdopen(handle, "wb") as target, wheel.path.open("rb") as source:
-            while block := source.read(1 << 20):
-                target.write(block)
+            shutil.copyfileobj(source, target, 1 << 20)
             target.flush()
             os.fsync(target.fileno())
         part.chmod(0o644)

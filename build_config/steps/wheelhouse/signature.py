@@ -55,9 +55,8 @@ def make_keys(folder: Path) -> tuple[Path, Path]:
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         except FileExistsError as error:
-            raise SettingsError(
-                f"{path} exists; a key is never replaced", remedy="name another folder, or move the key away"
-            ) from error
+            message = f"{path} exists; a key is never replaced"
+            raise SettingsError(message, remedy="name another folder, or move the key away") from error
         with os.fdopen(handle, "wb") as file:
             file.write(text)
     return private, public
@@ -72,10 +71,8 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
     except OSError as error:
         raise SettingsError(f"the key {path} cannot be read: {error.strerror}", remedy=_HOW_TO_MAKE) from error
     if platforms.HERE.has_modes and mode & READABLE_BY_OTHERS:
-        raise SettingsError(
-            f"other users than its owner can read the key {path} (mode {stat.S_IMODE(mode):04o}): it was not used",
-            remedy=f"chmod 600 {path}, and make a new key if somebody may have read it",
-        )
+        message = f"other users than its owner can read the key {path} (mode {stat.S_IMODE(mode):04o}): it was not used"
+        raise SettingsError(message, remedy=f"chmod 600 {path}, and make a new key if somebody may have read it")
     try:
         key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -126,8 +123,7 @@ def verified_payload(text: str, payload_type: str, key: Ed25519PublicKey) -> byt
         envelope.verify([_public(key)], threshold=1)
     except Error as error:
         signers = ", ".join(envelope.signatures) or "nobody"
-        message = f"it has no valid signature of the key {key_id(key)}; it names {signers}"
-        raise UnsignedError(message) from error
+        raise UnsignedError(f"it has no valid signature of the key {key_id(key)}; it names {signers}") from error
     return envelope.payload
 
 
@@ -136,14 +132,11 @@ def _envelope(text: str, payload_type: str) -> Envelope:
         envelope = Envelope.from_dict(json.loads(text))
         again = jsonio.dumps(envelope.to_dict())
     except (Error, ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"it is not a DSSE envelope: {error}"
-        raise UnsignedError(message) from error
+        raise UnsignedError(f"it is not a DSSE envelope: {error}") from error
     if again != text:
-        message = "it is not written as this project writes envelopes"
-        raise UnsignedError(message)
+        raise UnsignedError("it is not written as this project writes envelopes")
     if envelope.payload_type != payload_type:
-        message = f"its payload is {envelope.payload_type}, not {payload_type}"
-        raise UnsignedError(message)
+        raise UnsignedError(f"its payload is {envelope.payload_type}, not {payload_type}")
     return envelope
 
 

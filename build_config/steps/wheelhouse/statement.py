@@ -79,11 +79,10 @@ def statement(record: BuildRecord, record_file: bytes) -> str:
 
 
 def _descriptor(material: Material) -> dict[str, Any]:
-    described: dict[str, Any] = {"name": material.name}
-    if material.uri:
-        described["uri"] = material.uri
-    if material.digests:
-        described["digest"] = dict(material.digests)
-    if material.annotations:
-        described["annotations"] = {name: list(values) for name, values in material.annotations}
-    return described
+    described = {
+        "name": material.name,
+        "uri": material.uri,
+        "digest": dict(material.digests),
+        "annotations": {name: list(values) for name, values in material.annotations},
+    }
+    return {name: value for name, value in described.items() if value}

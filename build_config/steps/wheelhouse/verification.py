@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -14,26 +13,24 @@ from build_config.errors import PackagingError, StepResultError
 from build_config.formats import wheelfile
 from build_config.model import LockedFile
 from build_config.reports import BuildRecord, Finding, Severity, Verdict
-from build_config.steps.wheelhouse import signature, statement
+from build_config.steps.wheelhouse import publication, signature, statement
 from build_config.system import jsonio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 OTHER_VERSION = "the record may be from another version of this project: check out the commit that it names"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The evidence that a wheel is compared with: the files next to it, and the locks of this checkout.
+    """What a wheel and the files next to it are compared with: the locks of this checkout.
 
     ``unrelated_locks`` are the lock files that do not affect a wheel. ``public_key`` is ``None`` if no signature is to
     be checked.
     """
 
-    record: Path
-    statement: Path
-    envelope: Path
     locks: tuple[tuple[str, str], ...]
     unrelated_locks: frozenset[str]
     locked_files: tuple[LockedFile, ...]
@@ -62,7 +59,7 @@ def verify(path: Path, evidence: Evidence) -> Verification:
     """
     wheel = wheelfile.read(path)
     findings = list(_wheel_findings(path))
-    record_file, record, unreadable = _read_record(evidence.record)
+    record_file, record, unreadable = _read_record(publication.record_path(path))
     findings += unreadable
     if record is not None:
         stated = (record.wheel, record.sha256, record.size, record.version)
@@ -77,11 +74,11 @@ def verify(path: Path, evidence: Evidence) -> Verification:
         findings += _report_findings(record)
         findings += _lock_findings(record, evidence)
         findings += _toolkit_findings(record)
-    statement_file, missing = _read(evidence.statement, "statement")
+    statement_file, missing = _read(statement.statement_path(path), "statement")
     findings += missing
     if statement_file is not None:
         findings += _statement_findings(record, record_file, statement_file, wheel.sha256)
-    findings += _envelope_findings(evidence, statement_file)
+    findings += _envelope_findings(statement.envelope_path(path), statement_file, evidence.public_key)
     signed = evidence.public_key is not None and not any(finding.code.startswith("envelope-") for finding in findings)
     return Verification(
         wheel=path.name,
@@ -129,9 +126,8 @@ def _lock_findings(record: BuildRecord, evidence: Evidence) -> Iterator[Finding]
     for name in sorted(recorded.keys() | here.keys()):
         if recorded.get(name) == here.get(name):
             continue
-        about = (
-            f"the lock {name} has SHA-256 {here.get(name, '(none)')} here, {recorded.get(name, '(none)')} in the record"
-        )
+        both = f"{here.get(name, '(none)')} here, {recorded.get(name, '(none)')} in the record"
+        about = f"the lock {name} has SHA-256 {both}"
         if name in evidence.unrelated_locks:
             yield Finding(code="lock-differs", severity=Severity.NOTE, message=f"{about}; it does not affect a wheel")
         else:
@@ -173,34 +169,31 @@ def _statement_findings(
         yield _error("statement-of-another-wheel", f"the statement is about a wheel with SHA-256 {subject}")
     digest = hashlib.sha256(record_file).hexdigest()
     if record_file and recorded != digest:
-        yield _error(
-            "record-changed", f"the record has SHA-256 {digest}; the statement was made from one with {recorded}"
-        )
+        message = f"the record has SHA-256 {digest}; the statement was made from one with {recorded}"
+        yield _error("record-changed", message)
 
 
-def _envelope_findings(evidence: Evidence, statement_file: bytes | None) -> Iterator[Finding]:
-    if not evidence.envelope.exists():
-        if evidence.public_key is not None:
-            yield _error("envelope-missing", f"{evidence.envelope.name} is missing: this wheel is not signed")
+def _envelope_findings(path: Path, statement_file: bytes | None, key: Ed25519PublicKey | None) -> Iterator[Finding]:
+    if not path.exists():
+        if key is not None:
+            yield _error("envelope-missing", f"{path.name} is missing: this wheel is not signed")
         return
-    data, problems = _read(evidence.envelope, "envelope")
+    data, problems = _read(path, "envelope")
     yield from problems
     if data is None:
         return
     try:
         text = data.decode()
-        if evidence.public_key is None:
+        if key is None:
             payload = signature.unverified_payload(text, statement.PAYLOAD_TYPE)
         else:
-            payload = signature.verified_payload(text, statement.PAYLOAD_TYPE, evidence.public_key)
+            payload = signature.verified_payload(text, statement.PAYLOAD_TYPE, key)
     except (signature.UnsignedError, UnicodeDecodeError) as reason:
-        yield _error("envelope-refused", f"{evidence.envelope.name}: {reason}")
+        yield _error("envelope-refused", f"{path.name}: {reason}")
         return
     if payload != statement_file:
-        yield _error(
-            "envelope-of-another-statement",
-            f"{evidence.envelope.name} contains another statement than the one next to it",
-        )
+        message = f"{path.name} contains another statement than the one next to it"
+        yield _error("envelope-of-another-statement", message)
 
 
 def _read(path: Path, what: str) -> tuple[bytes | None, list[Finding]]:

@@ -5,14 +5,12 @@ Nothing of this has run on Windows yet (docs/windows.md); each choice names its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import PurePath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from build_config.model import PlatformName
-from build_config.system.platforms.flags import WITHOUT_NVTX
+from build_config.system.platforms.base import WITHOUT_NVTX, Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,24 +40,8 @@ _DEFAULTS = "/DWIN32 /D_WINDOWS"
 _EXCEPTIONS = "/EHsc"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
-    """The platform protocol for Windows."""
-
-    name: PlatformName = "win-amd64"
-    wheel_platform: str = "win_amd64"
-    work_root: PurePath = WORK_ROOT
-    scripts: str = "Scripts"
-    compiler: str = "Microsoft Visual C++"
-    uses_msvc: bool = True
-    has_glibc: bool = False
-    has_modes: bool = False
-    has_unix_sockets: bool = False
-    has_simulated_device: bool = False
-    has_cuda_variables: bool = True
-    uses_dlls: bool = True
-    # A DLL that is linked against is a "runtime" for CMake, and llama.cpp has those in bin; we add mtmd.
-    output_folders: tuple[str, ...] = ("unit", "bin", "mtmd")
+class Windows(Platform):
+    """The names and flags of Windows."""
 
     def program(self, name: str) -> str:
         """``nvcc.exe``."""
@@ -122,4 +104,15 @@ def _path_map(work_root: PurePath) -> str:
     return f"/pathmap:{work_root}=."
 
 
-WINDOWS = Windows()
+WINDOWS = Windows(
+    name="win-amd64",
+    wheel_platform="win_amd64",
+    work_root=WORK_ROOT,
+    scripts="Scripts",
+    compiler="Microsoft Visual C++",
+    # A DLL that is linked against is a "runtime" for CMake, and llama.cpp has those in bin; we add mtmd.
+    output_folders=("unit", "bin", "mtmd"),
+    uses_msvc=True,
+    has_cuda_variables=True,
+    uses_dlls=True,
+)

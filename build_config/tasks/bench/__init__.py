@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,16 +85,11 @@ class DevicePlan:
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """One column of the table: an interpreter with a build, on one device, and what was measured so far."""
+    """One column of the table: an interpreter with a build on one device, and what was measured so far."""
 
-    build: Build
-    device: Device
     python: Path
     changes: Mapping[str, str | None]
-    version: str = ""
-    samples: list[Sample] = field(default_factory=list)
-    failure: str | None = None
-    repeated: int = 0
+    measured: Measurement
 
 
 def measure_devices(plan: DevicePlan, *, created: datetime, layout: Layout, console: Console) -> DeviceReport:
@@ -116,17 +111,7 @@ def measure_devices(plan: DevicePlan, *, created: datetime, layout: Layout, cons
         model = _provide_model(plan, folder, console)
         _measure_rounds(plan, runs, model, threads, folder, layout.logs / LOG, console)
         model_bytes = model.stat().st_size
-    measured = tuple(
-        Measurement(
-            build=one.build,
-            device=one.device,
-            version=one.version,
-            samples=tuple(one.samples),
-            failure=one.failure,
-            repeated=one.repeated,
-        )
-        for one in runs
-    )
+    measured = tuple(one.measured for one in runs)
     return DeviceReport(
         created=created.strftime("%Y-%m-%d %H:%M UTC"),
         machine=plan.machine,
@@ -199,7 +184,8 @@ def _runs(
             driver: dict[str, str | None] = {}
             if plan.simulation is not None and (build, device) == (Build.BASELINE, Device.CPU):
                 driver = plan.simulation.no_device
-            runs.append(_Run(build=build, device=device, python=python, changes={**libraries, **driver, **changes}))
+            measured = Measurement(build=build, device=device, version="", samples=())
+            runs.append(_Run(python=python, changes={**libraries, **driver, **changes}, measured=measured))
     return tuple(runs)
 
 
@@ -240,37 +226,34 @@ def _measure_rounds(
     plan: DevicePlan, runs: tuple[_Run, ...], model: Path, threads: int, folder: Path, log: Path, console: Console
 ) -> None:
     """Make every run in every round, so a machine that becomes warm or busy affects all of them."""
-    request = {
-        "model": str(model),
-        "prompt_tokens": plan.prompt_tokens,
-        "tokens": plan.tokens,
-        "threads": threads,
-    }
+    request = {"model": str(model), "prompt_tokens": plan.prompt_tokens, "tokens": plan.tokens, "threads": threads}
     for device, layers in ((Device.CPU, 0), (Device.GPU, -1)):
         jsonio.write(folder / f"request-{device}.json", {**request, "gpu_layers": layers})
     with console.progress("Measuring", total=len(runs) * plan.rounds) as bar:
         for number in range(plan.rounds):
             for place, one in enumerate(runs if number % 2 == 0 else runs[::-1]):
-                title = one.device.label if one.build is Build.OURS else f"{one.device.label}, baseline"
-                if one.failure is not None:
+                if one.measured.failure is not None:
                     continue
+                device = one.measured.device
+                title = device.label if one.measured.build is Build.OURS else f"{device.label}, baseline"
                 tries: list[Sample] = []
-                while len(tries) < TRIES and all(is_disturbed(each.cores_busy, one.device, threads) for each in tries):
+                while len(tries) < TRIES and all(is_disturbed(each.cores_busy, device, threads) for each in tries):
                     again = ", again: the machine was busy" if tries else ""
                     note = f"{title}, round {number + 1} of {plan.rounds}{again}"
                     show = functools.partial(bar.update, number * len(runs) + place, note=note)
-                    result, grown = _run_child(one, folder / f"request-{one.device}.json", show, log)
-                    one.version = result.version
-                    one.failure = results.problem(result, one.device, tokens=plan.tokens)
-                    if one.failure is not None:
-                        console.warn(f"{title}: {one.failure}")
+                    result, grown = _run_child(one, folder / f"request-{device}.json", show, log)
+                    failure = results.problem(result, device, tokens=plan.tokens)
+                    one.measured = replace(one.measured, version=result.version, failure=failure)
+                    if failure is not None:
+                        console.warn(f"{title}: {failure}")
                         break
-                    peak = grown if one.device is Device.GPU and plan.simulation is None else None
+                    peak = grown if device is Device.GPU and plan.simulation is None else None
                     tries.append(results.sample(result, prompt_tokens=plan.prompt_tokens, device_peak_bytes=peak))
                 else:
-                    one.repeated += len(tries) - 1
                     # Chosen by the cores that it used, not by its speed: no result is selected for being good.
-                    one.samples.append(max(tries, key=lambda each: each.cores_busy))
+                    samples = (*one.measured.samples, max(tries, key=lambda each: each.cores_busy))
+                    repeated = one.measured.repeated + len(tries) - 1
+                    one.measured = replace(one.measured, samples=samples, repeated=repeated)
 
 
 def _run_child(one: _Run, request: Path, show: Callable[[], None], log: Path) -> tuple[ChildResult, int | None]:

@@ -60,27 +60,12 @@ def _panel(axes: Axes, metric: Metric, report: DeviceReport, shown: list[Measure
         middle = median(values) or 0.0
         simulated = one.device is Device.GPU and report.card.kind is GpuKind.SIMULATED
         hatched = simulated or one.build is Build.BASELINE
-        axes.barh(
-            place,
-            middle,
-            height=0.62,
-            color=_SIMULATED if simulated else _COLOURS[one.device],
-            hatch="///" if hatched else None,
-            edgecolor="white",
-            linewidth=0,
-        )
+        colour, hatch = _SIMULATED if simulated else _COLOURS[one.device], "///" if hatched else None
+        axes.barh(place, middle, height=0.62, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
         if len(values) > 1:
             axes.plot(values, [place] * len(values), "o", color=_INK, markeredgecolor="white", markersize=4.5)
-        axes.text(
-            max([middle, *values]) + 0.02 * farthest,
-            place,
-            metric.text(middle),
-            va="center",
-            ha="left",
-            fontsize=9.5,
-            fontweight="bold",
-            color=_INK,
-        )
+        end = max([middle, *values]) + 0.02 * farthest
+        axes.text(end, place, metric.text(middle), va="center", fontsize=9.5, fontweight="bold", color=_INK)
     better = "higher is better" if metric.higher_is_better else "lower is better"
     axes.set_title(f"{metric.title}, {metric.unit}", loc="left", fontsize=10.5, fontweight="bold", color=_INK)
     axes.set_title(better, loc="right", fontsize=8.5, color=_FAINT)

@@ -93,10 +93,9 @@ def describe(wheel: Wheel, contents: Mapping[str, bytes], record: BuildRecord, n
         raise PackagingError(f"{wheel.path.name} is not a wheel of this project: it does not name its CUDA")
     facts = build_facts.parse(contents[build_facts.MEMBER])
     if facts.major < OLDEST_CUDA:
-        raise PackagingError(
-            f"conda-forge has no packages of CUDA {facts.cuda}'s libraries",
-            remedy=f"build with CUDA {OLDEST_CUDA} or later, or install the wheel itself with pip",
-        )
+        message = f"conda-forge has no packages of CUDA {facts.cuda}'s libraries"
+        remedy = f"build with CUDA {OLDEST_CUDA} or later, or install the wheel itself with pip"
+        raise PackagingError(message, remedy=remedy)
     depends = [
         f"python {_python_range(metadata.get('requires_python', ''), names)}",
         *_depends(requirements, names),
@@ -168,10 +167,9 @@ def _depends(requirements: Iterable[Requirement], names: Names) -> Iterable[str]
             continue
         name = str(canonicalize_name(requirement.name))
         if name not in known or requirement.extras or requirement.url:
-            raise PackagingError(
-                f"the wheel requires {requirement}, whose name on conda-forge is unknown",
-                remedy="look it up at https://anaconda.org/conda-forge and add a line to build_config/data/conda.toml",
-            )
+            message = f"the wheel requires {requirement}, whose name on conda-forge is unknown"
+            remedy = "look it up at https://anaconda.org/conda-forge and add a line to build_config/data/conda.toml"
+            raise PackagingError(message, remedy=remedy)
         ranges = sorted((_conda_clause(each) for each in requirement.specifier), reverse=True)
         yield " ".join((known[name], ",".join(ranges))).strip()
 

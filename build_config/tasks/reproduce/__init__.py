@@ -83,8 +83,7 @@ def reproduce(request: ReproduceRequest, layout: Layout, console: Console) -> tu
         reports.append(report)
     if not all(report.equal for report in reports):
         why = "\n  ".join(line for report in reports for line in report.why)
-        message = f"{first.subject}: a second build gave other bytes\n  {why}"
-        raise ReproductionError(message, log=layout.logs / LOG)
+        raise ReproductionError(f"{first.subject}: a second build gave other bytes\n  {why}", log=layout.logs / LOG)
     return tuple(reports)
 
 

@@ -159,10 +159,9 @@ def namespaces() -> tuple[str, ...]:
         with contextlib.suppress(CommandError):
             if processes.capture(*prefix, "true", timeout=10).returncode == 0:
                 return prefix
-    raise ReproductionError(
-        "a second build needs a mount namespace, but this system provides none (unshare --mount)",
-        remedy="run it as root, or on a system where users may create namespaces; in a container with --privileged",
-    )
+    message = "a second build needs a mount namespace, but this system provides none (unshare --mount)"
+    remedy = "run it as root, or on a system where users may create namespaces; in a container with --privileged"
+    raise ReproductionError(message, remedy=remedy)
 
 
 def _user(layout: Layout) -> tuple[int, int, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from build_config.errors import CommandError, LockError, SettingsError, ValidationError
 from build_config.formats import tar
 from build_config.system import jsonio
-from build_config.system.processes import Command, Completed
+from build_config.system.processes import Command
 from build_config.system.processes import run as run_command
 from build_config.tasks.upstream_tests.results import Recorded, UpstreamTestReport
 from build_config.testbed import clean_environment
@@ -120,7 +120,15 @@ def run_suite(python: Path, suite: Path, *, log: Path | None = None) -> Recorded
     """
     (suite / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # pytest searches the parent folders for settings
     shutil.copyfile(RECORDER, suite / "conftest.py")
-    done = _pytest(python, suite, "-ra", str(TESTS), log=log)
+    # Without the user's settings, and without models that the user has downloaded.
+    changes = dict.fromkeys(("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "HF_HUB_CACHE"))
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(suite / "no-models")}
+    argv = (str(python), "-I", "-m", "pytest", "-p", "no:cacheprovider", "-ra", str(TESTS))
+    try:
+        command = Command(argv=argv, cwd=suite, changes={**changes, **offline}, log=log)
+        done = run_command(command, check=False, timeout=TIMEOUT)
+    except CommandError as error:
+        raise ValidationError(f"Upstream's tests did not finish: {error.message}", log=log) from error
     result = suite / RESULT
     recorded = jsonio.read(result, Recorded) if result.exists() else None
     uncollected = recorded.uncollected if recorded is not None else ()
@@ -131,24 +139,3 @@ def run_suite(python: Path, suite: Path, *, log: Path | None = None) -> Recorded
     if recorded is None or done.returncode not in _COMPLETE:
         raise ValidationError(f"Upstream's tests stopped early; pytest {done.ending}: {done.last_words}", log=log)
     return recorded
-
-
-def _pytest(python: Path, suite: Path, *arguments: str, log: Path | None) -> Completed:
-    """Run pytest without the user's settings, and without models that the user has downloaded."""
-    changes = {
-        "PYTEST_ADDOPTS": None,
-        "PYTEST_PLUGINS": None,
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(suite / "no-models"),
-        "HF_HUB_CACHE": None,
-    }
-    command = Command(
-        argv=(str(python), "-I", "-m", "pytest", "-p", "no:cacheprovider", *arguments),
-        cwd=suite,
-        changes=changes,
-        log=log,
-    )
-    try:
-        return run_command(command, check=False, timeout=TIMEOUT)
-    except CommandError as error:
-        raise ValidationError(f"Upstream's tests did not finish: {error.message}", log=log) from error

@@ -48,9 +48,6 @@ def run_upstream_tests(path: Path | None, layout: Layout, console: Console) -> U
     )
     console.table("", counts)
     if not report.good:
-        raise ValidationError(
-            f"{chosen.name}: of upstream's own tests {len(report.failed)} failed and {len(report.passed)} passed",
-            remedy="read pytest's output in the log",
-            log=layout.logs / upstream_tests.LOG,
-        )
+        message = f"{chosen.name}: of upstream's own tests {len(report.failed)} failed and {len(report.passed)} passed"
+        raise ValidationError(message, remedy="read pytest's output in the log", log=layout.logs / upstream_tests.LOG)
     return report

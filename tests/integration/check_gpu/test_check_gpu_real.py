@@ -15,7 +15,6 @@ import re
 import shutil
 import subprocess
 import sys
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,10 +27,10 @@ from build_config.tasks import check_gpu_file
 from build_config.testbed import synthetic_model
 from check_gpu import collect, device_code, elf, report
 from check_gpu.diagnosis import diagnose
-from check_gpu.facts import Facts, Machine
+from check_gpu.facts import Facts, Installation, Load, Machine
 from check_gpu.result import Code, Diagnosis
-from tests.support import wheel_modules
-from tests.support.doubles import BACKEND, CARD, DRIVER, GGML, GGML_BASE, compile_double
+from tests.integration import conftest
+from tests.support.doubles import BACKEND, CARD, compile_double
 
 if TYPE_CHECKING:
     from build_config.model import CudaToolkit
@@ -142,14 +141,8 @@ class Bench:
     """An environment without pip, and folders of doubles to put on the loader's path."""
 
     root: Path
-
-    @property
-    def python(self) -> Path:
-        return self.root / "venv" / "bin" / "python"
-
-    @property
-    def site(self) -> Path:
-        return next((self.root / "venv" / "lib").glob("python*")) / "site-packages"
+    python: Path
+    site: Path
 
     @property
     def lib(self) -> Path:
@@ -181,26 +174,10 @@ class Bench:
     def install_ours(self) -> None:
         """Install the real loader, with one CUDA module for 8.9 and one for the CPU."""
         self.install(OUR_PACKAGE_CODE, "0.3.36+cu130.sm89")
-        compile_double(self.lib / "libggml-base.so", GGML_BASE)
-        compile_double(self.lib / "libggml.so", GGML, f"-L{self.lib}", "-l:libggml-base.so", ORIGIN)
-        compile_double(self.lib / "libggml-cpu-x64.so", BACKEND, '-DNAME="CPU"', "-DSCORE=1")
+        conftest.write_own_modules(self.lib)
+        conftest.describe_build(self.lib.parent, ("sm89", "89-real"))
         defines = ("-DCUDA", '-DNAME="CUDA"', "-DSCORE=2000")
         compile_double(self.lib / "libggml-cuda-sm89.so", CUDA_CODE + BACKEND, *defines, *self.cuda_options)
-        data = {
-            "version": "0.3.36+cu130.sm89",
-            "cuda": "13.0",
-            "shards": [{"name": "sm89", "file": "libggml-cuda-sm89.so", "archs": ["89-real"]}],
-            "oldest_driver": "580",
-            "libraries": ["libcudart.so.13", "libcublas.so.13"],
-            "build_command": "nox -s build_cuda_wheel -- --arch {arch}",
-        }
-        package = self.lib.parent
-        (package / "_cuda_build.json").write_text(json.dumps(data), encoding="utf-8")
-        wheel_modules.copy_to(package)
-        (package / "_ctypes_extensions.py").write_text(
-            "import ctypes\ndef load_shared_library(name, folder):\n    return ctypes.CDLL(f'{folder}/lib{name}.so')\n",
-            encoding="utf-8",
-        )
 
     @property
     def cuda_options(self) -> tuple[str, ...]:
@@ -210,12 +187,8 @@ class Bench:
 
 @pytest.fixture(name="template", scope="module")
 def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is needed to build the doubles")
     root = tmp_path_factory.mktemp("template")
-    compile_double(root / "driver" / "libcuda.so.1", DRIVER, f'-DCARD="{CARD}"')
-    compile_double(root / "cuda" / "libcudart.so.13", "int cudart_double;")
-    compile_double(root / "cuda" / "libcublas.so.13", "int cublas_double(void) { return 0; }")
+    conftest.compile_cuda(root)
     return root
 
 
@@ -223,14 +196,23 @@ def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _bench(template: Path, tmp_path: Path) -> Bench:
     root = tmp_path / "bench"
     shutil.copytree(template, root)
-    venv.create(root / "venv", with_pip=False, symlinks=True)
-    return Bench(root)
+    return Bench(root, *conftest.bare_environment(root / "venv"))
 
 
 @dataclass(frozen=True)
 class Checked:
     facts: Facts
     diagnosis: Diagnosis
+
+    @property
+    def installation(self) -> Installation:
+        assert self.facts.installation is not None
+        return self.facts.installation
+
+    @property
+    def load(self) -> Load:
+        assert self.facts.load is not None
+        return self.facts.load
 
 
 @dataclass(frozen=True)
@@ -251,8 +233,7 @@ class Checker:
         request = collect.Request(python=str(self.bench.python), n_gpu_layers=self.n_gpu_layers, timeout=self.timeout)
         facts = collect.collect(request, synthetic_model.write)
         # The GPUs of the machine that runs the test must not count.
-        variables_seen = dataclasses.replace(LINUX, variables=facts.machine.variables)
-        facts = dataclasses.replace(facts, machine=variables_seen)
+        facts = dataclasses.replace(facts, machine=dataclasses.replace(LINUX, variables=facts.machine.variables))
         return Checked(facts, diagnose(facts))
 
 
@@ -268,17 +249,9 @@ def skip_where_found(soname: str) -> None:
         pytest.skip(f"this machine has {soname}")
 
 
-@pytest.fixture(name="no_driver")
-def _no_driver() -> None:
-    skip_where_found("libcuda.so.1")
-
-
-@pytest.fixture(name="no_cublas")
-def _no_cublas() -> None:
-    skip_where_found("libcublas.so.13")
-
-
 NEW_DRIVER = {"DOUBLE_CUDA": "13000", "DOUBLE_CAPABILITY": "89"}
+OTHER_GPU = {"DOUBLE_CUDA": "13000", "DOUBLE_CAPABILITY": "75", "DOUBLE_MEMORY": "none"}
+NO_GPU = {"DOUBLE_CUDA": "13000", "DOUBLE_INIT": "100"}
 
 
 # ------------------------------------------------------------------------------------------------------------ stock
@@ -301,16 +274,11 @@ def test_a_cpu_build_is_recognised_by_its_libraries(check: Checker, bench: Bench
     assert checked.diagnosis.code is Code.CPU_ONLY_BUILD
     assert "llama-cpp-python 0.3.16" in checked.diagnosis.sentence
     assert CARD in checked.diagnosis.sentence
-    installation, load = checked.facts.installation, checked.facts.load
-    assert installation is not None
+    installation = checked.installation
     assert installation.libraries == ("libggml-base.so", "libggml-cpu.so", "libllama.so")
     assert installation.package == str(bench.lib.parent)
-    assert load is not None
-    assert [(layer.weights, layer.kv_cache) for layer in load.signs.placements.layers] == [
-        ("CPU", "CPU"),
-        ("CPU", "CPU"),
-        ("CPU", None),
-    ]
+    placed = [(layer.weights, layer.kv_cache) for layer in checked.load.signs.placements.layers]
+    assert placed == [("CPU", "CPU"), ("CPU", "CPU"), ("CPU", None)]
 
 
 def test_a_complete_stock_cuda_build_uses_the_gpu(check: Checker, bench: Bench) -> None:
@@ -322,28 +290,26 @@ def test_a_complete_stock_cuda_build_uses_the_gpu(check: Checker, bench: Bench) 
     assert checked.facts.driver.cuda == "13.0"
     (device,) = checked.facts.driver.devices
     assert (device.name, device.capability, device.memory) == (CARD, "8.9", 24 << 30)
-    assert checked.facts.installation is not None
-    assert checked.facts.installation.code == ("89-real",)
-    assert checked.facts.installation.cuda_version == "13"
-    found = {needed.soname: needed.path for needed in checked.facts.installation.needed}
+    assert checked.installation.code == ("89-real",)
+    assert checked.installation.cuda_version == "13"
+    found = {needed.soname: needed.path for needed in checked.installation.needed}
     assert found["libcublas.so.13"] == str(bench.root / "cuda" / "libcublas.so.13")
 
 
-@pytest.mark.usefixtures("no_cublas")
 def test_cuda_that_is_linked_into_an_older_release_is_seen(check: Checker, bench: Bench) -> None:
+    skip_where_found("libcublas.so.13")
     bench.install_linked()
     checked = check("driver", "cuda", **NEW_DRIVER)
     assert checked.diagnosis.code is Code.CARD_USED
-    assert checked.facts.installation is not None
-    (library,) = checked.facts.installation.cuda
+    (library,) = checked.installation.cuda
     assert library.file == str(bench.lib.parent / "libllama.so")
     assert library.code == ("89-real",)
     (bench.root / "cuda" / "libcublas.so.13").unlink()
     assert check("driver", "cuda", **NEW_DRIVER).diagnosis.code is Code.CUDA_LIBRARY_MISSING
 
 
-@pytest.mark.usefixtures("no_cublas")
 def test_a_stock_cuda_build_without_cublas_cannot_be_imported(check: Checker, bench: Bench) -> None:
+    skip_where_found("libcublas.so.13")
     bench.install_stock(cuda=True)
     (bench.root / "cuda" / "libcublas.so.13").unlink()
     checked = check("driver", "cuda", **NEW_DRIVER)
@@ -351,9 +317,8 @@ def test_a_stock_cuda_build_without_cublas_cannot_be_imported(check: Checker, be
     assert "libcublas.so.13: cannot open shared object file" in checked.diagnosis.sentence
     assert "cannot be imported" in checked.diagnosis.sentence
     assert f"LD_LIBRARY_PATH={bench.site}/nvidia/cu13/lib" in str(checked.diagnosis.command)
-    assert checked.facts.load is not None
-    assert checked.facts.load.stage == "import"
-    assert "Failed to load shared library" in str(checked.facts.load.error)
+    assert checked.load.stage == "import"
+    assert "Failed to load shared library" in str(checked.load.error)
 
 
 def test_libraries_next_to_the_backend_are_found_by_its_runpath(check: Checker, bench: Bench) -> None:
@@ -362,27 +327,37 @@ def test_libraries_next_to_the_backend_are_found_by_its_runpath(check: Checker, 
         library.rename(bench.lib / library.name)
     checked = check("driver", **NEW_DRIVER)
     assert checked.diagnosis.code is Code.CARD_USED
-    assert checked.facts.installation is not None
-    paths = {Path(needed.path).parent for needed in checked.facts.installation.needed if needed.path}
+    paths = {Path(needed.path).parent for needed in checked.installation.needed if needed.path}
     assert paths == {bench.lib, bench.root / "driver"}
 
 
-@pytest.mark.usefixtures("no_driver")
 def test_a_stock_cuda_build_without_a_driver_cannot_be_imported(check: Checker, bench: Bench) -> None:
+    skip_where_found("libcuda.so.1")
     bench.install_stock(cuda=True)
     checked = check("cuda")
     assert checked.diagnosis.code is Code.DRIVER_MISSING
     assert "libcuda.so.1: cannot open shared object file" in checked.diagnosis.sentence
-    assert checked.facts.load is not None
-    assert "libcuda.so.1" in str(checked.facts.load.error)
+    assert "libcuda.so.1" in str(checked.load.error)
 
 
-def test_an_uncovered_gpu_is_recognised_by_the_code_in_the_library(check: Checker, bench: Bench) -> None:
-    bench.install_stock(cuda=True)
-    checked = check("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="75", DOUBLE_MEMORY="none")
-    assert checked.diagnosis.code is Code.CARD_NOT_COVERED
-    assert "89-real" in checked.diagnosis.sentence
-    assert "--arch 75" in str(checked.diagnosis.command)
+@pytest.mark.parametrize(
+    ("cuda", "variables", "code", "said", "command"),
+    [
+        (True, OTHER_GPU, Code.CARD_NOT_COVERED, "89-real", ".*--arch 75.*"),
+        (True, {**NEW_DRIVER, "DOUBLE_MEMORY": "none"}, Code.OUT_OF_MEMORY, "", ".*"),
+        (True, {**NO_GPU, "CUDA_VISIBLE_DEVICES": "-1"}, Code.CARD_HIDDEN, "", "unset CUDA_VISIBLE_DEVICES"),
+        (False, {"DOUBLE_ILLEGAL": "1"}, Code.CRASHED, "SIGILL (illegal instruction)", ".*GGML_NATIVE=off.*"),
+    ],
+    ids=["uncovered GPU: the code in the library", "no memory", "hidden GPUs", "illegal instruction at import"],
+)
+def test_a_stock_build_that_cannot_use_the_gpu(
+    check: Checker, bench: Bench, variables: dict[str, str], code: Code, said: str, command: str, *, cuda: bool
+) -> None:
+    bench.install_stock(cuda=cuda)
+    checked = check(*(("driver", "cuda") if cuda else ()), **variables)
+    assert checked.diagnosis.code is code
+    assert said in checked.diagnosis.sentence
+    assert re.fullmatch(command, str(checked.diagnosis.command), re.DOTALL)
 
 
 def test_layers_that_were_not_requested_and_layers_that_were_left(check: Checker, bench: Bench) -> None:
@@ -394,35 +369,13 @@ def test_layers_that_were_not_requested_and_layers_that_were_left(check: Checker
     assert "2 of 3 layers are on the CPU (0-1)" in some.diagnosis.sentence
 
 
-def test_no_memory_on_the_gpu(check: Checker, bench: Bench) -> None:
-    bench.install_stock(cuda=True)
-    checked = check("driver", "cuda", DOUBLE_MEMORY="none", **NEW_DRIVER)
-    assert checked.diagnosis.code is Code.OUT_OF_MEMORY
-
-
-def test_hidden_gpus(check: Checker, bench: Bench) -> None:
-    bench.install_stock(cuda=True)
-    checked = check("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_INIT="100", CUDA_VISIBLE_DEVICES="-1")
-    assert checked.diagnosis.code is Code.CARD_HIDDEN
-    assert checked.diagnosis.command == "unset CUDA_VISIBLE_DEVICES"
-
-
-def test_an_illegal_instruction_at_import_is_a_result(check: Checker, bench: Bench) -> None:
-    bench.install_stock(cuda=False)
-    checked = check(DOUBLE_ILLEGAL="1")
-    assert checked.diagnosis.code is Code.CRASHED
-    assert "SIGILL (illegal instruction)" in checked.diagnosis.sentence
-    assert "GGML_NATIVE=off" in str(checked.diagnosis.command)
-
-
 def test_an_abort_keeps_the_log_that_was_written_before(check: Checker, bench: Bench) -> None:
     bench.install_stock(cuda=True)
     checked = check("driver", "cuda", DOUBLE_ABORT="1", **NEW_DRIVER)
     assert checked.diagnosis.code is Code.CRASHED
     assert "SIGABRT" in checked.diagnosis.sentence
     assert "an illegal memory access" in checked.diagnosis.sentence
-    assert checked.facts.load is not None
-    assert checked.facts.load.signs.placements.offloaded == (3, 3)
+    assert checked.load.signs.placements.offloaded == (3, 3)
 
 
 def test_a_load_without_end_is_ended(check: Checker, bench: Bench) -> None:
@@ -447,9 +400,8 @@ def test_our_complete_wheel_uses_the_gpu(check: Checker, bench: Bench) -> None:
     bench.install_ours()
     checked = check("driver", "cuda", **NEW_DRIVER)
     assert checked.diagnosis.code is Code.CARD_USED
-    assert checked.facts.installation is not None
-    assert checked.facts.installation.own is not None
-    assert checked.facts.installation.cuda_version == "13.0"
+    assert checked.installation.own is not None
+    assert checked.installation.cuda_version == "13.0"
 
 
 def test_our_wheel_with_an_old_driver(check: Checker, bench: Bench) -> None:
@@ -459,12 +411,11 @@ def test_our_wheel_with_an_old_driver(check: Checker, bench: Bench) -> None:
     assert checked.diagnosis.code is Code.DRIVER_TOO_OLD
     assert "CUDA 12.8 at most" in checked.diagnosis.sentence
     assert "580 or later" in checked.diagnosis.sentence
-    assert checked.facts.load is not None
-    assert "580 or later" in str(checked.facts.load.status_reason)
+    assert "580 or later" in str(checked.load.status_reason)
 
 
-@pytest.mark.usefixtures("no_cublas")
 def test_our_wheel_without_cublas_still_computes(check: Checker, bench: Bench) -> None:
+    skip_where_found("libcublas.so.13")
     bench.install_ours()
     (bench.root / "cuda" / "libcublas.so.13").unlink()
     checked = check("driver", "cuda", **NEW_DRIVER)
@@ -473,8 +424,7 @@ def test_our_wheel_without_cublas_still_computes(check: Checker, bench: Bench) -
     assert str(checked.diagnosis.command).endswith(
         "-m pip install 'nvidia-cublas==13.*' 'nvidia-cuda-runtime==13.*' cuda-pathfinder"
     )
-    assert checked.facts.load is not None
-    assert checked.facts.load.tokens == collect.TOKENS
+    assert checked.load.tokens == collect.TOKENS
 
 
 def test_a_module_that_does_not_load_is_named_with_the_linkers_message(check: Checker, bench: Bench) -> None:
@@ -487,16 +437,14 @@ def test_a_module_that_does_not_load_is_named_with_the_linkers_message(check: Ch
 
 
 def test_libraries_are_found_where_pip_installs_them(check: Checker, bench: Bench) -> None:
-    pathfinder = pytest.importorskip("cuda.pathfinder")
+    conftest.copy_pathfinder(bench.site)
     bench.install_ours()
-    shutil.copytree(Path(pathfinder.__file__).parent, bench.site / "cuda" / "pathfinder")
     folder = bench.site / "nvidia" / "cu13" / "lib"
     shutil.move(bench.root / "cuda", folder)
     compile_double(folder / "libcublasLt.so.13", "int double_of_cuda;")
     checked = check("driver", **NEW_DRIVER)
     assert checked.diagnosis.code is Code.CARD_USED
-    assert checked.facts.installation is not None
-    paths = {needed.soname: needed.path for needed in checked.facts.installation.needed}
+    paths = {needed.soname: needed.path for needed in checked.installation.needed}
     assert paths["libcublas.so.13"] == str(folder / "libcublas.so.13")
 
 
@@ -513,7 +461,7 @@ def interpreter(version: str) -> str:
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     found = [*map(str, sorted(pyenv.glob(f"{version}.*/bin/python"))), shutil.which(f"python{version}")]
     for python in filter(None, found):
-        if subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0:
+        if conftest.run(python, "-c", "").returncode == 0:
             return python
     pytest.skip(f"there is no Python {version}")
 
@@ -528,12 +476,10 @@ def test_the_file_is_the_same_every_time(one_file: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("version", ["3.8", "3.13"])
 def test_the_file_checks_another_environment(one_file: Path, bench: Bench, version: str, tmp_path: Path) -> None:
     """Started from a folder where a planted package must not be taken for the installed one."""
-    python = interpreter(version)
     bench.install_stock(cuda=False)
     (tmp_path / "llama_cpp").mkdir()
     (tmp_path / "llama_cpp" / "__init__.py").write_text("raise SystemExit('planted')", encoding="utf-8")
-    command = [python, "-W", "error", str(one_file), "--python", str(bench.python), "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = conftest.run(interpreter(version), "-W", "error", one_file, "--python", bench.python, "--json", cwd=tmp_path)
     assert done.stderr == ""
     data = json.loads(done.stdout)
     assert data["installation"]["package"] == str(bench.lib.parent)
@@ -548,7 +494,7 @@ def test_the_file_checks_the_interpreter_that_runs_it(one_file: Path, version: s
     environment = tmp_path / "venv"
     subprocess.run([interpreter(version), "-m", "venv", "--without-pip", str(environment)], check=True)
     python = environment / "bin" / "python"
-    done = subprocess.run([python, str(one_file)], capture_output=True, text=True, check=False)
+    done = conftest.run(python, one_file)
     assert f"not-installed: {python} (Python {version}." in done.stdout
     assert "\033" not in done.stdout
     assert done.returncode == 1
@@ -562,15 +508,14 @@ def test_a_log_is_judged_without_an_installation(one_file: Path, tmp_path: Path)
         "load_tensors: offloaded 1/2 layers to GPU\n",
         encoding="utf-8",
     )
-    done = subprocess.run([sys.executable, one_file, "--log", log], capture_output=True, text=True, check=False)
+    done = conftest.run(sys.executable, one_file, "--log", log)
     assert "layers-left-on-cpu: 1 of 2 layers are on the CPU (0)" in done.stdout
     assert done.returncode == 1
 
 
 @pytest.mark.parametrize("option", ["--log", "--model"])
 def test_a_file_that_is_not_there_is_a_wrong_option(one_file: Path, option: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(one_file), option, str(tmp_path / "missing")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = conftest.run(sys.executable, one_file, option, tmp_path / "missing")
     assert f"{option}: there is no file" in done.stderr
     assert done.returncode == 2
 

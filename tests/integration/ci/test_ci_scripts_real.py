@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import pytest
 from build_config.errors import SettingsError
 from build_config.system.layout import PACKAGE
 from ci import try_installed_wheel
+from tests.integration.conftest import run
 from tests.support.command_line import call, call_here
 
 if TYPE_CHECKING:
@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 
-def script(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(list(map(str, command)), cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
-
-
 def test_the_model_for_an_installed_wheel_is_written(tmp_path: Path) -> None:
-    done = script(sys.executable, "-c", try_installed_wheel.WRITE, tmp_path / "tiny.gguf")
+    done = run(sys.executable, "-c", try_installed_wheel.WRITE, tmp_path / "tiny.gguf", cwd=PACKAGE.parent)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tiny.gguf").read_bytes().startswith(b"GGUF")
 
@@ -53,21 +49,21 @@ def test_folders_of_the_work_root_are_kept_unchanged(tmp_path: Path) -> None:
     (root / "cache" / "a").mkdir(parents=True)
     (root / "cache" / "a" / "object").write_text("1", encoding="utf-8")
     (root / "store").mkdir()
-    assert script("ci/keep.sh", "save", kept, root, "cache", "downloads").returncode == 0
+    assert run("ci/keep.sh", "save", kept, root, "cache", "downloads", cwd=PACKAGE.parent).returncode == 0
     assert [path.name for path in kept.iterdir()] == ["cache"]
     (kept / "cache" / "a" / "object").write_text("2", encoding="utf-8")
     (root / "cache" / "old").touch()
-    assert script("ci/keep.sh", "restore", kept, root, "cache", "downloads").returncode == 0
+    assert run("ci/keep.sh", "restore", kept, root, "cache", "downloads", cwd=PACKAGE.parent).returncode == 0
     assert [path.name for path in (root / "cache").rglob("*")] == ["a", "object"]
     assert (root / "cache" / "a" / "object").read_text(encoding="utf-8") == "2"
     fresh = tmp_path / "fresh"
-    assert script("ci/keep.sh", "restore", kept, fresh, "cache").returncode == 0
+    assert run("ci/keep.sh", "restore", kept, fresh, "cache", cwd=PACKAGE.parent).returncode == 0
     assert not fresh.stat().st_mode & 0o022, "the work root would be refused"
-    assert script("ci/keep.sh", "move", kept, root).returncode == 2
+    assert run("ci/keep.sh", "move", kept, root, cwd=PACKAGE.parent).returncode == 2
 
 
 @pytest.mark.parametrize("name", ["ci/keep.sh", "ci/upload_release.sh"])
 def test_a_script_without_its_arguments_prints_its_usage(name: str) -> None:
-    done = script(name)
+    done = run(name, cwd=PACKAGE.parent)
     assert done.returncode != 0
     assert f"usage: {name}" in done.stderr

@@ -13,6 +13,7 @@ import pytest
 from build_config.errors import VerificationError
 from build_config.steps.wheelhouse import publication, signature, statement
 from build_config.system.layout import PACKAGE
+from tests.integration.conftest import run
 from tests.support import attested
 from tests.support.command_line import call, call_here
 from tests.support.publishable import make
@@ -38,13 +39,8 @@ def _published(tmp_path: Path) -> Path:
 
 def by_hand(wheel: Path, key: Path) -> subprocess.CompletedProcess[str]:
     (script,) = re.findall(r"```bash\n(.*?)```", DOCUMENT, re.DOTALL)
-    return subprocess.run(
-        ["bash", "-o", "pipefail", "-c", script],
-        env={**os.environ, "WHEEL": str(wheel), "KEY": str(key), "LC_ALL": "C"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, "WHEEL": str(wheel), "KEY": str(key), "LC_ALL": "C"}
+    return run("bash", "-o", "pipefail", "-c", script, env=environment)
 
 
 def test_the_documented_commands_accept_what_was_published(published: Path, tmp_path: Path) -> None:

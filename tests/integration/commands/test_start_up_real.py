@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config.system.layout import PACKAGE
+from tests.integration.conftest import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +36,7 @@ typer.run(command)
 
 def imported(*arguments: str) -> tuple[str, set[str]]:
     """What Python printed, and the packages outside of the standard library that it imported, at whatever moment."""
-    argv = [sys.executable, "-X", "importtime", *arguments]
-    ended = subprocess.run(argv, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
+    ended = run(sys.executable, "-X", "importtime", *arguments, cwd=PACKAGE.parent)
     names = set(re.findall(r"^import time: .*\| +(\w+)", ended.stderr, re.MULTILINE)) - sys.stdlib_module_names
     return ended.stdout, {name for name in names if importlib.util.find_spec(name)}  # others were looked for only
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import struct
-import sys
-import venv
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +17,10 @@ from build_config.errors import MeasurementError
 from build_config.model import GpuDevice
 from build_config.system import jsonio, machine
 from build_config.system.console import Console
-from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks.bench import TRIES, DevicePlan, Simulation, chart, measure_devices, results, task
 from build_config.tasks.bench.results import Build, Device, DeviceReport, GpuKind, MeasuredGpu
 from build_config.testbed.synthetic_model import TINY
-from tests.support import wheels
+from tests.integration.conftest import OwnLocks, bare_environment, double_wheel
 from tests.support.device_reports import FAST, MACHINE, NONE, REAL, SIMULATED, SLOW, made, measured
 
 if TYPE_CHECKING:
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-PLATFORM = "linux_x86_64"
 PROMPT_SECONDS, TOKEN_SECONDS = 0.1, 0.02
 
 DOUBLE = f"""
@@ -86,53 +81,20 @@ class Llama:
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Layout(Layout):
-    """A layout with the test's own locks."""
-
-    @property
-    def locks(self) -> Path:
-        return self.work_root / "locks"
-
-
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """The double sleeps, as if other programs used all cores: it would be measured again and again."""
     monkeypatch.setattr(results, "UNDISTURBED", 0.0)
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> _Layout:
-    layout = _Layout(checkout=PACKAGE.parent, work_root=tmp_path / "work")
-    layout.locks.mkdir(parents=True)
-    layout.downloads.mkdir()
-    (layout.locks / "validation.txt").write_text("# nothing\n", encoding="utf-8")
-    return layout
-
-
-def make_wheel(folder: Path, source: str = DOUBLE, *, requires: str = "") -> Wheel:
-    folder.mkdir()
-    members = {
-        "llama_cpp/__init__.py": source.encode(),
-        f"{wheels.DIST_INFO}/METADATA": (
-            f"Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: {wheels.VERSION}\n{requires}"
-        ).encode(),
-        f"{wheels.DIST_INFO}/WHEEL": (
-            f"Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: false\nTag: py3-none-{PLATFORM}\n"
-        ).encode(),
-    }
-    return wheels.write(folder, members, wheels.wheel_name(PLATFORM))
-
-
 def installed(folder: Path, source: str = DOUBLE) -> Path:
     """An environment without pip and with the double as ``llama_cpp``: made much faster than with a wheel."""
-    venv.create(folder, with_pip=False, symlinks=sys.platform != "win32")
-    site = next((folder / "lib").glob("python*")) / "site-packages"
+    python, site = bare_environment(folder)
     (site / "llama_cpp.py").write_text(source, encoding="utf-8")
-    return folder / "bin" / "python"
+    return python
 
 
-def measure(layout: _Layout, ours: Wheel | Path, **changes: Any) -> DeviceReport:
+def measure(layout: OwnLocks, ours: Wheel | Path, **changes: Any) -> DeviceReport:
     plan = DevicePlan(ours=ours, machine=MACHINE, shape=TINY, kind="F32", prompt_tokens=16, tokens=6, rounds=1)
     return measure_devices(
         dataclasses.replace(plan, **changes),
@@ -146,8 +108,8 @@ def simulation(**changes: str | None) -> Simulation:
     return Simulation(capability="8.9", changes={"CUDA_VISIBLE_DEVICES": None, **changes})
 
 
-def test_without_a_gpu_the_cpu_is_measured(tmp_path: Path, layout: _Layout, capfd: pytest.CaptureFixture[str]) -> None:
-    wheel = make_wheel(tmp_path / "wheels")
+def test_without_a_gpu_the_cpu_is_measured(tmp_path: Path, layout: OwnLocks, capfd: pytest.CaptureFixture[str]) -> None:
+    wheel = double_wheel(tmp_path / "wheels", DOUBLE)
     report = measure(layout, wheel, rounds=2)
 
     (cpu,) = report.measurements
@@ -170,7 +132,7 @@ def test_without_a_gpu_the_cpu_is_measured(tmp_path: Path, layout: _Layout, capf
     assert "noise on standard output" in (layout.logs / "bench.log").read_text()
 
 
-def test_a_simulated_gpu_is_measured_and_called_simulated(tmp_path: Path, layout: _Layout) -> None:
+def test_a_simulated_gpu_is_measured_and_called_simulated(tmp_path: Path, layout: OwnLocks) -> None:
     report = measure(layout, installed(tmp_path / "ours"), simulation=simulation())
 
     assert [one.device for one in report.measurements] == [Device.CPU, Device.GPU]
@@ -179,7 +141,7 @@ def test_a_simulated_gpu_is_measured_and_called_simulated(tmp_path: Path, layout
     assert report.card == SIMULATED
 
 
-def test_a_gpu_is_hidden_on_the_cpu_and_visible_on_the_gpu(tmp_path: Path, layout: _Layout) -> None:
+def test_a_gpu_is_hidden_on_the_cpu_and_visible_on_the_gpu(tmp_path: Path, layout: OwnLocks) -> None:
     gpu = GpuDevice(index=0, name="NVIDIA H200", capability="9.0", memory=1 << 37)
     report = measure(layout, installed(tmp_path / "ours"), machine=dataclasses.replace(MACHINE, gpus=(gpu,)))
 
@@ -187,7 +149,7 @@ def test_a_gpu_is_hidden_on_the_cpu_and_visible_on_the_gpu(tmp_path: Path, layou
     assert report.card == MeasuredGpu(kind=GpuKind.REAL, name="NVIDIA H200")
 
 
-def test_with_a_layer_on_the_cpu_the_gpu_is_not_measured(tmp_path: Path, layout: _Layout) -> None:
+def test_with_a_layer_on_the_cpu_the_gpu_is_not_measured(tmp_path: Path, layout: OwnLocks) -> None:
     report = measure(layout, installed(tmp_path / "ours"), simulation=simulation(DOUBLE_OUTPUT="CPU"), rounds=2)
 
     (failed,) = report.failures
@@ -197,13 +159,13 @@ def test_with_a_layer_on_the_cpu_the_gpu_is_not_measured(tmp_path: Path, layout:
     assert len(report.measurements[0].samples) == 2, "the CPU was measured nevertheless"
 
 
-def test_a_crash_is_reported_with_its_last_output(tmp_path: Path, layout: _Layout) -> None:
+def test_a_crash_is_reported_with_its_last_output(tmp_path: Path, layout: OwnLocks) -> None:
     (failed,) = measure(layout, installed(tmp_path / "ours"), simulation=simulation(DOUBLE_CRASH="1")).failures
 
     assert re.search(r"was ended by signal 6.*last words", failed.failure or "")
 
 
-def test_two_builds_take_turns_and_are_compared(tmp_path: Path, layout: _Layout) -> None:
+def test_two_builds_take_turns_and_are_compared(tmp_path: Path, layout: OwnLocks) -> None:
     twice_as_slow = DOUBLE.replace(f"time.sleep({TOKEN_SECONDS})", f"time.sleep({2 * TOKEN_SECONDS})")
     baseline = installed(tmp_path / "baseline", twice_as_slow)
     report = measure(layout, installed(tmp_path / "ours"), against=baseline)
@@ -216,7 +178,7 @@ def test_two_builds_take_turns_and_are_compared(tmp_path: Path, layout: _Layout)
 
 
 def test_a_measurement_disturbed_by_other_programs_is_repeated_and_not_judged(
-    tmp_path: Path, layout: _Layout, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, layout: OwnLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(results, "UNDISTURBED", 0.9)
     ours = installed(tmp_path / "ours")
@@ -227,7 +189,7 @@ def test_a_measurement_disturbed_by_other_programs_is_repeated_and_not_judged(
     assert [ratio.unjudged for ratio in report.ratios] == [results.BUSY, results.SIMULATED]
 
 
-def test_a_build_that_needs_a_driver_gets_one_on_the_cpu_too(tmp_path: Path, layout: _Layout) -> None:
+def test_a_build_that_needs_a_driver_gets_one_on_the_cpu_too(tmp_path: Path, layout: OwnLocks) -> None:
     needs = "import os\nif not os.environ.get('DOUBLE_DRIVER'): raise OSError('libcuda.so.1: cannot open')\n"
     simulated = dataclasses.replace(simulation(DOUBLE_DRIVER="1"), no_device={"DOUBLE_DRIVER": "1"})
     baseline = installed(tmp_path / "baseline", needs + DOUBLE)
@@ -237,7 +199,7 @@ def test_a_build_that_needs_a_driver_gets_one_on_the_cpu_too(tmp_path: Path, lay
     assert [ratio.device for ratio in report.ratios] == list(Device)
 
 
-def test_a_baseline_that_cannot_be_imported_fails_alone(tmp_path: Path, layout: _Layout) -> None:
+def test_a_baseline_that_cannot_be_imported_fails_alone(tmp_path: Path, layout: OwnLocks) -> None:
     baseline = installed(tmp_path / "baseline", "raise OSError('libcuda.so.1: cannot open')")
     report = measure(layout, installed(tmp_path / "ours"), against=baseline)
 
@@ -249,8 +211,8 @@ def test_a_baseline_that_cannot_be_imported_fails_alone(tmp_path: Path, layout: 
 
 
 @pytest.mark.usefixtures("copied_environments")
-def test_a_wheel_that_does_not_install_is_not_measured(tmp_path: Path, layout: _Layout) -> None:
-    wheel = make_wheel(tmp_path / "wheels", requires="Requires-Dist: llama-cuda-wheels-no-such-package\n")
+def test_a_wheel_that_does_not_install_is_not_measured(tmp_path: Path, layout: OwnLocks) -> None:
+    wheel = double_wheel(tmp_path / "wheels", DOUBLE, requires="Requires-Dist: llama-cuda-wheels-no-such-package\n")
 
     with pytest.raises(MeasurementError, match="no-such-package"):
         measure(layout, wheel)
@@ -258,26 +220,20 @@ def test_a_wheel_that_does_not_install_is_not_measured(tmp_path: Path, layout: _
 
 @pytest.mark.usefixtures("copied_environments")
 def test_the_report_is_written_and_a_slow_wheel_fails(
-    tmp_path: Path, layout: _Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, layout: OwnLocks, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task, "runtime_files", lambda _wheel, _layout: ())
     monkeypatch.setattr(machine, "describe", lambda: MACHINE)
-    slow = make_wheel(tmp_path / "wheels", DOUBLE.replace(f"time.sleep({TOKEN_SECONDS})", "time.sleep(0.06)"))
+    slow = double_wheel(tmp_path / "wheels", DOUBLE.replace(f"time.sleep({TOKEN_SECONDS})", "time.sleep(0.06)"))
+    against, out = double_wheel(tmp_path / "baseline", DOUBLE).path, tmp_path / "out"
     request = task.DeviceBenchRequest(
-        wheel=slow.path,
-        synthetic="tiny",
-        kind="F32",
-        against=make_wheel(tmp_path / "baseline").path,
-        prompt_tokens=16,
-        tokens=6,
-        rounds=1,
-        out=tmp_path / "out",
+        wheel=slow.path, synthetic="tiny", kind="F32", against=against, prompt_tokens=16, tokens=6, rounds=1, out=out
     )
     with pytest.raises(MeasurementError, match=r"CPU: 0\.\d+ of the baseline's .* FAILED, the limit is 0\.95"):
         task.bench_devices(request, layout, Console(terminal=False))
 
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"device.json", "device.md", "device.png"}
-    report = jsonio.read(tmp_path / "out" / "device.json", DeviceReport)
+    assert {path.name for path in out.iterdir()} == {"device.json", "device.md", "device.png"}
+    report = jsonio.read(out / "device.json", DeviceReport)
     assert report.wheel_sha256 == slow.sha256
     shown = capsys.readouterr().out
     assert "time to first token, ms" in shown

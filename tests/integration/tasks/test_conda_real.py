@@ -193,14 +193,7 @@ def test_it_is_installed_with_cuda_13_if_the_driver_supports_it_or_there_is_none
         (("cuda-version=12.9",), {"cuda": "13.0"}, "cuda-version"),
         (("python=3.8",), {"cuda": "13.0"}, "python"),
     ],
-    ids=[
-        "old-driver",
-        "old-glibc",
-        "older-gpu",
-        "newer-gpu",
-        "environment-of-cuda-12",
-        "python-dropped-by-conda-forge",
-    ],
+    ids=["old-driver", "old-glibc", "older-gpu", "newer-gpu", "environment-of-cuda-12", "dropped-python"],
 )
 def test_it_is_refused_with_the_reason_if_it_could_not_run_or_not_use_the_gpu(
     ours: Path, forge: Path, specs: tuple[str, ...], virtual: dict[str, str], said: str

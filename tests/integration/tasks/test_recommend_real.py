@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,11 @@ from build_config.errors import NetworkError, SettingsError
 from build_config.steps.locks import download
 from build_config.system.layout import PACKAGE
 from build_config.tasks import recommend
+from tests.integration.conftest import run
 from tests.support import attested, local_index, wheels
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -97,14 +98,13 @@ def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
         recommend.read(str(tmp_path / "nowhere"))
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "build_config", "doctor", *options]
-    return subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
+def doctor(*options: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "build_config", "doctor", *options, cwd=PACKAGE.parent)
 
 
 def test_the_command_names_the_wheel_and_the_line_for_pip_which_pip_takes(tmp_path: Path) -> None:
     house = attested.publish(tmp_path)
-    done = run("--recommend", "--index", str(house.wheel.parent), "--json")
+    done = doctor("--recommend", "--index", str(house.wheel.parent), "--json")
     answer = json.loads(done.stdout)
     if not answer["machine"][-1].startswith("no NVIDIA GPU"):
         pytest.skip("the recommendation depends on the GPU")
@@ -112,17 +112,17 @@ def test_the_command_names_the_wheel_and_the_line_for_pip_which_pip_takes(tmp_pa
     assert answer["chosen"]["candidate"]["file_name"] == house.wheel.name
     pip = answer["pip"].replace('"', "").split()[1:]
     target = ["--no-deps", "--no-index", "--target", str(tmp_path / "site")]
-    installed = subprocess.run([sys.executable, *pip, *target], capture_output=True, text=True, check=False)
+    installed = run(sys.executable, *pip, *target)
     assert installed.returncode == 0, installed.stderr
     assert (tmp_path / "site" / "llama_cpp").is_dir()
 
 
 def test_the_command_ends_with_1_if_there_is_nothing_to_take(tmp_path: Path) -> None:
-    done = run("--recommend", "--index", str(tmp_path))
+    done = doctor("--recommend", "--index", str(tmp_path))
     assert done.returncode == 1
     assert "There is no wheel there." in done.stdout
 
 
 @pytest.mark.parametrize("option", ["--gpus", "--cards"])
 def test_the_command_prints_the_table_of_the_page(option: str) -> None:
-    assert run(option).stdout.strip() in (PACKAGE.parent / "docs" / "choosing.md").read_text(encoding="utf-8")
+    assert doctor(option).stdout.strip() in (PACKAGE.parent / "docs" / "choosing.md").read_text(encoding="utf-8")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import sys
 import sysconfig
 import tarfile
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +16,7 @@ from build_config.model import LockedFile, SourceLock
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks import upstream_tests
+from tests.integration.conftest import bare_environment
 from tests.support import wheels
 
 if TYPE_CHECKING:
@@ -160,12 +159,11 @@ REASONS = {
 def _python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with this environment's pytest, a ``llama_cpp`` of one line and a Hub that is offline."""
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=False, symlinks=sys.platform != "win32")
-    site = next((folder / "lib").glob("python*")) / "site-packages"
+    python, site = bare_environment(folder)
     (site / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     (site / "llama_cpp.py").write_text('__version__ = "0.3.36"\n', encoding="utf-8")
     (site / "huggingface_hub.py").write_text(HUB, encoding="utf-8")
-    return folder / "bin" / "python"
+    return python
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 
 from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine, SimulatedUse
+from tests.integration.conftest import run
 
 if TYPE_CHECKING:
     from build_config.model import CudaToolkit
@@ -99,7 +100,7 @@ class Bench:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
         environment |= self.libraries.environment(machine, report=self.report) | variables
         self.report.unlink(missing_ok=True)
-        done = subprocess.run([str(self.program), act], env=environment, capture_output=True, text=True, check=False)
+        done = run(self.program, act, env=environment)
         assert done.stderr == ""
         lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())
         return Run(lines, done.returncode, simulated_device.read_report(self.report))
@@ -181,21 +182,18 @@ def test_hidden_devices_do_not_exist(bench: Bench) -> None:
     assert bench.run("launch", two, CUDA_VISIBLE_DEVICES="-1").lines["devices"].startswith("no CUDA-capable device")
 
 
-@pytest.mark.parametrize(
-    ("machine", "line", "outcome"),
-    [
-        (SimulatedMachine(fault="no-device"), "devices", "no CUDA-capable device is detected, 0"),
-        (
-            SimulatedMachine(fault="driver-too-old"),
-            "devices",
-            "CUDA driver version is insufficient for CUDA runtime version, 0",
-        ),
-        (SimulatedMachine(fault="out-of-memory", argument=1000), "malloc", "out of memory"),
-        (SimulatedMachine(fault="out-of-memory", argument=2000), "malloc", "no error"),
-        (SimulatedMachine(memory=1000), "malloc", "out of memory"),
-        (SimulatedMachine(fault="launch-failure"), "then", "unspecified launch failure"),
-    ],
-)
+TOO_OLD = "CUDA driver version is insufficient for CUDA runtime version, 0"
+FAULTS = [
+    (SimulatedMachine(fault="no-device"), "devices", "no CUDA-capable device is detected, 0"),
+    (SimulatedMachine(fault="driver-too-old"), "devices", TOO_OLD),
+    (SimulatedMachine(fault="out-of-memory", argument=1000), "malloc", "out of memory"),
+    (SimulatedMachine(fault="out-of-memory", argument=2000), "malloc", "no error"),
+    (SimulatedMachine(memory=1000), "malloc", "out of memory"),
+    (SimulatedMachine(fault="launch-failure"), "then", "unspecified launch failure"),
+]
+
+
+@pytest.mark.parametrize(("machine", "line", "outcome"), FAULTS)
 def test_faults_look_like_those_of_a_real_gpu(bench: Bench, machine: SimulatedMachine, line: str, outcome: str) -> None:
     assert bench.run("launch", machine).lines[line] == outcome
 

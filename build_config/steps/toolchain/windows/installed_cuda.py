@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config.errors import CommandError, ToolkitMissingError
+from build_config.errors import CommandError
 from build_config.model import CudaToolkit, Program
-from build_config.steps.toolchain.installed_cuda import nvcc_version
+from build_config.steps.toolchain.installed_cuda import not_found, nvcc_version
 from build_config.system import processes
 from build_config.system.files import file_sha256
 
@@ -56,13 +56,8 @@ def find(environ: Mapping[str, str], release: str | None = None) -> CudaToolkit:
             tried.append(f"{place}: that is CUDA {version}")
         else:
             return _toolkit(root, version, "; ".join([place, *(f"not {refused}" for refused in tried)]))
-    what = f"CUDA {release} was not found" if release else "no CUDA toolkit was found"
-    message = f"{what} on this machine. Tried:\n" + "\n".join(f"  {line}" for line in tried or ["CUDA_PATH is not set"])
-    raise ToolkitMissingError(
-        message,
-        remedy="install it (winget install Nvidia.CUDA, with its version), set CUDA_PATH to its folder, or leave out"
-        " --cuda: the locked one needs no installation",
-    )
+    remedy = "install it (winget install Nvidia.CUDA, with its version), set CUDA_PATH to its folder"
+    raise not_found(release, tried or ["CUDA_PATH is not set"], remedy)
 
 
 def _candidates(environ: Mapping[str, str], release: str | None) -> Iterator[tuple[str, Path]]:
@@ -79,8 +74,7 @@ def _candidates(environ: Mapping[str, str], release: str | None) -> Iterator[tup
 
 def _version(nvcc: Path, environ: Mapping[str, str]) -> str | None:
     try:
-        command = processes.Command(argv=(str(nvcc), "--version"), environment=environ)
-        return nvcc_version(processes.run(command, check=False, timeout=60.0).output)
+        return nvcc_version(processes.capture(str(nvcc), "--version", environment=environ).output)
     except CommandError:
         return None
 

@@ -13,7 +13,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from packaging.version import InvalidVersion, Version
 
@@ -60,40 +60,24 @@ _RUNTIME = re.compile(r"Microsoft\.VC\d+\.(CRT|OpenMP)", re.IGNORECASE)
 _TOOLSET = re.compile(r"14\.(?P<minor>\d\d)\.\d+")
 
 
-class Probe(Protocol):
-    """Questions to a machine. ``Machine`` asks the real one; tests answer from records."""
+class Probe:
+    """Questions to this machine; tests answer from records."""
 
     def run(self, argv: tuple[str, ...], environment: Mapping[str, str], cwd: Path | None = None) -> str:
         """The output of a program with any status. Raises ``CommandError`` if it cannot be started."""
-
-    def is_file(self, path: PureWindowsPath) -> bool:
-        """Whether there is such a file."""
-
-    def names(self, folder: PureWindowsPath) -> tuple[str, ...]:
-        """The names in a folder; empty if there is no such folder."""
-
-    def digest(self, path: PureWindowsPath) -> str:
-        """SHA-256 of a file."""
-
-
-class Machine:
-    """The real machine."""
-
-    def run(self, argv: tuple[str, ...], environment: Mapping[str, str], cwd: Path | None = None) -> str:
-        """See ``Probe``."""
         command = processes.Command(argv=argv, environment=environment, cwd=cwd)
         return processes.run(command, check=False, timeout=SECONDS_ALLOWED).output
 
     def is_file(self, path: PureWindowsPath) -> bool:
-        """See ``Probe``."""
+        """Whether there is such a file."""
         return Path(path).is_file()
 
     def names(self, folder: PureWindowsPath) -> tuple[str, ...]:
-        """See ``Probe``."""
+        """The names in a folder; empty if there is no such folder."""
         return tuple(sorted(path.name for path in Path(folder).iterdir())) if Path(folder).is_dir() else ()
 
     def digest(self, path: PureWindowsPath) -> str:
-        """See ``Probe``."""
+        """SHA-256 of a file."""
         return file_sha256(Path(path))
 
 
@@ -147,7 +131,7 @@ def find(accepted: range | None, environ: Mapping[str, str], probe: Probe | None
     Raises ``CompilerMissingError`` if there is no Visual C++, ``CompilerUnsupportedError`` if none is accepted; both
     say what to install.
     """
-    probe = probe or Machine()
+    probe = probe or Probe()
     bare = bare_environment(environ)
     installations = _installations(bare, probe)
     toolset = choose(tuple(_toolsets(installations, probe)), accepted)
@@ -173,7 +157,7 @@ def find(accepted: range | None, environ: Mapping[str, str], probe: Probe | None
 
 def runtime_folders(host: HostCompiler, probe: Probe | None = None) -> tuple[Path, ...]:
     """Folders of the redistributable DLLs of the toolset in use: the C++ library and OpenMP."""
-    probe = probe or Machine()
+    probe = probe or Probe()
     folder = PureWindowsPath(dict(host.environment).get("VCToolsRedistDir", "")) / "x64"
     return tuple(_path(folder / name) for name in probe.names(folder) if _RUNTIME.fullmatch(name))
 
@@ -247,12 +231,12 @@ def captured(toolset: Toolset, bare: Mapping[str, str], probe: Probe) -> dict[st
     try:
         output = probe.run(script_arguments(toolset, bare), bare, Path(__file__).parent)
     except CommandError as error:
-        raise CompilerMissingError(error.message, remedy=_repair(toolset.installation)) from error
+        raise CompilerMissingError(error.message, remedy=_modify(toolset.installation)) from error
     added = difference(bare, parse_set(output))
     if not {"INCLUDE", "LIB", "PATH"} <= {name.upper() for name in added}:
         said = " | ".join([line for line in output.splitlines() if line.strip()][-3:])
         message = f"vcvarsall.bat of {toolset.installation.name} does not set up toolset {toolset.version}: {said}"
-        raise CompilerMissingError(message, remedy=_repair(toolset.installation))
+        raise CompilerMissingError(message, remedy=_modify(toolset.installation))
     return added
 
 
@@ -318,13 +302,12 @@ def _remedy(installation: Installation, too_new: int) -> str:
     component = next((name for limit, name in OLDER_TOOLSETS if limit == too_new), None)
     if component is None:
         return INSTALL
-    setup = r'"%ProgramFiles(x86)%\Microsoft Visual Studio\Installer\setup.exe"'
-    return f'add the older toolset: {setup} modify --installPath "{installation.path}" --add {component} --passive'
+    return f"add the older toolset: {_modify(installation, component)}"
 
 
-def _repair(installation: Installation) -> str:
+def _modify(installation: Installation, added: str = f"{WORKLOAD} --includeRecommended") -> str:
     setup = r'"%ProgramFiles(x86)%\Microsoft Visual Studio\Installer\setup.exe"'
-    return f'{setup} modify --installPath "{installation.path}" --add {WORKLOAD} --includeRecommended --passive'
+    return f'{setup} modify --installPath "{installation.path}" --add {added} --passive'
 
 
 def _path(path: PureWindowsPath) -> Path:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from build_config.reports import InspectionReport
 
 pytestmark = pytest.mark.integration
+Libraries = dict[str, bytes]
 LIB = "llama_cpp/lib"
 SBOM = f"{wheels.DIST_INFO}/{cyclonedx.MEMBER}"
 UNKNOWN_DEVICE_CODE = "device-code-not-run"
@@ -30,17 +31,12 @@ UNKNOWN_DEVICE_CODE = "device-code-not-run"
 
 
 @pytest.fixture(name="core", scope="module")
-def _core(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def _core(tmp_path_factory: pytest.TempPathFactory) -> Libraries:
     return small_libraries.compile_core(tmp_path_factory.mktemp("core"))
 
 
-@pytest.fixture(name="cuda_root", scope="module")
-def _cuda_root(toolkit: CudaToolkit) -> Path:
-    return toolkit.root
-
-
 @pytest.fixture(name="shard", scope="module")
-def _shard(cuda_root: Path, core: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def _shard(toolkit: CudaToolkit, core: Libraries, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Two CUDA files for sm_89 and with PTX for 9.0, compiled and compressed as ggml does."""
     folder = tmp_path_factory.mktemp("shard")
     (folder / "libggml-base.so").write_bytes(core["libggml-base.so"])
@@ -51,19 +47,11 @@ def _shard(cuda_root: Path, core: dict[str, bytes], tmp_path_factory: pytest.Tem
         text += f'extern "C" void run_{name}(float *a) {{ {name}<<<1, 32>>>(a); }}\n'
         (folder / f"{name}.cu").write_text(text, encoding="utf-8")
         compile_call = ["-c", "-compress-mode=size", "-Xcompiler=-fPIC", *codes, f"{name}.cu", "-o", f"{name}.o"]
-        subprocess.run([cuda_root / "bin" / "nvcc", *compile_call], cwd=folder, check=True)
+        subprocess.run([toolkit.nvcc.path, *compile_call], cwd=folder, check=True)
         objects.append(f"{name}.o")
-    link = [
-        "-shared",
-        *STRIPPED,
-        ORIGIN,
-        *objects,
-        "-L.",
-        "-l:libggml-base.so",
-        f"-L{cuda_root}/lib",
-        "-l:libcudart.so.13",
-    ]
-    subprocess.run(["g++", *link, "-o", "libggml-cuda-x.so"], cwd=folder, check=True)
+    needs = ("-L.", "-l:libggml-base.so", f"-L{toolkit.root}/lib", "-l:libcudart.so.13")
+    link = ["g++", "-shared", *STRIPPED, ORIGIN, *objects, *needs, "-o", "libggml-cuda-x.so"]
+    subprocess.run(link, cwd=folder, check=True)
     return (folder / "libggml-cuda-x.so").read_bytes()
 
 
@@ -98,15 +86,15 @@ def spoilt(tmp_path: Path, core: Mapping[str, bytes], changes: Mapping[str, byte
 MIXED = Shard(name="x", archs=(CudaArch.parse("89"), CudaArch.parse("90-virtual")))
 
 
-def cuobjdump_of(root: Path) -> Program:
-    return factories.program(str(root / "bin" / "cuobjdump"))
+def cuobjdump_of(toolkit: CudaToolkit) -> Program:
+    return factories.program(str(toolkit.root / "bin" / "cuobjdump"))
 
 
 def test_a_sound_wheel_is_clean_and_every_check_ran(
-    tmp_path: Path, core: dict[str, bytes], shard: bytes, cuda_root: Path
+    tmp_path: Path, core: Libraries, shard: bytes, toolkit: CudaToolkit
 ) -> None:
     wheel = wheels.write(tmp_path, wheels.listed(wheels.contents({**core, "libggml-cuda-x.so": shard}), MIXED))
-    report = inspect(wheel, tmp_path, MIXED, cuobjdump=cuobjdump_of(cuda_root))
+    report = inspect(wheel, tmp_path, MIXED, cuobjdump=cuobjdump_of(toolkit))
     assert report.findings == ()
     assert report.passed
     assert report.wheel_sha256 == wheel.sha256
@@ -123,27 +111,27 @@ def test_a_sound_wheel_is_clean_and_every_check_ran(
     ],
 )
 def test_device_code_is_exactly_what_was_declared(
-    tmp_path: Path, core: dict[str, bytes], shard: bytes, cuda_root: Path, declared: tuple[str, ...], expected: set[str]
+    tmp_path: Path, core: Libraries, shard: bytes, toolkit: CudaToolkit, declared: tuple[str, ...], expected: set[str]
 ) -> None:
     claimed = Shard(name="x", archs=tuple(map(CudaArch.parse, declared)))
     wheel = wheels.write(tmp_path, wheels.listed(wheels.contents({**core, "libggml-cuda-x.so": shard}), claimed))
-    assert codes(inspect(wheel, tmp_path, claimed, cuobjdump=cuobjdump_of(cuda_root))) == expected
+    assert codes(inspect(wheel, tmp_path, claimed, cuobjdump=cuobjdump_of(toolkit))) == expected
 
 
-def test_a_shard_without_device_code_is_found(tmp_path: Path, core: dict[str, bytes], cuda_root: Path) -> None:
+def test_a_shard_without_device_code_is_found(tmp_path: Path, core: Libraries, toolkit: CudaToolkit) -> None:
     empty = compile_library(tmp_path / "b", "libggml-cuda-x.so", ADD.format(name="empty"), *STRIPPED, ORIGIN)
     wheel = wheels.write(tmp_path, wheels.listed(wheels.contents({**core, "libggml-cuda-x.so": empty}), MIXED))
-    assert codes(inspect(wheel, tmp_path, MIXED, cuobjdump=cuobjdump_of(cuda_root))) == {"device-code-missing"}
+    assert codes(inspect(wheel, tmp_path, MIXED, cuobjdump=cuobjdump_of(toolkit))) == {"device-code-missing"}
 
 
 # ------------------------------------------------------------------------------- a library that is not as it should be
 
 
-def test_the_core_alone_is_clean_but_for_the_missing_cuobjdump(tmp_path: Path, core: dict[str, bytes]) -> None:
+def test_the_core_alone_is_clean_but_for_the_missing_cuobjdump(tmp_path: Path, core: Libraries) -> None:
     assert spoilt(tmp_path, core, {}) == set()
 
 
-def test_a_check_without_its_tool_fails_and_is_not_said_to_have_run(tmp_path: Path, core: dict[str, bytes]) -> None:
+def test_a_check_without_its_tool_fails_and_is_not_said_to_have_run(tmp_path: Path, core: Libraries) -> None:
     wheel = wheels.write(tmp_path, wheels.listed(wheels.contents(core)))
     report = inspect(wheel, tmp_path, objdump="no-such-objdump")
     assert codes(report) == {UNKNOWN_DEVICE_CODE, "instructions-not-run"}
@@ -153,10 +141,32 @@ def test_a_check_without_its_tool_fails_and_is_not_said_to_have_run(tmp_path: Pa
     assert "instructions-not-run" in codes(silent)
 
 
-@pytest.mark.parametrize("name", ["libllama.so", "libggml.so", "libggml-cpu-x64.so"])
-def test_avx_outside_the_cpu_variants_is_found(tmp_path: Path, core: dict[str, bytes], name: str) -> None:
-    data = compile_library(tmp_path / "b", name, ADD.format(name="avx"), *STRIPPED, ORIGIN, "-mavx2")
-    assert spoilt(tmp_path, core, {f"{LIB}/{name}": data}) == {"avx-instruction"}
+FAULTS = {
+    **{
+        f"AVX in {name}": (name, ADD.format(name="avx"), (ORIGIN, "-mavx2"), "avx-instruction")
+        for name in ("libllama.so", "libggml.so", "libggml-cpu-x64.so")
+    },
+    **{
+        f"search path {path}": ("libggml-base.so", ADD.format(name="a"), (f"-Wl,-rpath,{path}",), "rpath-outside")
+        for path in ("/usr/lib", "$ORIGIN:", "$ORIGIN/../..", "$ORIGIN/../../../x", "lib", "$ORIGINAL")
+    },
+    "path of the build machine": (
+        "libllama.so",
+        f'const char *where(void) {{ return "{wheels.CHECKOUT}/src/llama.cpp"; }}\n',
+        (ORIGIN,),
+        "build-path",
+    ),
+    "shard without a name": ("libggml-cuda.so", ADD.format(name="a"), (ORIGIN,), "shard-bare"),
+    "shard without a declaration": ("libggml-cuda-sm86.so", ADD.format(name="b"), (ORIGIN,), "shard-undeclared"),
+}
+"""A library of the wheel with its source and options, and what is found."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_faulty_library_is_found(tmp_path: Path, core: Libraries, fault: str) -> None:
+    name, source, options, expected = FAULTS[fault]
+    data = compile_library(tmp_path / "b", name, source, *STRIPPED, *options)
+    assert spoilt(tmp_path, core, {f"{LIB}/{name}": data}) == {expected}
 
 
 @pytest.mark.parametrize("flag", ["-mavx", "-mavx512f", "-mbmi2", "-mfma"])
@@ -167,32 +177,26 @@ def test_each_later_instruction_set_is_told_from_the_baseline(tmp_path: Path, fl
         assert bool(instructions.disassemble("objdump", tmp_path / f"lib{option[2:]}.so").vex) is found
 
 
-@pytest.mark.parametrize("path", ["/usr/lib", "$ORIGIN:", "$ORIGIN/../..", "$ORIGIN/../../../x", "lib", "$ORIGINAL"])
-def test_a_search_path_out_of_the_wheel_is_found(tmp_path: Path, core: dict[str, bytes], path: str) -> None:
-    data = compile_library(tmp_path / "b", "libggml-base.so", ADD.format(name="a"), *STRIPPED, f"-Wl,-rpath,{path}")
-    assert spoilt(tmp_path, core, {f"{LIB}/libggml-base.so": data}) == {"rpath-outside"}
-
-
 @pytest.mark.parametrize("tag", ["--enable-new-dtags", "--disable-new-dtags"])
 def test_both_kinds_of_search_path_are_read(tmp_path: Path, tag: str) -> None:
     data = compile_library(tmp_path, "liba.so", "", f"-Wl,{tag}", "-Wl,-rpath,$ORIGIN:/opt/x")
     assert elf.read(data).search_paths == ("$ORIGIN", "/opt/x")
 
 
-def test_a_neighbour_that_no_search_path_leads_to_is_found(tmp_path: Path, core: dict[str, bytes]) -> None:
+def test_a_neighbour_that_no_search_path_leads_to_is_found(tmp_path: Path, core: Libraries) -> None:
     build = tmp_path / "b"
     compile_library(build, "libggml-base.so", ADD.format(name="a"))
     data = compile_library(build, "libggml.so", ADD.format(name="b"), *STRIPPED, "-l:libggml-base.so")
     assert spoilt(tmp_path, core, {f"{LIB}/libggml.so": data}) == {"needed-unreachable"}
 
 
-def test_a_needed_library_that_nobody_provides_is_found(tmp_path: Path, core: dict[str, bytes]) -> None:
+def test_a_needed_library_that_nobody_provides_is_found(tmp_path: Path, core: Libraries) -> None:
     absent = small_libraries.compile_absent(tmp_path / "b", "libssl.so.3")
     data = compile_library(tmp_path / "b", "libllama.so", ADD.format(name="a"), *STRIPPED, ORIGIN, absent)
     assert spoilt(tmp_path, core, {f"{LIB}/libllama.so": data}) == {"needed-unknown"}
 
 
-def test_an_external_library_must_be_required(tmp_path: Path, core: dict[str, bytes]) -> None:
+def test_an_external_library_must_be_required(tmp_path: Path, core: Libraries) -> None:
     absent = small_libraries.compile_absent(tmp_path / "b", "libcudart.so.13")
     data = compile_library(tmp_path / "b", "libllama.so", ADD.format(name="a"), *STRIPPED, ORIGIN, absent)
     members = {f"{LIB}/libllama.so": data}
@@ -202,74 +206,54 @@ def test_an_external_library_must_be_required(tmp_path: Path, core: dict[str, by
     assert spoilt(tmp_path, core, {**members, name: metadata}) == {"requirement-missing"}
 
 
-def test_a_path_of_the_build_machine_is_found(tmp_path: Path, core: dict[str, bytes]) -> None:
-    source = f'const char *where(void) {{ return "{wheels.CHECKOUT}/src/llama.cpp"; }}\n'
-    data = compile_library(tmp_path / "b", "libllama.so", source, *STRIPPED, ORIGIN)
-    assert spoilt(tmp_path, core, {f"{LIB}/libllama.so": data}) == {"build-path"}
-
-
-def test_symbols_and_build_ids_are_found(tmp_path: Path, core: dict[str, bytes]) -> None:
+def test_symbols_and_build_ids_are_found(tmp_path: Path, core: Libraries) -> None:
     data = compile_library(tmp_path / "b", "libllama.so", ADD.format(name="a"), "-g", ORIGIN, "-Wl,--build-id")
-    assert spoilt(tmp_path, core, {f"{LIB}/libllama.so": data, "x.py": wheels.CHECKOUT.encode()}) >= {
-        "not-stripped",
-        "build-id",
-        "build-path",
-    }
+    found = spoilt(tmp_path, core, {f"{LIB}/libllama.so": data, "x.py": wheels.CHECKOUT.encode()})
+    assert found >= {"not-stripped", "build-id", "build-path"}
 
 
-def test_a_symbol_later_than_the_tag_is_found(tmp_path: Path, core: dict[str, bytes]) -> None:
+def found_with_tag(tmp_path: Path, libraries: Libraries, platform: str) -> set[str]:
+    members = wheels.listed(wheels.contents(libraries, platform))
+    wheel = wheels.write(tmp_path, members, wheels.wheel_name(platform))
+    return codes(inspect(wheel, tmp_path)) - {UNKNOWN_DEVICE_CODE}
+
+
+def test_a_symbol_later_than_the_tag_is_found(tmp_path: Path, core: Libraries) -> None:
     source = "void *memcpy(void *, const void *, unsigned long);\n"
     source += "void copy(void *a, void *b, unsigned long n) { memcpy(a, b, n); }\n"  # memcpy is of glibc 2.14
     data = compile_library(tmp_path / "b", "libllama.so", source, *STRIPPED, ORIGIN, "-fno-builtin")
     libraries = {**core, "libllama.so": data}
-    for platform, expected in (("manylinux_2_17_x86_64", set()), ("manylinux_2_12_x86_64", {"symbol-version"})):
-        wheel = wheels.write(tmp_path, wheels.listed(wheels.contents(libraries, platform)), wheels.wheel_name(platform))
-        assert codes(inspect(wheel, tmp_path)) - {UNKNOWN_DEVICE_CODE} == expected
+    assert found_with_tag(tmp_path, libraries, "manylinux_2_17_x86_64") == set()
+    assert found_with_tag(tmp_path, libraries, "manylinux_2_12_x86_64") == {"symbol-version"}
 
 
-def test_a_plain_linux_tag_is_found(tmp_path: Path, core: dict[str, bytes]) -> None:
-    wheel = wheels.write(
-        tmp_path, wheels.listed(wheels.contents(core, "linux_x86_64")), wheels.wheel_name("linux_x86_64")
-    )
-    assert codes(inspect(wheel, tmp_path)) - {UNKNOWN_DEVICE_CODE} == {"tag-not-manylinux"}
+def test_a_plain_linux_tag_is_found(tmp_path: Path, core: Libraries) -> None:
+    assert found_with_tag(tmp_path, core, "linux_x86_64") == {"tag-not-manylinux"}
 
 
-def test_further_copies_and_foreign_libraries_are_found(tmp_path: Path, core: dict[str, bytes]) -> None:
+def test_further_copies_and_foreign_libraries_are_found(tmp_path: Path, core: Libraries) -> None:
     llama = core["libllama.so"]
-    assert spoilt(tmp_path, core, {f"{LIB}/libllama.so.0": llama}) == {
-        "library-twice",
-        "library-unexpected",
-        "version-link",
-        "soname-mismatch",
-    }
+    found = spoilt(tmp_path, core, {f"{LIB}/libllama.so.0": llama})
+    assert found == {"library-twice", "library-unexpected", "version-link", "soname-mismatch"}
     assert spoilt(tmp_path, core, {"lib/libllama.so": llama}) >= {"library-twice", "library-unexpected"}
     runtime = compile_library(tmp_path / "b", "libcudart-0123abcd.so.13.0.96", ADD.format(name="a"), *STRIPPED)
     along = {"llama_cpp_python.libs/libcudart-0123abcd.so.13.0.96": runtime}
     assert spoilt(tmp_path, core, along) == {"external-bundled", "vendored-unexpected"}
 
 
-def test_a_shard_without_a_name_or_a_declaration_is_found(tmp_path: Path, core: dict[str, bytes]) -> None:
-    bare = compile_library(tmp_path / "b", "libggml-cuda.so", ADD.format(name="a"), *STRIPPED, ORIGIN)
-    assert spoilt(tmp_path, core, {f"{LIB}/libggml-cuda.so": bare}) == {"shard-bare"}
-    other = compile_library(tmp_path / "b", "libggml-cuda-sm86.so", ADD.format(name="b"), *STRIPPED, ORIGIN)
-    assert spoilt(tmp_path, core, {f"{LIB}/libggml-cuda-sm86.so": other}) == {"shard-undeclared"}
-
-
-def test_a_library_that_is_none_hides_no_other_fault(tmp_path: Path, core: dict[str, bytes]) -> None:
+def test_a_library_that_is_none_hides_no_other_fault(tmp_path: Path, core: Libraries) -> None:
     cut = core["libggml.so"][:200]
     found = spoilt(tmp_path, core, {f"{LIB}/libggml.so": cut, f"{LIB}/libmtmd.so": b"text", "llama_cpp/llama.h": b""})
     assert found == {"library-unreadable", "library-missing", "needed-unknown", "unwanted-file"}
 
 
-def test_one_changed_byte_is_found(tmp_path: Path, core: dict[str, bytes]) -> None:
+def test_one_changed_byte_is_found(tmp_path: Path, core: Libraries) -> None:
     members = wheels.listed(wheels.contents(core))
     record = {f"{wheels.DIST_INFO}/RECORD": wheels.record(members)}
     changed = bytearray(core["libllama.so"])
     changed[-1] ^= 1
-    assert spoilt(tmp_path, core, {**members, **record, f"{LIB}/libllama.so": bytes(changed)}) == {
-        "record-mismatch",
-        "sbom-digest",
-    }
+    found = spoilt(tmp_path, core, {**members, **record, f"{LIB}/libllama.so": bytes(changed)})
+    assert found == {"record-mismatch", "sbom-digest"}
 
 
 def test_nothing_of_a_broken_archive_passes(tmp_path: Path) -> None:
@@ -279,7 +263,7 @@ def test_nothing_of_a_broken_archive_passes(tmp_path: Path) -> None:
     assert {"archive-damaged", "record-not-run", "metadata-not-run", "library-missing"} <= codes(report)
 
 
-def test_a_declaration_without_forbidden_paths_is_no_pass(tmp_path: Path, core: dict[str, bytes]) -> None:
+def test_a_declaration_without_forbidden_paths_is_no_pass(tmp_path: Path, core: Libraries) -> None:
     declaration = dataclasses.replace(wheels.declaration(), forbidden_paths=())
     wheel = wheels.write(tmp_path, wheels.listed(wheels.contents(core)))
     report = inspection.inspect(wheel, declaration, policy=wheels.policy(), cuobjdump=None, workdir=tmp_path / "work")

@@ -134,19 +134,7 @@ def test_locks_are_made_from_nothing(layout: Layout) -> None:
         "llama-cpp-python.toml",
         "cuda-13.0-linux-x86_64.toml",
         "cuda-13.0-win-amd64.toml",
-        "requirements.txt",
-        "lock.txt",
-        "bench.txt",
-        "cibuildwheel.txt",
-        "conda.txt",
-        "test.txt",
-        "validation.txt",
-        "validation-cu11.txt",
-        "validation-cu12.txt",
-        "upstream-tests.txt",
-        "clients.txt",
-        "installers.txt",
-        "pythons.txt",
+        *(name.replace(".in", ".txt") for name in INPUTS if not name.startswith("cuda")),
     }
     assert locks.read_source_lock(layout).file.filename == "llama_cpp_python-0.3.0.tar.gz"
     linux = locks.read_toolkit_lock(layout, "13.0", "linux-x86_64").files

@@ -14,6 +14,7 @@ from build_config.steps.toolchain import gcc, installed_cuda, programs
 from build_config.steps.units import sandbox
 from build_config.system import processes
 from build_config.testbed import simulated_device
+from tests.integration.conftest import script
 from tests.support import factories
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ pytestmark = pytest.mark.integration
 
 
 def tool(path: Path, version: str, *, says: str = "") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{says}\necho 'Cuda compilation tools, release x, V{version}'\n", encoding="utf-8")
-    path.chmod(0o755)
+    script(path, f"{says}\necho 'Cuda compilation tools, release x, V{version}'")
 
 
 @pytest.fixture(name="scattered")
@@ -38,11 +37,8 @@ def _scattered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     inside = tmp_path / "lib" / "nvidia-cuda-toolkit" / "bin"
     says = f'case "$*" in *dryrun*) echo "#\\$ _HERE_={inside}"; echo "#\\$ PATH={inside}:$PATH"; exit 0;; esac'
     tool(inside / "nvcc", "12.4.131", says=says)
-    (inside / "cicc").write_text("#!/bin/sh\necho no version >&2\n", encoding="utf-8")
-    (inside / "cicc").chmod(0o755)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "nvcc").write_text(f'#!/bin/sh\nexec {inside}/nvcc "$@"\n', encoding="utf-8")
-    (tmp_path / "bin" / "nvcc").chmod(0o755)
+    script(inside / "cicc", "echo no version >&2")
+    script(tmp_path / "bin" / "nvcc", f'exec {inside}/nvcc "$@"')
     for name in ("ptxas", "cudafe++", "fatbinary", "nvlink", "cuobjdump"):
         tool(tmp_path / "bin" / name, "12.4.127")
     for name in installed_cuda.HEADERS:
@@ -136,19 +132,8 @@ def test_it_compiles_what_its_own_cuobjdump_lists(installed: CudaToolkit, tmp_pa
     path = sandbox.tool_folder(host, layout, os.environ, cuda=installed.programs)
     number = archs.toolkit_series(installed.release).architectures[-1]
     (tmp_path / "k.cu").write_text("__global__ void k(float * x) { *x += 1.0f; }\n", encoding="utf-8")
-    argv = (
-        *(
-            str(installed.nvcc.path),
-            "-ccbin",
-            str(host.cxx.path),
-            "-shared",
-            "-Xcompiler",
-            "-fPIC",
-            "-cudart",
-            "shared",
-        ),
-        *(f"--generate-code=arch=compute_{number},code=sm_{number}", "-o", "libk.so", "k.cu"),
-    )
+    nvcc = (str(installed.nvcc.path), "-ccbin", str(host.cxx.path), "-shared", "-Xcompiler=-fPIC", "-cudart=shared")
+    argv = (*nvcc, f"--generate-code=arch=compute_{number},code=sm_{number}", "-o", "libk.so", "k.cu")
     command = processes.Command(argv=argv, cwd=tmp_path, environment=sandbox.environment(path, layout))
     assert processes.run(command, check=False).output == ""
     cuobjdump = programs.find_cuobjdump(installed.root, installed.programs)

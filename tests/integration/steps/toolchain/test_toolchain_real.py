@@ -14,18 +14,12 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from build_config import archs
-from build_config.errors import (
-    CompilerMissingError,
-    CompilerUnsupportedError,
-    LockError,
-    SettingsError,
-    ToolkitMissingError,
-)
+from build_config import archs, errors
 from build_config.steps import toolchain
 from build_config.steps.toolchain import gcc, installed_cuda, locked_cuda, programs
 from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks import doctor
+from tests.integration.conftest import script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,28 +46,16 @@ def _layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layout]:
     shutil.rmtree(layout.toolkits, ignore_errors=True)  # hundreds of megabytes, which pytest would keep
 
 
-@pytest.fixture(name="reduced", scope="module")
-def _reduced(reduced_lock: ToolkitLock, toolkit_wheels: tuple[Path, ...]) -> tuple[ToolkitLock, tuple[Path, ...]]:
-    return reduced_lock, toolkit_wheels
-
-
 @pytest.fixture(name="toolkit", scope="module")
-def _toolkit(layout: Layout, reduced: tuple[ToolkitLock, tuple[Path, ...]]) -> CudaToolkit:
+def _toolkit(layout: Layout, reduced_lock: ToolkitLock, toolkit_wheels: tuple[Path, ...]) -> CudaToolkit:
     """Of this module's own: its tests take files away from it."""
-    return locked_cuda.provide(*reduced, layout, cc=real("gcc"))
+    return locked_cuda.provide(reduced_lock, toolkit_wheels, layout, cc=real("gcc"))
 
 
 def real(program: str) -> str:
     found = shutil.which(program)
     assert found is not None
     return found
-
-
-def script(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
-    path.chmod(0o755)
-    return path
 
 
 def path_with(*folders: Path) -> dict[str, str]:
@@ -120,29 +102,27 @@ def test_the_driver_stub_is_the_same_wherever_it_is_made(tmp_path: Path) -> None
 
 
 def test_a_finished_root_is_used_again_and_a_damaged_one_made_anew(
-    toolkit: CudaToolkit, layout: Layout, reduced: tuple[ToolkitLock, tuple[Path, ...]]
+    toolkit: CudaToolkit, layout: Layout, reduced_lock: ToolkitLock, toolkit_wheels: tuple[Path, ...]
 ) -> None:
     header = toolkit.root / "include" / "cuda_runtime.h"
     stamp, seconds = toolkit.root / locked_cuda.STAMP, header.stat().st_mtime
     made = stamp.stat().st_mtime_ns
 
     start = time.monotonic()
-    assert locked_cuda.provide(*reduced, layout, cc="/no/compiler/is/needed") == toolkit
+    assert locked_cuda.provide(reduced_lock, toolkit_wheels, layout, cc="/no/compiler/is/needed") == toolkit
     assert time.monotonic() - start < 1.0
     assert stamp.stat().st_mtime_ns == made
 
     header.unlink()
-    assert locked_cuda.provide(*reduced, layout, cc=real("gcc")) == toolkit
+    assert locked_cuda.provide(reduced_lock, toolkit_wheels, layout, cc=real("gcc")) == toolkit
     assert stamp.stat().st_mtime_ns > made
     assert header.stat().st_mtime == seconds, "or Ninja would compile everything again"
     assert [path.name for path in layout.toolkits.iterdir()] == [toolkit.root.name]
 
 
 def test_an_nvcc_that_does_not_run_is_named(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "nvcc").write_bytes(b"\x7fELF not for this machine")
-    (tmp_path / "bin" / "nvcc").chmod(0o755)
-    with pytest.raises(ToolkitMissingError, match="could not be started") as caught:
+    script(tmp_path / "bin" / "nvcc", "").write_bytes(b"\x7fELF not for this machine")
+    with pytest.raises(errors.ToolkitMissingError, match="could not be started") as caught:
         locked_cuda._version(tmp_path)
     assert "noexec" in str(caught.value.remedy)
 
@@ -178,7 +158,7 @@ def test_a_toolkit_that_lacks_a_compiler_is_refused(
     environ = {"PATH": str(Path(real("gcc")).parent), "CUDA_PATH": str(tmp_path)}
     if shutil.which("nvcc", path=environ["PATH"]):
         pytest.skip("a toolkit is installed beside the compiler")
-    with pytest.raises(ToolkitMissingError, match=r"is not complete: cicc is missing"):
+    with pytest.raises(errors.ToolkitMissingError, match=r"is not complete: cicc is missing"):
         installed_cuda.find(environ)
 
 
@@ -196,11 +176,11 @@ def test_the_compiler_of_this_machine_is_found_and_identified(toolkit: CudaToolk
 def test_a_compiler_newer_than_nvcc_supports_is_refused_with_the_package(toolkit: CudaToolkit, tmp_path: Path) -> None:
     for name in ("g++", "gcc"):
         script(tmp_path / name, "echo 99.1.0")
-    with pytest.raises(CompilerUnsupportedError, match=r"is GCC 99\.1\.0.*GCC 15 at the newest") as caught:
+    with pytest.raises(errors.CompilerUnsupportedError, match=r"is GCC 99\.1\.0.*GCC 15 at the newest") as caught:
         gcc.find(toolkit.root, {"PATH": str(tmp_path)})
     assert caught.value.exit_code == 11
     assert "apt install g++-15" in str(caught.value.remedy)
-    with pytest.raises(CompilerUnsupportedError):
+    with pytest.raises(errors.CompilerUnsupportedError):
         gcc.find(toolkit.root, {**path_with(), "CXX": str(tmp_path / "g++")})
 
 
@@ -217,17 +197,18 @@ def test_an_older_compiler_beside_one_that_is_too_new_is_taken(toolkit: CudaTool
     assert "99.1.0" in found.cxx.found_via
 
 
-def test_what_is_no_gcc_is_not_taken_for_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("echo unknown argument >&2; exit 1", "is not GCC or does not run"),
+        ('case "$1" in -dumpfullversion) echo 12.2.0;; *) echo "${1#*=}";; esac', "the installation is incomplete"),
+    ],
+    ids=["not GCC", "without its inner programs"],
+)
+def test_a_compiler_that_cannot_be_used_is_not_taken(tmp_path: Path, text: str, said: str) -> None:
     for name in ("g++", "gcc"):
-        script(tmp_path / name, "echo unknown argument >&2; exit 1")
-    with pytest.raises(CompilerMissingError, match="is not GCC or does not run"):
-        gcc.find(None, {"PATH": str(tmp_path)})
-
-
-def test_a_compiler_without_its_inner_programs_is_incomplete(tmp_path: Path) -> None:
-    for name in ("g++", "gcc"):
-        script(tmp_path / name, 'case "$1" in -dumpfullversion) echo 12.2.0;; *) echo "${1#*=}";; esac')
-    with pytest.raises(CompilerMissingError, match="the installation is incomplete"):
+        script(tmp_path / name, text)
+    with pytest.raises(errors.CompilerMissingError, match=said):
         gcc.find(None, {"PATH": str(tmp_path)})
 
 
@@ -262,10 +243,10 @@ def test_auto_takes_the_machines_ccache_when_it_is_new_enough(
 
 
 def test_a_ccache_that_was_asked_for_must_be_there_and_new_enough(layout: Layout, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="there is no ccache on PATH"):
+    with pytest.raises(errors.SettingsError, match="there is no ccache on PATH"):
         programs.find_launcher("ccache", {"PATH": str(tmp_path)}, layout)
     script(tmp_path / "ccache", "echo ccache version 4.2")
-    with pytest.raises(SettingsError, match=r"ccache 4\.2 is too old; 4\.6 or later is needed"):
+    with pytest.raises(errors.SettingsError, match=r"ccache 4\.2 is too old; 4\.6 or later is needed"):
         programs.find_launcher("ccache", {"PATH": str(tmp_path)}, layout)
 
 
@@ -273,7 +254,7 @@ def test_a_locked_program_that_is_not_installed_is_named(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
-    with pytest.raises(LockError, match="sccache is not installed"):
+    with pytest.raises(errors.LockError, match="sccache is not installed"):
         programs.find_launcher("sccache", {"PATH": str(tmp_path)}, layout)
 
 

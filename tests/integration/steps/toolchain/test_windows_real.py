@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,8 +24,12 @@ from build_config.steps.wheel import repair
 from build_config.system.files import file_sha256
 from build_config.system.layout import PACKAGE, Layout
 from build_config.system.platforms.windows import WINDOWS
+from tests.integration import conftest
 from tests.support import factories, wheels, windows_machine
 from tests.support.workshop import MINIATURE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MINGW = "x86_64-w64-mingw32"
 TOOLS = (f"{MINGW}-gcc", f"{MINGW}-g++", "lld-link", "llvm-dlltool", "llvm-readobj")
@@ -41,10 +46,8 @@ PROGRAM = r"""
 __declspec(dllimport) int cublasCreate_v2(void **);
 __declspec(dllimport) size_t cublasLtGetVersion(void);
 int main_of_the_test(void) { void * handle = NULL; return cublasCreate_v2(&handle) + (int) cublasLtGetVersion(); }
-int DllMainCRTStartup(void * module, int reason, void * reserved) { return 1; }
 """
-
-
+ENTRY = "int DllMainCRTStartup(void * module, int reason, void * reserved) { return 1; }\n"
 RUNTIME = """
 int _fltused;
 unsigned long long __security_cookie;
@@ -64,19 +67,30 @@ def compile_object(folder: Path, source: str) -> Path:
     return target
 
 
-def link(folder: Path, made: Path, *libraries: Path) -> str:
-    """Link a DLL as MSVC's linker would, and say what it imports."""
-    dll = folder / "program.dll"
-    options = ["/dll", "/nodefaultlib", "/entry:DllMainCRTStartup", "/export:main_of_the_test", f"/out:{dll}"]
-    subprocess.run(["lld-link", *options, str(made), *map(str, libraries)], check=True)
-    return subprocess.run(
-        ["llvm-readobj", "--coff-imports", str(dll)], text=True, capture_output=True, check=True
-    ).stdout
+def link(dll: Path, *arguments: object) -> Path:
+    """Link a DLL as MSVC's linker would."""
+    options = ["/dll", "/nodefaultlib", "/entry:DllMainCRTStartup", f"/out:{dll}"]
+    subprocess.run(["lld-link", *options, *map(str, arguments)], check=True)
+    return dll
+
+
+def imports_of(folder: Path, *objects: Path) -> str:
+    """Link the program with these libraries, and say what it imports."""
+    dll = link(folder / "program.dll", "/export:main_of_the_test", *objects)
+    return subprocess.check_output(["llvm-readobj", "--coff-imports", dll], text=True)
 
 
 def dlltool(source: Path, library: Path) -> tuple[str, ...]:
     """LLVM's librarian in the place of lib.exe: the same file in, an import library of the same form out."""
     return ("llvm-dlltool", "-m", "i386:x86-64", "-d", str(source), "-l", str(library))
+
+
+def import_library(library: Path, dll: str, functions: Iterable[str]) -> Path:
+    """Make an import library for these functions of a DLL that is not here."""
+    source = library.with_suffix(".def")
+    source.write_text(import_libraries.definition(dll, tuple(functions)))
+    subprocess.run(dlltool(source, library), check=True)
+    return library
 
 
 def make_dll(folder: Path, name: str, *functions: str) -> Path:
@@ -92,7 +106,7 @@ def test_an_import_library_made_of_a_dll_links_to_that_dll(tmp_path: Path) -> No
     make_dll(tmp_path / "bin" / "x86_64", "cublasLt64_13.dll", "cublasLtGetVersion")
     libraries = import_libraries.make(tmp_path, "13", dlltool)
     assert [str(path.relative_to(tmp_path)) for path in libraries] == ["lib/x64/cublas.lib", "lib/x64/cublasLt.lib"]
-    imports = link(tmp_path, compile_object(tmp_path, PROGRAM), *libraries)
+    imports = imports_of(tmp_path, compile_object(tmp_path, PROGRAM + ENTRY), *libraries)
     assert "cublas64_13.dll" in imports
     assert "cublasLt64_13.dll" in imports
     assert "cublasDestroy_v2" not in imports
@@ -118,14 +132,9 @@ def windows_toolkit(windows_wheels: Path, tmp_path_factory: pytest.TempPathFacto
 
 def kernel32(folder: Path, *libraries: Path) -> Path:
     """An import library of what these libraries take from Windows itself."""
-    done = subprocess.run(
-        ["llvm-nm", "--undefined-only", *map(str, libraries)], text=True, capture_output=True, check=False
-    )
+    done = conftest.run("llvm-nm", "--undefined-only", *libraries)
     names = {line.split()[-1].removeprefix("__imp_") for line in done.stdout.splitlines() if "__imp_" in line}
-    source = folder / "kernel32.def"
-    source.write_text(import_libraries.definition("KERNEL32.dll", tuple(sorted(names))))
-    subprocess.run(dlltool(source, folder / "kernel32.lib"), check=True)
-    return folder / "kernel32.lib"
+    return import_library(folder / "kernel32.lib", "KERNEL32.dll", sorted(names))
 
 
 def test_the_locked_wheels_for_windows_become_a_toolkit_that_links(windows_toolkit: Path, tmp_path: Path) -> None:
@@ -134,14 +143,10 @@ def test_the_locked_wheels_for_windows_become_a_toolkit_that_links(windows_toolk
     for name in ("bin/nvcc.exe", "bin/nvcc.profile", "nvvm/bin/cicc.exe", "lib/x64/cuda.lib", "lib/x64/cudart.lib"):
         assert (windows_toolkit / name).is_file(), name
     cuda = [windows_toolkit / "lib" / "x64" / name for name in ("cudart.lib", "cuda.lib")]
-    source = (
-        RUNTIME
-        + "int cudaGetDeviceCount(int *);\nint cuDeviceGet(int *, int);\n"
-        + PROGRAM.replace(
-            "void * handle = NULL;", "void * handle = NULL; int n; cudaGetDeviceCount(&n); cuDeviceGet(&n, 0);"
-        )
-    )
-    imports = link(tmp_path, compile_object(tmp_path, source), *libraries, *cuda, kernel32(tmp_path, *cuda))
+    more = "int cudaGetDeviceCount(int *);\nint cuDeviceGet(int *, int);\n"
+    calls = "void * handle = NULL; int n; cudaGetDeviceCount(&n); cuDeviceGet(&n, 0);"
+    source = RUNTIME + more + ENTRY + PROGRAM.replace("void * handle = NULL;", calls)
+    imports = imports_of(tmp_path, compile_object(tmp_path, source), *libraries, *cuda, kernel32(tmp_path, *cuda))
     assert set(re.findall(r"Name: (\S+\.dll)", imports)) == {*WINDOWS.cuda_libraries("13.0"), "KERNEL32.dll"}
 
 
@@ -153,7 +158,7 @@ def test_the_record_of_the_header_is_that_of_the_locked_wheel(windows_toolkit: P
 
 def test_every_driver_function_of_ggml_is_in_the_locked_import_library(windows_toolkit: Path) -> None:
     library = windows_toolkit / "lib" / "x64" / "cuda.lib"
-    done = subprocess.run(["llvm-nm", str(library)], text=True, capture_output=True, check=False)
+    done = conftest.run("llvm-nm", library)
     names = {line.split()[-1] for line in done.stdout.splitlines() if line.strip()}
     assert {*locked_cuda.DRIVER_SYMBOLS} <= names
 
@@ -175,11 +180,8 @@ def test_the_shards_score_compiles_and_links_with_the_locked_toolkit(windows_too
     source = str(PACKAGE / "wheel_project" / "shard_score.cpp")
     subprocess.run([*compiler, *folders, source, "-o", str(tmp_path / "score.obj")], check=True)
     cudart = windows_toolkit / "lib" / "x64" / "cudart.lib"
-    entry = "int DllMainCRTStartup(void * m, int r, void * x) { return 1; }\n"
-    rest = [compile_object(tmp_path, RUNTIME + entry), cudart, kernel32(tmp_path, cudart)]
-    dll = tmp_path / WINDOWS.library("ggml-cuda-sm89")
-    flags = ["/dll", "/nodefaultlib", "/entry:DllMainCRTStartup", "/Brepro", f"/out:{dll}"]
-    subprocess.run(["lld-link", *flags, str(tmp_path / "score.obj"), *map(str, rest)], check=True)
+    rest = [compile_object(tmp_path, RUNTIME + ENTRY), cudart, kernel32(tmp_path, cudart)]
+    dll = link(tmp_path / WINDOWS.library("ggml-cuda-sm89"), "/Brepro", tmp_path / "score.obj", *rest)
     made = pe.read(dll.read_bytes())
     assert made.exports == ("ggml_backend_score",)
     assert made.needed == ("kernel32.dll",)
@@ -239,20 +241,11 @@ FROM = {
 
 def link_own(folder: Path, name: str, *options: str) -> bytes:
     """A DLL of the wheel, linked with the linker's flags of the pipeline, and without any runtime."""
-    made = compile_object(
-        folder, (OF_A_DLL | RUNTIME_DLL)[name] + "int DllMainCRTStartup(void * m, int r, void * x) { return 1; }\n"
-    )
-    libraries = []
-    for dll, names in FROM.items():
-        source = folder / f"{dll}.def"
-        source.write_text(import_libraries.definition(f"{dll}.dll", names))
-        subprocess.run(dlltool(source, folder / f"{dll}.lib"), check=True)
-        libraries += [str(folder / f"{dll}.lib")] if dll != name else []
+    made = compile_object(folder, (OF_A_DLL | RUNTIME_DLL)[name] + ENTRY)
+    libraries = [import_library(folder / f"{dll}.lib", f"{dll}.dll", FROM[dll]) for dll in FROM if dll != name]
     flags = WINDOWS.flag_entries(WINDOWS.work_root)["CMAKE_SHARED_LINKER_FLAGS"].split()
-    target = folder / WINDOWS.library(name)
-    fixed = ["/dll", "/nodefaultlib", "/entry:DllMainCRTStartup", f"/out:{target}", f"/implib:{folder / 'out.lib'}"]
-    subprocess.run(["lld-link", *fixed, *(options or flags), str(made), *libraries], check=True)
-    return target.read_bytes()
+    dll = folder / WINDOWS.library(name)
+    return link(dll, f"/implib:{folder / 'out.lib'}", *(options or flags), made, *libraries).read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,10 @@ from elftools.elf.sections import SymbolTableSection
 
 from build_config.errors import BuildError, ConfigureError, DiskFullError
 from build_config.steps.units import compilation, object_cache
-from build_config.system import processes
+from build_config.system import jsonio, processes
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE
+from tests.integration.conftest import run
 from tests.support.workshop import Workshop, workshop
 
 if TYPE_CHECKING:
@@ -61,14 +62,8 @@ def soname(library: Path) -> str:
 
 def test_units_are_built_stored_and_taken_from_the_store(built: tuple[Workshop, tuple[BuildUnit, ...]]) -> None:
     shop, (core, shard) = built
-    assert {file.name for file in core.files} == {
-        "libggml-base.so",
-        "libggml.so",
-        "libllama.so",
-        "libmtmd.so",
-        "libggml-cpu-x64.so",
-        "libggml-cpu-haswell.so",
-    }
+    stems = ("ggml-base", "ggml", "llama", "mtmd", "ggml-cpu-x64", "ggml-cpu-haswell")
+    assert {file.name for file in core.files} == {f"lib{stem}.so" for stem in stems}
     assert [file.name for file in shard.files] == ["libggml-cuda-sm89.so"]
     library = shard.folder / "libggml-cuda-sm89.so"
     assert "ggml_backend_score" in exported(library)
@@ -77,8 +72,6 @@ def test_units_are_built_stored_and_taken_from_the_store(built: tuple[Workshop, 
             if "ggml-c" not in file.name:
                 assert soname(unit.folder / file.name) == file.name
             assert str(shop.layout.work_root).encode() not in (unit.folder / file.name).read_bytes()
-
-    for unit in (core, shard):
         assert unit.headers is not None
         assert unit.headers.number > 0
         assert unit.headers.unexpected == ()
@@ -120,12 +113,7 @@ def test_the_device_code_is_for_the_architecture_that_was_asked_for(
 ) -> None:
     shop, (_, shard) = built
     assert shop.chain.cuobjdump is not None
-    listing = subprocess.run(
-        [shop.chain.cuobjdump.path, "--list-elf", "--list-ptx", shard.folder / "libggml-cuda-sm89.so"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    listing = run(shop.chain.cuobjdump.path, "--list-elf", "--list-ptx", shard.folder / "libggml-cuda-sm89.so").stdout
     files = [line for line in listing.splitlines() if "file" in line]
     assert len(files) == 2
     assert all("sm_89.cubin" in line for line in files)
@@ -173,9 +161,7 @@ def test_an_error_in_one_file_is_named_and_what_was_finished_is_kept(shop: Works
     assert "undeclared_name" in caught.value.log.read_text()
     broken.write_text(good)
     shop.build(spec)
-    assert 0 < shop.compiled(spec.name) <= 4, (
-        "more than the failed file, the files after it, and the link were made again"
-    )
+    assert 0 < shop.compiled(spec.name) <= 4, "more than the failed file, those after it, and the link were made again"
 
 
 def test_a_variant_that_llama_cpp_does_not_have_is_named(shop: Workshop) -> None:
@@ -199,9 +185,8 @@ def programs_from(*roots: Path) -> list[str]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if any(Path(process.exe()).is_relative_to(root) for root in roots):
-                found.append(
-                    " ".join([str(process.pid), str(process.ppid()), process.status(), *process.cmdline()])[:150]
-                )
+                said = (str(process.pid), str(process.ppid()), process.status(), *process.cmdline())
+                found.append(" ".join(said)[:150])
     return found
 
 
@@ -258,8 +243,6 @@ def started(root: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 def test_a_killed_build_goes_on_where_it_stopped(
     tmp_path: Path, toolkit: CudaToolkit, sign: signal.Signals, launcher: str, ears: str
 ) -> None:
-    from build_config.system import jsonio  # noqa: PLC0415  # only this test hands a toolkit to a child
-
     root = tmp_path / "w"
     root.mkdir()
     log = root / "build" / "sm89" / ".ninja_log"

@@ -6,11 +6,10 @@ These tests prove nothing about a real wheel; validation itself does that.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 import subprocess
-import sys
 import tempfile
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,22 +18,23 @@ import pytest
 
 from build_config.errors import ValidationError
 from build_config.model import Machine
-from build_config.reports import Verdict
+from build_config.reports import ValidationReport, Verdict
 from build_config.steps.validation import PROBE_TIMEOUT, Bench, probe, run_probe, validate
-from build_config.steps.validation.judge import Expected, ProbeResult
+from build_config.steps.validation.judge import Expected
 from build_config.steps.validation.scenarios import Scenario
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
 from build_config.testbed import synthetic_model
-from tests.support import wheels
+from tests.integration.conftest import OwnLocks, bare_environment, double_wheel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from build_config.model import Wheel
 
 pytestmark = pytest.mark.integration
 
 MACHINE = Machine(system="Linux", cpu="a CPU", cores=2, glibc="2.36", driver=None, gpus=())
-PLATFORM = "linux_x86_64"
 PLAIN = Scenario(name="plain", shows="something", expected=Expected(cuda=False))
 
 DOUBLE = """
@@ -83,51 +83,17 @@ class Llama:
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Layout(Layout):
-    """A layout with the test's own locks."""
-
-    @property
-    def locks(self) -> Path:
-        return self.work_root / "locks"
-
-
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     if shutil.which("gcc") is None:
         pytest.skip("gcc is needed to build the double")
     path = tmp_path_factory.mktemp("library") / "libggml-base.so"
     subprocess.run(["gcc", "-shared", "-xc", "-", "-o", str(path)], input="int nothing;", text=True, check=True)
-    return path
+    return path.read_bytes()
 
 
-def _wheel(folder: Path, library: Path, *, requires: str = "") -> Wheel:
-    folder.mkdir()
-    metadata = f"Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: {wheels.VERSION}\n{requires}"
-    tag = f"Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: false\nTag: py3-none-{PLATFORM}\n"
-    members = {
-        "llama_cpp/__init__.py": DOUBLE.encode(),
-        "llama_cpp/lib/libggml-base.so": library.read_bytes(),
-        f"{wheels.DIST_INFO}/METADATA": metadata.encode(),
-        f"{wheels.DIST_INFO}/WHEEL": tag.encode(),
-    }
-    return wheels.write(folder, members, wheels.wheel_name(PLATFORM))
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> _Layout:
-    layout = _Layout(checkout=PACKAGE.parent, work_root=tmp_path / "work")
-    layout.locks.mkdir(parents=True)
-    layout.downloads.mkdir()
-    (layout.locks / "validation.txt").write_text("# nothing\n", encoding="utf-8")
-    return layout
-
-
-def test_a_correct_wheel_is_installed_run_and_verified_on_the_cpu(
-    tmp_path: Path, layout: _Layout, library: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    wheel = _wheel(tmp_path / "wheels", library)
-    report = validate(
+def validated(wheel: Wheel, layout: Layout) -> ValidationReport:
+    return validate(
         wheel,
         wheels_folder=wheel.path.parent,
         downloads=layout.downloads,
@@ -137,16 +103,26 @@ def test_a_correct_wheel_is_installed_run_and_verified_on_the_cpu(
         require_gpu=False,
         console=Console(terminal=False),
     )
+
+
+@pytest.fixture
+def make_wheel(tmp_path: Path, library: bytes) -> Callable[..., Wheel]:
+    members = {"llama_cpp/lib/libggml-base.so": library}
+    return functools.partial(double_wheel, tmp_path / "wheels", DOUBLE, members)
+
+
+def test_a_correct_wheel_is_installed_run_and_verified_on_the_cpu(
+    layout: OwnLocks, make_wheel: Callable[..., Wheel], capfd: pytest.CaptureFixture[str]
+) -> None:
+    wheel = make_wheel()
+    report = validated(wheel, layout)
     assert report.all_findings() == ()
     assert report.verdict is Verdict.CPU_FALLBACK_VERIFIED
     assert {scenario.name for scenario in report.scenarios} == {"as it is", "planted library", "hidden GPUs"}
     assert report.decisive == "as it is"
     first = report.scenarios[0]
-    assert [(layer.weights, layer.kv_cache) for layer in first.placements] == [
-        ("CPU", "CPU"),
-        ("CPU", "CPU"),
-        ("CPU", None),
-    ]
+    placed = [(layer.weights, layer.kv_cache) for layer in first.placements]
+    assert placed == [("CPU", "CPU"), ("CPU", "CPU"), ("CPU", None)]
     assert first.tokens == 8
     assert first.cpu_variant == "double"
     assert first.said == "a double has no CUDA"
@@ -157,62 +133,37 @@ def test_a_correct_wheel_is_installed_run_and_verified_on_the_cpu(
 
 @pytest.mark.usefixtures("copied_environments")
 @pytest.mark.parametrize("fault", ["a requirement that the lock lacks", "other bytes under the name"])
-def test_a_wheel_that_does_not_install_has_failed(tmp_path: Path, layout: _Layout, library: Path, fault: str) -> None:
+def test_a_wheel_that_does_not_install_has_failed(
+    layout: OwnLocks, make_wheel: Callable[..., Wheel], fault: str
+) -> None:
     requires = "Requires-Dist: llama-cuda-wheels-no-such-package\n" if fault.startswith("a requirement") else ""
-    wheel = _wheel(tmp_path / "wheels", library, requires=requires)
+    wheel = make_wheel(requires=requires)
     if not requires:
         wheel = dataclasses.replace(wheel, sha256="0" * 64)
-    report = validate(
-        wheel,
-        wheels_folder=wheel.path.parent,
-        downloads=layout.downloads,
-        layout=layout,
-        machine=MACHINE,
-        simulation=None,
-        require_gpu=False,
-        console=Console(terminal=False),
-    )
+    report = validated(wheel, layout)
     assert report.verdict is Verdict.FAILED
     assert [finding.code for finding in report.findings] == ["install-failed"]
     assert report.scenarios == ()
     assert ("no-such-package" if requires else "DO NOT MATCH") in report.findings[0].message
 
 
-def test_a_download_with_another_digest_is_refused(tmp_path: Path, layout: _Layout, library: Path) -> None:
-    wheel = _wheel(tmp_path / "wheels", library)
+def test_a_download_with_another_digest_is_refused(layout: OwnLocks, make_wheel: Callable[..., Wheel]) -> None:
+    wheel = make_wheel()
     shutil.copy(wheel.path, layout.downloads)
     lock = f"llama-cpp-python=={wheel.version} --hash=sha256:{'0' * 64}\n"
     (layout.locks / "validation.txt").write_text(lock, encoding="utf-8")
     with pytest.raises(ValidationError, match="could not be made") as caught:
-        validate(
-            wheel,
-            wheels_folder=wheel.path.parent,
-            downloads=layout.downloads,
-            layout=layout,
-            machine=MACHINE,
-            simulation=None,
-            require_gpu=False,
-            console=Console(terminal=False),
-        )
+        validated(wheel, layout)
     assert caught.value.log == layout.logs / "validation.log"
 
 
 def test_an_environment_inside_the_checkout_is_refused(
-    tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_wheel: Callable[..., Wheel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wheel = _wheel(tmp_path / "wheels", library)
+    wheel = make_wheel()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ValidationError, match="inside the checkout"):
-        validate(
-            wheel,
-            wheels_folder=wheel.path.parent,
-            downloads=tmp_path,
-            layout=_Layout(checkout=tmp_path, work_root=tmp_path / "work"),
-            machine=MACHINE,
-            simulation=None,
-            require_gpu=False,
-            console=Console(terminal=False),
-        )
+        validated(wheel, OwnLocks(checkout=tmp_path, work_root=tmp_path / "work"))
 
 
 @dataclass(frozen=True)
@@ -220,52 +171,45 @@ class Environment:
     """An environment without pip; the test writes its ``llama_cpp``."""
 
     folder: Path
+    python: Path
+    site: Path
 
-    def probe(self, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
+    def probe(self, source: str, timeout: float = PROBE_TIMEOUT) -> str:
+        """Import ``source`` in the probe; returns the error."""
+        (self.site / "llama_cpp.py").write_text(source, encoding="utf-8")
         bench = Bench(python=self.python, folder=self.folder, model=synthetic_model.write(self.folder / "tiny.gguf"))
-        return run_probe(bench, PLAIN, timeout=timeout)
-
-    @property
-    def python(self) -> Path:
-        return self.folder / "venv" / "bin" / "python"
-
-    def install(self, source: str) -> None:
-        site = next((self.folder / "venv" / "lib").glob("python*")) / "site-packages"
-        (site / "llama_cpp.py").write_text(source, encoding="utf-8")
+        return run_probe(bench, PLAIN, timeout=timeout).error or "none"
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
-    venv.create(tmp_path / "venv", with_pip=False, symlinks=sys.platform != "win32")
-    return Environment(tmp_path)
+    return Environment(tmp_path, *bare_environment(tmp_path / "venv"))
 
 
-def test_a_crash_is_reported_with_its_signal_and_last_output(environment: Environment) -> None:
-    environment.install("import os, signal; print('last words', flush=True); os.kill(os.getpid(), signal.SIGILL)")
-    result = environment.probe()
-    assert result.error is not None
-    assert "signal 4 (Illegal instruction)" in result.error
-    assert "last words" in result.error
-
-
-def test_a_silent_exit_is_reported(environment: Environment) -> None:
-    environment.install("import os; os._exit(0)")
-    result = environment.probe()
-    assert result.error is not None
-    assert "status 0 and gave no result" in result.error
-
-
-def test_an_exception_is_reported_with_its_traceback(environment: Environment) -> None:
-    environment.install("raise OSError('libllama.so: cannot open shared object file')")
-    result = environment.probe()
-    assert result.error is not None
-    assert "libllama.so: cannot open shared object file" in result.error
-    assert "Traceback" in result.error
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            "import os, signal; print('last words', flush=True); os.kill(os.getpid(), signal.SIGILL)",
+            ("signal 4 (Illegal instruction)", "last words"),
+        ),
+        ("import os; os._exit(0)", ("status 0 and gave no result",)),
+        (
+            "raise OSError('libllama.so: cannot open shared object file')",
+            ("libllama.so: cannot open shared object file", "Traceback"),
+        ),
+    ],
+    ids=["crash: signal and last output", "silent exit", "exception: traceback"],
+)
+def test_a_failed_probe_is_reported_with_its_cause(
+    environment: Environment, source: str, said: tuple[str, ...]
+) -> None:
+    error = environment.probe(source)
+    assert [part for part in said if part not in error] == []
 
 
 def test_a_probe_that_hangs_is_stopped(environment: Environment) -> None:
-    environment.install("import time; time.sleep(60)")
-    assert environment.probe(timeout=1).error == "no answer within 1 s"
+    assert environment.probe("import time; time.sleep(60)", timeout=1) == "no answer within 1 s"
 
 
 def test_a_missing_interpreter_is_an_error_and_not_a_verdict(tmp_path: Path) -> None:
@@ -277,8 +221,5 @@ def test_the_probe_runs_isolated_from_the_callers_python_path(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
-    environment.install("import build_config")
-    result = environment.probe()
-    assert result.error is not None
-    assert "No module named 'build_config'" in result.error
+    assert "No module named 'build_config'" in environment.probe("import build_config")
     assert Path(probe.__file__).is_relative_to(PACKAGE)

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,12 @@ from typing import Any
 import pytest
 
 from build_config.system.layout import PACKAGE
-from tests.support import wheel_modules
-from tests.support.doubles import BACKEND, CARD, DRIVER, GGML, GGML_BASE, compile_double
+from tests.integration import conftest
+from tests.support.doubles import BACKEND, CARD, compile_double
 
 pytestmark = pytest.mark.integration
 
-CUDA_13 = ("libcudart.so.13", "libcublas.so.13")
-PYTHON = PACKAGE / "wheel_project" / "python"
-CONDA_LIBRARIES = PYTHON / "_conda_libraries.py"
+A_GPU = {"DOUBLE_CUDA": "13000", "DOUBLE_CAPABILITY": "89"}
 
 
 @dataclass(frozen=True)
@@ -47,22 +44,11 @@ class Bench:
     def lib(self) -> Path:
         return self.root / "site" / "llama_cpp" / "lib"
 
-    def shard(self, name: str, *, score: int, libraries: tuple[str, ...] = CUDA_13) -> None:
+    def shard(self, name: str, *, score: int, libraries: tuple[str, ...] = conftest.CUDA_13) -> None:
         folders = (f"-L{self.root / 'cuda'}", f"-L{self.root / 'driver'}")
         needed = ("-Wl,--no-as-needed", *folders, *(f"-l:{name}" for name in libraries), "-l:libcuda.so.1")
         defines = ("-DCUDA", '-DNAME="CUDA"', f"-DSCORE={score}")
         compile_double(self.lib / f"libggml-cuda-{name}.so", BACKEND, *defines, *needed)
-
-    def describe(self, *shards: tuple[str, str], cuda: str = "13.0", libraries: tuple[str, ...] = CUDA_13) -> None:
-        data = {
-            "version": "0.3.36+cu130.sm89",
-            "cuda": cuda,
-            "shards": [{"name": n, "file": f"libggml-cuda-{n}.so", "archs": [arch]} for n, arch in shards],
-            "oldest_driver": "580",
-            "libraries": list(libraries),
-            "build_command": "nox -s build_cuda_wheel -- --arch {arch}",
-        }
-        (self.lib.parent / "_cuda_build.json").write_text(json.dumps(data), encoding="utf-8")
 
     def run(self, *folders: str, code: str = "", **variables: str) -> Run:
         """Import the package in a process that has ``folders`` on its library path; the status, and what it printed."""
@@ -74,40 +60,21 @@ class Bench:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(str(self.root / folder) for folder in folders)
         isolated = ["-S"] if self.python == sys.executable else []  # without site-packages: without cuda.pathfinder
-        done = subprocess.run(
-            [self.python, *isolated, "-c", script + code],
-            env={**environment, **variables},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = conftest.run(self.python, *isolated, "-c", script + code, env={**environment, **variables})
+        assert done.returncode == 0, done.stderr
         status, *output = done.stdout.splitlines()
         return Run(json.loads(status), tuple(output), done.stderr)
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is needed to build the doubles")
     bench = Bench(tmp_path_factory.mktemp("template"))
-    package = bench.lib.parent
-    compile_double(bench.root / "driver" / "libcuda.so.1", DRIVER, f'-DCARD="{CARD}"')
-    for soname in ("libcudart.so.13", "libcublas.so.13"):
-        compile_double(bench.root / "cuda" / soname, "int double_of_cuda;")
-    compile_double(bench.lib / "libggml-base.so", GGML_BASE)
-    compile_double(bench.lib / "libggml.so", GGML, f"-L{bench.lib}", "-l:libggml-base.so", "-Wl,-rpath,$ORIGIN")
+    conftest.compile_cuda(bench.root)
+    conftest.write_own_modules(bench.lib)
     compile_double(bench.lib / "libggml-cpu-haswell.so", BACKEND, '-DNAME="CPU"', "-DSCORE=5")
-    compile_double(bench.lib / "libggml-cpu-x64.so", BACKEND, '-DNAME="CPU"', "-DSCORE=1")
     bench.shard("sm89", score=2000)
-    bench.describe(("sm89", "89-real"))
-    wheel_modules.copy_to(package)
-    (package / "__init__.py").write_text("from ._cuda_loader import CudaStatus, cuda_status\n", encoding="utf-8")
-    (package / "_ctypes_extensions.py").write_text(
-        "import ctypes\n"
-        "def load_shared_library(name, folder):\n"
-        "    return ctypes.CDLL(str(folder / f'lib{name}.so'))\n",
-        encoding="utf-8",
-    )
+    conftest.describe_build(bench.lib.parent, ("sm89", "89-real"))
+    (bench.lib.parent / "__init__.py").write_text("from ._cuda_loader import CudaStatus, cuda_status\n", "utf-8")
     return bench.root
 
 
@@ -127,7 +94,7 @@ def test_a_machine_without_driver_computes_on_its_best_cpu_variant_and_prints_no
 
 
 def test_a_covered_card_is_used_and_nothing_is_printed(bench: Bench) -> None:
-    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
+    run = bench.run("driver", "cuda", **A_GPU)
     assert run.status["loaded"]
     assert run.status["reason"] is None
     assert run.status["shard"] == "sm89"
@@ -135,7 +102,7 @@ def test_a_covered_card_is_used_and_nothing_is_printed(bench: Bench) -> None:
     assert run.status["driver_cuda"] == "13.0"
     assert run.status["devices"] == [{"index": 0, "name": CARD, "capability": "8.9", "memory": 24 << 30}]
     assert [library["path"] for library in run.status["libraries"]] == [
-        str(bench.root / "cuda" / name) for name in ("libcudart.so.13", "libcublas.so.13")
+        str(bench.root / "cuda" / name) for name in conftest.CUDA_13
     ]
     assert run.stderr == ""
 
@@ -144,21 +111,20 @@ def test_the_shard_in_use_is_named_not_one_that_was_tried(bench: Bench) -> None:
     """A module that ggml tries and leaves can stay mapped."""
     bench.shard("aaa", score=1000)
     bench.shard("zzz", score=1999)
-    bench.describe(("aaa", "80-virtual"), ("sm89", "89-real"), ("zzz", "86-real"))
-    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
+    conftest.describe_build(bench.lib.parent, ("aaa", "80-virtual"), ("sm89", "89-real"), ("zzz", "86-real"))
+    run = bench.run("driver", "cuda", **A_GPU)
     assert run.status["shard"] == "sm89"
     assert run.status["covered_archs"] == ["80-virtual", "89-real", "86-real"]
 
 
-def test_a_driver_without_a_card_is_no_reason_to_warn(bench: Bench) -> None:
-    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_INIT="100")
-    assert "finds no GPU" in run.status["reason"]
-    assert run.stderr == ""
-
-
-def test_hidden_cards_are_told_from_absent_ones(bench: Bench) -> None:
-    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_INIT="100", CUDA_VISIBLE_DEVICES="-1")
-    assert "CUDA_VISIBLE_DEVICES='-1' hides every GPU" in run.status["reason"]
+@pytest.mark.parametrize(
+    ("visible", "said"),
+    [({}, "finds no GPU"), ({"CUDA_VISIBLE_DEVICES": "-1"}, "CUDA_VISIBLE_DEVICES='-1' hides every GPU")],
+    ids=["absent", "hidden"],
+)
+def test_a_driver_without_a_card_is_no_reason_to_warn(bench: Bench, visible: dict[str, str], said: str) -> None:
+    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_INIT="100", **visible)
+    assert said in run.status["reason"]
     assert run.stderr == ""
 
 
@@ -174,42 +140,38 @@ def _assert_one_warning(run: Run) -> None:
     assert run.status["reason"] in run.stderr
 
 
-def test_a_driver_too_old_for_the_build_is_one_warning(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("cuda", "capability", "said"),
+    [
+        ("12080", "89", ("install driver 580 or later",)),
+        ("13000", "75", (f"{CARD} (compute capability 7.5)", "nox -s build_cuda_wheel -- --arch 75")),
+        ("13000", "89", ("CUDA backend does not start",)),
+    ],
+    ids=["driver too old: the driver to install", "uncovered: the build command", "fits and stays away"],
+)
+def test_a_shard_that_does_not_start_is_one_warning(
+    bench: Bench, cuda: str, capability: str, said: tuple[str, ...]
+) -> None:
     bench.shard("sm89", score=0)
-    run = bench.run("driver", "cuda", DOUBLE_CUDA="12080", DOUBLE_CAPABILITY="89")
-    assert run.status["driver_cuda"] == "12.8"
-    assert "install driver 580 or later" in run.status["reason"]
+    run = bench.run("driver", "cuda", DOUBLE_CUDA=cuda, DOUBLE_CAPABILITY=capability)
+    assert run.status["driver_cuda"] == f"{cuda[:2]}.{cuda[3]}"
+    assert [part for part in said if part not in run.status["reason"]] == []
     _assert_one_warning(run)
 
 
 def test_missing_cuda_libraries_are_one_warning_that_names_them(bench: Bench) -> None:
     (bench.root / "cuda" / "libcublas.so.13").unlink()
-    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
+    run = bench.run("driver", "cuda", **A_GPU)
     assert "missing, libcublas.so.13: cannot open" in run.status["reason"]
     assert [library["error"] is None for library in run.status["libraries"]] == [True, False]
     _assert_one_warning(run)
 
 
-def test_an_uncovered_card_is_one_warning_with_the_build_command(bench: Bench) -> None:
-    bench.shard("sm89", score=0)
-    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="75")
-    assert f"{CARD} (compute capability 7.5)" in run.status["reason"]
-    assert "nox -s build_cuda_wheel -- --arch 75" in run.status["reason"]
-    _assert_one_warning(run)
-
-
 def test_a_shard_that_does_not_load_is_one_warning_with_the_linkers_words(bench: Bench) -> None:
     (bench.lib / "libggml-cuda-sm89.so").write_text("not a library" * 100, encoding="utf-8")
-    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
+    run = bench.run("driver", "cuda", **A_GPU)
     assert "libggml-cuda-sm89.so cannot be loaded" in run.status["reason"]
     assert "invalid ELF header" in run.status["reason"]
-    _assert_one_warning(run)
-
-
-def test_a_backend_that_fits_and_stays_away_is_one_warning(bench: Bench) -> None:
-    bench.shard("sm89", score=0)
-    run = bench.run("driver", "cuda", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
-    assert "CUDA backend does not start" in run.status["reason"]
     _assert_one_warning(run)
 
 
@@ -246,15 +208,12 @@ def test_the_log_callback_is_given_back(bench: Bench) -> None:
 
 def test_libraries_are_found_where_pip_installs_them(bench: Bench) -> None:
     """With the real cuda.pathfinder and doubles at the places of NVIDIA's wheels, and nothing on the library path."""
-    pathfinder = pytest.importorskip("cuda.pathfinder")
-    venv.create(bench.root / "venv", with_pip=False, symlinks=True)
-    site = next((bench.root / "venv" / "lib").glob("python*")) / "site-packages"
-    shutil.copytree(Path(pathfinder.__file__).parent, site / "cuda" / "pathfinder")
+    python, site = conftest.bare_environment(bench.root / "venv")
+    conftest.copy_pathfinder(site)
     folder = site / "nvidia" / "cu13" / "lib"
     shutil.move(bench.root / "cuda", folder)
     compile_double(folder / "libcublasLt.so.13", "int double_of_cuda;")
-    inside = Bench(bench.root, python=str(bench.root / "venv" / "bin" / "python"))
-    run = inside.run("driver", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89")
+    run = Bench(bench.root, str(python)).run("driver", **A_GPU)
     assert run.status["loaded"], run.status["reason"]
     assert {Path(library["path"]).parent for library in run.status["libraries"]} == {folder}
     assert run.stderr == ""
@@ -276,8 +235,8 @@ class Prefix:
 
     def run(self) -> Run:
         """Import the package on a machine with a card, while another environment is the activated one."""
-        inside = Bench(self.bench.root, python=str(self.path / "bin" / "python"))
-        return inside.run("driver", DOUBLE_CUDA="13000", DOUBLE_CAPABILITY="89", CONDA_PREFIX=str(self.bench.root))
+        inside = Bench(self.bench.root, str(self.path / "bin" / "python"))
+        return inside.run("driver", **A_GPU, CONDA_PREFIX=str(self.bench.root))
 
 
 @pytest.fixture
@@ -286,12 +245,10 @@ def prefix(bench: Bench) -> Prefix:
 
     The activated environment has another copy of them, which ``cuda.pathfinder`` would take.
     """
-    pathfinder = pytest.importorskip("cuda.pathfinder")
     path = bench.root / "prefix"
-    venv.create(path, with_pip=False, symlinks=True)
+    _, site = conftest.bare_environment(path)
     (path / "conda-meta").mkdir()
-    site = next((path / "lib").glob("python*")) / "site-packages"
-    shutil.copytree(Path(pathfinder.__file__).parent, site / "cuda" / "pathfinder")
+    conftest.copy_pathfinder(site)
     targets = path / "targets" / "x86_64-linux" / "lib"
     shutil.copytree(bench.root / "cuda", targets)
     for library in targets.iterdir():
@@ -347,17 +304,11 @@ def test_the_environments_cpp_library_comes_first_where_conda_installed_the_pack
     (prefix.path / "conda-meta" / record).touch()
     needs_cpp = prefix.bench.root / "libneeds.so"
     compile_double(needs_cpp, "int nothing;", "-Wl,--no-as-needed", "-l:libstdc++.so.6")
-    shutil.copy(CONDA_LIBRARIES, prefix.bench.root)
+    shutil.copy(PACKAGE / "wheel_project" / "python" / "_conda_libraries.py", prefix.bench.root)
     code = f"import ctypes, _conda_libraries; ctypes.CDLL({str(needs_cpp)!r}); print(open('/proc/self/maps').read())"
-    done = subprocess.run(
-        [prefix.path / "bin" / "python", "-c", code],
-        cwd=prefix.bench.root,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={},
-    )
-    loaded = {line.split(maxsplit=5)[5] for line in done.stdout.splitlines() if "libstdc++" in line}
+    command = [str(prefix.path / "bin" / "python"), "-c", code]
+    maps = subprocess.check_output(command, cwd=prefix.bench.root, text=True, env={})
+    loaded = {line.split(maxsplit=5)[5] for line in maps.splitlines() if "libstdc++" in line}
     assert loaded == {str({"environment": prefix.lib / "libstdc++.so.6", "system": system}[winner])}
 
 
@@ -375,16 +326,14 @@ def test_libraries_of_an_earlier_cuda_are_found_beside_those_of_another(
     for soname in libraries:
         compile_double(bench.root / "cuda" / soname, "int double_of_cuda;")
     bench.shard("sm89", score=2000, libraries=libraries)
-    bench.describe(("sm89", "89-real"), cuda=cuda, libraries=libraries)
-    venv.create(bench.root / "venv", with_pip=False, symlinks=True)
-    nvidia = next((bench.root / "venv" / "lib").glob("python*")) / "site-packages" / "nvidia"
-    folders = [nvidia / "cuda_runtime" / "lib", nvidia / "cublas" / "lib"]
+    conftest.describe_build(bench.lib.parent, ("sm89", "89-real"), cuda=cuda, libraries=libraries)
+    python, site = conftest.bare_environment(bench.root / "venv")
+    folders = [site / "nvidia" / name / "lib" for name in ("cuda_runtime", "cublas")]
     for folder, soname in zip(folders, libraries, strict=True):
         folder.mkdir(parents=True)
         shutil.move(bench.root / "cuda" / soname, folder)
-    shutil.move(bench.root / "cuda", nvidia / "cu13" / "lib")
-    inside = Bench(bench.root, python=str(bench.root / "venv" / "bin" / "python"))
-    run = inside.run("driver", DOUBLE_CUDA=driver, DOUBLE_CAPABILITY="89")
+    shutil.move(bench.root / "cuda", site / "nvidia" / "cu13" / "lib")
+    run = Bench(bench.root, str(python)).run("driver", DOUBLE_CUDA=driver, DOUBLE_CAPABILITY="89")
     assert run.status["loaded"], run.status["reason"]
     assert [Path(library["path"]) for library in run.status["libraries"]] == [
         folder / soname for folder, soname in zip(folders, libraries, strict=True)

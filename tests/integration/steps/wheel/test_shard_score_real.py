@@ -55,12 +55,8 @@ def _scores(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[CudaArch, in
     project, folder = PACKAGE / "wheel_project", tmp_path_factory.mktemp("score")
     rows = "".join(map(row, pairs.CODE))
     table = (project / "shard_archs.h.in").read_text(encoding="utf-8").replace("@LCW_SHARD_ROWS@", rows)
-    for name, text in {
-        "shard_archs.h": table,
-        "ggml-backend-impl.h": GGML,
-        "cuda_runtime_api.h": CUDART,
-        "main.cpp": MAIN,
-    }.items():
+    files = {"shard_archs.h": table, "ggml-backend-impl.h": GGML, "cuda_runtime_api.h": CUDART, "main.cpp": MAIN}
+    for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     flags = ["-std=c++17", f"-I{folder}", f"-I{project}", f"-DFIRST={pairs.GPUS[0]}", f"-DLAST={pairs.GPUS[-1]}"]
     subprocess.run(["g++", *flags, str(folder / "main.cpp"), "-o", str(folder / "main")], check=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import zipfile
 from typing import TYPE_CHECKING
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config.steps.wheelhouse import publication
+from tests.integration.conftest import run
 from tests.support import publishable
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
@@ -45,14 +46,8 @@ def pip_install(tmp_path: Path, find_links: str | Path, requirement: str) -> sub
     """Install with nothing of the user's own pip settings and no index."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     options = ["--no-index", "--no-cache-dir", "--find-links", str(find_links), "--target", str(tmp_path / "site")]
-    return subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, requirement],
-        env=environment | {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return run(sys.executable, "-m", "pip", "install", *options, requirement, env=environment)
 
 
 def installed(tmp_path: Path) -> str:
@@ -69,7 +64,7 @@ def test_pip_prefers_our_wheel_to_the_plain_one_of_the_same_version(tmp_path: Pa
 
     completed = pip_install(tmp_path, folder, requirement)
 
-    assert completed.returncode == 0, completed.stdout
+    assert completed.returncode == 0, completed.stderr
     assert installed(tmp_path) == "__version__ = '0.3.36+cu130.sm89'\n"
 
 
@@ -78,14 +73,14 @@ def test_pip_installs_from_the_page_and_refuses_other_bytes(tmp_path: Path) -> N
     page = (folder / publication.PAGE).as_uri()
 
     completed = pip_install(tmp_path, page, "llama-cpp-python")
-    assert completed.returncode == 0, completed.stdout
+    assert completed.returncode == 0, completed.stderr
     assert "cu130.sm89" in installed(tmp_path)
 
     (wheel,) = folder.glob("*.whl")
     wheel.write_bytes(wheel_bytes(tmp_path, "0.3.36+cu130.sm89") + b"\0")
     refused = pip_install(tmp_path, page, "llama-cpp-python")
     assert refused.returncode != 0
-    assert "DO NOT MATCH THE HASHES" in refused.stdout
+    assert "DO NOT MATCH THE HASHES" in refused.stderr
 
 
 def test_pip_overlooks_a_half_written_wheel(tmp_path: Path) -> None:
@@ -94,5 +89,5 @@ def test_pip_overlooks_a_half_written_wheel(tmp_path: Path) -> None:
 
     completed = pip_install(tmp_path, folder, "llama-cpp-python")
 
-    assert completed.returncode == 0, completed.stdout
+    assert completed.returncode == 0, completed.stderr
     assert "0.3.36+cu130.sm89" in installed(tmp_path)

@@ -11,16 +11,9 @@ import pytest
 
 from build_config.steps.toolchain import programs
 from build_config.tasks.reproduce import difference, second_build
-from build_config.tasks.reproduce.difference import (
-    Difference,
-    DifferenceKind,
-    compare_folders,
-    compare_wheels,
-    elf,
-    explain,
-    extraction,
-)
+from build_config.tasks.reproduce.difference import Difference, DifferenceKind, elf, explain, extraction
 from build_config.tasks.reproduce.difference.result import Tools
+from tests.integration.conftest import script
 from tests.support import small_libraries, wheels
 
 if TYPE_CHECKING:
@@ -54,7 +47,7 @@ def details(found: tuple[Difference, ...], kind: DifferenceKind) -> str:
 
 
 def compared(tmp_path: Path, first: Path, second: Path, cuobjdump: Program | None = None) -> tuple[Difference, ...]:
-    return compare_folders(first, second, cuobjdump=cuobjdump, folder=tmp_path / "work")
+    return difference.compare_folders(first, second, cuobjdump=cuobjdump, folder=tmp_path / "work")
 
 
 # ------------------------------------------------------------------------------------------------------------------ GCC
@@ -79,23 +72,18 @@ def test_the_same_source_is_the_same_library(tmp_path: Path) -> None:
     assert compared(tmp_path, compile_c(tmp_path / "a"), compile_c(tmp_path / "b")) == ()
 
 
-@pytest.mark.parametrize(
-    ("options", "changes", "kind", "said"),
-    [
-        (
-            (),
-            {"where": "/home/bob/yy/x.c"},
-            "string",
-            "'/home/ada/x.c', in the other '/home/bob/yy/x.c': that is a path in",
-        ),
-        ((), {"body": "x + 8"}, "function", ", in second"),
-        ((), {"body": "x * x * x % 11 + first(x)"}, "function", "of another size: second"),
-        (("-O0",), {}, "function", "of another size: say, first, second"),
-        (("-Wl,--build-id=0xaabb",), {}, "build-id", "has the build-id none, in the other aabb"),
-        (("-lm",), {}, "dependency", "needs (NEEDED) libc.so.6, in the other libm.so.6, libc.so.6"),
-        ((small_libraries.ORIGIN,), {}, "dependency", "looks for libraries in (RUNPATH) none, in the other $ORIGIN"),
-    ],
-)
+CAUSES = [
+    ((), {"where": "/home/bob/y/x.c"}, "string", "'/home/ada/x.c', in the other '/home/bob/y/x.c': that is a path in"),
+    ((), {"body": "x + 8"}, "function", ", in second"),
+    ((), {"body": "x * x * x % 11 + first(x)"}, "function", "of another size: second"),
+    (("-O0",), {}, "function", "of another size: say, first, second"),
+    (("-Wl,--build-id=0xaabb",), {}, "build-id", "has the build-id none, in the other aabb"),
+    (("-lm",), {}, "dependency", "needs (NEEDED) libc.so.6, in the other libm.so.6, libc.so.6"),
+    ((small_libraries.ORIGIN,), {}, "dependency", "looks for libraries in (RUNPATH) none, in the other $ORIGIN"),
+]
+
+
+@pytest.mark.parametrize(("options", "changes", "kind", "said"), CAUSES)
 def test_what_gcc_makes_is_told_by_its_cause(
     tmp_path: Path, options: tuple[str, ...], changes: dict[str, str], kind: str, said: str
 ) -> None:
@@ -111,7 +99,7 @@ def test_the_library_in_a_wheel_is_looked_into(tmp_path: Path) -> None:
         library = (compile_c(tmp_path / name, body=body) / NAME).read_bytes()
         (tmp_path / "wheels" / name).mkdir(parents=True)
         written.append(wheels.write(tmp_path / "wheels" / name, wheels.contents({NAME: library})).path)
-    found = compare_wheels(*written, cuobjdump=None, folder=tmp_path / "work")
+    found = difference.compare_wheels(*written, cuobjdump=None, folder=tmp_path / "work")
     assert {(each.member, each.kind) for each in found if each.kind is not DifferenceKind.TIME} == {
         (f"llama_cpp/lib/{NAME}", DifferenceKind.FUNCTION),
         (f"{wheels.DIST_INFO}/RECORD", DifferenceKind.CONSEQUENCE),
@@ -232,24 +220,14 @@ def test_another_source_path_is_named(nvcc: Nvcc, cuobjdump: Program, tmp_path: 
     assert ".rodata: names that are local to k.cu have the hash" in details(without, DifferenceKind.SOURCE_PATH)
 
 
-@pytest.mark.parametrize(
-    ("factor", "option", "kind", "said"),
-    [
-        (
-            "0.5f",
-            "-maxrregcount=32",
-            "options",
-            "PTX for compute_89 was made with the options none, in the other -maxrreg",
-        ),
-        (
-            "0.5f",
-            "-Xptxas=-O1",
-            "options",
-            "ptxas with '-arch sm_89 -m 64', in the other with '-O 1 -arch sm_89 -m 64'",
-        ),
-        ("0.25f", "-m64", "kernel", "0f3E800000"),  # as PTX writes it
-    ],
-)
+CHANGES = [
+    ("0.5f", "-maxrregcount=32", "options", "PTX for compute_89 was made with the options none, in the other -maxrreg"),
+    ("0.5f", "-Xptxas=-O1", "options", "ptxas with '-arch sm_89 -m 64', in the other with '-O 1 -arch sm_89 -m 64'"),
+    ("0.25f", "-m64", "kernel", "0f3E800000"),  # as PTX writes it
+]
+
+
+@pytest.mark.parametrize(("factor", "option", "kind", "said"), CHANGES)
 def test_the_changed_kernel_is_named_with_its_cause(
     nvcc: Nvcc, cuobjdump: Program, tmp_path: Path, factor: str, option: str, kind: str, said: str
 ) -> None:
@@ -313,8 +291,7 @@ def test_what_is_unpacked_is_what_was_compiled(
 
 def test_the_report_of_diffoscope_is_kept_and_named(tmp_path: Path, diffoscope: Path) -> None:
     # Called like the real one: status 1 for a difference.
-    diffoscope.write_text('#!/bin/sh\ntest "$1" = --text && echo "$3 is not $4" > "$2"; exit 1\n', encoding="utf-8")
-    diffoscope.chmod(0o755)
+    script(diffoscope, 'test "$1" = --text && echo "$3 is not $4" > "$2"; exit 1')
     first, second = compile_c(tmp_path / "a"), compile_c(tmp_path / "b", body="x + 8")
     found = compared(tmp_path, first, second)
     assert kinds(found) == {DifferenceKind.FUNCTION, DifferenceKind.DIFFOSCOPE}
@@ -325,18 +302,17 @@ def test_the_report_of_diffoscope_is_kept_and_named(tmp_path: Path, diffoscope: 
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("text", "said"),
     [
         ("echo no module named libarchive; exit 2", "it ended with status 2: no module named libarchive"),
         ("sleep 60", "did not end within"),
     ],
 )
 def test_a_diffoscope_that_fails_or_hangs_is_no_failure_of_ours(
-    tmp_path: Path, diffoscope: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+    tmp_path: Path, diffoscope: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
     monkeypatch.setattr(difference, "DIFFOSCOPE_SECONDS", 0.5)
-    diffoscope.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-    diffoscope.chmod(0o755)
+    script(diffoscope, text)
     start = time.monotonic()
     found = compared(tmp_path, compile_c(tmp_path / "a"), compile_c(tmp_path / "b", body="x + 8"))
     assert found[-1].kind is DifferenceKind.DIFFOSCOPE

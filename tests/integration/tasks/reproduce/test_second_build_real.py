@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -56,6 +57,17 @@ class Twice:
         assert shop.compiled(spec.name)
         return kept(unit, self.first.with_name("second"))
 
+    def edit(self, source: str, old: str, new: str) -> None:
+        """Replace text of the staged miniature, or write a new file. The workshop then does not stage it again."""
+        path = self.shop.tree.llama_cpp / source
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new) if old else new, encoding="utf-8")
+        (self.shop.tree.llama_cpp / "edited").touch()
+
+    def start_again(self) -> None:
+        """Make the library of the edited sources the first one."""
+        shutil.rmtree(self.first)
+        self.again().rename(self.first)
+
     def compare(self, second: Path) -> tuple[Difference, ...]:
         folder = self.first.with_name("differences")
         folder.mkdir(exist_ok=True)
@@ -96,12 +108,8 @@ def explained(differences: tuple[Difference, ...]) -> str:
 def test_a_second_build_in_another_environment_gives_the_same_bytes(
     twice: Twice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (
-        ("SOURCE_DATE_EPOCH", "1"),
-        ("TZ", "Asia/Kathmandu"),
-        ("LC_ALL", "tr_TR.UTF-8"),
-        ("HOME", "/x"),
-    ):
+    changes = {"SOURCE_DATE_EPOCH": "1", "TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8", "HOME": "/x"}
+    for name, value in changes.items():
         monkeypatch.setenv(name, value)
     old = os.umask(0o077)
     try:
@@ -117,19 +125,14 @@ def test_a_changed_flag_is_detected_and_named(twice: Twice) -> None:
 
 
 def test_a_changed_byte_of_the_sources_is_detected_and_named(twice: Twice) -> None:
-    source = twice.shop.tree.llama_cpp / FIRST_CU
-    text = source.read_text(encoding="utf-8")
-    source.write_text(text.replace("2.0f", "3.0f"), encoding="utf-8")
-    (twice.shop.tree.llama_cpp / "edited").touch()  # keeps the workshop from staging it again
+    twice.edit(FIRST_CU, "2.0f", "3.0f")
     assert "apply" in explained(twice.compare(twice.again()))
 
 
 def test_a_file_without_its_seed_is_detected_and_named(twice: Twice) -> None:
     """In files without external names, nvcc uses the number of its process in local names."""
-    (twice.shop.tree.llama_cpp / LOCAL_CU).write_text(LOCAL, encoding="utf-8")
-    (twice.shop.tree.llama_cpp / "edited").touch()  # keeps the workshop from staging the miniature again
-    shutil.rmtree(twice.first)
-    twice.again().rename(twice.first)
+    twice.edit(LOCAL_CU, "", LOCAL)
+    twice.start_again()
     differences = twice.compare(twice.again(entries={"LCW_RANDOM_SEED": "OFF"}))
     assert {one.kind for one in differences} == {DifferenceKind.RANDOM_SEED, DifferenceKind.CONSEQUENCE}
     assert "local.cu" in explained(differences)
@@ -137,10 +140,8 @@ def test_a_file_without_its_seed_is_detected_and_named(twice: Twice) -> None:
 
 def test_a_header_of_an_installed_toolkit_is_not_used(twice: Twice, tmp_path: Path) -> None:
     """CUB includes NVIDIA's profiling headers if it finds them: Debian's nvidia-cuda-dev has one in /usr/include."""
-    (twice.shop.tree.llama_cpp / LOCAL_CU).write_text(f"#include <cub/detail/nvtx.cuh>\n{LOCAL}", encoding="utf-8")
-    (twice.shop.tree.llama_cpp / "edited").touch()
-    shutil.rmtree(twice.first)
-    twice.again().rename(twice.first)
+    twice.edit(LOCAL_CU, "", f"#include <cub/detail/nvtx.cuh>\n{LOCAL}")
+    twice.start_again()
     header = tmp_path / "installed" / "nvtx3" / "nvToolsExt.h"
     header.parent.mkdir(parents=True)
     header.write_text("#error this is not part of the locked toolkit\n", encoding="utf-8")
@@ -180,12 +181,9 @@ def test_a_time_stamp_in_the_wheel_is_detected_and_named(tmp_path: Path) -> None
 def test_a_poisoned_object_in_the_cache_is_detected_and_named(twice: Twice) -> None:
     """The cache contains other code under the key of this source: the build is fast, and wrong."""
     cache = twice.shop.layout.object_cache
-    source = twice.shop.tree.llama_cpp / FIRST_CU
     shutil.rmtree(twice.again(launcher="sccache"))
     honest = cached(cache)
-    text = source.read_text(encoding="utf-8")
-    source.write_text(text.replace("2.0f", "3.0f"), encoding="utf-8")
-    (twice.shop.tree.llama_cpp / "edited").touch()
+    twice.edit(FIRST_CU, "2.0f", "3.0f")
     shutil.rmtree(cache)
     shutil.rmtree(twice.again(launcher="sccache"))
     other = cached(cache)
@@ -198,7 +196,7 @@ def test_a_poisoned_object_in_the_cache_is_detected_and_named(twice: Twice) -> N
     for name, poison in zip(changed, instead, strict=True):
         (cache / name).write_bytes(other[poison])
 
-    source.write_text(text, encoding="utf-8")
+    twice.edit(FIRST_CU, "3.0f", "2.0f")
     poisoned = twice.again(launcher="sccache")
     assert "apply" in explained(twice.compare(poisoned))
     shutil.rmtree(poisoned)
@@ -242,25 +240,27 @@ def _layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def test_the_second_environment_differs_as_it_reports(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CMAKE_ARGS", "-DEVIL=ON")
-    monkeypatch.setenv("PIP_INDEX_URL", "https://example.invalid/simple")
+@contextlib.contextmanager
+def second_environment(layout: Layout) -> Iterator[second_build.SecondEnvironment]:
     try:
-        environment = second_build.second_environment(layout, jobs=(2, 3), launchers=("sccache", "none"))
-        with environment as second:
-            second_build.run(second, (), layout, QUIET, log=layout.logs / "log")
-            assert (second.work_root / "made").read_text() == "here"
-            copied = [
-                path for path in second.checkout.rglob("*") if path.name in {"compiler_cache.py", "publication.py"}
-            ]
-            assert len(copied) == 2, "a part of the package was left behind"
-            assert not [name for name in (".git", "wheelhouse") if (second.checkout / name).exists()]
-            varied = {one.what: (one.first, one.second) for one in second.varied}
-            folder = second.folder
+        with second_build.second_environment(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
+            yield second
     except ReproductionError as error:
         if "namespace" in str(error):
             pytest.skip(str(error))
         raise
+
+
+def test_the_second_environment_differs_as_it_reports(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CMAKE_ARGS", "-DEVIL=ON")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://example.invalid/simple")
+    with second_environment(layout) as second:
+        second_build.run(second, (), layout, QUIET, log=layout.logs / "log")
+        assert (second.work_root / "made").read_text() == "here"
+        copied = [path for path in second.checkout.rglob("*") if path.name in {"compiler_cache.py", "publication.py"}]
+        assert len(copied) == 2, "a part of the package was left behind"
+        assert not [name for name in (".git", "wheelhouse") if (second.checkout / name).exists()]
+        varied = {one.what: (one.first, one.second) for one in second.varied}
     line = next(line for line in (layout.logs / "log").read_text().splitlines() if line.startswith("SEEN "))
     seen = json.loads(line.partition("SEEN ")[2])
     assert seen["folder"] == varied["checkout"][1] != str(layout.checkout)
@@ -273,43 +273,28 @@ def test_the_second_environment_differs_as_it_reports(layout: Layout, monkeypatc
     assert seen["root"] == ["downloads", "src"], "the first build's store is not visible"
     assert [str(layout.staged), "tmpfs"] in seen["mounts"]
     assert not (layout.work_root / "made").exists(), "the second build changed the first work root"
-    assert not folder.exists()
+    assert not second.folder.exists()
     assert (layout.work_root / "store").is_dir()
 
 
 def test_a_machine_without_downloads_can_build_a_second_time(layout: Layout) -> None:
     shutil.rmtree(layout.downloads)
-    try:
-        with second_build.second_environment(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
-            assert list(second.work_root.iterdir()) == []
-    except ReproductionError as error:
-        pytest.skip(str(error))
+    with second_environment(layout) as second:
+        assert list(second.work_root.iterdir()) == []
 
 
 def test_another_module_of_the_checkout_can_run_in_the_second_environment(layout: Layout) -> None:
     (layout.checkout / "other.py").write_text("from pathlib import Path; Path('was here').touch()", encoding="utf-8")
-    try:
-        with second_build.second_environment(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
-            second_build.run(second, (), layout, QUIET, log=layout.logs / "log", module="other")
-            assert (second.checkout / "was here").exists()
-    except ReproductionError as error:
-        if "namespace" in str(error):
-            pytest.skip(str(error))
-        raise
+    with second_environment(layout) as second:
+        second_build.run(second, (), layout, QUIET, log=layout.logs / "log", module="other")
+        assert (second.checkout / "was here").exists()
 
 
 def test_a_failed_second_build_is_reported_with_its_last_output(layout: Layout) -> None:
     (layout.checkout / "build_config" / "__main__.py").write_text("raise SystemExit('no C++ compiler')")
-    try:
-        with second_build.second_environment(layout, jobs=(2, 3), launchers=("sccache", "none")) as second:
-            second_build.run(second, (), layout, QUIET, log=layout.logs / "log")
-    except ReproductionError as error:
-        if "namespace" in str(error):
-            pytest.skip(str(error))
-        said = str(error)
-    else:
-        said = "nothing"
-    assert "ended with status 1: no C++ compiler" in said
+    ended = pytest.raises(ReproductionError, match="ended with status 1: no C\\+\\+ compiler")
+    with ended, second_environment(layout) as second:
+        second_build.run(second, (), layout, QUIET, log=layout.logs / "log")
 
 
 def test_every_lock_of_this_checkout_has_a_digest_for_the_record() -> None:

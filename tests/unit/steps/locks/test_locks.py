@@ -31,7 +31,7 @@ def change(path: Path, old: str, new: str) -> None:
 
 
 def pins(name: str) -> list[locks.Pin]:
-    return locks.read_pins(LOCKS / f"{name}.txt")
+    return list(locks.read_pins(locks.contents(LOCKS), f"{name}.txt"))
 
 
 # -------------------------------------------------------------------------------------------------------- shipped
@@ -124,4 +124,4 @@ def test_the_digests_follow_the_locks_and_nothing_else(folder: Path) -> None:
 def test_what_is_not_a_pin_is_refused(folder: Path, line: str) -> None:
     (folder / "some.txt").write_text(line)
     with pytest.raises(LockError, match=r"some\.txt"):
-        locks.read_pins(folder / "some.txt")
+        list(locks.read_pins(locks.contents(folder), "some.txt"))
