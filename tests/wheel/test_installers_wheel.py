@@ -133,7 +133,11 @@ def test_poetry_installs_it(
     installers: Environment, target: Environment, trial: Trial, layout: Layout, page: str, tmp_path: Path
 ) -> None:
     lock = clean_environment.requirements(trial.wheel, layout.locks)
-    pins = [pin for pin in locks.read_pins(lock) if pin.requirement.marker is None or pin.requirement.marker.evaluate()]
+    pins = [
+        pin
+        for pin in locks.read_pins(locks.contents(lock.parent), lock.name)
+        if pin.requirement.marker is None or pin.requirement.marker.evaluate()
+    ]
     sources = {"wheelhouse": (page, "explicit"), "index": (download.index_url(), "primary")}
     project = {
         "package-mode": False,
