@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from build_config.errors import LockError, SettingsError
-from build_config.model import DISTRIBUTION, LockedFile, PlatformName, SourceLock, ToolkitLock
+from build_config.model import DISTRIBUTION, OLDEST_PYTHON, LockedFile, PlatformName, SourceLock, ToolkitLock
 from build_config.system import tomlio
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ PLATFORMS: dict[PlatformName, tuple[str, re.Pattern[str]]] = {
 }
 """``sys.platform`` of each platform, and the pattern at the end of its wheels' names."""
 TOOLKIT_PINS = "toolkit-pins.txt"
+OLDEST_PYTHON_OF_WHEELS = (3, 8)
+"""The oldest Python that a finished wheel supports: upstream's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +42,12 @@ class RequirementSet:
     """A set of Python requirements. ``shares`` is the file whose versions it must use.
 
     ``makes_wheels`` says whether a wheel is made or validated with it: a difference in any other lock does not affect
-    a wheel.
+    a wheel. ``python`` is the oldest Python that it is for.
     """
 
     shares: str | None
     makes_wheels: bool
+    python: tuple[int, int] = OLDEST_PYTHON
 
 
 REQUIREMENTS = {
@@ -58,6 +61,9 @@ REQUIREMENTS = {
     "validation-cu11": RequirementSet(shares="validation.txt", makes_wheels=True),
     "validation-cu12": RequirementSet(shares="validation.txt", makes_wheels=True),
     "upstream-tests": RequirementSet(shares="validation.txt", makes_wheels=False),
+    "clients": RequirementSet(shares="validation.txt", makes_wheels=False),
+    "installers": RequirementSet(shares="lock.txt", makes_wheels=False),
+    "pythons": RequirementSet(shares=TOOLKIT_PINS, makes_wheels=False, python=OLDEST_PYTHON_OF_WHEELS),
 }
 UNRELATED_LOCKS = frozenset(f"{name}.txt" for name, each in REQUIREMENTS.items() if not each.makes_wheels)
 """Lock files that do not affect a wheel."""

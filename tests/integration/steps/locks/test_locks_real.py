@@ -38,6 +38,9 @@ INPUTS = {
     "validation-cu11.in": "maker\n",
     "validation-cu12.in": "maker\n",
     "upstream-tests.in": "-r validation.in\n",
+    "clients.in": "-r validation.in\n",
+    "installers.in": "maker\n",
+    "pythons.in": 'nvidia-cublas\nmaker; python_version < "3.9"\n',
 }
 
 
@@ -144,6 +147,7 @@ def test_locks_are_made_from_nothing(layout: Layout) -> None:
     requirements = (layout.locks / "requirements.txt").read_text()
     assert "beta==1.0" in requirements
     assert "only-windows==1.0 ; sys_platform == 'win32'" in requirements
+    assert "maker==1.0" in (layout.locks / "pythons.txt").read_text(), "for Pythons older than the pipeline's"
     assert all("127.0.0.1" not in content.decode() for content, _ in files(layout).values())
 
 
@@ -172,6 +176,8 @@ def test_a_component_moves_within_its_series_and_validation_with_it(layout: Layo
         ("cuda-13.0-win-amd64.toml", "nvidia-cublas"): "13.0.2",
         ("validation.txt", "nvidia-cublas"): "13.0.2",
         ("upstream-tests.txt", "nvidia-cublas"): "13.0.2",
+        ("clients.txt", "nvidia-cublas"): "13.0.2",
+        ("pythons.txt", "nvidia-cublas"): "13.0.2",
     }
 
 
