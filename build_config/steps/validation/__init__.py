@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, StepResultError, ValidationError
 from build_config.formats import build_facts
-from build_config.reports import DeviceCheck, ScenarioResult, Severity, ValidationReport, Verdict
+from build_config.reports import DeviceCheck, Finding, ScenarioResult, Severity, ValidationReport, Verdict
 from build_config.steps.validation import compare_with_cpu, probe, scenarios
 from build_config.steps.validation.judge import ProbeResult, error, judge
 from build_config.steps.validation.planted_libraries import PlantedLibraries
 from build_config.system import jsonio, redaction
-from build_config.system.processes import Command, run
+from build_config.system.processes import Command, Completed, run
 from build_config.testbed import clean_environment, simulated_device, synthetic_model
 from build_config.testbed.simulated_device import SimulatedLibraries
 from check_gpu import placement
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from build_config.formats.build_facts import BuildFacts
     from build_config.model import Machine, Wheel
     from build_config.steps.validation.scenarios import Scenario
@@ -98,22 +100,36 @@ def validate(
             results = _try_all(bench, tried, console)
             if results[0].on_gpu and results[0].passed:
                 checks = _compare_gpus(bench, results[0], console)
-    decisive = _decisive(results, simulation)
-    findings = [*installed, *(error("wrong-on-card", f"{one.name}: {one.reason}") for one in checks if not one.passed)]
-    verdict = judge_all(results, decisive) if not findings else Verdict.FAILED
-    if require_gpu and verdict is not Verdict.GPU_VERIFIED:
+    report = conclude(wheel.sha256, machine, results, checks, simulation=simulation, findings=installed)
+    if require_gpu and report.verdict is not Verdict.GPU_VERIFIED:
         why = "see the other findings" if machine.gpus else "the driver lists no GPU in this machine"
-        findings.append(error("gpu-required", f"A GPU was required, but the wheel did not verifiably use one: {why}"))
-        verdict = Verdict.FAILED
+        required = error("gpu-required", f"A GPU was required, but the wheel did not verifiably use one: {why}")
+        report = dataclasses.replace(report, verdict=Verdict.FAILED, findings=(*report.findings, required))
+    return dataclasses.replace(report, seconds=round(time.monotonic() - start, 3))
+
+
+def conclude(
+    wheel_sha256: str,
+    machine: Machine,
+    results: tuple[ScenarioResult, ...],
+    checks: tuple[DeviceCheck, ...],
+    *,
+    simulation: Simulation | None = None,
+    findings: tuple[Finding, ...] = (),
+    seconds: float = 0.0,
+) -> ValidationReport:
+    """Give the verdict on everything that was seen. A failed check or another finding makes it ``failed``."""
+    decisive = _decisive(results, simulation)
+    findings = (*findings, *(error("wrong-on-card", f"{one.name}: {one.reason}") for one in checks if not one.passed))
     return ValidationReport(
-        wheel_sha256=wheel.sha256,
-        verdict=verdict,
+        wheel_sha256=wheel_sha256,
+        verdict=judge_all(results, decisive) if not findings else Verdict.FAILED,
         machine=machine,
         scenarios=results,
         decisive=decisive.name if decisive is not None else None,
         device_checks=checks,
-        findings=tuple(findings),
-        seconds=round(time.monotonic() - start, 3),
+        findings=findings,
+        seconds=seconds,
     )
 
 
@@ -178,13 +194,18 @@ def run_probe(bench: Bench, scenario: Scenario, *, timeout: float = PROBE_TIMEOU
         except StepResultError as problem:
             result = ProbeResult(error=f"unreadable result: {problem.message}")
     else:
-        said = completed.last_words or "nothing"
-        result = ProbeResult(error=f"the probe {completed.ending} and gave no result; its output ended with: {said}")
+        result = without_result(completed)
     return dataclasses.replace(
         result,
         planted=planted.loaded() if planted is not None else (),
         use=simulated_device.read_report(report) if scenario.simulated is not None else None,
     )
+
+
+def without_result(completed: Completed) -> ProbeResult:
+    """The result of a probe that wrote none: it crashed."""
+    said = completed.last_words or "nothing"
+    return ProbeResult(error=f"the probe {completed.ending} and gave no result; its output ended with: {said}")
 
 
 def _environment(bench: Bench, scenario: Scenario, report: Path) -> dict[str, str | None]:
@@ -225,6 +246,11 @@ def _try_all(bench: Bench, tried: tuple[Scenario, ...], console: Console) -> tup
 def _try(bench: Bench, scenario: Scenario) -> ScenarioResult:
     start = time.monotonic()
     result = run_probe(bench, scenario)
+    return result_of(scenario, result, folder=str(bench.folder), seconds=round(time.monotonic() - start, 3))
+
+
+def result_of(scenario: Scenario, result: ProbeResult, *, folder: str, seconds: float) -> ScenarioResult:
+    """Judge what the probe saw. ``folder`` is the place of the run, whose name is left out."""
     found = placement.parse(result.log)
     status = result.cuda_status or {}
     return ScenarioResult(
@@ -239,22 +265,32 @@ def _try(bench: Bench, scenario: Scenario) -> ScenarioResult:
         launches=result.use.counts["launches"] if result.use is not None else None,
         tokens=result.tokens,
         text=result.text,
-        said=redaction.without_paths((result.said or "").replace(f"{bench.folder}/", "")) or None,
+        said=redaction.without_paths((result.said or "").replace(f"{folder}/", "")) or None,
         findings=judge(result, scenario.expected),
-        seconds=round(time.monotonic() - start, 3),
+        seconds=seconds,
     )
 
 
 def _compare_gpus(bench: Bench, result: ScenarioResult, console: Console) -> tuple[DeviceCheck, ...]:
     """Compare what each real GPU computes with the CPU: a correct placement does not prove correct results."""
     found: list[DeviceCheck] = []
-    for device in sorted({layer.weights for layer in result.placements if layer.weights}):
+    for device in used_devices(result):
         console.note(f"Comparing what {device} computes with the CPU (one or two minutes)")
         folder = bench.folder / device
         folder.mkdir()
         checks = compare_with_cpu.run(bench.python, folder, device=device, log=bench.log).checks
-        found += (dataclasses.replace(check, name=f"{device}, {check.name}") for check in checks)
+        found += named(device, checks)
     return tuple(found)
+
+
+def used_devices(result: ScenarioResult) -> tuple[str, ...]:
+    """The devices that have layers, by ggml's names."""
+    return tuple(sorted({layer.weights for layer in result.placements if layer.weights}))
+
+
+def named(device: str, checks: Iterable[DeviceCheck]) -> Iterator[DeviceCheck]:
+    """The checks of one device, with its name in front of theirs."""
+    return (dataclasses.replace(check, name=f"{device}, {check.name}") for check in checks)
 
 
 def _decisive(results: tuple[ScenarioResult, ...], simulation: Simulation | None) -> ScenarioResult | None:
