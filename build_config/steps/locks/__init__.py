@@ -40,11 +40,12 @@ class RequirementSet:
     """A set of Python requirements. ``shares`` is the file whose versions it must use.
 
     ``makes_wheels`` says whether a wheel is made or validated with it: a difference in any other lock does not affect
-    a wheel.
+    a wheel. ``python`` is an older Python than this project's, if the same files must serve that, too.
     """
 
     shares: str | None
     makes_wheels: bool
+    python: str | None = None
 
 
 REQUIREMENTS = {
@@ -57,6 +58,7 @@ REQUIREMENTS = {
     "validation": RequirementSet(shares=TOOLKIT_PINS, makes_wheels=True),
     "validation-cu11": RequirementSet(shares="validation.txt", makes_wheels=True),
     "validation-cu12": RequirementSet(shares="validation.txt", makes_wheels=True),
+    "gpu-kit": RequirementSet(shares=None, makes_wheels=False, python="3.9"),
     "upstream-tests": RequirementSet(shares="validation.txt", makes_wheels=False),
 }
 UNRELATED_LOCKS = frozenset(f"{name}.txt" for name, each in REQUIREMENTS.items() if not each.makes_wheels)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pypi_simple import DistributionPackage
 
+    from build_config.steps.locks import RequirementSet
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
@@ -77,7 +78,7 @@ def refresh(layout: Layout, *, upgrade: tuple[str, ...], console: Console) -> tu
         _write_toolkit_pins(work)
         for name, requirements in locks.REQUIREMENTS.items():
             console.note(f"Python requirements: {name}")
-            _compile(work, name, requirements.shares, names)
+            _compile(work, name, requirements, names)
         (work / locks.TOOLKIT_PINS).unlink()
         changes = tuple(_changes(before, _contents(work)))
         kept = locks.contents(layout.locks)
@@ -146,15 +147,16 @@ def _write_toolkit_pins(folder: Path) -> None:
     (folder / locks.TOOLKIT_PINS).write_text("".join(lines), encoding="utf-8")
 
 
-def _compile(folder: Path, name: str, shared: str | None, upgrade: frozenset[str]) -> None:
+def _compile(folder: Path, name: str, requirements: RequirementSet, upgrade: frozenset[str]) -> None:
     """Let uv resolve ``NAME.in`` for all platforms; it keeps the versions of the present lock."""
     lock = folder / f"{name}.txt"
     argv = [
         *(_uv(), "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
-        f"--python-version={'.'.join(map(str, OLDEST_PYTHON))}",
+        f"--python-version={requirements.python or '.'.join(map(str, OLDEST_PYTHON))}",
+        *(["--fork-strategy=fewest"] if requirements.python else []),  # one version for every Python
         "--only-binary=:all:",  # nothing is built when a lock is installed
         *("--no-emit-index-url", "--no-header", "--no-annotate"),
-        *([f"--constraint={shared}"] if shared else []),
+        *([f"--constraint={requirements.shares}"] if requirements.shares else []),
         *(f"--upgrade-package={package}" for package in sorted(upgrade)),
         f"--output-file={lock.name}",
         f"{name}.in",

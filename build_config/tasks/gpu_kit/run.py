@@ -1,0 +1,450 @@
+"""Try the wheel of this folder on the GPU of this machine, without a network, and write a report.
+
+    python run.py --out REPORT [--quick]
+
+Standard library only, and numpy in its processes; Python 3.9 or later. Nothing is installed: the wheels are unpacked
+into a temporary folder, which only the processes of this run see. CUDA's libraries are those that this Python has, or
+the system's. The report contains what was seen; ``nox -s record_gpu`` judges it on the machine with the wheelhouse.
+
+The status is 0 if every part passed, 1 if one failed, 2 if the wheel cannot be tried here, and 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import hashlib
+import importlib
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).resolve().parent
+OLDEST_PYTHON = (3, 9)
+INTERRUPTED = 130
+PARTS = {
+    "check_gpu": "diagnosis of the installation",
+    "models": "writing models with random weights",
+    "scenarios": "loading a model, with the place of each layer",
+    "comparison": "comparing what the GPU computes with the CPU (one or two minutes a GPU)",
+    "bench": "speed on the CPU and on the GPU",
+    "tests": "tests on the GPU",
+}
+SHORT, LONG = 300.0, 1200.0
+"""Seconds until a process counts as hung."""
+OUTPUT = 4000
+"""Characters of a process's output that are kept in the report; the log has all of it."""
+SIMULATED = "SIMULATED"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Try everything, write the report, and return the status."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("--out", type=Path, required=True, help="folder for report.json, report.md and log.txt")
+    options.add_argument("--quick", action="store_true", help="measure with a small model")
+    chosen = options.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="gpu-kit-") as work:
+        run = Run(chosen.out.resolve(), Path(work).resolve(), quick=chosen.quick)
+        problems = run.prepare()
+        for problem in problems:
+            say(f"cannot try the wheel: {problem}")
+        if problems:
+            return 2
+        try:
+            for number, (name, title) in enumerate(PARTS.items(), 1):
+                say(f"[{number}/{len(PARTS)}] {name}: {title}")
+                run.part(name)
+        except KeyboardInterrupt:
+            run.report["interrupted"] = True
+        run.save()
+    say(f"report: {run.out / 'report.json'}; judge it with: nox -s record_gpu -- {run.out}")
+    if run.report["interrupted"]:
+        say("stopped: the report has the parts that were finished, and cannot be recorded")
+        return INTERRUPTED
+    failed = [name for name, part in run.report["parts"].items() if part["failed"]]
+    say(f"FAILED: {', '.join(failed)}" if failed else "all parts passed")
+    return 1 if failed else 0
+
+
+def say(line: str) -> None:
+    """Print a line at once, into a pipe too."""
+    print(line, flush=True)
+
+
+class Run:
+    """One run: its folders, and the report so far."""
+
+    def __init__(self, out: Path, work: Path, *, quick: bool) -> None:
+        self.out, self.work, self.site, self.models = out, work, work / "site", work / "models"
+        self.kit: dict[str, Any] = json.loads((HERE / "kit.json").read_text(encoding="utf-8"))
+        self.shape = "quick" if quick else "full"
+        inherited = os.environ.get("PYTHONPATH")
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(self.site), *([inherited] if inherited else [])]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "GGML_NO_BACKTRACE": "1",  # no debugger after ggml aborts
+        }
+        self.evidence: dict[str, Any] = {}
+        self.report: dict[str, Any] = {
+            "schema": self.kit["schema"],
+            "project": self.kit["project"],
+            "wheel": self.kit["wheel"],
+            "scripts": self.kit["scripts"],
+            "started": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "bench_model": self.kit["bench"]["models"][self.shape],
+            "machine": machine(),
+            "parts": {},
+            "evidence": self.evidence,
+            "interrupted": False,
+        }
+
+    def prepare(self) -> list[str]:
+        """Unpack the wheels; say what keeps this machine from trying the wheel."""
+        problems = [f"{name} is damaged or missing: copy the folder again" for name in damaged(self.kit["files"])]
+        needed = re.search(r"manylinux_(\d+)_(\d+)_(\w+)\.whl$", self.kit["wheel"]["name"])
+        if needed and platform.machine() != needed[3]:
+            problems.append(f"the wheel is for {needed[3]}, this machine is {platform.machine()}")
+        here = [int(number) for number in re.findall(r"\d+", self.report["machine"]["glibc"])[:2]]
+        if needed and here < [int(needed[1]), int(needed[2])]:
+            found = self.report["machine"]["glibc"] or "another C library"
+            remedy = "make a wheel for older systems: nox -s cibuildwheel"
+            problems.append(f"the wheel needs glibc {needed[1]}.{needed[2]}, this machine has {found}; {remedy}")
+        if problems:
+            return problems
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.models.mkdir()
+        with contextlib.suppress(FileNotFoundError):
+            (self.out / "log.txt").unlink()
+        for wheel in sorted((HERE / "wheels").glob("*.whl")):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(self.site)
+        numpy = self.child("-c", "import numpy; print(numpy.__version__)", timeout=SHORT)
+        if numpy["status"] != 0:
+            last = (numpy["output"].strip().splitlines() or ["no reason given"])[-1]
+            remedy = "install it there (pip install numpy), or use the Python that has PyTorch"
+            return [f"numpy cannot be imported by {sys.executable} ({last}): {remedy}"]
+        self.report["machine"]["numpy"] = numpy["output"].strip()
+        return []
+
+    def part(self, name: str) -> None:
+        """Run a part and note its result. An error of any kind fails this part only."""
+        start = time.monotonic()
+        try:
+            failed = getattr(self, f"part_{name}")()
+        except Exception:  # noqa: BLE001  # the other parts are still worth running
+            failed = traceback.format_exc().strip().splitlines()[-1]
+            self.log(traceback.format_exc())
+        seconds = round(time.monotonic() - start, 3)
+        self.report["parts"][name] = {"failed": failed, "seconds": seconds}
+        say(f"      {'FAILED: ' + failed if failed else 'passed'} ({seconds:.0f} s)")
+        self.save()
+
+    # ------------------------------------------------------------------------------------------------------- parts
+
+    def part_check_gpu(self) -> str | None:
+        """Let check_gpu examine this Python, with the wheel that this run put in front of it."""
+        answer = self.work / "check_gpu.json"
+        ran = self.child(HERE / "check_gpu.pyz", "--json", "--python", sys.executable, timeout=SHORT, printed=answer)
+        self.evidence["check_gpu"] = ran
+        if ran["result"] is None:
+            return ended(ran)
+        diagnosis = ran["result"]["diagnosis"]
+        return None if ran["status"] == 0 else f"{diagnosis['sentence']} {diagnosis['command'] or ''}".strip()
+
+    def part_models(self) -> str | None:
+        """Write the models of the next two parts."""
+        return self.write_models(*self.kit["models"])
+
+    def part_scenarios(self) -> str | None:
+        """Run the probe in every scenario of this machine's own GPUs."""
+        found = self.evidence.setdefault("scenarios", {})
+        failed = None
+        for step in self.kit["scenarios"]:
+            folder = self.work / "scenario"
+            if step["planted"]:
+                shutil.copytree(HERE / "planted", folder)
+            else:
+                folder.mkdir()
+            result = self.work / "probe.json"
+            ran = self.child(
+                *(HERE / "scripts" / "probe.py", self.models / "tiny.gguf", result, step["gpu_layers"]),
+                cwd=folder,
+                changes=step["changes"],
+                timeout=SHORT,
+                written=result,
+            )
+            ran["planted"] = sorted(mark.name[: -len(".loaded")] for mark in folder.glob("*.loaded"))
+            shutil.rmtree(folder)
+            found[step["name"]] = ran
+            if ran["status"] != 0 and failed is None:
+                failed = f"{step['name']}: {ended(ran)}"
+        return failed or (None if self.devices() else f"no layer was on a GPU: {self.reason()}")
+
+    def part_comparison(self) -> str | None:
+        """Compute on each GPU in use and on the CPU. The values are judged later."""
+        found = self.evidence.setdefault("comparison", {})
+        failed = None
+        for device in self.devices():
+            plan, result = self.work / "plan.json", self.work / "measured.json"
+            plan.write_text(json.dumps({"device": device, "checks": self.kit["checks"]}), encoding="utf-8")
+            script = HERE / "scripts" / "device_checks.py"
+            ran = self.child(script, plan, result, cwd=self.models, timeout=LONG, written=result)
+            found[device] = ran
+            if ran["status"] != 0 and failed is None:
+                failed = f"{device}: a check did not run: {ended(ran)}"
+        return failed if found else "no GPU is in use"
+
+    def part_bench(self) -> str | None:
+        """Answer the same prompt on the CPU and on the first GPU, in turn."""
+        found = self.evidence.setdefault("bench", [])
+        setup = self.kit["bench"]
+        model = setup["models"][self.shape]["file"]
+        failed = self.write_models(model)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
+        for number in range(setup["rounds"]):
+            for device, layers, shown in (("cpu", 0, "-1"), ("gpu", -1, visible))[:: 1 if number % 2 == 0 else -1]:
+                request, result = self.work / "request.json", self.work / "sample.json"
+                lengths = {"prompt_tokens": setup["prompt_tokens"], "tokens": setup["tokens"]}
+                content = {"model": str(self.models / model), "gpu_layers": layers, "threads": threads(), **lengths}
+                request.write_text(json.dumps(content), encoding="utf-8")
+                script = HERE / "scripts" / "bench_child.py"
+                changes = {"CUDA_VISIBLE_DEVICES": shown}
+                ran = self.child(script, request, result, changes=changes, timeout=SHORT, written=result)
+                found.append({"device": device, "threads": threads(), **ran})
+                error = (ran["result"] or {"error": ended(ran)}).get("error")
+                failed = failed or error
+        return failed
+
+    def part_tests(self) -> str | None:
+        """Run the tests of the installed wheel."""
+        result = self.work / "tests.json"
+        script = HERE / "scripts" / "gpu_tests.py"
+        ran = self.child(script, self.models / "plain.gguf", result, timeout=LONG, written=result)
+        self.evidence["tests"] = ran
+        if ran["result"] is None:
+            return ended(ran)
+        failed = [name for name, error in tests_of(self.evidence).items() if error]
+        return f"{len(failed)} failed: {', '.join(failed)}" if failed else None
+
+    # ----------------------------------------------------------------------------------------------------- helpers
+
+    def write_models(self, *names: str) -> str | None:
+        """Write models by their recipes."""
+        script = HERE / "scripts" / "model_data.py"
+        ran = self.child(script, HERE / "models" / "recipes.json", self.models, *names, timeout=SHORT)
+        return None if ran["status"] == 0 else ended(ran)
+
+    def devices(self) -> list[str]:
+        """The GPUs that had layers in the first scenario, by ggml's names."""
+        placement = ours("check_gpu.placement")
+        layers = placement.parse(self.first().get("log", ())).layers
+        return sorted({layer.weights for layer in layers if (layer.weights or "").startswith("CUDA")})
+
+    def reason(self) -> str:
+        """Why CUDA is not in use."""
+        return (self.first().get("cuda_status") or {}).get("reason") or "the log does not say"
+
+    def first(self) -> dict[str, Any]:
+        """The result of the first scenario."""
+        runs: dict[str, dict[str, Any]] = self.evidence.get("scenarios", {})
+        return next((ran["result"] or {} for ran in runs.values()), {})
+
+    def child(
+        self,
+        *arguments: object,
+        timeout: float,
+        cwd: Path | None = None,
+        changes: dict[str, str] | None = None,
+        written: Path | None = None,
+        printed: Path | None = None,
+    ) -> dict[str, Any]:
+        """Run this Python in a process of its own; its result is a JSON file that it ``written`` or ``printed``."""
+        for old in (written, printed):
+            if old is not None and old.exists():
+                old.unlink()
+        start = time.monotonic()
+        self.log(f"$ {' '.join(map(str, arguments))}")
+        output = self.work / "output.txt"
+        with output.open("wb") as stream, (printed or output).open("ab") as answer:
+            process = subprocess.Popen(
+                [sys.executable, *map(str, arguments)],
+                cwd=str(cwd or self.work),
+                env={**self.environment, **(changes or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=answer,
+                stderr=stream,
+                start_new_session=True,
+            )
+            try:
+                status: int | None = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        text = output.read_text(encoding="utf-8", errors="replace")
+        self.log(text)
+        return {
+            "status": status,
+            "seconds": round(time.monotonic() - start, 3),
+            "output": text[-OUTPUT:],
+            "result": read(written or printed),
+        }
+
+    def log(self, text: str) -> None:
+        """Append to the log."""
+        with (self.out / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(text.replace(str(self.work), "<work>") + "\n")
+
+    def save(self) -> None:
+        """Write the report of what was done so far; the names of the temporary folder and of the kit are left out."""
+        text = json.dumps(self.report, sort_keys=True)
+        for folder, name in ((self.work, "<work>"), (HERE, "<kit>")):
+            text = text.replace(json.dumps(str(folder))[1:-1], name)
+        sealed = {**json.loads(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        for name, content in (("report.json", json.dumps(sealed, indent=1)), ("report.md", markdown(sealed))):
+            partial = self.out / f".{name}.partial"
+            partial.write_text(content + "\n", encoding="utf-8")
+            partial.replace(self.out / name)
+
+
+def ours(module: str) -> Any:
+    """A module of check_gpu, from its one file."""
+    if str(HERE / "check_gpu.pyz") not in sys.path:
+        sys.path.insert(0, str(HERE / "check_gpu.pyz"))
+    return importlib.import_module(module)
+
+
+def damaged(files: dict[str, str]) -> Iterator[str]:
+    """The files of the kit whose content is not the one that was packed."""
+    for name, digest in files.items():
+        path = HERE / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            yield name
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine, without its name."""
+    try:
+        processor = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+    except OSError:
+        processor = ""
+    try:
+        name, _, glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError):
+        name, glibc = "", ""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpuinfo": processor,
+        "cores": os.cpu_count() or 1,
+        "glibc": glibc if name == "glibc" else "",
+        "python": platform.python_version(),
+        "numpy": "",
+    }
+
+
+def threads() -> int:
+    """The number of physical cores that this process may use: a second thread on a core makes generation slower."""
+    usable = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in usable:
+        file = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(file.read_text(encoding="utf-8").strip() if file.is_file() else str(cpu))
+    return max(1, len(cores))
+
+
+def read(file: Path | None) -> Any:
+    """The JSON in a file; ``None`` if there is none: the process ended before it wrote any."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(file.read_text(encoding="utf-8")) if file is not None else None
+    return None
+
+
+def ended(ran: dict[str, Any]) -> str:
+    """How a process ended, with the last line of its output."""
+    last = ([line for line in ran["output"].splitlines() if line.strip()] or ["no output"])[-1]
+    how = "did not end in time" if ran["status"] is None else f"ended with status {ran['status']}"
+    return f"its process {how}: {last.strip()}"
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report for people: what was seen, without a judgement of the numbers."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    evidence, here = report["evidence"], report["machine"]
+    driver = ((evidence.get("check_gpu") or {}).get("result") or {}).get("driver") or {}
+    gpus = driver.get("devices") or []
+    if SIMULATED in json.dumps(gpus):
+        yield "# SIMULATED GPU: no kernel ran, and no figure says anything about speed"
+    else:
+        yield f"# {report['wheel']['name']} on {', '.join(gpu['name'] for gpu in gpus) or 'a machine without a GPU'}"
+    yield ""
+    yield f"{report['started']}, {report['project']}, SHA-256 of the wheel `{report['wheel']['sha256']}`."
+    yield f"Driver {driver.get('version')}, CUDA {driver.get('cuda')}; {here['system']}, {here['cores']} cores, glibc "
+    yield f"{here['glibc']}, Python {here['python']}, numpy {here['numpy']}."
+    yield ""
+    yield "Nothing here is judged but that each part ran: `nox -s record_gpu` judges report.json."
+    yield from ("", "| part | seconds | result |", "|---|---|---|")
+    for name, part in report["parts"].items():
+        yield f"| {name} | {part['seconds']:.1f} | {'FAILED: ' + part['failed'] if part['failed'] else 'passed'} |"
+    if report["interrupted"]:
+        yield "| | | STOPPED before the end |"
+    for name, ran in evidence.get("scenarios", {}).items():
+        log = (ran["result"] or {}).get("log", ())
+        lines = [line for line in log if re.search(r"assigned to|: dev =|offloaded", line)]
+        yield from ("", f"## {name}", "", "```", *(lines or [ended(ran)]), "```")
+    yield from _numbers(report)
+    for name, error in tests_of(evidence).items():
+        yield f"- {name}: {error.strip().splitlines()[-1] if error else 'passed'}"
+
+
+def _numbers(report: dict[str, Any]) -> Iterator[str]:
+    evidence = report["evidence"]
+    for device, ran in evidence.get("comparison", {}).items():
+        yield from ("", f"## {device} compared with the CPU", "", "| check | values |", "|---|---|")
+        for name, values in ((ran["result"] or {}).get("checks") or {}).items():
+            shown = {key: value for key, value in values.items() if isinstance(value, (int, float))}
+            if "error" in values:
+                shown = {"error": values["error"].strip().splitlines()[-1]}
+            yield f"| {name} | {', '.join(f'{key} {value}' for key, value in shown.items())} |"
+    if "bench" in evidence:
+        yield from ("", "## Speed", "", f"The model: {report['bench_model']['name']}.", "")
+        yield from ("| device | first token, s | whole answer, s |", "|---|---|---|")
+        for ran in evidence["bench"]:
+            times = ran["result"] or {}
+            yield f"| {ran['device']} | {times.get('first_token')} | {times.get('last_token')} |"
+    if "tests" in evidence:
+        yield from ("", "## Tests", "")
+
+
+def tests_of(evidence: dict[str, Any]) -> dict[str, str | None]:
+    """The tests that ran, each with its error."""
+    found: dict[str, str | None] = ((evidence.get("tests") or {}).get("result") or {}).get("tests") or {}
+    return found
+
+
+if __name__ == "__main__":
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        sys.exit(f"the GPU kit needs Python {oldest} or later, this is {platform.python_version()}")
+    sys.exit(main())
