@@ -29,7 +29,7 @@ from build_config.system.files import disk_full_is_said, file_sha256
 from build_config.system.processes import Command, run
 from build_config.tasks import check_gpu_file
 from build_config.tasks.bench import child as bench_child
-from build_config.tasks.gpu_kit import gpu_tests
+from build_config.tasks.gpu_kit import gpu_tests, report_text
 from build_config.tasks.gpu_kit import run as kit_run
 from build_config.testbed import model_data, synthetic_model
 
@@ -51,6 +51,7 @@ SCRIPTS = {
     "scripts/gpu_tests.py": gpu_tests,
     "scripts/model_data.py": model_data,
     "scripts/probe.py": probe,
+    "scripts/report_text.py": report_text,
 }
 """The scripts by their places in the folder. They import nothing of this project."""
 THERE = ("numpy", "nvidia-")
@@ -214,7 +215,7 @@ def _check_complete(wheel: Path, pins: list[Pin]) -> None:
 
 
 def _fill(folder: Path, wheel: Path, dependencies: tuple[Path, ...], layout: Layout) -> None:
-    for name in ("wheels", "scripts", "models"):
+    for name in ("wheels", "scripts", "headers"):
         (folder / name).mkdir(parents=True)
     for path in (wheel, *dependencies):
         shutil.copyfile(path, folder / "wheels" / path.name)
@@ -223,9 +224,9 @@ def _fill(folder: Path, wheel: Path, dependencies: tuple[Path, ...], layout: Lay
     check_gpu_file.make(folder / CHECK_GPU)
     recipes = {}
     for name, (shape, kind) in {**compare_with_cpu.models(), **BENCH_SHAPES}.items():
-        synthetic_model.write_header(folder / "models" / name, shape, kind=kind)
+        synthetic_model.write_header(folder / "headers" / name, shape, kind=kind)
         recipes[name] = synthetic_model.recipe(shape, kind=kind)
-    jsonio.write(folder / "models" / "recipes.json", recipes)
+    jsonio.write(folder / "headers" / "recipes.json", recipes)
     cc = gcc.find(None, os.environ).cc.path
     if PlantedLibraries.compile(folder / "planted", cc=str(cc), log=layout.logs / "gpu-kit.log") is None:
         raise PackagingError(f"{cc} compiled none of {', '.join(NAMES)}", log=layout.logs / "gpu-kit.log")

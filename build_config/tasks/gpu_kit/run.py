@@ -49,7 +49,9 @@ SHORT, LONG = 300.0, 1200.0
 """Seconds until a process counts as hung."""
 OUTPUT = 4000
 """Characters of a process's output that are kept in the report; the log has all of it."""
-SIMULATED = "SIMULATED"
+ROOM = {"quick": 600_000_000, "full": 1_400_000_000}
+"""Bytes for the temporary folder: the unpacked wheel and the models."""
+REPORT = "report.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,27 +61,39 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--quick", action="store_true", help="measure with a small model")
     chosen = options.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="gpu-kit-") as work:
-        run = Run(chosen.out.resolve(), Path(work).resolve(), quick=chosen.quick)
-        problems = run.prepare()
-        for problem in problems:
-            say(f"cannot try the wheel: {problem}")
-        if problems:
-            return 2
-        try:
-            for number, (name, title) in enumerate(PARTS.items(), 1):
-                say(f"[{number}/{len(PARTS)}] {name}: {title}")
-                run.part(name)
-        except KeyboardInterrupt:
-            run.report["interrupted"] = True
-        run.save()
-    say(f"report: {run.out / 'report.json'}; judge it with: nox -s record_gpu -- {run.out}")
+    try:
+        with tempfile.TemporaryDirectory(prefix="gpu-kit-") as work:
+            run = Run(chosen.out.resolve(), Path(work).resolve(), quick=chosen.quick)
+            problems = run.prepare()
+            for problem in problems:
+                say(f"cannot try the wheel: {problem}")
+            return 2 if problems else try_all(run)
+    except OSError as error:
+        say(f"cannot try the wheel: {error}")
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def try_all(run: Run) -> int:
+    """Run every part, write the report, and return the status."""
+    try:
+        for number, (name, title) in enumerate(PARTS.items(), 1):
+            say(f"[{number}/{len(PARTS)}] {name}: {title}")
+            run.part(name)
+    except KeyboardInterrupt:
+        run.report["interrupted"] = True
+    run.save()
+    written = run.child(HERE / "scripts" / "report_text.py", run.out / REPORT, run.out / "report.md", timeout=SHORT)
+    if written["status"] != 0:
+        say(f"report.md was not written: {ended(written)}")
+    say(f"report: {run.out / REPORT}; judge it with: nox -s record_gpu -- {run.out}")
     if run.report["interrupted"]:
         say("stopped: the report has the parts that were finished, and cannot be recorded")
         return INTERRUPTED
     failed = [name for name, part in run.report["parts"].items() if part["failed"]]
     say(f"FAILED: {', '.join(failed)}" if failed else "all parts passed")
-    return 1 if failed else 0
+    return 1 if failed or written["status"] != 0 else 0
 
 
 def say(line: str) -> None:
@@ -126,6 +140,9 @@ class Run:
             found = self.report["machine"]["glibc"] or "another C library"
             remedy = "make a wheel for older systems: nox -s cibuildwheel"
             problems.append(f"the wheel needs glibc {needed[1]}.{needed[2]}, this machine has {found}; {remedy}")
+        if (free := shutil.disk_usage(self.work).free) < ROOM[self.shape]:
+            place = f"{ROOM[self.shape] / 1e9:.1f} GB are needed in {self.work.parent}, {free / 1e9:.1f} GB are free"
+            problems.append(f"{place}; set TMPDIR to another folder")
         if problems:
             return problems
         self.out.mkdir(parents=True, exist_ok=True)
@@ -195,7 +212,7 @@ class Run:
             found[step["name"]] = ran
             if ran["status"] != 0 and failed is None:
                 failed = f"{step['name']}: {ended(ran)}"
-        return failed or (None if self.devices() else f"no layer was on a GPU: {self.reason()}")
+        return failed or (None if self.devices() else f"no layer was on a GPU: {reason_in(self.first())}")
 
     def part_comparison(self) -> str | None:
         """Compute on each GPU in use and on the CPU. The values are judged later."""
@@ -228,8 +245,9 @@ class Run:
                 changes = {"CUDA_VISIBLE_DEVICES": shown}
                 ran = self.child(script, request, result, changes=changes, timeout=SHORT, written=result)
                 found.append({"device": device, "threads": threads(), **ran})
-                error = (ran["result"] or {"error": ended(ran)}).get("error")
-                failed = failed or error
+                failed = failed or (ran["result"] or {"error": ended(ran)}).get("error")
+                if device == "gpu" and not failed and not devices_of(ran["result"]):
+                    failed = f"no layer was on a GPU: {reason_in(ran['result'])}"
         return failed
 
     def part_tests(self) -> str | None:
@@ -240,7 +258,7 @@ class Run:
         self.evidence["tests"] = ran
         if ran["result"] is None:
             return ended(ran)
-        failed = [name for name, error in tests_of(self.evidence).items() if error]
+        failed = [name for name, error in ran["result"]["tests"].items() if error]
         return f"{len(failed)} failed: {', '.join(failed)}" if failed else None
 
     # ----------------------------------------------------------------------------------------------------- helpers
@@ -248,18 +266,12 @@ class Run:
     def write_models(self, *names: str) -> str | None:
         """Write models by their recipes."""
         script = HERE / "scripts" / "model_data.py"
-        ran = self.child(script, HERE / "models" / "recipes.json", self.models, *names, timeout=SHORT)
+        ran = self.child(script, HERE / "headers" / "recipes.json", self.models, *names, timeout=SHORT)
         return None if ran["status"] == 0 else ended(ran)
 
     def devices(self) -> list[str]:
-        """The GPUs that had layers in the first scenario, by ggml's names."""
-        placement = ours("check_gpu.placement")
-        layers = placement.parse(self.first().get("log", ())).layers
-        return sorted({layer.weights for layer in layers if (layer.weights or "").startswith("CUDA")})
-
-    def reason(self) -> str:
-        """Why CUDA is not in use."""
-        return (self.first().get("cuda_status") or {}).get("reason") or "the log does not say"
+        """The GPUs that had layers in the first scenario."""
+        return devices_of(self.first())
 
     def first(self) -> dict[str, Any]:
         """The result of the first scenario."""
@@ -316,21 +328,28 @@ class Run:
 
     def save(self) -> None:
         """Write the report of what was done so far; the names of the temporary folder and of the kit are left out."""
-        text = json.dumps(self.report, sort_keys=True)
+        text = json.dumps(self.report)
         for folder, name in ((self.work, "<work>"), (HERE, "<kit>")):
             text = text.replace(json.dumps(str(folder))[1:-1], name)
-        sealed = {**json.loads(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
-        for name, content in (("report.json", json.dumps(sealed, indent=1)), ("report.md", markdown(sealed))):
-            partial = self.out / f".{name}.partial"
-            partial.write_text(content + "\n", encoding="utf-8")
-            partial.replace(self.out / name)
+        whole = json.loads(text)
+        digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+        partial = self.out / f".{REPORT}.partial"
+        partial.write_text(json.dumps({**whole, "sha256": digest}, indent=1) + "\n", encoding="utf-8")
+        partial.replace(self.out / REPORT)
 
 
-def ours(module: str) -> Any:
-    """A module of check_gpu, from its one file."""
+def devices_of(result: dict[str, Any]) -> list[str]:
+    """The GPUs that had layers according to the log in a result, by ggml's names."""
     if str(HERE / "check_gpu.pyz") not in sys.path:
         sys.path.insert(0, str(HERE / "check_gpu.pyz"))
-    return importlib.import_module(module)
+    placement = importlib.import_module("check_gpu.placement")
+    layers = placement.parse(result.get("log", ())).layers
+    return sorted({layer.weights for layer in layers if (layer.weights or "").startswith("CUDA")})
+
+
+def reason_in(result: dict[str, Any]) -> str:
+    """Why CUDA is not in use."""
+    return (result.get("cuda_status") or {}).get("reason") or "the log does not say"
 
 
 def damaged(files: dict[str, str]) -> Iterator[str]:
@@ -383,64 +402,6 @@ def ended(ran: dict[str, Any]) -> str:
     last = ([line for line in ran["output"].splitlines() if line.strip()] or ["no output"])[-1]
     how = "did not end in time" if ran["status"] is None else f"ended with status {ran['status']}"
     return f"its process {how}: {last.strip()}"
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """The report for people: what was seen, without a judgement of the numbers."""
-    return "\n".join(_lines(report))
-
-
-def _lines(report: dict[str, Any]) -> Iterator[str]:
-    evidence, here = report["evidence"], report["machine"]
-    driver = ((evidence.get("check_gpu") or {}).get("result") or {}).get("driver") or {}
-    gpus = driver.get("devices") or []
-    if SIMULATED in json.dumps(gpus):
-        yield "# SIMULATED GPU: no kernel ran, and no figure says anything about speed"
-    else:
-        yield f"# {report['wheel']['name']} on {', '.join(gpu['name'] for gpu in gpus) or 'a machine without a GPU'}"
-    yield ""
-    yield f"{report['started']}, {report['project']}, SHA-256 of the wheel `{report['wheel']['sha256']}`."
-    yield f"Driver {driver.get('version')}, CUDA {driver.get('cuda')}; {here['system']}, {here['cores']} cores, glibc "
-    yield f"{here['glibc']}, Python {here['python']}, numpy {here['numpy']}."
-    yield ""
-    yield "Nothing here is judged but that each part ran: `nox -s record_gpu` judges report.json."
-    yield from ("", "| part | seconds | result |", "|---|---|---|")
-    for name, part in report["parts"].items():
-        yield f"| {name} | {part['seconds']:.1f} | {'FAILED: ' + part['failed'] if part['failed'] else 'passed'} |"
-    if report["interrupted"]:
-        yield "| | | STOPPED before the end |"
-    for name, ran in evidence.get("scenarios", {}).items():
-        log = (ran["result"] or {}).get("log", ())
-        lines = [line for line in log if re.search(r"assigned to|: dev =|offloaded", line)]
-        yield from ("", f"## {name}", "", "```", *(lines or [ended(ran)]), "```")
-    yield from _numbers(report)
-    for name, error in tests_of(evidence).items():
-        yield f"- {name}: {error.strip().splitlines()[-1] if error else 'passed'}"
-
-
-def _numbers(report: dict[str, Any]) -> Iterator[str]:
-    evidence = report["evidence"]
-    for device, ran in evidence.get("comparison", {}).items():
-        yield from ("", f"## {device} compared with the CPU", "", "| check | values |", "|---|---|")
-        for name, values in ((ran["result"] or {}).get("checks") or {}).items():
-            shown = {key: value for key, value in values.items() if isinstance(value, (int, float))}
-            if "error" in values:
-                shown = {"error": values["error"].strip().splitlines()[-1]}
-            yield f"| {name} | {', '.join(f'{key} {value}' for key, value in shown.items())} |"
-    if "bench" in evidence:
-        yield from ("", "## Speed", "", f"The model: {report['bench_model']['name']}.", "")
-        yield from ("| device | first token, s | whole answer, s |", "|---|---|---|")
-        for ran in evidence["bench"]:
-            times = ran["result"] or {}
-            yield f"| {ran['device']} | {times.get('first_token')} | {times.get('last_token')} |"
-    if "tests" in evidence:
-        yield from ("", "## Tests", "")
-
-
-def tests_of(evidence: dict[str, Any]) -> dict[str, str | None]:
-    """The tests that ran, each with its error."""
-    found: dict[str, str | None] = ((evidence.get("tests") or {}).get("result") or {}).get("tests") or {}
-    return found
 
 
 if __name__ == "__main__":
