@@ -47,6 +47,7 @@ PARTS = {
 }
 SHORT, LONG = 300.0, 1200.0
 """Seconds until a process counts as hung."""
+KILL_WAIT = 5.0
 OUTPUT = 4000
 """Characters of a process's output that are kept in the report; the log has all of it."""
 ROOM = {"quick": 600_000_000, "full": 1_400_000_000}
@@ -147,8 +148,7 @@ class Run:
             return problems
         self.out.mkdir(parents=True, exist_ok=True)
         self.models.mkdir()
-        with contextlib.suppress(FileNotFoundError):
-            (self.out / "log.txt").unlink()
+        (self.out / "log.txt").write_text("", encoding="utf-8")
         for wheel in sorted((HERE / "wheels").glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(self.site)
@@ -258,8 +258,8 @@ class Run:
         self.evidence["tests"] = ran
         if ran["result"] is None:
             return ended(ran)
-        failed = [name for name, error in ran["result"]["tests"].items() if error]
-        return f"{len(failed)} failed: {', '.join(failed)}" if failed else None
+        failed = ", ".join(name for name, error in ran["result"]["tests"].items() if error)
+        return f"failed: {failed}" if failed else None
 
     # ----------------------------------------------------------------------------------------------------- helpers
 
@@ -311,7 +311,8 @@ class Run:
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+                    with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may hold it in the kernel
+                        process.wait(KILL_WAIT)
         text = output.read_text(encoding="utf-8", errors="replace")
         self.log(text)
         return {
@@ -362,19 +363,12 @@ def damaged(files: dict[str, str]) -> Iterator[str]:
 
 def machine() -> dict[str, Any]:
     """Describe the machine, without its name."""
-    try:
-        processor = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
-    except OSError:
-        processor = ""
-    try:
-        name, _, glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    except (ValueError, OSError):
-        name, glibc = "", ""
+    library, version = platform.libc_ver()
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "cpuinfo": processor,
+        "cpuinfo": Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0],
         "cores": os.cpu_count() or 1,
-        "glibc": glibc if name == "glibc" else "",
+        "glibc": version if library == "glibc" else "",
         "python": platform.python_version(),
         "numpy": "",
     }
