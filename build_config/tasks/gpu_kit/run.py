@@ -61,7 +61,6 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--out", type=Path, required=True, help="folder for report.json, report.md and log.txt")
     options.add_argument("--quick", action="store_true", help="measure with a small model")
     chosen = options.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="gpu-kit-") as work:
             run = Run(chosen.out.resolve(), Path(work).resolve(), quick=chosen.quick)
@@ -402,4 +401,5 @@ if __name__ == "__main__":
     if sys.version_info[:2] < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
         sys.exit(f"the GPU kit needs Python {oldest} or later, this is {platform.python_version()}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from build_config.errors import SettingsError, ValidationError, VerificationError
-from build_config.formats import build_facts
+from build_config.formats import build_facts, wheelfile
 from build_config.reports import BuildRecord, ScenarioResult, Verdict
 from build_config.steps.wheelhouse import publication, signature, statement
 from build_config.system import jsonio
 from build_config.system.console import Console
 from build_config.system.layout import Layout
 from build_config.tasks.gpu_kit import record
+from build_config.tasks.verify import verified
 from tests.support import attested, factories, gpu_reports, wheels
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> attested.House:
         house.record.validation, verdict=Verdict.SIMULATED_DEVICE_VERIFIED, scenarios=(SIMULATED,)
     )
     known = dataclasses.replace(house.record, validation=validation)
-    wheel = record.wheelfile.read(house.wheel)
+    wheel = wheelfile.read(house.wheel)
     publication.publish(wheel, known, known.inspection, validation, house.wheel.parent, key=attested.KEY)
     return dataclasses.replace(house, record=known)
 
@@ -108,7 +109,7 @@ def test_an_earlier_signature_is_removed_and_a_new_one_made(
     assert not statement.envelope_path(house.wheel).exists()
     private, public = signature.make_keys(tmp_path / "keys")
     record.record(folder, layout, Console(terminal=False), sign_key=private)
-    assert record.verified(house.wheel, layout, Console(), signature.read_public_key(public)).signed_by
+    assert verified(house.wheel, layout, Console(), signature.read_public_key(public)).signed_by
 
 
 def stopped(report: Report) -> None:
