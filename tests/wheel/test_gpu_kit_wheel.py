@@ -47,7 +47,7 @@ __attribute__((constructor)) static void loaded(void) {
 
 @pytest.fixture(name="kit", scope="module")
 def _kit(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kit, with fewer types of weights and rounds: seconds instead of minutes."""
+    """The kit, with fewer types of weights and shorter answers: seconds instead of minutes."""
     folder = tmp_path_factory.mktemp("gpu-kit")
     own = dataclasses.replace(layout, work_root=folder / "root")
     kit = contents.make(folder / "kit", own, Console(terminal=False), wheel=wheel.path)
@@ -57,7 +57,7 @@ def _kit(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory)
     kept = [check for check in description["checks"] if check["kind"] in {"F32", "Q4_K"}]
     assert 0 < len(kept) < len(description["checks"])
     description["checks"] = kept
-    description["bench"]["rounds"] = 1
+    description["bench"] |= {"rounds": 1, "prompt_tokens": 16, "tokens": 4}
     jsonio.write(kit / "kit.json", description)
     return kit
 
@@ -201,4 +201,5 @@ def test_without_a_gpu_the_parts_that_need_one_say_why(
     assert failed.keys() == {"scenarios", "comparison", "bench", "tests"}
     for name in ("scenarios", "bench"):
         assert failed[name].startswith("no layer was on a GPU: The NVIDIA driver finds no GPU")
+    assert failed["comparison"] == "no GPU is in use"
     assert "test_the_loader_lists_the_gpus_of_the_driver" in failed["tests"]

@@ -153,9 +153,8 @@ class Run:
                 archive.extractall(self.site)
         numpy = self.child("-c", "import numpy; print(numpy.__version__)", timeout=SHORT)
         if numpy["status"] != 0:
-            last = (numpy["output"].strip().splitlines() or ["no reason given"])[-1]
             remedy = "install it there (pip install numpy), or use the Python that has PyTorch"
-            return [f"numpy cannot be imported by {sys.executable} ({last}): {remedy}"]
+            return [f"numpy cannot be imported by {sys.executable}, {ended(numpy)}; {remedy}"]
         self.report["machine"]["numpy"] = numpy["output"].strip()
         return []
 
@@ -176,8 +175,8 @@ class Run:
 
     def part_check_gpu(self) -> str | None:
         """Let check_gpu examine this Python, with the wheel that this run put in front of it."""
-        answer = self.work / "check_gpu.json"
-        ran = self.child(HERE / "check_gpu.pyz", "--json", "--python", sys.executable, timeout=SHORT, printed=answer)
+        answer, program = self.work / "check_gpu.json", HERE / "check_gpu.pyz"
+        ran = self.child(program, "--json", "--python", sys.executable, timeout=SHORT, printed=answer)
         self.evidence["check_gpu"] = ran
         if ran["result"] is None:
             return ended(ran)
@@ -211,7 +210,8 @@ class Run:
             found[step["name"]] = ran
             if ran["status"] != 0 and failed is None:
                 failed = f"{step['name']}: {ended(ran)}"
-        return failed or (None if self.devices() else f"no layer was on a GPU: {reason_in(self.first())}")
+        first = next(iter(found.values()))["result"] or {}
+        return failed or (None if devices_of(first) else f"no layer was on a GPU: {reason_in(first)}")
 
     def part_comparison(self) -> str | None:
         """Compute on each GPU in use and on the CPU. The values are judged later."""
@@ -233,15 +233,15 @@ class Run:
         setup = self.kit["bench"]
         model = setup["models"][self.shape]["file"]
         failed = self.write_models(model)
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
+        one = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
+        gpu = one if len(self.devices()) > 1 else {}
+        columns = (("cpu", 0, {"CUDA_VISIBLE_DEVICES": "-1"}), ("gpu", -1, gpu))
+        request, result, script = self.work / "request.json", self.work / "sample.json", HERE / "scripts/bench_child.py"
+        asked = {"model": str(self.models / model), "threads": threads()}
+        asked.update({name: setup[name] for name in ("prompt_tokens", "tokens")})
         for number in range(setup["rounds"]):
-            for device, layers, shown in (("cpu", 0, "-1"), ("gpu", -1, visible))[:: 1 if number % 2 == 0 else -1]:
-                request, result = self.work / "request.json", self.work / "sample.json"
-                lengths = {"prompt_tokens": setup["prompt_tokens"], "tokens": setup["tokens"]}
-                content = {"model": str(self.models / model), "gpu_layers": layers, "threads": threads(), **lengths}
-                request.write_text(json.dumps(content), encoding="utf-8")
-                script = HERE / "scripts" / "bench_child.py"
-                changes = {"CUDA_VISIBLE_DEVICES": shown}
+            for device, layers, changes in columns if number % 2 == 0 else columns[::-1]:
+                request.write_text(json.dumps({**asked, "gpu_layers": layers}), encoding="utf-8")
                 ran = self.child(script, request, result, changes=changes, timeout=SHORT, written=result)
                 found.append({"device": device, "threads": threads(), **ran})
                 failed = failed or (ran["result"] or {"error": ended(ran)}).get("error")
@@ -270,12 +270,8 @@ class Run:
 
     def devices(self) -> list[str]:
         """The GPUs that had layers in the first scenario."""
-        return devices_of(self.first())
-
-    def first(self) -> dict[str, Any]:
-        """The result of the first scenario."""
-        runs: dict[str, dict[str, Any]] = self.evidence.get("scenarios", {})
-        return next((ran["result"] or {} for ran in runs.values()), {})
+        runs = list(self.evidence.get("scenarios", {}).values())
+        return devices_of(runs[0]["result"] or {}) if runs else []
 
     def child(
         self,
