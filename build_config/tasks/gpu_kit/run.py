@@ -171,8 +171,6 @@ class Run:
         say(f"      {'FAILED: ' + failed if failed else 'passed'} ({seconds:.0f} s)")
         self.save()
 
-    # ------------------------------------------------------------------------------------------------------- parts
-
     def part_check_gpu(self) -> str | None:
         """Let check_gpu examine this Python, with the wheel that this run put in front of it."""
         answer, program = self.work / "check_gpu.json", HERE / "check_gpu.pyz"
@@ -395,7 +393,6 @@ def ended(ran: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     if sys.version_info[:2] < OLDEST_PYTHON:
-        oldest = ".".join(map(str, OLDEST_PYTHON))
-        sys.exit(f"the GPU kit needs Python {oldest} or later, this is {platform.python_version()}")
+        sys.exit(f"the GPU kit needs Python 3.{OLDEST_PYTHON[1]} or later, this is {platform.python_version()}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
