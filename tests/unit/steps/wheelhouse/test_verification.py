@@ -152,7 +152,10 @@ def test_a_signed_statement_about_another_wheel_is_refused(house: attested.House
     ("name", "passes"),
     [
         *((name, False) for name in ("llama-cpp-python.toml", "requirements.txt", "cuda-13.0-linux-x86_64.toml")),
-        *((f"{name}.txt", True) for name in ("bench", "cibuildwheel", "conda", "lock", "test", "upstream-tests")),
+        *(
+            (f"{name}.txt", True)
+            for name in ("bench", "cibuildwheel", "conda", "gpu-kit", "lock", "test", "upstream-tests")
+        ),
     ],
 )
 def test_a_lock_of_another_checkout_is_named_and_refuses_the_wheels_that_are_made_from_it(
