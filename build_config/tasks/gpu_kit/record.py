@@ -74,6 +74,7 @@ def record(folder: Path, layout: Layout, console: Console, *, sign_key: Path | N
     publication.publish(
         wheelfile.read(wheel), changed, changed.inspection, changed.validation, layout.wheelhouse, key=key
     )
+    console.note(f"recorded {Verdict.GPU_VERIFIED} next to {wheel.name}")
     console.warn("the report is not signed: whoever can write a file could have written it; record only your own runs")
     return changed.validation
 

@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
             for problem in problems:
                 say(f"cannot try the wheel: {problem}")
             return 2 if problems else try_all(run)
-    except OSError as error:
+    except (OSError, json.JSONDecodeError) as error:
         say(f"cannot try the wheel: {error}")
         return 2
     except KeyboardInterrupt:
