@@ -45,15 +45,11 @@ class Ran:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchRan:
+class BenchRan(Ran):
     """A measuring process on ``cpu`` or ``gpu``, with as many ``threads``."""
 
     device: str
     threads: int
-    status: int | None
-    seconds: float
-    output: str
-    result: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
     from build_config.tasks.gpu_kit.evidence import GpuReport, Ran
 
+MALFORMED = (StepResultError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError)
+"""Errors of the judges for results that no script of the kit writes: they trust the structure of their input."""
+
 
 def record(folder: Path, layout: Layout, console: Console, *, sign_key: Path | None = None) -> ValidationReport:
     """Judge the report in ``folder``; if the wheel passed on a GPU, publish it again with that verdict.
@@ -50,14 +53,13 @@ def record(folder: Path, layout: Layout, console: Console, *, sign_key: Path | N
     try:
         judged = judge(report, facts)
         measured = bench(report)
-    except StepResultError as malformed:
-        raise VerificationError(
-            f"the report has an unreadable result: {malformed.message}", remedy=AGAIN
-        ) from malformed
+    except MALFORMED as malformed:
+        what = malformed.message if isinstance(malformed, StepResultError) else repr(malformed)
+        raise VerificationError(f"the report has an unreadable result: {what}", remedy=AGAIN) from malformed
     validation.show(judged, console)
     console.table("", bench_report.rows(measured), header=bench_report.header(measured))
     if judged.verdict is not Verdict.GPU_VERIFIED:
-        problems = "; ".join(finding.message for finding in judged.all_findings() if _is_error(finding))
+        problems = "; ".join(finding.message for finding in judged.all_findings())
         raise ValidationError(f"{wheel.name} did not pass on a GPU: {problems or 'no layer was on one'}")
     note = Finding(
         code="validated-elsewhere",
@@ -157,7 +159,11 @@ def bench(report: GpuReport) -> DeviceReport:
         for ran in report.evidence.bench:
             if ran.device != key:
                 continue
-            result = _child_result(ran.result, ran.output)
+            if ran.result is None:
+                words = ran.completed.last_words or "nothing"
+                result = ChildResult(error=f"the process gave no result; its output ended with: {words}")
+            else:
+                result = jsonio.from_data(ran.result, ChildResult)
             problem = results.problem(result, device, tokens=setup["tokens"])
             version, failure = result.version, failure or problem
             if problem is None:
@@ -184,13 +190,3 @@ def bench(report: GpuReport) -> DeviceReport:
         measurements=tuple(measured),
         ratios=(),
     )
-
-
-def _child_result(found: object, output: str) -> ChildResult:
-    if found is None:
-        return ChildResult(error=f"the process gave no result; its output ended with: {output[-200:]}")
-    return jsonio.from_data(found, ChildResult)
-
-
-def _is_error(finding: Finding) -> bool:
-    return finding.severity is Severity.ERROR

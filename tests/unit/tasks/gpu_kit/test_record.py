@@ -161,6 +161,19 @@ def with_a_malformed_result(report: Report) -> None:
     report["evidence"]["scenarios"]["as it is"]["result"]["tokens"] = "many"
 
 
+def with_a_value_left_out(report: Report) -> None:
+    del report["evidence"]["comparison"]["CUDA0"]["result"]["checks"]["memory"]["free"]
+
+
+def with_a_list_of_tests(report: Report) -> None:
+    report["evidence"]["tests"]["result"] = []
+    report["evidence"]["check_gpu"]["result"]["diagnosis"] = "card-used"
+
+
+def with_an_answer_in_no_time(report: Report) -> None:
+    report["evidence"]["bench"][0]["result"]["first_token"] = 0
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -176,6 +189,9 @@ def with_a_malformed_result(report: Report) -> None:
         (about_other_bytes, "about other bytes than llama_cpp_python"),
         (with_another_field, "not the report of a GPU kit"),
         (with_a_malformed_result, "unreadable result"),
+        (with_a_value_left_out, "unreadable result: KeyError"),
+        (with_a_list_of_tests, "unreadable result: AttributeError"),
+        (with_an_answer_in_no_time, "unreadable result: ZeroDivisionError"),
     ],
 )
 def test_a_report_that_shows_nothing_is_refused(
