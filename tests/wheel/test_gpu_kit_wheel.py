@@ -163,7 +163,7 @@ def test_the_libraries_of_cuda_13_are_found_next_to_older_ones(
     simulated: tuple[Path, dict[str, Any]], base: Path
 ) -> None:
     _, report = simulated
-    status = report["evidence"]["scenarios"]["as it is"]["result"]["cuda_status"]
+    status = report["evidence"]["scenarios"][0]["result"][0]["cuda_status"]
     assert status["loaded"]
     assert {Path(library["path"]).parent.name for library in status["libraries"]} == {"lib"}
     assert all("/nvidia/cu13/lib/" in library["path"] for library in status["libraries"])

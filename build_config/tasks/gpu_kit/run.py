@@ -356,7 +356,7 @@ def first_gpu(result: dict[str, Any]) -> str:
     left_out = {gpu["index"] for gpu in status.get("left_out", ())}
     number = next(gpu["index"] for gpu in status["devices"] if gpu["index"] not in left_out)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",")[number] if visible else str(number)
+    return visible.split(",")[number].strip() if visible else str(number)
 
 
 def failure_in(ran: dict[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import sys
 from pathlib import Path
@@ -188,3 +189,37 @@ def test_too_small_a_disk_is_told_before_anything_is_written(
     describe(folder, wheel="a-1-py3-none-manylinux_2_17_x86_64.whl")
     assert run.main(["--out", str(tmp_path / "report"), "--quick"]) == 2
     assert "set TMPDIR to another folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("visible", "shown"), [(None, "1"), ("", "1"), ("3,5", "5"), ("GPU-aa, GPU-bb,GPU-cc", "GPU-bb")]
+)
+def test_the_speed_is_that_of_the_first_gpu_in_use(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, shown: str
+) -> None:
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    devices = [{"index": index} for index in range(2)]
+    assert run.first_gpu({"cuda_status": {"devices": devices, "left_out": devices[:1]}}) == shown
+
+
+@pytest.mark.parametrize(
+    ("status", "results", "failure"),
+    [
+        (0, [{}, {}], None),
+        (1, [{}, {"error": "Traceback\nOSError: no file\n"}], "second: OSError: no file"),
+        (-11, [{}], "second: its process ended with status -11: said last"),
+        (-11, None, "first: its process ended with status -11: said last"),
+        (None, [{}], "second: its process did not end in time: said last"),
+        (1, [{}, {}], "its process ended with status 1: said last"),
+    ],
+)
+def test_the_first_scenario_without_an_answer_is_named(
+    status: int | None, results: list[dict[str, str]] | None, failure: str | None
+) -> None:
+    before = copy.deepcopy(results)
+    ran = {"scenarios": ["first", "second"], "status": status, "result": results, "output": "said\nsaid last\n"}
+    assert run.failure_in(ran) == failure
+    assert ran["result"] == before, "nothing is added to the report"
