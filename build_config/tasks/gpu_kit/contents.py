@@ -166,7 +166,7 @@ def steps(facts: BuildFacts) -> list[dict[str, Any]]:
 
 def provide_dependencies(wheel: Path, layout: Layout, console: Console) -> tuple[Path, ...]:
     """Provide the Python wheels of the lock, by digest. Raises ``LockError`` if the wheel needs another one."""
-    pins = locks.read_pins(layout.locks / LOCK)
+    pins = list(locks.read_pins(locks.contents(layout.locks), LOCK))
     _check_complete(wheel, pins)
     folder = layout.downloads / "gpu-kit"
     folder.mkdir(parents=True, exist_ok=True)

@@ -159,7 +159,7 @@ def test_locks_are_made_from_nothing(layout: Layout) -> None:
 
 
 def test_the_lock_for_an_older_python_has_one_version_for_every_python(layout: Layout) -> None:
-    (pin,) = locks.read_pins(layout.locks / "gpu-kit.txt")
+    (pin,) = locks.read_pins(locks.contents(layout.locks), "gpu-kit.txt")
     assert (pin.name, pin.version, pin.requirement.marker) == ("elder", "1.0", None)
 
 

@@ -78,7 +78,7 @@ def test_a_requirement_that_the_lock_lacks_is_named(layout: Layout) -> None:
 
 
 def test_the_lock_has_one_version_for_every_python() -> None:
-    pins = locks.read_pins(PACKAGE / "data" / "locks" / contents.LOCK)
+    pins = list(locks.read_pins(locks.contents(PACKAGE / "data" / "locks"), contents.LOCK))
     names = [pin.name for pin in pins]
     assert sorted(set(names)) == sorted(names)
     assert {"jinja2", "markupsafe", "cuda-pathfinder", "diskcache", "typing-extensions"} <= set(names)
