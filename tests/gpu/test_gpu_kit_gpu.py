@@ -12,30 +12,16 @@ from build_config.formats import build_facts, wheelfile
 from build_config.reports import Verdict
 from build_config.steps.locks import download
 from build_config.steps.wheelhouse import publication
-from build_config.system import machine
 from build_config.system.console import Console
-from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.tasks.gpu_kit import contents, evidence, record
 from build_config.testbed import clean_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from build_config.system.layout import Layout
+
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(name="layout")
-def _layout(request: pytest.FixtureRequest) -> Layout:
-    layout = Layout(checkout=PACKAGE.parent, work_root=CANONICAL_WORK_ROOT)
-    missing = [
-        *([] if machine.nvidia().gpus else ["this machine has no NVIDIA GPU"]),
-        *([] if any(layout.wheelhouse.glob("*.whl")) else ["no wheel in the wheelhouse: nox -s build_cuda_wheel"]),
-    ]
-    if missing and request.config.getoption("--require-gpu"):
-        pytest.fail("; ".join(missing))
-    if missing:
-        pytest.skip("; ".join(missing))
-    return layout
 
 
 def test_the_report_of_a_kit_verifies_the_wheel(layout: Layout, tmp_path: Path) -> None:
