@@ -85,10 +85,11 @@ def _device():
     return "CUDA0" if _lib.llama_usable_devices() else "CPU"
 """
 OUR_PACKAGE_CODE = """
-import ctypes, os, pathlib
-from ._cuda_loader import CudaStatus, cuda_status
+import ctypes, functools, os, pathlib
+from ._cuda_loader import load_safely
 
 __version__ = "0.3.36"
+cuda_status = functools.cache(load_safely)
 
 def _device():
     return "CUDA0" if cuda_status().loaded else "CPU"
