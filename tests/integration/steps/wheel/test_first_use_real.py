@@ -46,6 +46,13 @@ def test_an_import_and_constants_load_nothing(bench: Bench, use: str) -> None:
     assert bench.execute("driver", "cuda", code=code, **A_GPU).stdout.split() == ["False", "False"]
 
 
+def test_if_upstreams_package_is_built_differently_the_import_loads_the_backends(bench: Bench) -> None:
+    bindings = bench.lib.parent / "llama_cpp.py"
+    bindings.write_text(bindings.read_text(encoding="utf-8").replace("_lib", "_renamed"), encoding="utf-8")
+    code = f"{STARTED}print(started(), llama_cpp.llama_backend_init(), llama_cpp.cuda_status().shard)"
+    assert bench.execute("driver", "cuda", code=code, **A_GPU).stdout.split() == ["True", "1", "sm89"]
+
+
 def test_functions_keep_their_identity_their_types_and_their_class(bench: Bench) -> None:
     code = """
 import ctypes, inspect
