@@ -53,7 +53,15 @@ class Environment:
     def use(self, folder: Path, *, gpu_layers: int = 0, **variables: str) -> dict[str, Any]:
         """Load the tiny model, generate, return the probe's result. ``CONDA_PREFIX`` is unset: nothing is activated."""
         result = folder / "result.json"
-        parts = (self.python, "-I", probe.__file__, result, gpu_layers, "generate", self.model)
+        parts = (
+            self.python,
+            "-I",
+            probe.__file__,
+            result,
+            json.dumps({"n_gpu_layers": gpu_layers}),
+            "generate",
+            self.model,
+        )
         command = [str(part) for part in parts]
         done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -24,7 +24,8 @@ def mapped():
 """
 IMPORTS = f"""{MAPPED}
 import llama_cpp, llama_cpp.mtmd_cpp
-print(mapped(), llama_cpp.llama_supports_gpu_offload(), len(mapped()))
+before = mapped()
+print(before, llama_cpp.llama_supports_gpu_offload(), len([name for name in mapped() if "ggml" in name]))
 """
 FORKS = """
 import multiprocessing, sys
@@ -69,7 +70,7 @@ def test_an_import_loads_no_backend_and_no_library_of_cuda(
     preloaded = {f"'{file.name}'" for file in doubles.files if file.name.startswith("libcublas")}
     seen, offload, count = run(python, IMPORTS, **doubles.environment(machine)).rsplit(maxsplit=2)
     assert seen == f"[{', '.join(sorted(preloaded))}]"
-    assert (offload, count) == ("True", str(len(preloaded) + 2))
+    assert (offload, count) == ("True", "2")  # a shard as well
 
 
 def test_processes_forked_after_the_import_use_the_gpu_and_one_forked_after_the_start_is_told(

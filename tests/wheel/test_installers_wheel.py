@@ -55,14 +55,15 @@ class Trial:
     def _probe(
         self, python: Path, file: Path, *, device: str, gpu_layers: int, variables: Mapping[str, str]
     ) -> dict[str, Any]:
-        command = (python, "-I", probe.__file__, self.model, file, gpu_layers)
+        options = json.dumps({"n_gpu_layers": gpu_layers})
+        command = (python, "-I", probe.__file__, file, options, "generate", self.model)
         client_environment.run(*command, variables=variables)
-        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        (result,) = json.loads(file.read_text(encoding="utf-8"))
         assert result["tokens"] == probe.TOKENS
         assert set(re.findall(r"assigned to device (\w+)", "\n".join(result["log"]))) == {device}
         assert result["cuda_status"]["loaded"] is (device != "CPU")
         assert Path(result["package"]).is_relative_to(python.parent.parent)
-        return result
+        return dict(result)
 
 
 VERSION = "from importlib.metadata import version; print(version('llama-cpp-python'))"
