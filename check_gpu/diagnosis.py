@@ -318,7 +318,7 @@ def _unknown(facts: Facts) -> Diagnosis:
     where = layers.where(load) if load and load.signs.placements.layers else "a device that the log does not name"
     sentence = f"The layers are on {where}, and none of the facts explains why"
     sentence += f"; the wheel says: {said}" if said else "."
-    return Diagnosis(Code.UNKNOWN, sentence, "report it with the output of --json")
+    return Diagnosis(Code.UNKNOWN, sentence, layers.REMEDY_REPORT)
 
 
 CAUSES: tuple[Cause, ...] = (

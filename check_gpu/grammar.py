@@ -50,15 +50,17 @@ _PLACES = (
     _line(
         "no_cache",
         "0.3.10 to 0.3.36",
-        "does not have KV|filtered|skipped|sharing with|reuse layer",
-        r"\blayer\s+(?P<layer>\d+):\s+(?:does not have KV cache|filtered|skipped|sharing with layer|reuse layer)\b",
+        "does not have KV|sharing with|reuse layer",
+        r"\blayer\s+(?P<layer>\d+):\s+(?:does not have KV cache|sharing with layer|reuse layer)\b",
     ),
+    _line("filtered", "0.3.10 to 0.3.36", "filtered|skipped", r"\blayer\s+(?P<layer>\d+):\s+(?:filtered|skipped)\b"),
     _line(
         "offloaded",
         ALL,
         "layers to GPU",
         r"\boffloaded\s+(?P<on_gpu>\d+)/(?P<total>\d+)\s+layers to GPU\b",
     ),
+    _line("repeating", "0.1.64 to 0.3.36", "repeating layers", r"\boffloading (?P<count>\d+) repeating layers to GPU"),
     # From 0.2.27 on with the name of the memory; "model" was added before 0.3.2, "input" was left out before 0.2.75.
     _line(
         "buffer",

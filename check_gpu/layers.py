@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REMEDY_ALL_LAYERS = "Llama(..., n_gpu_layers=-1)"
 REMEDY_EXAMINE = "python check_gpu.pyz --python PYTHON  # on the machine of the log, which alone shows no more"
+REMEDY_REPORT = "report it with the output of --json"
 
 _SOFTWARE = re.compile(r"llvmpipe|lavapipe|softpipe|SwiftShader|Basic Render|\bpocl\b|\bLLVM \d+\.\d", re.IGNORECASE)
 """Renderers that compute on the CPU and call themselves a device of Vulkan or OpenCL."""
@@ -136,7 +137,8 @@ def _unclear(load: Load) -> Diagnosis | None:
     gap = _gap(load)
     if not claims or gap is None:
         return None
-    return Diagnosis(Code.UNKNOWN, f"Whether the GPU was used is not known: {gap}.", REMEDY_EXAMINE)
+    command = REMEDY_EXAMINE if load.stage == "log" else REMEDY_REPORT
+    return Diagnosis(Code.UNKNOWN, f"It is not known whether a GPU ran the model: {gap}.", command)
 
 
 # ------------------------------------------------------------------------------------------------------------ evidence
@@ -157,10 +159,11 @@ def _weights_gap(placements: Placements) -> str | None:
     claim = f"llama.cpp says that {offloaded[0]} of {offloaded[1]} layers are on the GPU, but " if offloaded else ""
     named = any(layer.weights is not None for layer in placements.layers)
     used = f"{on_card / 2**20:.0f} MiB are on the GPU, but " if on_card else ""
+    named_devices = f"layers are on {', '.join(_devices(placements))}, but " if named else ""
     gaps = (
         (placements.of_2023, f"{used}the form of the log is too old to say where all layers and the KV cache are"),
         (
-            placements.has("model") and not on_card,
+            (placements.has("model", "host") or placements.halves) and not on_card,
             f"{claim}all memory with weights is the host's ({in_host / 2**20:.2f} MiB)",
         ),
         (
@@ -168,25 +171,31 @@ def _weights_gap(placements: Placements) -> str | None:
             f"{claim}all memory for computing is the host's",
         ),
         (placements.overridden or (offloaded is not None and not everything), "not all weights are on a GPU"),
-        (not named and not everything, "the log does not say how many of the layers are on the GPU"),
-        (not named and placements.has(*CACHES) and not on_card, "the log does not show the memory of the weights"),
+        (not everything, f"{named_devices}the log does not say how many of the layers are on the GPU"),
+        (placements.has(*CACHES) and not on_card, "the log does not show the memory of the weights"),
+        (_repeating_missing(placements), "llama.cpp says that it did not offload all repeating layers"),
         # Without the layers, nothing else shows what is in memory of the host.
         (0 < on_card < (in_host if named else 2 * in_host), "a large part of the weights is in memory of the host"),
     )
     first = next((said for is_missing, said in gaps if is_missing), None)
-    return first or (_unnamed(placements, everything=everything) if named else None)
+    return first or (_unnamed(placements) if named else None)
 
 
-def _unnamed(placements: Placements, *, everything: bool) -> str | None:
+def _repeating_missing(placements: Placements) -> bool:
+    """The total counts the output and, in 2023, the two halves of the cache; since 2026 it is counted before them."""
+    if placements.repeating is None or placements.offloaded is None:
+        return False
+    return placements.repeating < placements.offloaded[1] - (3 if placements.halves else 2)
+
+
+def _unnamed(placements: Placements) -> str | None:
     elsewhere = {layer.weights for layer in placements.layers if layer.weights and not on_gpu(layer.weights)}
     if elsewhere:
         return f"layers are on {', '.join(sorted(elsewhere))}"
     numbers = [layer.layer for layer in placements.layers if layer.weights is not None]
-    cached = [layer.layer for layer in placements.layers if layer.kv_cache is not None]
-    total = placements.offloaded[1] if everything and placements.offloaded else max(cached, default=-1) + 2
-    complete = numbers == list(range(len(numbers))) and len(numbers) == total and (everything or cached)
+    total = placements.offloaded[1] if placements.offloaded else 0
     devices = ", ".join(_devices(placements))
-    return None if complete else f"layers are on {devices}, but the log does not name every layer"
+    return None if numbers == list(range(total)) else f"layers are on {devices}, but the log does not name every layer"
 
 
 def _cache_gap(load: Load) -> str | None:
@@ -199,19 +208,28 @@ def _cache_gap(load: Load) -> str | None:
     if kept:
         without = {*placements.without_cache, placements.layers[-1].layer}
         silent = [each.layer for each in placements.layers if each.kv_cache is None and each.layer not in without]
-        return f"the log does not say where the cache of the layers {ranges(silent)} is" if silent else None
+        if silent or (placements.has(*CACHES) and placements.cache_buffers < placements.caches):
+            return f"the log does not say where the cache of {f'the layers {ranges(silent)}' if silent else 'all'} is"
     on_card = sum(placements.size(purpose, gpu=True) for purpose in CACHES)
     if on_card or placements.encoder or load.embedding or len(placements.halves) == len("kv"):
         return None
-    excerpt = placements.offloaded is not None and not placements.has("model", *CACHES) and not placements.halves
-    return None if excerpt else "the log does not say where the KV cache is"
+    return None if is_excerpt(load) else "the log does not say where the KV cache is"
+
+
+def is_excerpt(load: Load) -> bool:
+    """Whether the log says how many layers were offloaded, but lists no memory of weights or caches at all."""
+    placements = load.signs.placements
+    return placements.offloaded is not None and not placements.has("model", *CACHES) and not placements.halves
 
 
 def _devices(placements: Placements) -> list[str]:
     """The devices of the weights: as the layers name them, or else as the memory does."""
     named = [layer.weights for layer in placements.layers if layer.weights is not None]
-    memory = [buffer.name for buffer in placements.buffers if buffer.purpose == "model" and on_gpu(buffer.name)]
-    return [*dict.fromkeys(named or memory)]
+    memory = [
+        [buffer.name for buffer in placements.buffers if buffer.purpose == purpose and on_gpu(buffer.name)]
+        for purpose in ("model", "compute")
+    ]
+    return [*dict.fromkeys(named or memory[0] or memory[1])]
 
 
 # -------------------------------------------------------------------------------------------------------------- words

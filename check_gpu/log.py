@@ -120,7 +120,8 @@ class Reader:
         return replace(last, earlier=tuple(earlier))
 
     def _silent(self) -> bool:
-        return self._places.empty and self._model is None and not self._said and not self._in_use
+        started = not {"init_error", "no_device"} & self._process.said.keys()
+        return self._places.empty and self._model is None and not self._said and not self._in_use and started
 
     def _starts_another(self, kind: str, found: re.Match[str]) -> bool:
         """Whether a line belongs to another load than those before it."""

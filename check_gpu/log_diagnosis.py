@@ -22,35 +22,25 @@ REMEDY_ASK_DRIVER = "nvidia-smi  # if it fails too: restart the machine, then in
 REMEDY_ASK_KERNEL = (
     "sudo dmesg | grep Xid  # if it prints lines, the GPU or its driver failed: restart; if not, report it with --json"
 )
-_ON_CPU = {
-    Code.CPU_ONLY_BUILD,
-    Code.NO_LAYERS_REQUESTED,
-    Code.LAYERS_LEFT_ON_CPU,
-    Code.KV_CACHE_ON_CPU,
-    Code.SOFTWARE_DEVICE,
-    Code.BACKEND_NOT_LOADED,
-    Code.CARD_HIDDEN,
-    Code.DRIVER_BROKEN,
-    Code.DRIVER_TOO_OLD,
-    Code.CUDA_LIBRARY_MISSING,
-}
 
 
 def diagnose(facts: Facts) -> Diagnosis:
-    """Judge each load of the log. The last one counts; those before it that were on the CPU are named."""
+    """Judge each load of the log by itself. The last one counts, and those before it are named with their diagnosis."""
     assert facts.load is not None  # noqa: S101  # for the type checker: without an installation there is a log
     load = facts.load
     found = _judge(load)
     others = []
     for signs in load.signs.earlier:
-        other = _judge(replace(load, signs=signs))
-        if other.code in _ON_CPU or layers.none_on_gpu(replace(load, signs=signs)):
-            others.append(f"{signs.model or 'without a name'} ({other.code.value})")
+        other = replace(load, signs=signs)
+        code = _judge(other).code
+        if code is not Code.LOG_SAYS_NOTHING:
+            place = "on the CPU, " if layers.none_on_gpu(other) else ""
+            others.append(f"{signs.model or 'one without a name'} ({place}{code.value})")
     if not others:
         return found
     more = ", ".join(dict.fromkeys(others))
-    sentence = f"{found.sentence} This is the last load of the log; an earlier one was on the CPU: {more}."
-    return replace(found, sentence=sentence)
+    last = f" ({load.signs.model})" if load.signs.model else ""
+    return replace(found, sentence=f"{found.sentence} That is the last load of the log{last}; before it: {more}.")
 
 
 def _judge(load: Load) -> Diagnosis:
@@ -135,7 +125,12 @@ def _driver_too_old(load: Load) -> Diagnosis | None:
         return None
     why = driver_too_old(signs)
     sentence = f"The NVIDIA driver is too old for the CUDA version of the build{f': {why}' if why else ''}."
-    return Diagnosis(Code.DRIVER_TOO_OLD, sentence, remedies.install_any_driver(update=True))
+    command = remedies.install_any_driver(update=True)
+    if signs.driver_error == "forward_compatibility":
+        command += "; or an image with an older CUDA, without its compat libraries"
+    if signs.driver_error == "ptx_too_new" and signs.found:
+        command += f"; or {remedies.build_for(device.capability for device in signs.found)}"
+    return Diagnosis(Code.DRIVER_TOO_OLD, sentence, command)
 
 
 def _gpu_lost(load: Load) -> Diagnosis | None:
@@ -183,7 +178,11 @@ def _in_use(load: Load) -> Diagnosis | None:
     where = layers.where(load)
     if any(SIMULATED in name for name in load.signs.device_names):
         return Diagnosis(Code.SIMULATED, f"All layers were on a simulated device: {where}. It is not a GPU.")
-    return Diagnosis(Code.CARD_USED, f"The GPU was used: {layers.whole(load)} were on {where}.")
+    sentence = f"The GPU was used: {layers.whole(load)} were on {where}."
+    if layers.is_excerpt(load):
+        total = load.signs.placements.offloaded[1] if load.signs.placements.offloaded else 0
+        sentence = f"The GPU was used: llama.cpp says that it offloaded all {total} layers to {where}."
+    return Diagnosis(Code.CARD_USED, sentence)
 
 
 def _wheel_reason(load: Load) -> Diagnosis | None:

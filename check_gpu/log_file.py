@@ -10,11 +10,13 @@ import codecs
 import json
 import re
 from collections import deque
-from pathlib import Path
-from typing import BinaryIO, Iterator
+from typing import TYPE_CHECKING, BinaryIO, Iterator
 
 from check_gpu import grammar
 from check_gpu.log import Reader, Signs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TAIL = 500
 """Number of lines from the end of a log that are kept."""
