@@ -128,7 +128,9 @@ class Reader:
         places, failed = self._places, bool(self._said)
         if kind == "import_error":
             return not places.empty and not _is_optional(found)
-        if kind in {"model", "in_use", "devices", "no_device", "init_failed"}:
+        if kind == "in_use":  # before the line of the file until 0.3.16, after it in 0.3.36
+            return not places.empty or failed or found["device"] in self._in_use
+        if kind in {"model", "devices", "no_device", "init_failed"}:
             return self._model is not None or not places.empty or failed
         if kind == "weights":
             return places.offloaded is not None or bool(places.buffers) or self._context or failed
