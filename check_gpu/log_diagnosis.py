@@ -6,15 +6,13 @@ No remedy depends on the machine that reads the log: it is rarely the one that w
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import Callable, Optional
 
 from check_gpu import import_errors, layers, remedies
 from check_gpu.facts import SIMULATED, Facts, Load, Machine
 from check_gpu.layers import REMEDY_EXAMINE
+from check_gpu.log import Signs
 from check_gpu.result import Code, Diagnosis
-
-if TYPE_CHECKING:
-    from check_gpu.log import Signs
 
 Cause = Callable[[Load], Optional[Diagnosis]]
 
@@ -209,6 +207,8 @@ def _nothing(load: Load) -> Diagnosis | None:
     if layers.none_on_gpu(load) or layers.any_on_gpu(load):
         return None
     sentence = "The log does not say where any layer is: llama.cpp did not write it, or ran with verbose=False."
+    if not any(line.strip() for line in load.log) and load.signs == Signs():
+        sentence = "The log is empty: llama.cpp prints to stderr, and only with verbose=True."
     return Diagnosis(Code.LOG_SAYS_NOTHING, sentence, "Llama(..., verbose=True), and keep what it prints: 2> FILE")
 
 

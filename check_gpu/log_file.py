@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 TAIL = 500
 """Number of lines from the end of a log that are kept."""
 
+
 _BLOCK = 1 << 20
-_LONGEST = 4096  # characters of a line before and after a word of the grammar; the lines of llama.cpp are shorter
+_CUT = 1 << 20  # characters without the end of a line, after which a text is cut
+_LONGEST = 2048  # characters of a line before and after a word of the grammar; the lines of llama.cpp are shorter
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -31,6 +33,7 @@ _BYTE_ORDER_MARKS = (
 _ESCAPE = re.compile(r"(?:\x1b|#033)(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 _MESSAGES = ("log", "MESSAGE", "message", "msg", "line")
 """The names of the text in a line of JSON: Docker's, journald's, and those of common collectors."""
+_BYTES_OF_JOURNALD = ('"MESSAGE":[', '"MESSAGE" : [', '"MESSAGE": [')  # its form of a message with control characters
 
 
 def read(file: Path) -> tuple[tuple[str, ...], Signs]:
@@ -42,20 +45,20 @@ def read(file: Path) -> tuple[tuple[str, ...], Signs]:
             for line in _marked(block):
                 for text in unwrap(line):
                     reader.feed(text)
-            tail.extend(block[-TAIL * _LONGEST :].splitlines()[-TAIL:])
-    return tuple(text[:_LONGEST] for line in tail for text in unwrap(line)), reader.signs()
+            tail.extend(line[:_LONGEST] for line in block[-TAIL * _LONGEST :].splitlines()[-TAIL:])
+    return tuple(text for line in tail for text in unwrap(line)), reader.signs()
 
 
 def blocks(stream: BinaryIO) -> Iterator[str]:
     """Decode a stream into blocks of whole lines, without colours; only a very long line is cut."""
-    content = stream.read(_BLOCK)
+    content = stream.read(max(_BLOCK, len(codecs.BOM_UTF8)))
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
     decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
     rest = ""
     while content:
         # The zero bytes of UTF-16 that was appended to a file that began with another encoding.
         text = rest + decoder.decode(content).replace("\0", "")
-        end = text.rfind("\n") + 1 or (len(text) if len(text) > _BLOCK else 0)
+        end = text.rfind("\n") + 1 or (len(text) if len(text) > _CUT else 0)
         if end:
             yield _plain(text[:end])
         rest = text[end:]
@@ -77,14 +80,14 @@ def unwrap(line: str) -> list[str]:
         return [line]
     text = next((document[name] for name in _MESSAGES if document.get(name)), None)
     if isinstance(text, list) and all(isinstance(byte, int) and 0 <= byte < 1 << 8 for byte in text):
-        text = bytes(text).decode("utf-8", "replace")  # journald's form of a message with control characters
+        text = bytes(text).decode("utf-8", "replace")
     return _plain(text).splitlines() if isinstance(text, str) else [line]
 
 
 def _marked(block: str) -> Iterator[str]:
     """Find the lines with a word of the grammar; the others need no pattern."""
     found: dict[int, str] = {}
-    for word in grammar.WORDS:
+    for word in (*grammar.WORDS, *_BYTES_OF_JOURNALD):
         at = block.find(word)
         while at >= 0:
             start = max(block.rfind("\n", 0, at) + 1, at - _LONGEST)
