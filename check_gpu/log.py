@@ -162,7 +162,7 @@ class Reader:
         elif kind in {"init_failed", "gpu_error"}:
             self._gpu_error(kind, grammar.meaning(found, line), said or line.strip())
         elif kind in {"backend", "import_error"}:
-            self._import_error(kind, found, line)
+            self._import_error(kind, said)
         elif kind in {"model", "vocabulary", "in_use"}:
             self._add_model(kind, parts)
         else:
@@ -206,15 +206,14 @@ class Reader:
         elif meaning != "gpu_error":
             signs[meaning] = True
 
-    def _import_error(self, kind: str, found: re.Match[str], line: str) -> None:
-        said = found["said"].strip()
-        of_backend = kind == "backend" or re.search(r"(?:ggml_backend_|load_)\w*: failed to load ", line) is not None
-        signs = self._process.said if of_backend else self._said
+    def _import_error(self, kind: str, said: str) -> None:
+        """A backend that does not load is missing in all loads of the process; a failed import has no loads."""
+        signs = self._process.said if kind == "backend" else self._said
         library = re.search(r"([\w.+-]+\.so[\w.]*): cannot open shared object file", said)
         if library:
             signs.setdefault("missing_library", library[1])
-        elif not of_backend and (self._places.empty or not _is_optional(said)):
-            signs.setdefault("import_error", said)
+        elif kind == "import_error" and (self._places.empty or not _is_optional(said)):
+            signs.setdefault(kind, said)
 
     def _signs(self) -> Signs:
         said: dict[str, str | bool] = {**self._process.said, **self._said}

@@ -96,7 +96,7 @@ def test_every_remedy_of_a_log_is_a_command_that_exists(case: Case) -> None:
 
 def test_a_command_that_does_not_work_is_found() -> None:
     for command in ("--arch 61", "--cuda 12.9 --arch 30", "--no-such-option"):
-        with pytest.raises(Exception, match="cannot compile for|No such option"):
+        with pytest.raises(Exception, match=r"cannot compile for|No such option"):
             remedy_commands.resolve(f"nox -s build_cuda_wheel -- {command}")
     with pytest.raises(KeyError):
         remedy_commands.resolve("nox -s no_such_session")
