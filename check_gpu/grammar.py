@@ -123,7 +123,7 @@ _PROCESS = (
     _line(
         "named",
         "0.2.56 to 0.2.90",
-        " | uma: ",
+        "uma: ",
         r"\b(?P<device>Vulkan\d+): (?P<name>.+?)(?: \([^()|]*\))? \| uma: ",
     ),
     _line(

@@ -30,7 +30,7 @@ _WHEELS = {
 _FIRST_WITHOUT_SUFFIX = 13
 
 CHECKOUT = "in a checkout of llama-cuda-wheels"
-BUILD_ANY = f"nox -s build_cuda_wheel -- --arch portable  # {CHECKOUT}"
+BUILD_ANY = f"nox -s build_cuda_wheel  # {CHECKOUT}, on the machine with the GPU"
 BUILD_FOR_AMD = (
     "CMAKE_ARGS='-DGGML_HIP=on -DAMDGPU_TARGETS=gfxNNNN' python -m pip install --force-reinstall --no-cache-dir "
     "--no-binary llama-cpp-python llama-cpp-python  # rocminfo names the GPU; this project builds for NVIDIA's only"
@@ -84,7 +84,7 @@ def install_cuda_build(facts: Facts) -> str:
 
 
 def build_for(capabilities: Iterable[str]) -> str:
-    """Build a wheel for GPUs of these compute capabilities, wherever they are; for all GPUs if none is known."""
+    """Build a wheel for GPUs of these compute capabilities, wherever they are; for those of a machine if none is known."""
     wanted = sorted(set(capabilities))
     if not wanted:
         return BUILD_ANY
