@@ -164,7 +164,7 @@ def _load_error(load: Load) -> Diagnosis | None:
     said = load.signs.load_error
     if said is None:
         return None
-    sentence = f"llama.cpp could not load the model: {said}."
+    sentence = f"llama.cpp could not use the model: {said}."
     command = "another GGUF file, or a newer llama-cpp-python if the file is newer  # --model of check_gpu tries a file"
     return Diagnosis(Code.MODEL_NOT_LOADED, sentence, command)
 

@@ -84,7 +84,7 @@ def install_cuda_build(facts: Facts) -> str:
 
 
 def build_for(capabilities: Iterable[str]) -> str:
-    """Build a wheel for GPUs of these compute capabilities, wherever they are; for those of a machine if none is known."""
+    """Build a wheel for GPUs of these compute capabilities, wherever they are; if none is known, where they are."""
     wanted = sorted(set(capabilities))
     if not wanted:
         return BUILD_ANY
