@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Iterable
 
-from check_gpu import coverage
+from check_gpu import coverage, import_errors
 
 if TYPE_CHECKING:
     from check_gpu.facts import Facts, Installation, Machine
@@ -29,18 +29,18 @@ _WHEELS = {
 }
 _FIRST_WITHOUT_SUFFIX = 13
 
-_IMPORT_ERRORS: tuple[tuple[str, str], ...] = (
-    ("GLIBC_", "this build is for a newer system: install one made on this system or on an older one"),
-    ("libgomp.so", "sudo apt install libgomp1  # Fedora: sudo dnf install libgomp"),
-    ("GLIBCXX", "this build needs a newer libstdc++: inside conda, conda install -c conda-forge libstdcxx-ng"),
-    ("No module named", "install what is missing: {python} -m pip install {module}"),
+CHECKOUT = "in a checkout of llama-cuda-wheels"
+BUILD_ANY = f"nox -s build_cuda_wheel  # {CHECKOUT}, on the machine with the GPU"
+BUILD_FOR_AMD = (
+    "CMAKE_ARGS='-DGGML_HIP=on -DAMDGPU_TARGETS=gfxNNNN' python -m pip install --force-reinstall --no-cache-dir "
+    "--no-binary llama-cpp-python llama-cpp-python  # rocminfo names the GPU; this project builds for NVIDIA's only"
 )
 
 
-def install_driver(machine: Machine, *, oldest: str | None = None) -> str:
-    """Install or update the driver; ``oldest`` is the required version, like ``580``."""
-    wanted = f" {oldest} or later" if oldest else ""
-    if machine.wsl_driver and oldest is None:  # it is there, but the loader does not search its folder
+def install_driver(machine: Machine, *, oldest: str | None = None, newer: bool = False) -> str:
+    """Install or update the driver; ``oldest`` is the required version, like ``580``, ``newer``: any later one."""
+    wanted = f" {oldest} or later" if oldest else " (a newer version)" if newer else ""
+    if machine.wsl_driver and not wanted:  # it is there, but the loader does not search its folder
         return "echo /usr/lib/wsl/lib | sudo tee /etc/ld.so.conf.d/ld.wsl.conf && sudo ldconfig"
     if machine.wsl:
         return f"install the NVIDIA driver{wanted} in Windows, not in WSL ({DRIVERS}), then run: wsl --shutdown"
@@ -49,7 +49,7 @@ def install_driver(machine: Machine, *, oldest: str | None = None) -> str:
     command = _DRIVER_COMMANDS.get(machine.distribution)
     if command is None or machine.system != "linux":
         return f"install the NVIDIA driver{wanted}: {DRIVERS}"
-    return f"{command}  # driver{wanted}, then restart the machine" if oldest else f"{command}  # then restart"
+    return f"{command}  # driver{wanted}, then restart the machine" if wanted else f"{command}  # then restart"
 
 
 def start_container() -> str:
@@ -75,9 +75,53 @@ def install_cuda_build(facts: Facts) -> str:
     command = "nox -s build_cuda_wheel"
     if devices:
         own_build = (own.build_command, own.cuda) if own else ()
-        command, _ = coverage.build_command([device.capability for device in devices], *own_build)
+        able, reason = _buildable([device.capability for device in devices], python)
+        if not able:
+            return reason
+        command, _ = coverage.build_command(able, *own_build)
     install = "-m pip install --force-reinstall --find-links wheelhouse --only-binary llama-cpp-python llama-cpp-python"
     return f"{command} && {python} {install}  # in a checkout of llama-cuda-wheels"
+
+
+def build_for(capabilities: Iterable[str]) -> str:
+    """Build a wheel for GPUs of these compute capabilities, wherever they are; if none is known, where they are."""
+    wanted = sorted(set(capabilities))
+    if not wanted:
+        return BUILD_ANY
+    able, reason = _buildable(wanted, "python")
+    if not able:
+        return reason
+    command, left_out = coverage.build_command(able)
+    notes = [CHECKOUT]
+    if "--cuda" in command:
+        notes.append("that CUDA toolkit has to be installed")
+    if len(able) > 1:
+        notes.append("on the machine of these GPUs, --arch native does the same")
+    notes += [f"no toolkit compiles for {number // 10}.{number % 10} as well" for number in left_out]
+    return f"{command}  # {'; '.join(notes)}"
+
+
+def _buildable(capabilities: Iterable[str], python: str) -> tuple[list[str], str]:
+    """Return the GPUs for which a wheel of this project can be built; if there is none, also what to do instead."""
+    numbers = {capability: int(capability.replace(".", "")) for capability in capabilities}
+    here = [capability for capability, number in numbers.items() if number not in coverage.OTHER_PROCESSORS]
+    known = {number for series in coverage.COMPILES_FOR.values() for number in series}
+    able = [capability for capability in here if numbers[capability] in known]
+    if here:
+        listed = ", ".join(here)
+        return able, f"another GPU, or the CPU: no CUDA toolkit compiles llama.cpp for compute capability {listed}"
+    return [], (
+        f"CMAKE_ARGS=-DGGML_CUDA=on {python} -m pip install --force-reinstall --no-cache-dir --no-binary "
+        "llama-cpp-python llama-cpp-python  # on that machine: this project has no wheel for its processor"
+    )
+
+
+def install_any_driver(*, update: bool = False) -> str:
+    """Install or update the driver of a machine of which nothing is known."""
+    oldest = ", ".join(f"CUDA {cuda} needs {driver}" for cuda, driver in sorted(coverage.OLDEST_DRIVER.items()))
+    if update:
+        return f"update the NVIDIA driver of the machine that wrote the log: {DRIVERS}  # {oldest} or later"
+    return f"install the NVIDIA driver on the machine that wrote the log: {DRIVERS}"
 
 
 def reinstall(installation: Installation, *, portable: bool = False) -> str:
@@ -90,10 +134,9 @@ def reinstall(installation: Installation, *, portable: bool = False) -> str:
 
 def repair_import(installation: Installation, error: str) -> str:
     """Make ``import llama_cpp`` work again; its ``error`` decides how."""
-    for sign, command in _IMPORT_ERRORS:
-        if sign in error:
-            module = error.rpartition("named ")[2].strip("'").split(".")[0]
-            return command.format(python=installation.python, module=module)
+    fix = import_errors.fix(error, installation.python)
+    if fix is not None:
+        return fix
     return reinstall(installation)
 
 
