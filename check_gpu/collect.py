@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from check_gpu import device_code, elf, log, process, surroundings
+from check_gpu import device_code, elf, log, process, shell, surroundings
 from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, NeededLibrary, OwnBuild
 
 TINY_MODEL = "the built-in tiny model"
@@ -87,7 +87,8 @@ def find_installation(python: str, folder: Path) -> Installation:
     if ended.how is not None or not ended.objects:
         last = ended.output[-1] if ended.output else "it printed nothing"
         return Installation(python=python, error=f"{python} cannot be examined: {ended.how}; {last}")
-    return Installation(python=python, **ended.merged)
+    found = Installation(python=python, **ended.merged)
+    return replace(found, installer=shell.UV) if found.installer != shell.PIP and shutil.which("uv") else found
 
 
 def _interpreter(named: str) -> str:

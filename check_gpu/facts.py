@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from check_gpu import coverage
+from check_gpu import coverage, shell
 from check_gpu.log import Signs
 
 SIMULATED = "SIMULATED"
@@ -116,7 +116,8 @@ class Installation:
     """An installed llama-cpp-python, examined without importing it.
 
     ``package`` is the folder of ``llama_cpp``; ``None`` if it is not installed. ``error``: why the interpreter could
-    not be examined. ``site`` is the folder into which pip installs. ``libraries`` are the names of all shared libraries
+    not be examined. ``site`` is the folder into which pip installs, ``installer`` what can do
+    that there (a constant of ``shell``). ``libraries`` are the names of all shared libraries
     of llama.cpp, ``cuda`` those with CUDA. ``backend_error`` is the loader's message about the library with the CUDA
     code, after the libraries that it needs were loaded.
     """
@@ -127,6 +128,7 @@ class Installation:
     distribution: str | None = None
     version: str | None = None
     site: str = ""
+    installer: str = shell.PIP
     own: OwnBuild | None = None
     libraries: tuple[str, ...] = ()
     cuda: tuple[CudaLibrary, ...] = ()

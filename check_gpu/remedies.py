@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Iterable
 
-from check_gpu import coverage
+from check_gpu import coverage, shell
 
 if TYPE_CHECKING:
-    from check_gpu.facts import Facts, Installation, Machine
+    from check_gpu.facts import Facts, Machine
 
 DRIVERS = "https://www.nvidia.com/drivers"
 
@@ -28,12 +28,12 @@ _WHEELS = {
     "nccl": "nvidia-nccl",
 }
 _FIRST_WITHOUT_SUFFIX = 13
+_MAJOR = re.compile(r"\.so\.(\d+)|64_(\d{2})\d*\.dll")
 
 _IMPORT_ERRORS: tuple[tuple[str, str], ...] = (
     ("GLIBC_", "this build is for a newer system: install one made on this system or on an older one"),
     ("libgomp.so", "sudo apt install libgomp1  # Fedora: sudo dnf install libgomp"),
     ("GLIBCXX", "this build needs a newer libstdc++: inside conda, conda install -c conda-forge libstdcxx-ng"),
-    ("No module named", "install what is missing: {python} -m pip install {module}"),
 )
 
 
@@ -64,64 +64,86 @@ def unset_variable(machine: Machine, variable: str) -> str:
 
 def install_cuda_build(facts: Facts) -> str:
     """Install a build with CUDA code for the GPUs of the machine."""
-    python = _python(facts.installation)
     devices = facts.driver.devices if facts.driver else ()
     if facts.machine.system != "linux":
-        return (
-            f"set CMAKE_ARGS=-DGGML_CUDA=on, then: {python} -m pip install --force-reinstall --no-cache-dir "
-            "--no-binary llama-cpp-python llama-cpp-python  # needs the CUDA toolkit and a C++ compiler"
-        )
+        options = ("--force-reinstall", "--no-cache-dir", "--no-binary", "llama-cpp-python", "llama-cpp-python")
+        install = _install(facts, *options)
+        return f"set CMAKE_ARGS=-DGGML_CUDA=on, then: {install}  # needs the CUDA toolkit and a C++ compiler"
     own = facts.installation.own if facts.installation else None
     command = "nox -s build_cuda_wheel"
     if devices:
         own_build = (own.build_command, own.cuda) if own else ()
         command, _ = coverage.build_command([device.capability for device in devices], *own_build)
-    install = "-m pip install --force-reinstall --find-links wheelhouse --only-binary llama-cpp-python llama-cpp-python"
-    return f"{command} && {python} {install}  # in a checkout of llama-cuda-wheels"
+    options = ("--force-reinstall", "--find-links", "wheelhouse", "--only-binary", "llama-cpp-python")
+    install = _install(facts, *options, "llama-cpp-python")
+    return f"{command} && {install}  # in a checkout of llama-cuda-wheels"
 
 
-def reinstall(installation: Installation, *, portable: bool = False) -> str:
+def install_cpu_build(facts: Facts) -> str:
+    """Install a build that needs neither a GPU nor a driver."""
+    return f"{_install(facts, '--force-reinstall', '--no-cache-dir', _distribution(facts))}  # a CPU build"
+
+
+def reinstall(facts: Facts, *, portable: bool = False) -> str:
     """Install the same version again. ``portable``: compiled for any CPU."""
-    name = installation.distribution or "llama-cpp-python"
-    wanted = f"{name}=={installation.version}" if installation.version else name
-    options = "CMAKE_ARGS=-DGGML_NATIVE=off " if portable else ""
-    return f"{options}{_python(installation)} -m pip install --force-reinstall --no-cache-dir '{wanted}'"
+    version = facts.installation.version if facts.installation else None
+    wanted = f"{_distribution(facts)}=={version}" if version else _distribution(facts)
+    command = _install(facts, "--force-reinstall", "--no-cache-dir", wanted)
+    if not portable:
+        return command
+    return shell.with_variable("CMAKE_ARGS", "-DGGML_NATIVE=off", command, system=facts.machine.system)
 
 
-def repair_import(installation: Installation, error: str) -> str:
+def repair_import(facts: Facts, error: str) -> str:
     """Make ``import llama_cpp`` work again; its ``error`` decides how."""
     for sign, command in _IMPORT_ERRORS:
         if sign in error:
-            module = error.rpartition("named ")[2].strip("'").split(".")[0]
-            return command.format(python=installation.python, module=module)
-    return reinstall(installation)
+            return command
+    module = re.search(r"No module named '?([\w-]+)", error)
+    return f"install what is missing: {_install(facts, module[1])}" if module else reinstall(facts)
 
 
 def install_libraries(facts: Facts, missing: Iterable[str]) -> str:
     """Install CUDA's libraries from NVIDIA's wheels, and let a loader find them that does not search there."""
     installation = facts.installation
-    major = next((match[1] for name in missing if (match := re.search(r"\.so\.(\d+)", name))), None)
+    missing = [*missing]
+    major = next((match[1] or match[2] for name in missing if (match := _MAJOR.search(name))), None)
     if major is None and installation is not None:
         major = (installation.cuda_version or "13").split(".")[0]
     suffix = "" if int(major or 13) >= _FIRST_WITHOUT_SUFFIX else f"-cu{major}"
     # Always both: the loader names only the first missing library, and the second would be missing next.
     wheels = dict.fromkeys(["nvidia-cublas", "nvidia-cuda-runtime", *_wheels_of(missing)])
-    wanted = [f"'{wheel}{suffix}=={major}.*'" if wheel != "nvidia-nccl" else f"{wheel}-cu{major}" for wheel in wheels]
-    install = f"{_python(installation)} -m pip install {' '.join(wanted)}"
+    wanted = [f"{wheel}{suffix}=={major}.*" if wheel != "nvidia-nccl" else f"{wheel}-cu{major}" for wheel in wheels]
     if installation is not None and installation.own is not None:
-        return f"{install} cuda-pathfinder"
+        return _install(facts, *wanted, "cuda-pathfinder")
     site = installation.site if installation is not None and installation.site else "SITE_PACKAGES"
+    return f"{_install(facts, *wanted)} && {_let_the_loader_search(site, suffix, facts.machine)}"
+
+
+def _let_the_loader_search(site: str, suffix: str, machine: Machine) -> str:
+    """The folders of NVIDIA's wheels, in the variable that the loader of the system reads."""
+    if machine.system == "win32":
+        parts = ["cu13\\bin\\x86_64"] if not suffix else ["cublas\\bin", "cuda_runtime\\bin"]
+        return f'set "PATH={";".join(f"{site}{chr(92)}nvidia{chr(92)}{part}" for part in parts)};%PATH%"'
     folders = ["cu13/lib"] if not suffix else ["cublas/lib", "cuda_runtime/lib"]
     path = ":".join(f"{site}/nvidia/{folder}" for folder in folders)
-    return f"{install} && export LD_LIBRARY_PATH={path}"
+    return f"export LD_LIBRARY_PATH={shell.quote([path], system=machine.system)}"
 
 
 def _wheels_of(missing: Iterable[str]) -> Iterable[str]:
     for name in missing:
-        match = re.match(r"lib(\w+)\.so", name)
+        match = re.match(r"(?:lib)?([a-zA-Z]+)", name)
         if match and match[1] in _WHEELS:
             yield _WHEELS[match[1]]
 
 
-def _python(installation: Installation | None) -> str:
-    return installation.python if installation else "python"
+def _install(facts: Facts, *arguments: str) -> str:
+    """The command that installs into the environment that was examined."""
+    found = facts.installation
+    if found is None:
+        return shell.install(arguments, system=facts.machine.system)
+    return shell.install(arguments, python=found.python, installer=found.installer, system=facts.machine.system)
+
+
+def _distribution(facts: Facts) -> str:
+    return (facts.installation.distribution if facts.installation else None) or "llama-cpp-python"

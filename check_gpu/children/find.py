@@ -27,6 +27,7 @@ def main(result_file: str) -> None:
         "package": package,
         "distribution": name,
         "version": version or _own_version(package),
+        "installer": _installer(),
     }
     Path(result_file).write_text(json.dumps(result) + "\n", encoding="utf-8")
 
@@ -47,6 +48,19 @@ def _distribution() -> tuple[str | None, str | None]:
         if name.startswith("llama-cpp-python"):
             found.setdefault(name, distribution.version)
     return min(found.items(), default=(None, None))
+
+
+def _installer() -> str:
+    """Name what can install into this environment, as check_gpu/shell.py names it."""
+    if importlib.util.find_spec("pip") is not None:
+        return "pip"
+    try:
+        settings = Path(sys.prefix, "pyvenv.cfg").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not a virtual environment
+        settings = ""
+    if re.search(r"^uv\s*=", settings, re.MULTILINE):
+        return "uv"
+    return "ensurepip" if importlib.util.find_spec("ensurepip") is not None else "none"
 
 
 def _own_version(package: str | None) -> str | None:
