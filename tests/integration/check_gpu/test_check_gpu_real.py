@@ -85,8 +85,10 @@ def _device():
     return "CUDA0" if _lib.llama_usable_devices() else "CPU"
 """
 OUR_PACKAGE_CODE = """
-import ctypes, os, pathlib
-from ._cuda_loader import CudaStatus, cuda_status
+import ctypes, functools, os, pathlib
+from ._cuda_loader import load_safely
+
+cuda_status = functools.cache(load_safely)  # as _first_use does, which needs all of upstream
 
 __version__ = "0.3.36"
 
