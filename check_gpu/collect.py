@@ -7,13 +7,25 @@ import mmap
 import os
 import re
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from check_gpu import device_code, elf, log, process, shell, surroundings
-from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, NeededLibrary, OwnBuild
+from check_gpu import device_code, elf, log, process, running, shell, surroundings
+from check_gpu.facts import (
+    CudaLibrary,
+    Device,
+    Driver,
+    Facts,
+    Installation,
+    Load,
+    Machine,
+    NeededLibrary,
+    OwnBuild,
+    Running,
+)
 
 TINY_MODEL = "the built-in tiny model"
 TOKENS = 4
@@ -28,7 +40,9 @@ _CUDA_PREFIXES = ("libcudart", "libcublas", "libcuda.", "libnccl", "libnvrtc", "
 
 @dataclass(frozen=True)
 class Request:
-    """An installation or a log to check. With a ``log``, nothing but that file is examined.
+    """An installation, a log or a running program to check.
+
+    With a ``log``, nothing but that file is examined. With a ``pid``, no model is loaded.
 
     If ``model`` is ``None``, the tiny model is used. ``timeout`` limits the load of the model, in seconds.
     """
@@ -36,6 +50,7 @@ class Request:
     python: str
     model: Path | None = None
     log: Path | None = None
+    pid: int | None = None
     n_gpu_layers: int = -1
     n_ctx: int = 512
     timeout: float = 300.0
@@ -52,6 +67,8 @@ def collect(request: Request, write_model: Callable[[Path], Path]) -> Facts:
         return Facts(machine=machine, load=read_log(request.log))
     with tempfile.TemporaryDirectory(prefix="check-gpu-") as temporary:
         folder = Path(temporary)
+        if request.pid is not None:
+            return examine_program(request.pid, machine, folder)
         installation = find_installation(request.python, folder)
         if installation.error is not None:
             return Facts(machine=machine, installation=installation)
@@ -69,6 +86,35 @@ def read_log(file: Path) -> Load:
     """Read a model load from its log. Raises ``OSError``."""
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     return Load(n_gpu_layers=None, model=str(file), stage="log", log=tuple(lines), signs=log.read(lines))
+
+
+def examine_program(pid: int, machine: Machine, folder: Path) -> Facts:
+    """Examine a running program, the installation that it uses and the driver."""
+    program = running.examine(pid, folder)
+    installation = _installation_of(program) if program.shares_files else None
+    driver = ask_driver(sys.executable, folder)
+    return Facts(machine=machine, installation=installation, driver=driver, running=program)
+
+
+def _installation_of(program: Running) -> Installation | None:
+    """Find the package whose libraries are mapped. Its interpreter is not started: it may be another user's."""
+    package = next((folder for file in program.libraries for folder in Path(file).parents if _is_package(folder)), None)
+    if package is None:
+        return None
+    site = package.parent
+    environment = site.parents[2] if len(site.parents) > 2 else site  # noqa: PLR2004  # lib/python3.12/site-packages
+    python = environment / "bin" / "python"
+    found = Installation(
+        python=str(python if python.exists() else program.executable or "python"),
+        package=str(package),
+        site=str(site),
+        installer=shell.PIP if (site / "pip").is_dir() else shell.UV if shutil.which("uv") else shell.ENSUREPIP,
+    )
+    return read_libraries(found)
+
+
+def _is_package(folder: Path) -> bool:
+    return folder.name == "llama_cpp" and (folder / "__init__.py").is_file()
 
 
 # ---------------------------------------------------------------------------------------------------- installation

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from check_gpu import coverage, layers, log_diagnosis, remedies
+from check_gpu import coverage, layers, log_diagnosis, remedies, running_diagnosis
 from check_gpu.facts import SIMULATED, Driver, Facts, Installation, Load
 from check_gpu.result import Code, Diagnosis
 
@@ -21,6 +21,8 @@ _OTHER_BACKENDS = ("vulkan", "hip", "sycl", "metal", "musa", "opencl")
 
 def diagnose(facts: Facts) -> Diagnosis:
     """Return the diagnosis: ``unknown`` if no cause explains the facts. Never raises."""
+    if facts.running is not None:
+        return running_diagnosis.diagnose(facts)
     causes = CAUSES if facts.installation is not None else log_diagnosis.CAUSES
     found = (cause(facts) for cause in causes)
     return next((diagnosis for diagnosis in found if diagnosis is not None), _unknown(facts))
