@@ -114,6 +114,8 @@ def _no_cuda_in_use(facts: Facts) -> Diagnosis | None:
     there = [Path(library.file).name for library in installation.cuda] if installation else []
     if installation is not None and installation.own and not _libraries(program, "ggml-cpu"):
         return None  # our wheel loads its modules with the first model
+    if installation is None and _libraries(program, "libcublas", "libcudart"):
+        return None  # older releases have CUDA inside libllama.so, which cannot be read here
     if installation is not None and there:
         sentence = f"Process {program.pid} has not loaded {', '.join(there)}, the CUDA code of its build"
         command = f"python check_gpu.pyz --python {shell.quote([installation.python])}  # says why"
