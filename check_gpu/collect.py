@@ -78,7 +78,7 @@ def collect(request: Request, write_model: Callable[[Path], Path]) -> Facts:
             return Facts(machine=machine, installation=installation, driver=driver)
         installation = try_libraries(read_libraries(installation), driver.devices, folder)
         model = request.model or write_model(folder / "tiny.gguf")
-        load = load_model(request, model, folder)
+        load = load_model(request, Path(installation.package or "llama_cpp").name, model, folder)
         return Facts(machine=machine, installation=installation, driver=driver, load=load)
 
 
@@ -203,9 +203,10 @@ def _library_files(package: Path) -> dict[str, Path]:
     Links become copies in a wheel, so ``libggml.so``, ``libggml.so.0`` and ``libggml.so.0.9.4`` count as one.
     """
     override = os.environ.get("LLAMA_CPP_LIB_PATH")
-    folders = [package.parent / "llama_cpp_python.libs", package / "bin", package / "lib64", package, package / "lib"]
+    inside = [package / "bin", package / "lib64", package, package / "lib"]
+    repaired = sorted(package.parent.glob("llama_cpp_python*.libs"))  # by auditwheel
     found: dict[str, Path] = {}
-    for folder in [*folders, *([Path(override)] if override else [])]:
+    for folder in [*_conda_folders(package), *repaired, *inside, *([Path(override)] if override else [])]:
         here: dict[str, Path] = {}
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             name = _VERSION.sub("", path.name)
@@ -213,6 +214,12 @@ def _library_files(package: Path) -> dict[str, Path]:
                 here.setdefault(name, path)
         found.update(here)
     return found
+
+
+def _conda_folders(package: Path) -> list[Path]:
+    """The folder with all libraries of a conda environment: there, llama.cpp is a package of its own."""
+    environment = package.parents[min(3, len(package.parents) - 1)]  # lib/python3.12/site-packages/llama_cpp
+    return [environment / "lib"] if (environment / "conda-meta").is_dir() else []
 
 
 def _own_build(file: Path) -> OwnBuild | None:
@@ -240,9 +247,10 @@ def ask_driver(python: str, folder: Path) -> Driver:
     return Driver(**found)
 
 
-def load_model(request: Request, model: Path, folder: Path) -> Load:
-    """Load the model in a separate process."""
+def load_model(request: Request, package: str, model: Path, folder: Path) -> Load:
+    """Load the model in a separate process that imports ``package``."""
     options = {
+        "package": package,
         "model": str(model.resolve()),
         "n_gpu_layers": request.n_gpu_layers,
         "n_ctx": request.n_ctx,

@@ -33,8 +33,21 @@ _MAJOR = re.compile(r"\.so\.(\d+)|64_(\d{2})\d*\.dll")
 _IMPORT_ERRORS: tuple[tuple[str, str], ...] = (
     ("GLIBC_", "this build is for a newer system: install one made on this system or on an older one"),
     ("libgomp.so", "sudo apt install libgomp1  # Fedora: sudo dnf install libgomp"),
+    ("libc.musl", "this build is for Alpine's C library: install one for glibc, which pip chooses by itself"),
     ("GLIBCXX", "this build needs a newer libstdc++: inside conda, conda install -c conda-forge libstdcxx-ng"),
 )
+
+_OTHER_GPUS = {
+    "libamdhip64": "AMD's ROCm",
+    "libhipblas": "AMD's ROCm",
+    "librocblas": "AMD's ROCm",
+    "libvulkan": "Vulkan",
+    "libze_loader": "Intel's SYCL",
+    "libsycl": "Intel's SYCL",
+    "libmusa": "Moore Threads' MUSA",
+    "libOpenCL": "OpenCL",
+}
+"""The libraries that builds for other GPUs need."""
 
 
 def install_driver(machine: Machine, *, oldest: str | None = None) -> str:
@@ -96,6 +109,10 @@ def reinstall(facts: Facts, *, portable: bool = False) -> str:
 
 def repair_import(facts: Facts, error: str) -> str:
     """Make ``import llama_cpp`` work again; its ``error`` decides how."""
+    for sign, gpus in _OTHER_GPUS.items():
+        if sign in error:
+            install = install_cuda_build if facts.driver and facts.driver.devices else install_cpu_build
+            return f"this build is for {gpus}: {install(facts)}"
     for sign, command in _IMPORT_ERRORS:
         if sign in error:
             return command

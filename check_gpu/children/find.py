@@ -14,6 +14,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+PACKAGES = ("llama_cpp", "llama_cpp_cuda", "llama_cpp_cuda_tensorcores")
+"""The names under which publishers install it; the first that is there is checked."""
+
 
 def main(result_file: str) -> None:
     """Write one object: the interpreter, the package's folder, the distribution."""
@@ -34,10 +37,8 @@ def main(result_file: str) -> None:
 
 def _package() -> str | None:
     """Return the folder of the package. A folder without ``__init__.py`` was left by an uninstalled package."""
-    spec = importlib.util.find_spec("llama_cpp")
-    if spec is None or spec.origin is None:
-        return None
-    return str(Path(spec.origin).parent)
+    specs = map(importlib.util.find_spec, PACKAGES)
+    return next((str(Path(spec.origin).parent) for spec in specs if spec is not None and spec.origin is not None), None)
 
 
 def _distribution() -> tuple[str | None, str | None]:
