@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from check_gpu import device_code, elf, log, process, running, shell, surroundings
+from check_gpu import device_code, elf, log, log_file, process, running, shell, surroundings
 from check_gpu.facts import (
     CudaLibrary,
     Device,
@@ -84,8 +84,8 @@ def collect(request: Request, write_model: Callable[[Path], Path]) -> Facts:
 
 def read_log(file: Path) -> Load:
     """Read a model load from its log. Raises ``OSError``."""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    return Load(n_gpu_layers=None, model=str(file), stage="log", log=tuple(lines), signs=log.read(lines))
+    lines, signs = log_file.read(file)
+    return Load(n_gpu_layers=None, model=str(file), stage="log", log=lines, signs=signs)
 
 
 def examine_program(pid: int, machine: Machine, folder: Path) -> Facts:

@@ -19,6 +19,9 @@ COMPILES_FOR = {
 """By series of CUDA releases, the newest first: the compute capabilities (ten times major plus minor) that llama.cpp
 can be compiled for. A series is named by its first release."""
 
+OTHER_PROCESSORS = (32, 53, 62, 72, 87, 101, 110, 121)
+"""The compute capabilities of GPUs that exist only in machines whose processor is not x86-64: Jetson and DGX Spark."""
+
 OLDEST_DRIVER = {11: "450", 12: "525", 13: "580"}
 """The oldest Linux driver that runs the machine code of a CUDA major version."""
 

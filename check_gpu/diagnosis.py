@@ -10,12 +10,14 @@ from typing import Callable, Optional
 
 from check_gpu import coverage, layers, log_diagnosis, remedies, running_diagnosis
 from check_gpu.facts import SIMULATED, Driver, Facts, Installation, Load
+from check_gpu.log import Signs
 from check_gpu.result import Code, Diagnosis
 
 Cause = Callable[[Facts], Optional[Diagnosis]]
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _DRIVER_OLDER_THAN_RUNTIME = 35
+_FORWARD_COMPATIBILITY = 804  # CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE
 _OTHER_BACKENDS = ("vulkan", "hip", "sycl", "metal", "musa", "opencl")
 
 
@@ -23,8 +25,9 @@ def diagnose(facts: Facts) -> Diagnosis:
     """Return the diagnosis: ``unknown`` if no cause explains the facts. Never raises."""
     if facts.running is not None:
         return running_diagnosis.diagnose(facts)
-    causes = CAUSES if facts.installation is not None else log_diagnosis.CAUSES
-    found = (cause(facts) for cause in causes)
+    if facts.installation is None:
+        return log_diagnosis.diagnose(facts)
+    found = (cause(facts) for cause in CAUSES)
     return next((diagnosis for diagnosis in found if diagnosis is not None), _unknown(facts))
 
 
@@ -159,8 +162,10 @@ def _driver_too_old(facts: Facts) -> Diagnosis | None:
     driver, installation = _driver(facts), _installation(facts)
     needed = installation.cuda_version
     load = facts.load
-    said = load is not None and (load.signs.driver_too_old or driver.error == _DRIVER_OLDER_THAN_RUNTIME)
     too_old = needed is not None and 0 < driver.major < int(needed.split(".")[0])
+    said = load is not None and (load.signs.driver_too_old or driver.error == _DRIVER_OLDER_THAN_RUNTIME)
+    if driver.error == _FORWARD_COMPATIBILITY or (load is not None and load.signs.driver_error and not too_old):
+        return _driver_older_than_promised(facts)
     if not _needs_driver(facts) or driver.cuda is None or not (too_old or said):
         return None
     oldest = installation.own.oldest_driver if installation.own else _oldest_driver(needed)
@@ -170,6 +175,17 @@ def _driver_too_old(facts: Facts) -> Diagnosis | None:
         f"{f' (driver {oldest} or later)' if oldest else ''}."
     )
     return Diagnosis(Code.DRIVER_TOO_OLD, sentence, remedies.install_driver(facts.machine, oldest=oldest))
+
+
+def _driver_older_than_promised(facts: Facts) -> Diagnosis | None:
+    """The driver supports the major version of the build, but not what else this build or container needs of it."""
+    if not _needs_driver(facts):
+        return None
+    signs = facts.load.signs if facts.load else Signs()
+    if _driver(facts).error == _FORWARD_COMPATIBILITY:
+        signs = Signs(driver_error="forward_compatibility")
+    sentence = f"The NVIDIA driver is too old: {log_diagnosis.driver_too_old(signs)}."
+    return Diagnosis(Code.DRIVER_TOO_OLD, sentence, remedies.install_driver(facts.machine, oldest="a newer one"))
 
 
 def _oldest_driver(cuda: str | None) -> str | None:
@@ -289,7 +305,7 @@ def _layers(facts: Facts) -> Diagnosis | None:
     load = facts.load
     if load is None or load.stage != "done":
         return None
-    return layers.not_requested(load) or layers.left_on_cpu(load) or layers.cache_on_cpu(load)
+    return layers.problem(load)
 
 
 def _unknown(facts: Facts) -> Diagnosis:
@@ -298,7 +314,7 @@ def _unknown(facts: Facts) -> Diagnosis:
     where = layers.where(load) if load and load.signs.placements.layers else "a device that the log does not name"
     sentence = f"The layers are on {where}, and none of the facts explains why"
     sentence += f"; the wheel says: {said}" if said else "."
-    return Diagnosis(Code.UNKNOWN, sentence, "report it with the output of --json")
+    return Diagnosis(Code.UNKNOWN, sentence, layers.REMEDY_REPORT)
 
 
 CAUSES: tuple[Cause, ...] = (

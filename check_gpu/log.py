@@ -1,29 +1,24 @@
-"""Reads the signs that decide a diagnosis from llama.cpp's log, including the traces of a failed import or a crash."""
+"""Reads the signs that decide a diagnosis from a log, one load of a model after the other.
+
+The live check and ``--log`` use this one reading; ``grammar`` knows the wording of the lines.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field, replace
 from typing import Iterable
 
-from check_gpu import placement
-from check_gpu.placement import Placements
+from check_gpu import grammar
+from check_gpu.placement import Collector, Placements, on_gpu
 
-_IN_USE = re.compile(r"using device (\w+) \((.+?)\)(?: \(|\s+-)")
-_FOUND = re.compile(r"\bDevice (\d+): (.+?), compute capability (\d+\.\d+)")
-_INIT_FAILED = re.compile(r"failed to initialize CUDA: (.+)")
-_SYSTEM_INFO = re.compile(r"\bSystem Info:|\bsystem_info:|\bCPU : ", re.IGNORECASE)
-_OUT_OF_MEMORY = re.compile(r"cudaMalloc failed: out of memory|CUDA error: out of memory|ErrorOutOfDeviceMemory")
-_NO_KERNEL = re.compile(
-    r"no kernel image is available|no device code compatible with CUDA arch|device kernel image is invalid"
-)
-_CUDA_ERROR = re.compile(r"CUDA error: (.+)")
-_MISSING_LIBRARY = re.compile(r"([\w.+-]+\.so[\w.]*): cannot open shared object file")
-_ILLEGAL_INSTRUCTION = re.compile(r"\bIllegal instruction\b|SIGILL", re.IGNORECASE)
-_WHEEL_REASON = re.compile(
-    r"computes on the CPU although (?:this machine has an NVIDIA GPU|an NVIDIA card is there)\. (.+)"
-)  # the second in wheels before December 2026
-_DRIVER_TOO_OLD = re.compile(r"driver version is insufficient for CUDA runtime version")
+_FLAGS = {"out_of_memory", "illegal_instruction"}
+_TEXTS = {"crash": "crash", "killed": "crash", "load_error": "load_error", "gpu_lost": "gpu_lost"}
+_AMD = re.compile(r"\b(?:ROCm|HIP|rocBLAS|hipBLAS)\b")
+
+EARLIER = 20
+"""Number of earlier loads that are kept: a server writes thousands of them into one log."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +31,15 @@ class FoundDevice:
 
 @dataclass(frozen=True)
 class Signs:
-    """The contents of a log; each field is ``None``, ``False`` or empty if the log does not mention it.
+    """One load in a log; each field is ``None``, ``False`` or empty if the log does not mention it.
 
     ``in_use`` pairs ggml's name and the GPU's name of each device of the model, ``found`` lists the devices that the
-    backend found at its start, ``cuda_built_in``: whether the features in the log name CUDA. ``init_error`` is why CUDA
-    did not start, ``cuda_error`` its later failure. ``wheel_reason`` is the warning of a wheel of this project.
+    backend found at its start, ``cuda_built_in``: whether the features in the log name CUDA, ``no_gpu_code``: it says
+    that the build has none for any GPU, ``rocm``: it is of a build for GPUs of AMD. ``init_error`` is why CUDA did not
+    start, ``cuda_error`` its later failure, ``driver_error`` the name in ``grammar.ERRORS`` of a driver that is too old
+    in a special way. ``code_for`` is the architecture for which a kernel had no code, like ``520``. ``load_error`` is
+    why llama.cpp gave up, ``crash`` how the process ended. ``wheel_reason`` is the warning of a wheel of this project.
+    ``model`` is the file, ``earlier`` are the other loads of the same log.
     """
 
     placements: Placements = Placements()  # noqa: RUF009  # frozen
@@ -50,11 +49,22 @@ class Signs:
     init_error: str | None = None
     cuda_error: str | None = None
     missing_library: str | None = None
+    import_error: str | None = None
     wheel_reason: str | None = None
+    load_error: str | None = None
+    crash: str | None = None
+    gpu_lost: str | None = None
+    code_for: str | None = None
+    driver_error: str | None = None
     out_of_memory: bool = False
     no_kernel: bool = False
+    no_device: bool = False
+    no_gpu_code: bool = False
+    rocm: bool = False
     driver_too_old: bool = False
     illegal_instruction: bool = False
+    model: str | None = None
+    earlier: tuple[Signs, ...] = ()
 
     @property
     def device_names(self) -> tuple[str, ...]:
@@ -62,27 +72,173 @@ class Signs:
         return tuple(dict.fromkeys([*(name for _, name in self.in_use), *(device.name for device in self.found)]))
 
 
+@dataclass
+class _Process:
+    """What a process says before its first load, which is true for all of its loads."""
+
+    found: list[FoundDevice] = field(default_factory=list)
+    vulkan: dict[str, str] = field(default_factory=dict)
+    said: dict[str, str | bool] = field(default_factory=dict)
+
+
+class Reader:
+    """Reads line by line, so that a log of any length needs little memory."""
+
+    def __init__(self) -> None:
+        self._process = _Process()
+        self._earlier: deque[Signs] = deque(maxlen=EARLIER)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._places = Collector()
+        self._in_use: dict[str, str] = {}
+        self._said: dict[str, str | bool] = {}
+        self._model: str | None = None
+        self._context = False  # whether the memory of a context was logged, which comes after the weights
+
+    def _next_load(self) -> None:
+        self._earlier.append(self._signs())
+        self._begin()
+
+    def feed(self, line: str) -> None:
+        """Read the next line."""
+        for kind, found in grammar.match(line):
+            if self._starts_another(kind, found):
+                self._next_load()
+            if kind in {"cache", "gpu_cache"} or found.groupdict().get("purpose", "model") != "model":
+                self._context = True
+                self._recover(found)
+            if not self._places.add(kind, found):
+                self._add(kind, found, line)
+
+    def signs(self) -> Signs:
+        """Return the last load, with those before it."""
+        last = self._signs()
+        earlier = [*self._earlier]
+        if self._silent() and earlier:
+            last = earlier.pop()  # nothing came after it
+        return replace(last, earlier=tuple(earlier))
+
+    def _silent(self) -> bool:
+        started = not {"init_error", "no_device"} & self._process.said.keys()
+        return self._places.empty and self._model is None and not self._said and not self._in_use and started
+
+    def _starts_another(self, kind: str, found: re.Match[str]) -> bool:
+        """Whether a line belongs to another load than those before it."""
+        places, failed = self._places, bool(self._said)
+        if kind == "import_error":
+            return not places.empty and not _is_optional(found)
+        if kind == "in_use":  # before the line of the file until 0.3.16, after it in 0.3.36
+            return not places.empty or failed or found["device"] in self._in_use
+        if kind in {"model", "devices", "no_device", "init_failed"}:
+            return self._model is not None or not places.empty or failed
+        if kind == "weights":
+            return places.offloaded is not None or bool(places.buffers) or self._context or failed
+        if kind in {"offloaded", "first_layers"}:
+            return places.offloaded is not None or places.first_layers is not None or failed
+        if kind == "host_memory":
+            return ("CPU", "host") in places.buffers
+        return kind == "buffer" and found.groupdict().get("purpose", "model") == "model" and self._context
+
+    def _recover(self, found: re.Match[str]) -> None:
+        """A context that got its memory on a GPU after all, as after a retry with less, has no error."""
+        parts = found.groupdict()
+        if parts.get("purpose") == "compute" and on_gpu(parts["name"]) and float(parts["size"]) > 0:
+            for sign in ("out_of_memory", "load_error"):
+                self._said.pop(sign, None)
+
+    def _add(self, kind: str, found: re.Match[str], line: str) -> None:
+        if _AMD.search(found[0]):
+            self._process.said["rocm"] = True
+        parts = found.groupdict()
+        said = (parts.get("said") or parts.get("plain") or "").strip()
+        if kind in _FLAGS:
+            self._said[kind] = True
+        elif kind in _TEXTS:
+            self._said.setdefault(_TEXTS[kind], said)
+        elif kind in {"init_failed", "gpu_error"}:
+            self._gpu_error(kind, grammar.meaning(found, line), said or line.strip())
+        elif kind in {"backend", "import_error"}:
+            self._import_error(kind, found, line)
+        elif kind in {"model", "vocabulary", "in_use"}:
+            self._add_model(kind, parts)
+        else:
+            self._add_process(kind, found, line)
+
+    def _add_model(self, kind: str, parts: dict[str, str]) -> None:
+        if kind == "model":
+            self._model = parts["path"].strip()
+        elif kind == "vocabulary":
+            self._begin()  # only the words of a model were read
+        else:
+            self._in_use[parts["device"]] = parts["name"]
+
+    def _add_process(self, kind: str, found: re.Match[str], line: str) -> None:
+        process, parts = self._process, found.groupdict()
+        if kind == "listed":
+            process.found.append(FoundDevice(parts["name"], parts["capability"]))
+        elif kind == "vulkan":
+            process.vulkan[f"Vulkan{parts['number']}"] = parts["name"]
+        elif kind == "devices" and int(parts["count"]):
+            self._process = _Process(vulkan=process.vulkan, said={"rocm": "ROCm" in found[0]})
+        elif kind in {"devices", "no_device"}:
+            process.said["no_device"] = True
+        elif kind in {"blas", "no_gpu_support"}:
+            process.said["no_gpu_code"] = parts.get("value") != "1"
+        elif kind == "features":
+            process.said["cuda_built_in"] = re.search(r"\bCUDA\b|\bBLAS = 1", line) is not None
+        elif kind == "wheel_reason":
+            process.said.setdefault(kind, parts["said"].strip())
+        elif kind == "no_kernel":
+            self._said["no_kernel"] = True
+            self._said.setdefault("code_for", parts.get("arch") or parts.get("at_most") or "")
+
+    def _gpu_error(self, kind: str, meaning: str, said: str) -> None:
+        """An error at the start holds for all loads of the process, a later one for the load that it ended."""
+        signs = self._process.said if kind == "init_failed" else self._said
+        signs.setdefault("init_error" if kind == "init_failed" else "cuda_error", said)
+        if meaning in {"ptx_too_new", "forward_compatibility"}:
+            signs.setdefault("driver_error", meaning)
+            signs["driver_too_old"] = True
+        elif meaning != "gpu_error":
+            signs[meaning] = True
+
+    def _import_error(self, kind: str, found: re.Match[str], line: str) -> None:
+        said = found["said"].strip()
+        of_backend = kind == "backend" or re.search(r"(?:ggml_backend_|load_)\w*: failed to load ", line) is not None
+        signs = self._process.said if of_backend else self._said
+        library = re.search(r"([\w.+-]+\.so[\w.]*): cannot open shared object file", said)
+        if library:
+            signs.setdefault("missing_library", library[1])
+        elif not of_backend and (self._places.empty or not _is_optional(found)):
+            signs.setdefault("import_error", said)
+
+    def _signs(self) -> Signs:
+        said: dict[str, str | bool] = {**self._process.said, **self._said}
+        names = {
+            **{device: name for device, name in self._process.vulkan.items() if self._uses(device)},
+            **self._in_use,
+        }
+        return Signs(
+            placements=self._places.placements(),
+            in_use=tuple(names.items()),
+            found=tuple(dict.fromkeys(self._process.found)),
+            model=self._model,
+            **{name: value or None if name == "code_for" else value for name, value in said.items()},  # type: ignore[arg-type]
+        )
+
+    def _uses(self, device: str) -> bool:
+        return device in {name for name, _ in self._places.buffers} or device in self._places.weights.values()
+
+
+def _is_optional(found: re.Match[str]) -> bool:
+    """Whether an import failed that a program can do without, after llama_cpp was imported."""
+    return re.match(r"No module named (?!'?llama_cpp)", found["said"]) is not None
+
+
 def read(lines: Iterable[str]) -> Signs:
     """Read the lines of a log: from llama.cpp, from a Python that failed to import it, or from both."""
-    kept = list(lines)
-    text = "\n".join(kept)
-    info = [line for line in kept if _SYSTEM_INFO.search(line)]
-    return Signs(
-        placements=placement.parse(kept),
-        in_use=tuple(dict.fromkeys((match[1], match[2]) for match in _IN_USE.finditer(text))),
-        found=tuple(dict.fromkeys(FoundDevice(match[2], match[3]) for match in _FOUND.finditer(text))),
-        cuda_built_in=any(re.search(r"\bCUDA\b", line) for line in info) if info else None,
-        init_error=_first(_INIT_FAILED, text),
-        cuda_error=_first(_CUDA_ERROR, text),
-        missing_library=_first(_MISSING_LIBRARY, text),
-        wheel_reason=_first(_WHEEL_REASON, text),
-        out_of_memory=_OUT_OF_MEMORY.search(text) is not None,
-        no_kernel=_NO_KERNEL.search(text) is not None,
-        driver_too_old=_DRIVER_TOO_OLD.search(text) is not None,
-        illegal_instruction=_ILLEGAL_INSTRUCTION.search(text) is not None,
-    )
-
-
-def _first(pattern: re.Pattern[str], text: str) -> str | None:
-    match = pattern.search(text)
-    return match[1].strip() if match else None
+    reader = Reader()
+    for line in lines:
+        reader.feed(line)
+    return reader.signs()

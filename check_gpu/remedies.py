@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING, Iterable
 
-from check_gpu import coverage, shell
+from check_gpu import coverage, import_errors, shell
+from check_gpu.facts import Installation
 
 if TYPE_CHECKING:
     from check_gpu.facts import Facts, Machine
@@ -28,13 +30,22 @@ _WHEELS = {
     "nccl": "nvidia-nccl",
 }
 _FIRST_WITHOUT_SUFFIX = 13
+_FIRST_WITH_GGML_CUDA = (0, 2, 80)
+
 _MAJOR = re.compile(r"\.so\.(\d+)|64_(\d{2})\d*\.dll")
 
-_IMPORT_ERRORS: tuple[tuple[str, str], ...] = (
-    ("GLIBC_", "this build is for a newer system: install one made on this system or on an older one"),
-    ("libgomp.so", "sudo apt install libgomp1  # Fedora: sudo dnf install libgomp"),
-    ("libc.musl", "this build is for Alpine's C library: install one for glibc, which pip chooses by itself"),
-    ("GLIBCXX", "this build needs a newer libstdc++: inside conda, conda install -c conda-forge libstdcxx-ng"),
+NAME = "llama-cpp-python"
+_AGAIN = ("--force-reinstall", "--no-cache-dir")
+_FROM_SOURCE = (*_AGAIN, "--no-binary", NAME, NAME)
+_CUDA = "-DGGML_CUDA=on"
+_FROM_WHEELHOUSE = ("--force-reinstall", "--find-links", "wheelhouse", "--only-binary", NAME)
+
+CHECKOUT = "in a checkout of llama-cuda-wheels"
+BUILD_ANY = f"nox -s build_cuda_wheel -- --arch portable  # {CHECKOUT}"
+_HIP = "-DGGML_HIP=on -DAMDGPU_TARGETS=gfxNNNN"
+BUILD_FOR_AMD = (
+    f"{shell.install(_FROM_SOURCE, cmake_args=_HIP, system='linux')}  "
+    "# rocminfo names the GPU; this project builds for NVIDIA's only"
 )
 
 _OTHER_GPUS = {
@@ -79,32 +90,89 @@ def install_cuda_build(facts: Facts) -> str:
     """Install a build with CUDA code for the GPUs of the machine."""
     devices = facts.driver.devices if facts.driver else ()
     if facts.machine.system != "linux":
-        options = ("--force-reinstall", "--no-cache-dir", "--no-binary", "llama-cpp-python", "llama-cpp-python")
-        install = _install(facts, *options)
+        install = _install(facts, *_FROM_SOURCE)
         return f"set CMAKE_ARGS=-DGGML_CUDA=on, then: {install}  # needs the CUDA toolkit and a C++ compiler"
     own = facts.installation.own if facts.installation else None
     command = "nox -s build_cuda_wheel"
     if devices:
         own_build = (own.build_command, own.cuda) if own else ()
-        command, _ = coverage.build_command([device.capability for device in devices], *own_build)
-    options = ("--force-reinstall", "--find-links", "wheelhouse", "--only-binary", "llama-cpp-python")
-    install = _install(facts, *options, "llama-cpp-python")
-    return f"{command} && {install}  # in a checkout of llama-cuda-wheels"
+        able, reason = _buildable(
+            [device.capability for device in devices], _install(facts, *_FROM_SOURCE, cmake_args=_CUDA)
+        )
+        if not able:
+            return reason
+        command, _ = coverage.build_command(able, *own_build)
+    return f"{command} && {_install(facts, *_FROM_WHEELHOUSE, NAME)}  # {CHECKOUT}"
+
+
+def build_for(capabilities: Iterable[str]) -> str:
+    """Build a wheel for GPUs of these compute capabilities, wherever they are; for all GPUs if none is known."""
+    wanted = sorted(set(capabilities))
+    if not wanted:
+        return BUILD_ANY
+    able, reason = _buildable(wanted, shell.install(_FROM_SOURCE, cmake_args=_CUDA, system="linux"))
+    if not able:
+        return reason
+    command, left_out = coverage.build_command(able)
+    notes = [CHECKOUT]
+    if "--cuda" in command:
+        notes.append("that CUDA toolkit has to be installed")
+    if len(able) > 1:
+        notes.append("on the machine of these GPUs, --arch native does the same")
+    notes += [f"no toolkit compiles for {number // 10}.{number % 10} as well" for number in left_out]
+    return f"{command}  # {'; '.join(notes)}"
+
+
+def _buildable(capabilities: Iterable[str], install: str) -> tuple[list[str], str]:
+    """Return the GPUs for which a wheel of this project can be built; if there is none, also what to do instead.
+
+    ``install`` compiles it on the machine with these GPUs.
+    """
+    numbers = {capability: int(capability.replace(".", "")) for capability in capabilities}
+    here = [capability for capability, number in numbers.items() if number not in coverage.OTHER_PROCESSORS]
+    known = {number for series in coverage.COMPILES_FOR.values() for number in series}
+    able = [capability for capability in here if numbers[capability] in known]
+    if here:
+        listed = ", ".join(here)
+        return able, f"another GPU, or the CPU: no CUDA toolkit compiles llama.cpp for compute capability {listed}"
+    return [], f"{install}  # on that machine: this project has no wheel for its processor"
+
+
+def install_any_driver(*, update: bool = False) -> str:
+    """Install or update the driver of a machine of which nothing is known."""
+    oldest = ", ".join(f"CUDA {cuda} needs {driver}" for cuda, driver in sorted(coverage.OLDEST_DRIVER.items()))
+    if update:
+        return f"update the NVIDIA driver of the machine that wrote the log: {DRIVERS}  # {oldest} or later"
+    return f"install the NVIDIA driver on the machine that wrote the log: {DRIVERS}"
 
 
 def install_cpu_build(facts: Facts) -> str:
     """Install a build that needs neither a GPU nor a driver."""
-    return f"{_install(facts, '--force-reinstall', '--no-cache-dir', _distribution(facts))}  # a CPU build"
+    return f"{_install(facts, *_AGAIN, NAME)}  # a CPU build"
 
 
 def reinstall(facts: Facts, *, portable: bool = False) -> str:
-    """Install the same version again. ``portable``: compiled for any CPU."""
-    version = facts.installation.version if facts.installation else None
-    wanted = f"{_distribution(facts)}=={version}" if version else _distribution(facts)
-    command = _install(facts, "--force-reinstall", "--no-cache-dir", wanted)
-    if not portable:
-        return command
-    return shell.with_variable("CMAKE_ARGS", "-DGGML_NATIVE=off", command, system=facts.machine.system)
+    """Install the same version again from where there is one. ``portable``: compiled for any CPU.
+
+    The package index has plain versions only: a local one, such as ``+cu121``, comes from another place.
+    """
+    found = facts.installation
+    version, name = (found.version, found.distribution) if found else (None, None)
+    public = version.partition("+")[0] if version else None
+    if found is not None and version is not None and not portable and (found.own or version != public):
+        if found.own is not None:
+            return f"{_install(facts, *_FROM_WHEELHOUSE, f'{NAME}=={version}')}  # {CHECKOUT}"
+        install = _install(facts, *_AGAIN, "--find-links", "PAGE", f"{name or NAME}=={version}")
+        return f"{install}  # PAGE: where its publisher has it"
+    options = ["-DGGML_NATIVE=off"] if portable else []
+    options += [_cuda_option(public)] if found is not None and found.cuda else []
+    return _install(facts, *_AGAIN, f"{NAME}=={public}" if public else NAME, cmake_args=" ".join(options))
+
+
+def _cuda_option(version: str | None) -> str:
+    """The option of CMake for CUDA, which has another name in older releases."""
+    numbers = tuple(map(int, re.findall(r"\d+", version or "")[:3]))
+    return "-DLLAMA_CUBLAS=on" if numbers and numbers < _FIRST_WITH_GGML_CUDA else _CUDA
 
 
 def repair_import(facts: Facts, error: str) -> str:
@@ -113,11 +181,7 @@ def repair_import(facts: Facts, error: str) -> str:
         if sign in error:
             install = install_cuda_build if facts.driver and facts.driver.devices else install_cpu_build
             return f"this build is for {gpus}: {install(facts)}"
-    for sign, command in _IMPORT_ERRORS:
-        if sign in error:
-            return command
-    module = re.search(r"No module named '?([\w-]+)", error)
-    return f"install what is missing: {_install(facts, module[1])}" if module else reinstall(facts)
+    return import_errors.fix(error, _install(facts)) or reinstall(facts)
 
 
 def install_libraries(facts: Facts, missing: Iterable[str]) -> str:
@@ -131,6 +195,8 @@ def install_libraries(facts: Facts, missing: Iterable[str]) -> str:
     # Always both: the loader names only the first missing library, and the second would be missing next.
     wheels = dict.fromkeys(["nvidia-cublas", "nvidia-cuda-runtime", *_wheels_of(missing)])
     wanted = [f"{wheel}{suffix}=={major}.*" if wheel != "nvidia-nccl" else f"{wheel}-cu{major}" for wheel in wheels]
+    if any(name.endswith(".dll") for name in missing):  # a log of Windows, wherever it is read
+        facts = dataclasses.replace(facts, machine=dataclasses.replace(facts.machine, system="win32"))
     if installation is not None and installation.own is not None:
         return _install(facts, *wanted, "cuda-pathfinder")
     site = installation.site if installation is not None and installation.site else "SITE_PACKAGES"
@@ -154,13 +220,9 @@ def _wheels_of(missing: Iterable[str]) -> Iterable[str]:
             yield _WHEELS[match[1]]
 
 
-def _install(facts: Facts, *arguments: str) -> str:
+def _install(facts: Facts, *arguments: str, cmake_args: str = "") -> str:
     """The command that installs into the environment that was examined."""
-    found = facts.installation
-    if found is None:
-        return shell.install(arguments, system=facts.machine.system)
-    return shell.install(arguments, python=found.python, installer=found.installer, system=facts.machine.system)
-
-
-def _distribution(facts: Facts) -> str:
-    return (facts.installation.distribution if facts.installation else None) or "llama-cpp-python"
+    found = facts.installation or Installation("python")
+    return shell.install(
+        arguments, python=found.python, installer=found.installer, cmake_args=cmake_args, system=facts.machine.system
+    )

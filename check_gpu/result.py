@@ -31,6 +31,7 @@ class Code(enum.Enum):
     NO_LAYERS_REQUESTED = "no-layers-requested"
     LAYERS_LEFT_ON_CPU = "layers-left-on-cpu"
     KV_CACHE_ON_CPU = "kv-cache-on-cpu"
+    SOFTWARE_DEVICE = "software-device"
     LOG_SAYS_NOTHING = "log-says-nothing"
     UNKNOWN = "unknown"
 

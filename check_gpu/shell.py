@@ -13,7 +13,7 @@ from typing import Iterable, Sequence
 PIP, UV, ENSUREPIP, NONE = "pip", "uv", "ensurepip", "none"
 """What can install into an environment: its own pip, uv from outside, the pip inside Python, or nothing of these."""
 
-HOW_TO_GET_PIP = "https://pip.pypa.io/en/stable/installation/"
+GET_PIP = "https://bootstrap.pypa.io/get-pip.py"
 # White space for the program that reads the command line; the rest has a meaning for cmd outside double quotes.
 _SPECIAL_ON_WINDOWS = re.compile(r"[\s&|<>^()%!;,\"]")
 
@@ -24,32 +24,36 @@ def quote(words: Iterable[str], *, system: str = sys.platform) -> str:
 
 
 def install(
-    arguments: Sequence[str], *, python: str = "python", installer: str = PIP, system: str = sys.platform
+    arguments: Sequence[str],
+    *,
+    python: str = "python",
+    installer: str = PIP,
+    cmake_args: str = "",
+    system: str = sys.platform,
 ) -> str:
     """Return the command that installs into the environment of ``python``.
 
     ``arguments`` are options and requirements as for pip; uv has the same, under the same names. ``installer`` is one
-    of the constants above.
+    of the constants above. ``cmake_args`` are for a build from source.
     """
-    if installer == UV:
-        return quote(["uv", "pip", "install", "--python", python, *arguments], system=system)
-    pip = quote([python, "-m", "pip", "install", *arguments], system=system)
+    program = ["uv", "pip", "install", "--python", python] if installer == UV else [python, "-m", "pip", "install"]
+    command = quote([*program, *arguments], system=system)
+    if cmake_args:
+        command = _set("CMAKE_ARGS", cmake_args, system) + command
     if installer == ENSUREPIP:
-        return f"{quote([python, '-m', 'ensurepip'], system=system)} && {pip}"
-    return f"{pip}  # after pip itself: {HOW_TO_GET_PIP}" if installer == NONE else pip
+        return f"{quote([python, '-m', 'ensurepip'], system=system)} && {command}"
+    return f"curl -sS {GET_PIP} | {quote([python, '-'], system=system)} && {command}" if installer == NONE else command
 
 
-def with_variable(name: str, value: str, command: str, *, system: str = sys.platform) -> str:
-    """Return ``command`` with a variable set for it."""
-    if system == "win32":
-        return f'set "{name}={value}" && {command}'
-    return f"{name}={_quoted(value, system)} {command}"
+def _set(name: str, value: str, system: str) -> str:
+    """Set a variable for the command that follows."""
+    return f'set "{name}={value}" && ' if system == "win32" else f"{name}={_quoted(value, system)} "
 
 
 def _quoted(word: str, system: str) -> str:
     if system != "win32":
         # A requirement is always in quotes, as pip's own documentation writes it.
-        return f"'{word}'" if re.fullmatch(r"[\w.-]+==[\w.+*!-]+", word) else shlex.quote(word)
+        return f"'{word}'" if re.fullmatch(r"[\w.-]+==[\w.+*!-]+", word, re.ASCII) else shlex.quote(word)
     if word and not _SPECIAL_ON_WINDOWS.search(word):
         return word
     # The rules of Microsoft's C runtime, as in subprocess.list2cmdline: backslashes count double before a quote.

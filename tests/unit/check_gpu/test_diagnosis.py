@@ -315,6 +315,33 @@ SITUATIONS: dict[str, tuple[Facts, str]] = {
         loaded(IN_USE, *placed("CUDA0", "CUDA0", "CUDA0", cache=("CPU", "CPU"), offloaded=(3, 3))),
         "kv-cache-on-cpu: 2 layers (0-1) -> offload_kqv=True",
     ),
+    "a renderer on the CPU": (
+        loaded(
+            "using device Vulkan0 (llvmpipe (LLVM 17.0.6, 256 bits)) - 15900 MiB free",
+            *placed("Vulkan0", "Vulkan0", "Vulkan0", offloaded=(3, 3)),
+        ),
+        "software-device: llvmpipe -> Vulkan",
+    ),
+    "all layers offloaded, but only memory of the host": (
+        loaded(IN_USE, "load_tensors: offloaded 33/33 layers to GPU", BUFFER.replace("CUDA0", "  CPU")),
+        "unknown: It is not known ... all memory with weights is the host's (9000.00 MiB) -> --json",
+    ),
+    "PTX of a newer toolkit": (
+        facts(load=stopped("generate", "CUDA error: the provided PTX was compiled with an unsupported toolchain.")),
+        "driver-too-old: PTX of a newer CUDA toolkit -> driver",
+    ),
+    "a container with a newer CUDA than its host": (
+        facts(devices=(), error=804, container="/.dockerenv"),
+        "driver-too-old: the container brings a newer CUDA -> on the host of the container",
+    ),
+    "a Jetson": (
+        facts(STOCK_CPU, devices=(Device(0, "Orin", "8.7", 1),)),
+        f"cpu-only-build: Orin -> CMAKE_ARGS=-DGGML_CUDA=on {PYTHON} -m pip install",
+    ),
+    "a GPU for which no toolkit compiles": (
+        facts(STOCK_CPU, devices=(Device(0, "GTX 770", "3.0", 1),)),
+        "cpu-only-build: GTX 770 -> no CUDA toolkit",
+    ),
     "nothing explains it": (
         loaded(*ON_CPU, status_reason="the GPU was busy."),
         "unknown: on CPU ... the wheel says: the GPU was busy. -> --json",
@@ -344,7 +371,7 @@ SITUATIONS: dict[str, tuple[Facts, str]] = {
         for soname, code, fix in (
             ("libcudart.so.12", "cuda-library-missing", "nvidia-cuda-runtime-cu12"),
             ("libcuda.so.1", "driver-missing", "driver"),
-            ("libgomp.so.1", "import-failed", "--python"),
+            ("libgomp.so.1", "import-failed", "libgomp1"),
         )
     },
     "a log: a crash": (log_alone("Illegal instruction (core dumped)"), "crashed: CPU lacks -> GGML_NATIVE=off"),

@@ -39,6 +39,8 @@ def test_the_log_of_a_cpu_build() -> None:
             Buffer(name="CPU", purpose="KV", size=125829),
             Buffer(name="CPU", purpose="compute", size=440402),
         ),
+        caches=1,
+        cache_buffers=1,
     )
 
 

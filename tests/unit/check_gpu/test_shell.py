@@ -4,12 +4,13 @@ import re
 import shlex
 import subprocess
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from build_config.system.layout import PACKAGE
 from check_gpu import remedies, shell
-from check_gpu.facts import Device, Driver, Facts, Installation, Machine, OwnBuild
+from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Machine, OwnBuild
 
 PATHS = (
     "/opt/venv é x/bin/python",
@@ -56,7 +57,7 @@ def test_on_windows_a_word_is_quoted_by_the_rules_of_its_programs() -> None:
         ),
         (
             shell.NONE,
-            f"'/x y/python' -m pip install --no-cache-dir 'a==1.*'  # after pip itself: {shell.HOW_TO_GET_PIP}",
+            f"curl -sS {shell.GET_PIP} | '/x y/python' - && '/x y/python' -m pip install --no-cache-dir 'a==1.*'",
         ),
     ],
 )
@@ -65,13 +66,22 @@ def test_what_can_install_there_installs(installer: str, expected: str) -> None:
     assert shell.install(arguments, python="/x y/python", installer=installer, system="linux") == expected
 
 
-def test_a_variable_is_set_in_the_way_of_the_shell() -> None:
-    assert shell.with_variable("A", "-D x", "run", system="linux") == "A='-D x' run"
-    assert shell.with_variable("A", "-D x", "run", system="win32") == 'set "A=-D x" && run'
+@pytest.mark.parametrize(
+    ("installer", "system", "expected"),
+    [
+        (shell.PIP, "linux", "CMAKE_ARGS='-D x' python -m pip install a"),
+        (shell.UV, "linux", "CMAKE_ARGS='-D x' uv pip install --python python a"),
+        (shell.ENSUREPIP, "linux", "python -m ensurepip && CMAKE_ARGS='-D x' python -m pip install a"),
+        (shell.PIP, "win32", 'set "CMAKE_ARGS=-D x" && python -m pip install a'),
+    ],
+)
+def test_the_options_of_cmake_reach_the_command_that_builds(installer: str, system: str, expected: str) -> None:
+    assert shell.install(["a"], installer=installer, cmake_args="-D x", system=system) == expected
 
 
 # ---------------------------------------------------------------------------------------------------------- remedies
 
+GPU = Device(0, "a GPU", "8.9", 1)
 OWN = OwnBuild("13.0", "580", ("libcublas.so.13",), "nox -s build_cuda_wheel -- --arch {arch}")
 
 
@@ -93,7 +103,7 @@ def all_remedies(facts: Facts) -> list[str]:
 def facts(path: str, installer: str, system: str = "linux") -> Facts:
     folder = path.rpartition("/")[0]
     found = Installation(python=path, site=f"{folder}/site", version="0.3.16", installer=installer)
-    driver = Driver(cuda="13.0", devices=(Device(0, "a GPU", "8.9", 1),))
+    driver = Driver(cuda="13.0", devices=(GPU,))
     return Facts(machine=Machine(system=system), installation=found, driver=driver)
 
 
@@ -126,6 +136,59 @@ def test_on_windows_the_remedies_are_for_its_shell(path: str) -> None:
         assert not re.search(r"(^|&& )(export |[A-Z_]+=)", command), command
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"version": "0.3.16"}, "python -m pip install {again} 'llama-cpp-python==0.3.16'"),
+        ({"version": None}, "python -m pip install {again} llama-cpp-python"),
+        (
+            {"version": "0.3.16", "cuda": (CudaLibrary("libggml-cuda.so"),)},
+            "CMAKE_ARGS=-DGGML_CUDA=on python -m pip install {again} 'llama-cpp-python==0.3.16'",
+        ),
+        (
+            {"version": "0.2.20", "cuda": (CudaLibrary("libllama.so"),)},
+            "CMAKE_ARGS=-DLLAMA_CUBLAS=on python -m pip install {again} 'llama-cpp-python==0.2.20'",
+        ),
+        (
+            {"version": "0.2.90+cu121", "distribution": "llama-cpp-python-cuda"},
+            "python -m pip install {again} --find-links PAGE 'llama-cpp-python-cuda==0.2.90+cu121'  # PAGE: where ",
+        ),
+        (
+            {"version": "0.3.36+cu130.sm89", "own": OWN},
+            "python -m pip install --force-reinstall --find-links wheelhouse --only-binary llama-cpp-python 'llama-",
+        ),
+    ],
+)
+def test_the_same_build_is_installed_again_from_where_there_is_one(changes: dict[str, Any], expected: str) -> None:
+    """No package index has a local version, and without an option pip compiles for the CPU."""
+    seen = Facts(machine=Machine(system="linux"), installation=Installation(python="python", **changes))
+    command = remedies.reinstall(seen)
+    assert command.startswith(expected.format(again="--force-reinstall --no-cache-dir"))
+    assert command.endswith(("'", "llama-cpp-python", "  # PAGE: where its publisher has it", remedies.CHECKOUT))
+    assert str((seen.installation and seen.installation.version) or "") in command
+
+
+def test_a_build_for_any_cpu_is_compiled_from_the_sources_of_its_release() -> None:
+    cuda = (CudaLibrary("libggml-cuda.so"),)
+    found = Installation(python="python", version="0.3.9+cu124", distribution="llama-cpp-python-cuda", cuda=cuda)
+    command = remedies.reinstall(Facts(machine=Machine(system="linux"), installation=found), portable=True)
+    assert command.startswith("CMAKE_ARGS='-DGGML_NATIVE=off -DGGML_CUDA=on' python -m pip install ")
+    assert command.endswith(" 'llama-cpp-python==0.3.9'")
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"), [((Device(0, "a GPU", "8.9", 1),), "--arch 89"), ((), "# a CPU build")]
+)
+@pytest.mark.parametrize("library", ["libamdhip64.so.6", "librocblas.so.4", "libvulkan.so.1", "libsycl.so.8"])
+def test_a_build_for_other_gpus_is_not_installed_again(
+    library: str, devices: tuple[Device, ...], expected: str
+) -> None:
+    seen = Facts(Machine(system="linux"), Installation(python="python"), Driver(devices=devices))
+    command = remedies.repair_import(seen, f"{library}: cannot open shared object file")
+    assert command.startswith("this build is for ")
+    assert expected in command
+
+
 def test_windows_libraries_are_known_by_their_names() -> None:
     command = remedies.install_libraries(facts(r"C:\x\python.exe", shell.PIP, "win32"), ["cublas64_12.dll"])
     assert "nvidia-cublas-cu12==12.* nvidia-cuda-runtime-cu12==12.* && " in command
@@ -134,6 +197,9 @@ def test_windows_libraries_are_known_by_their_names() -> None:
 
 
 def test_without_an_installation_the_command_is_for_any_python() -> None:
+    command = remedies.install_libraries(Facts(machine=Machine(system="linux")), ["cublas64_12.dll"])
+    assert command.startswith("python -m pip install nvidia-cublas-cu12==12.* ")
+    assert "export" not in command
     command = remedies.install_libraries(Facts(machine=Machine(system="linux")), ["libcublas.so.12"])
     assert command.startswith("python -m pip install 'nvidia-cublas-cu12==12.*' ")
 
