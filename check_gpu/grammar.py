@@ -181,6 +181,14 @@ _GPU_ERRORS = (
         r"(?P<said>CUBLAS_STATUS_(?:ALLOC_FAILED|NOT_INITIALIZED|ARCH_MISMATCH|EXECUTION_FAILED))",
     ),
     _line(
+        "gpu_error",
+        "CUDA's and ROCm's own texts, whatever prints them",
+        "driver version is insufficient|unsupported toolchain|forward compatibility was|-capable device",
+        r"(?P<said>CUDA driver version is insufficient for CUDA runtime version|forward compatibility was attempted.*"
+        r"|(?:the )?provided PTX was compiled with an unsupported toolchain"
+        r"|no (?:CUDA|ROCm)-capable device is detected)",
+    ),
+    _line(
         "out_of_memory",
         "0.2.56 to 0.3.36",
         "Malloc failed: out of memory|ErrorOutOfDeviceMemory|Device memory allocation of size",
@@ -302,140 +310,6 @@ WORDS = tuple(_WITH_WORD)
 """All words: a line without any of them says nothing."""
 
 ERRORS = (
-    _line(
-        "gpu_error",
-        "0.2.56 to 0.3.36",
-        "CUDA error: |ROCm error: |MUSA error: |HIP error: ",
-        r"\b(?:CUDA|ROCm|MUSA|HIP) error: (?P<said>.+)",
-    ),
-    _line(
-        "gpu_error",
-        CUDA_2023,
-        "CUDA error |hipBLAS error |cuBLAS error ",
-        r"\b(?:CUDA|cuBLAS|hipBLAS) error (?P<number>\d+) at [^ ]+:\d+(?:: (?P<said>.+))?",
-    ),
-    _line(
-        "gpu_error",
-        "PyTorch, CuPy and others in the same process",
-        "CUBLAS_STATUS_",
-        r"(?P<said>CUBLAS_STATUS_(?:ALLOC_FAILED|NOT_INITIALIZED|ARCH_MISMATCH|EXECUTION_FAILED))",
-    ),
-    _line(
-        "out_of_memory",
-        "0.2.56 to 0.3.36",
-        "Malloc failed: out of memory|ErrorOutOfDeviceMemory|Device memory allocation of size",
-        r"(?:cuda|hip)Malloc failed: out of memory|ErrorOutOfDeviceMemory|Device memory allocation of size \d+ failed",
-    ),
-    _line(
-        "out_of_memory",
-        "0.2.75 to 0.3.36",
-        "failed to allocate|unable to allocate",
-        r"(?:failed|unable) to allocate (?:CUDA|ROCm|Vulkan|SYCL)\d+ buffer",
-    ),
-    _line(
-        "no_kernel",
-        "0.2.56 to 0.3.36",
-        "device code compatible|compiled with any CUDA arch",
-        r"has no device code compatible with (?P<kind>CUDA|HIP) arch (?P<arch>\d+)"
-        r"|not compiled with any CUDA arch <= (?P<at_most>\d+)",
-    ),
-    _line(
-        "no_kernel",
-        "0.2.56 to 0.3.36",
-        "kernel image|invalid device function",
-        r"no kernel image is available|device kernel image is invalid|\binvalid device function",
-    ),
-    _line(
-        "no_kernel",
-        "rocBLAS",
-        "TensileLibrary",
-        r"rocBLAS error: Cannot read \S*TensileLibrary\S* (?:for GPU arch|.*Illegal seek for GPU arch) ?: ?\w+",
-    ),
-    _line(
-        "gpu_lost",
-        "NVIDIA's kernel module",
-        "Xid|API mismatch|fallen off the bus|version mismatch",
-        r"(?P<said>NVRM: Xid .+|NVRM: API mismatch: .+|GPU has fallen off the bus"
-        r"|Failed to initialize NVML: Driver/library version mismatch)",
-    ),
-)
-
-_CRASHES = (
-    _line(
-        "illegal_instruction",
-        "shells, Python, Linux and Windows",
-        "llegal instruction|llegal Instruction|SIGILL|invalid opcode|0xc000001d|0xC000001D",
-        r"\b[Ii]llegal [Ii]nstruction\b|SIGILL|trap invalid opcode|0x[cC]000001[dD]",
-    ),
-    _line(
-        "illegal_instruction",
-        "Windows in decimal, containers and shells (128 + 4)",
-        "3221225501|1073741795|code 132|status 132|signal 4|code: 132",
-        r"\b3221225501\b|-1073741795\b|\b(?:exit(?:ed)?|terminated).*\b(?:code|status):? 132\b|\bsignal 4\b",
-    ),
-    _line(
-        "crash",
-        "shells, Python, Linux and Windows",
-        "egmentation fault|segfault at|access violation|0xc0000005|0xC0000005|3221225477|1073741819|SIGSEGV"
-        "|code 139|status 139|code: 139",
-        r"(?P<said>[Ss]egmentation fault|segfault at \S+|[Aa]ccess violation\b.*|0x[cC]0000005|3221225477|-1073741819"
-        r"|SIGSEGV|exit(?:ed)?.*\b(?:code|status):? 139\b)",
-    ),
-    _line(
-        "crash",
-        "shells, ggml and Windows",
-        "GGML_ASSERT|Aborted (core dumped)|SIGABRT|0xc0000409|0xC0000409|3221226505|1073740791|code 134|code: 134",
-        r"(?P<said>GGML_ASSERT.*|Aborted \(core dumped\)|SIGABRT|0x[cC]0000409|3221226505|-1073740791"
-        r"|exit(?:ed)?.*\b(?:code|status):? 134\b)",
-    ),
-    _line(
-        "killed",
-        "Linux, shells and containers",
-        "Killed process|oom-kill|SIGKILL|code 137|code: 137|OOMKilled",
-        r"(?P<said>Out of memory: Killed process \d+ \S+|oom-kill:\S+|SIGKILL|OOMKilled"
-        r"|exit(?:ed)?.*\b(?:code|status):? 137\b)",
-    ),
-    _line(
-        "load_error",
-        ALL,
-        "error loading model|ailed to load model|Failed to create llama_context|failed to initialize the context"
-        "|failed to allocate compute|failed to allocate buffer for kv|unable to allocate",
-        r"(?:error loading model(?: \w+)?: |failed to initialize the context: )(?P<said>.+)"
-        r"|(?P<plain>[Ff]ailed to load model\b.*|Failed to create llama_context"
-        r"|failed to allocate compute \w*\s?buffers|failed to allocate buffer for kv cache"
-        r"|unable to allocate \w+ buffer)",
-    ),
-)
-
-_IMPORT_WORDS = (
-    "cannot open shared object|GLIBC|CXXABI_|undefined symbol|with base name|Could not find module|DLL load failed"
-    "|[WinError |invalid ELF header|wrong ELF class|file too short|incompatible architecture|No module named"
-    "|Error loading shared library|Error relocating|Library not loaded|executable stack|failed to map segment"
-    "|0xc0000135|0xC0000135|3221225781|1073741515|0xc000007b|0xC000007B|3221225595|1073741701|symbol not found"
-)
-_IMPORTS = (
-    _line(
-        "import_error",
-        "Python, glibc, musl, macOS and Windows",
-        _IMPORT_WORDS,
-        r"(?P<said>"
-        r"[\w.+-]+\.so[\w.]*: cannot open shared object file.*|(?:\S+: )?version [`']\w+_[\d.]+'? not found.*"
-        r"|(?:\S+: )?undefined symbol: \S+.*|Shared library with base name .*|Could not find module .*"
-        r"|DLL load failed.*|\[WinError (?:126|127|193|1114)\].*|(?:\S+: )?invalid ELF header.*"
-        r"|(?:\S+: )?wrong ELF class.*|(?:\S+: )?file too short.*|incompatible architecture.*|No module named \S+"
-        r"|Error loading shared library .*|Error relocating .*|Library not loaded: .*"
-        r"|(?:\S+: )?cannot enable executable stack.*|(?:\S+: )?failed to map segment.*"
-        r"|(?:0x[cC]0000135|3221225781|-1073741515)|(?:0x[cC]000007[bB]|3221225595|-1073741701)"
-        r"|symbol not found in flat namespace.*)",
-    ),
-)
-
-LINES = (*_PLACES, *_PROCESS, *_GPU_ERRORS, *_CRASHES, *_IMPORTS)
-"""All of them, in the order in which they are tried."""
-
-WORDS = tuple(dict.fromkeys(word for line in LINES for word in line.words))
-
-ERRORS = (
     ("out_of_memory", re.compile(r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|memory allocation failed")),
     ("no_kernel", re.compile(r"no kernel image|kernel image is invalid|invalid device function|ARCH_MISMATCH")),
     ("ptx_too_new", re.compile(r"provided PTX was compiled with an unsupported toolchain|unsupported PTX version")),
@@ -452,11 +326,19 @@ NUMBERS.update({209: "no_kernel", 222: "ptx_too_new", 804: "forward_compatibilit
 _CUBLAS_ALLOCATION_FAILED = 3
 
 
+_WITH_ITS_CAUSE = {"init_failed": "gpu_error", "backend": "import_error"}
+
+
 def match(line: str) -> list[tuple[str, re.Match[str]]]:
-    """Return the kinds of a line, in their order, each with its match."""
+    """Return the kinds of a line, in their order, each with its match.
+
+    An error that llama.cpp survives has its cause in the same line, which is no error of its own.
+    """
     places = {place for word in WORDS if word in line for place in _WITH_WORD[word]}
     tried = ((LINES[place].kind, LINES[place].pattern.search(line)) for place in sorted(places))
-    return [(kind, found) for kind, found in tried if found is not None]
+    found = [(kind, match) for kind, match in tried if match is not None]
+    causes = {_WITH_ITS_CAUSE.get(kind) for kind, _ in found}
+    return [(kind, match) for kind, match in found if kind not in causes]
 
 
 def meaning(found: re.Match[str], line: str) -> str:

@@ -125,20 +125,23 @@ class Reader:
 
     def _starts_another(self, kind: str, found: re.Match[str]) -> bool:
         """Whether a line belongs to another load than those before it."""
-        places, failed = self._places, bool(self._said)
-        if kind == "import_error":
-            return not places.empty and not _is_optional(found)
-        if kind == "in_use":  # before the line of the file until 0.3.16, after it in 0.3.36
-            return not places.empty or failed or found["device"] in self._in_use
-        if kind in {"model", "devices", "no_device", "init_failed"}:
-            return self._model is not None or not places.empty or failed
-        if kind == "weights":
-            return places.offloaded is not None or bool(places.buffers) or self._context or failed
-        if kind in {"offloaded", "first_layers"}:
-            return places.offloaded is not None or places.first_layers is not None or failed
-        if kind == "host_memory":
-            return ("CPU", "host") in places.buffers
-        return kind == "buffer" and found.groupdict().get("purpose", "model") == "model" and self._context
+        places, parts = self._places, found.groupdict()
+        failed = bool(self._said)
+        placed = places.offloaded is not None or places.first_layers is not None
+        weights = parts.get("purpose", "model") == "model"
+        of_kind = {
+            "import_error": not places.empty and not _is_optional(parts.get("said")),
+            # Before the line of the file until 0.3.16, after it in 0.3.36.
+            "in_use": not places.empty or failed or parts.get("device") in self._in_use,
+            "weights": placed or bool(places.buffers) or self._context or failed,
+            "offloaded": placed or failed,
+            "first_layers": placed or failed,
+            "host_memory": ("CPU", "host") in places.buffers,
+            "buffer": weights and self._context,
+        }
+        starts_process_or_file = kind in {"model", "devices", "no_device", "init_failed"}
+        anything = self._model is not None or not places.empty or failed
+        return of_kind.get(kind, starts_process_or_file and anything)
 
     def _recover(self, found: re.Match[str]) -> None:
         """A context that got its memory on a GPU after all, as after a retry with less, has no error."""
@@ -159,7 +162,7 @@ class Reader:
         elif kind in {"init_failed", "gpu_error"}:
             self._gpu_error(kind, grammar.meaning(found, line), said or line.strip())
         elif kind in {"backend", "import_error"}:
-            self._import_error(kind, found, line)
+            self._import_error(kind, said)
         elif kind in {"model", "vocabulary", "in_use"}:
             self._add_model(kind, parts)
         else:
@@ -203,15 +206,14 @@ class Reader:
         elif meaning != "gpu_error":
             signs[meaning] = True
 
-    def _import_error(self, kind: str, found: re.Match[str], line: str) -> None:
-        said = found["said"].strip()
-        of_backend = kind == "backend" or re.search(r"(?:ggml_backend_|load_)\w*: failed to load ", line) is not None
-        signs = self._process.said if of_backend else self._said
+    def _import_error(self, kind: str, said: str) -> None:
+        """A backend that does not load is missing in all loads of the process; a failed import has no loads."""
+        signs = self._process.said if kind == "backend" else self._said
         library = re.search(r"([\w.+-]+\.so[\w.]*): cannot open shared object file", said)
         if library:
             signs.setdefault("missing_library", library[1])
-        elif not of_backend and (self._places.empty or not _is_optional(found)):
-            signs.setdefault("import_error", said)
+        elif kind == "import_error" and (self._places.empty or not _is_optional(said)):
+            signs.setdefault(kind, said)
 
     def _signs(self) -> Signs:
         said: dict[str, str | bool] = {**self._process.said, **self._said}
@@ -231,9 +233,9 @@ class Reader:
         return device in {name for name, _ in self._places.buffers} or device in self._places.weights.values()
 
 
-def _is_optional(found: re.Match[str]) -> bool:
+def _is_optional(said: str | None) -> bool:
     """Whether an import failed that a program can do without, after llama_cpp was imported."""
-    return re.match(r"No module named (?!'?llama_cpp)", found["said"]) is not None
+    return re.match(r"No module named (?!'?llama_cpp)", said or "") is not None
 
 
 def read(lines: Iterable[str]) -> Signs:

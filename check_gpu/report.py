@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator
 
 from check_gpu import layers
+from check_gpu.explanations import EXPLANATIONS
+from check_gpu.log_file import TAIL
 from check_gpu.placement import CACHES
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Version of the JSON document. It changes with a name or a meaning; new names may be added without a change."""
 
-LOG_LINES = 500
+LOG_LINES = TAIL
 """Number of lines from the end of the log in the document."""
 
 _WIDTH = 11
@@ -26,7 +28,8 @@ _GOOD, _BAD, _BOLD, _OFF = "\033[32m", "\033[31m", "\033[1m", "\033[0m"
 
 def text(facts: Facts, diagnosis: Diagnosis, *, colours: bool = False) -> str:
     """Return a short report of aligned lines; the diagnosis comes last."""
-    rows = [("machine", _machine(facts.machine)), *_rows(facts)]
+    # A log is rarely of the machine that reads it.
+    rows = [*([("machine", _machine(facts.machine))] if facts.installation else []), *_rows(facts)]
     lines = []
     previous = ""
     for name, value in rows:
@@ -50,6 +53,7 @@ def document(facts: Facts, diagnosis: Diagnosis) -> dict[str, Any]:
             "code": diagnosis.code.value,
             "nothing_to_mend": diagnosis.well,
             "sentence": diagnosis.sentence,
+            "meaning": EXPLANATIONS[diagnosis.code].meaning,
             "command": diagnosis.command,
         },
         "machine": dataclasses.asdict(facts.machine),

@@ -93,7 +93,9 @@ def loaded(*lines: str, **changes: Any) -> Facts:
 
 
 def log_alone(*lines: str) -> Facts:
-    return Facts(machine=LINUX, load=Load(n_gpu_layers=None, model="a.log", stage="log", signs=log.read(lines)))
+    return Facts(
+        machine=LINUX, load=Load(n_gpu_layers=None, model="a.log", stage="log", log=lines, signs=log.read(lines))
+    )
 
 
 def without(*sonames: str, of: Installation = STOCK_CUDA) -> Installation:

@@ -16,6 +16,7 @@ from build_config.system.layout import PACKAGE
 from check_gpu import log, report
 from check_gpu.__main__ import main, parser
 from check_gpu.diagnosis import diagnose
+from check_gpu.explanations import EXPLANATIONS
 from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine, NeededLibrary
 from check_gpu.layers import ranges
 from check_gpu.result import NOTHING_TO_FIX, Code
@@ -182,10 +183,33 @@ def test_ranges() -> None:
 
 
 def test_the_document_lists_every_diagnosis_in_order_with_its_remedy() -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \| [^|]+ \| ([^|]+) \|$", DOCUMENT, re.MULTILINE)
-    assert [code for code, _ in rows] == [code.value for code in Code]
-    for code, remedy in rows:
-        assert remedy.startswith("nothing to fix") is (Code(code) in NOTHING_TO_FIX), code
+    rows = re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \| ([^|]+) \|$", DOCUMENT, re.MULTILINE)
+    assert rows == [(code.value, each.meaning, each.fix) for code, each in EXPLANATIONS.items()]
+    assert [*EXPLANATIONS] == [*Code]
+    for code, each in EXPLANATIONS.items():
+        assert each.fix.startswith("nothing to fix") is (code in NOTHING_TO_FIX), code
+
+
+def test_the_document_begins_with_the_ten_sentences_that_people_search_for() -> None:
+    """Each with its cause and fix, from the table of the diagnoses."""
+    title, _, rest = DOCUMENT.partition("\n\n")
+    head, rule, *rows = rest.partition("\n\n")[0].splitlines()
+    assert (title, rule) == ("# Is the GPU used?", "|---|---|---|")
+    assert head == "| what people see | cause | fix |"
+    table = [(said, code, each) for code, each in EXPLANATIONS.items() for said in each.searched]
+    assert rows == [f"| `{said}` | {each.meaning} (`{code.value}`) | {each.fix} |" for said, code, each in table]
+    assert len(rows) == 10
+
+
+@pytest.mark.parametrize(
+    ("said", "code"), [(said, code) for code, each in EXPLANATIONS.items() for said in each.searched]
+)
+def test_each_of_the_ten_sentences_has_the_diagnosis_that_the_document_names(said: str, code: Code) -> None:
+    if said == "llama-cpp-python not using GPU":  # nothing prints this: it is what such a build looks like
+        said = "load_tensors:   CPU_Mapped model buffer size =  4685.30 MiB\nCPU : SSE3 = 1 | AVX = 1 |"
+    lines = tuple(said.splitlines())
+    load = Load(n_gpu_layers=None, model="a.log", stage="log", log=lines, signs=log.read(lines))
+    assert diagnose(Facts(machine=FACTS.machine, load=load)).code is code
 
 
 def test_both_entry_points_have_the_options_of_the_document_and_the_same_defaults() -> None:
