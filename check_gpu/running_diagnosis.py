@@ -21,6 +21,7 @@ REMEDY_LOG = "Llama(..., verbose=True), and keep what it prints: 2> FILE; then: 
 _WITHOUT_LAYERS = 1 << 30
 """Bytes that CUDA, cuBLAS and the buffers of a model can take although no layer is on the GPU; mostly half of it."""
 _OTHER_BACKENDS = ("vulkan", "hip", "sycl", "metal", "musa", "opencl")
+_CUDA = ("libcuda.so", "libcudart", "libcublas")
 _OTHERS = ("torch_cuda", "tensorflow", "xla", "onnxruntime", "ctranslate2", "cudnn")
 _NOTHING = {"", "-1", "none", "void", "NoDevFiles"}
 
@@ -54,7 +55,7 @@ def _not_permitted(facts: Facts) -> Diagnosis | None:
 
 def _not_llama(facts: Facts) -> Diagnosis | None:
     program = _program(facts)
-    if _libraries(program, "llama", "ggml") or program.models or "llama" in Path(program.executable).name:
+    if _is_llama(program) or program.models:
         return None
     sentence = f"Process {program.pid} ({_name(program)}) has loaded no library of llama.cpp and maps no GGUF file"
     held = f"; what it holds on a GPU ({_held(program)}) is something else" if program.memory else ""
@@ -106,21 +107,33 @@ def _no_gpu(facts: Facts) -> Diagnosis | None:
     return Diagnosis(Code.NO_CARD, "This machine has no NVIDIA GPU, so the model runs on the CPU.")
 
 
+def _another_backend(facts: Facts) -> Diagnosis | None:
+    """A build for other GPUs, or that uses NVIDIA's without CUDA, leaves no trace that is understood here."""
+    program = _program(facts)
+    others = _other_backends(program)
+    nvidia = facts.driver is not None and bool(facts.driver.devices)
+    if not others or _has_cuda_code(facts) or (nvidia and program.memory == () and not _opens_a_gpu(program)):
+        return None
+    sentence = f"The llama.cpp in process {program.pid} has no CUDA, but {', '.join(others)}"
+    sentence += ": whether that uses a GPU cannot be seen from outside"
+    return Diagnosis(Code.UNKNOWN, f"{sentence}.", REMEDY_LOG)
+
+
 def _no_cuda_in_use(facts: Facts) -> Diagnosis | None:
     """CUDA is in a module of its own, in llama.cpp's library, or not there at all."""
     program, installation = _program(facts), facts.installation
-    if _has_cuda_code(facts) or not _libraries(program, "llama", "ggml"):
+    if _has_cuda_code(facts) or not _is_llama(program):
         return None
     there = [Path(library.file).name for library in installation.cuda] if installation else []
     if installation is not None and installation.own and not _libraries(program, "ggml-cpu"):
         return None  # our wheel loads its modules with the first model
-    if installation is None and _libraries(program, "libcublas", "libcudart"):
+    if installation is None and _libraries(program, *_CUDA):
         return None  # older releases have CUDA inside libllama.so, which cannot be read here
     if installation is not None and there:
         sentence = f"Process {program.pid} has not loaded {', '.join(there)}, the CUDA code of its build"
         command = f"python check_gpu.pyz --python {shell.quote([installation.python])}  # says why"
         return Diagnosis(Code.BACKEND_NOT_LOADED, f"{sentence}, so it computes on the CPU.", command)
-    others = [name for name in map(_base, program.libraries) if any(f"ggml-{kind}" in name for kind in _OTHER_BACKENDS)]
+    others = _other_backends(program)
     kind = f"has no CUDA, only {', '.join(others)}" if others else "is a CPU-only build"
     sentence = f"The llama.cpp in process {program.pid} {kind}: it has loaded no library with CUDA code"
     return Diagnosis(Code.CPU_ONLY_BUILD, f"{sentence}.", remedies.install_cuda_build(facts))
@@ -179,6 +192,7 @@ CAUSES: tuple[Cause, ...] = (
     _not_llama,
     _simulated,
     _in_use,
+    _another_backend,
     _no_gpu,
     _no_cuda_in_use,
     _hidden,
@@ -195,8 +209,16 @@ def _has_cuda_code(facts: Facts) -> bool:
     """Whether llama.cpp's own CUDA code is loaded. Another library in the same process may use CUDA, too."""
     program = _program(facts)
     with_code = {library.file for library in facts.installation.cuda} if facts.installation else set()
-    one_file = not _libraries(program, "llama", "ggml")  # a program with llama.cpp inside
-    return one_file or bool(_libraries(program, "ggml-cuda", "ggml_cuda") or with_code.intersection(program.libraries))
+    one_file = not _libraries(program, "llama", "ggml") and _libraries(program, *_CUDA)  # llama.cpp is inside it
+    return bool(one_file or _libraries(program, "ggml-cuda", "ggml_cuda") or with_code.intersection(program.libraries))
+
+
+def _is_llama(program: Running) -> bool:
+    return bool(_libraries(program, "llama", "ggml")) or "llama" in _base(program.executable)
+
+
+def _other_backends(program: Running) -> list[str]:
+    return [_base(file) for file in _libraries(program, *(f"ggml-{kind}" for kind in _OTHER_BACKENDS))]
 
 
 def _libraries(program: Running, *parts: str) -> list[str]:

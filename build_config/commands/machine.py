@@ -79,6 +79,8 @@ def check_gpu(  # noqa: PLR0913, PLR0917  # one parameter for each option
         return
     if python is None and log is None and pid is None:
         raise SettingsError("There is nothing to check", remedy="--python PATH, --log FILE, or --pid NUMBER")
+    if pid is not None and log is not None:
+        raise SettingsError("--log and --pid are two questions", remedy="pass one of them")
     if pid is not None and (problem := running.problem(pid)):
         raise SettingsError(problem)
     request = collect.Request(

@@ -25,9 +25,11 @@ from check_gpu.facts import (
     Running,
 )
 from check_gpu.result import Code
+from tests.support import remedy_commands
 
 PACKAGE = "/srv/venv/lib/python3.12/site-packages/llama_cpp"
 BASE, LLAMA, BACKEND = (f"{PACKAGE}/lib/lib{name}.so" for name in ("ggml-base", "llama", "ggml-cuda"))
+VULKAN, HIP = (f"{PACKAGE}/lib/libggml-{kind}.so" for kind in ("vulkan", "hip"))
 CUDA = ("/usr/lib/libcuda.so.580.65.06", "/usr/lib/libcublas.so.12", "/usr/lib/libcudart.so.12")
 MODEL = MappedModel("/models/8b.gguf", size=5 << 30, mapped=280 << 20, layers=tuple(range(32)))
 IN_USE = Running(
@@ -118,9 +120,25 @@ SITUATIONS: dict[str, tuple[Facts, str]] = {
         facts(dataclasses.replace(STOCK, cuda=()), libraries=(BASE, LLAMA, "/x/libtorch_cuda.so", *CUDA)),
         "cpu-only-build: is a CPU-only build -> /srv/venv/bin/python -m pip install",
     ),
-    "a CPU build on Vulkan": (
-        facts(dataclasses.replace(STOCK, cuda=()), libraries=(BASE, LLAMA, f"{PACKAGE}/lib/libggml-vulkan.so")),
+    "Vulkan, and nothing on the GPU": (
+        facts(dataclasses.replace(STOCK, cuda=()), libraries=(BASE, LLAMA, VULKAN), **IDLE),
         "cpu-only-build: has no CUDA, only libggml-vulkan.so -> --arch 89",
+    ),
+    "Vulkan, and something on the GPU": (
+        facts(dataclasses.replace(STOCK, cuda=()), libraries=(BASE, LLAMA, VULKAN)),
+        "unknown: has no CUDA, but libggml-vulkan.so ... cannot be seen -> --log",
+    ),
+    "ROCm on a machine without an NVIDIA GPU": (
+        facts(None, NO_DRIVER, libraries=(BASE, LLAMA, HIP), card_on_bus=False, **IDLE),
+        "unknown: has no CUDA, but libggml-hip.so -> --log",
+    ),
+    "one file without CUDA": (
+        facts(**{**ONE_FILE, **IDLE, "libraries": ()}),
+        "cpu-only-build: is a CPU-only build -> --arch 89",
+    ),
+    "another program that maps a model": (
+        facts(None, executable="/usr/bin/python3.12", libraries=(), memory=()),
+        "unknown: Whether it uses the GPU is not known -> --log",
     ),
     "a build in a container, seen from its host": (
         facts(None, libraries=(BASE, LLAMA), shares_files=False),
@@ -170,6 +188,7 @@ def test_the_diagnosis_of_a_running_program(seen: Facts, expected: str) -> None:
     assert (diagnosis.command is None) is (command == "")
     assert command in (diagnosis.command or "")
     assert ("GPU is used" in diagnosis.sentence) is (diagnosis.code is Code.CARD_USED)
+    remedy_commands.resolve(diagnosis.command or "")
 
 
 EVIDENCE: tuple[dict[str, Any], ...] = (
