@@ -121,13 +121,34 @@ _PROCESS = (
         r"\bDevice (?P<number>\d+): (?P<name>.+?), compute capability (?P<capability>\d+\.\d+)",
     ),
     _line(
-        "vulkan",
-        "0.2.56 to 0.3.36",
+        "named",
+        "0.2.56 to 0.2.90",
+        " | uma: ",
+        r"\b(?P<device>Vulkan\d+): (?P<name>.+?)(?: \([^()|]*\))? \| uma: ",
+    ),
+    _line(
+        "named",
+        "0.3.2 to 0.3.36",
         "ggml_vulkan: ",
         r"ggml_vulkan: (?P<number>\d+) = (?P<name>.+?) \([^()|]*\) \| uma",
     ),
+    # Devices of a GPU's backend that compute on the CPU; the first line follows that of its device.
+    _line("on_cpu", "0.2.56 to 0.3.36", "Device type is CPU", r"ggml_vulkan: Warning: Device type is CPU"),
+    _line(
+        "on_cpu",
+        "0.3.36",
+        ":cpu:",
+        r"\|\s*(?P<number>\d+)\|\s*\[\w+:cpu:\d+\]\|\s*(?P<name>[^|]+?)\s*\|",
+    ),
+    _line("on_cpu", "0.3.36", "not a GPU: ", r"the default device is not a GPU: '(?P<name>[^']+)'"),
     _line("devices", ALL, "CUDA devices|ROCm devices", r"\bfound (?P<count>\d+) (?:CUDA|ROCm) devices"),
     _line("no_device", "0.2.24 to 0.2.56", "devices found", r"\bno (?:CUDA|ROCm) devices found"),
+    _line(
+        "no_other_device",
+        "0.2.75 to 0.3.36",
+        "No devices found|no SYCL device",
+        r"ggml_vulkan: (?:Error: )?No devices found|no SYCL device available",
+    ),
     _line(
         "init_failed",
         "0.2.75 to 0.3.36",
@@ -267,11 +288,12 @@ _CRASHES = (
         "load_error",
         ALL,
         "error loading model|ailed to load model|Failed to create llama_context|failed to initialize the context"
-        "|failed to allocate compute|failed to allocate buffer for kv|unable to allocate",
+        "|failed to allocate compute|failed to allocate buffer for kv|unable to allocate|llama_decode returned -"
+        "|failed to decode, ret",
         r"(?:error loading model(?: \w+)?: |failed to initialize the context: )(?P<said>.+)"
         r"|(?P<plain>[Ff]ailed to load model\b.*|Failed to create llama_context"
         r"|failed to allocate compute \w*\s?buffers|failed to allocate buffer for kv cache"
-        r"|unable to allocate \w+ buffer)",
+        r"|unable to allocate \w+ buffer|llama_decode returned -[23]\b|failed to decode, ret = -[23]\b)",
     ),
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Iterable
 
+from check_gpu.log import A_CPU
 from check_gpu.placement import CACHES, Placements, on_gpu, on_host
 from check_gpu.result import Code, Diagnosis
 
@@ -19,7 +20,9 @@ REMEDY_ALL_LAYERS = "Llama(..., n_gpu_layers=-1)"
 REMEDY_EXAMINE = "python check_gpu.pyz --python PYTHON  # on the machine of the log, which alone shows no more"
 REMEDY_REPORT = "report it with the output of --json"
 
-_SOFTWARE = re.compile(r"llvmpipe|lavapipe|softpipe|SwiftShader|Basic Render|\bpocl\b|\bLLVM \d+\.\d", re.IGNORECASE)
+_SOFTWARE = re.compile(
+    rf"{A_CPU}|llvmpipe|lavapipe|softpipe|SwiftShader|Basic Render|\bpocl\b|\bLLVM \d+\.\d", re.IGNORECASE
+)
 """Renderers that compute on the CPU and call themselves a device of Vulkan or OpenCL."""
 
 

@@ -17,6 +17,9 @@ _FLAGS = {"out_of_memory", "illegal_instruction"}
 _TEXTS = {"crash": "crash", "killed": "crash", "load_error": "load_error", "gpu_lost": "gpu_lost"}
 _AMD = re.compile(r"\b(?:ROCm|HIP|rocBLAS|hipBLAS)\b")
 
+A_CPU = "which is a CPU"
+"""Added to the name of a device of a GPU's backend of which the log says so."""
+
 EARLIER = 20
 """Number of earlier loads that are kept: a server writes thousands of them into one log."""
 
@@ -77,7 +80,7 @@ class _Process:
     """What a process says before its first load, which is true for all of its loads."""
 
     found: list[FoundDevice] = field(default_factory=list)
-    vulkan: dict[str, str] = field(default_factory=dict)
+    named: dict[str, str] = field(default_factory=dict)
     said: dict[str, str | bool] = field(default_factory=dict)
 
 
@@ -180,12 +183,14 @@ class Reader:
         process, parts = self._process, found.groupdict()
         if kind == "listed":
             process.found.append(FoundDevice(parts["name"], parts["capability"]))
-        elif kind == "vulkan":
-            process.vulkan[f"Vulkan{parts['number']}"] = parts["name"]
+        elif kind == "named":
+            process.named[parts.get("device") or f"Vulkan{parts['number']}"] = parts["name"]
+        elif kind == "on_cpu":
+            self._add_renderer(parts)
         elif kind == "devices" and int(parts["count"]):
-            self._process = _Process(vulkan=process.vulkan, said={"rocm": "ROCm" in found[0]})
-        elif kind in {"devices", "no_device"}:
-            process.said["no_device"] = True
+            self._process = _Process(named=process.named, said={"rocm": "ROCm" in found[0]})
+        elif kind in {"devices", "no_device", "no_other_device"}:
+            process.said["no_other_device" if kind == "no_other_device" else "no_device"] = True
         elif kind in {"blas", "no_gpu_support"}:
             process.said["no_gpu_code"] = parts.get("value") != "1"
         elif kind == "features":
@@ -195,6 +200,16 @@ class Reader:
         elif kind == "no_kernel":
             self._said["no_kernel"] = True
             self._said.setdefault("code_for", parts.get("arch") or parts.get("at_most") or "")
+
+    def _add_renderer(self, parts: dict[str, str]) -> None:
+        named = self._process.named
+        if parts.get("number"):
+            named[f"SYCL{parts['number']}"] = f"{parts['name']}, {A_CPU}"
+        elif parts.get("name"):
+            named["OpenCL"] = f"{parts['name']}, {A_CPU}"
+        else:
+            last = next(reversed([*named]), "Vulkan0")
+            named[last] = f"{named.get(last, 'a device')}, {A_CPU}"
 
     def _gpu_error(self, kind: str, meaning: str, said: str) -> None:
         """An error at the start holds for all loads of the process, a later one for the load that it ended."""
@@ -217,20 +232,18 @@ class Reader:
 
     def _signs(self) -> Signs:
         said: dict[str, str | bool] = {**self._process.said, **self._said}
-        names = {
-            **{device: name for device, name in self._process.vulkan.items() if self._uses(device)},
-            **self._in_use,
-        }
+        used = {*self._places.weights.values(), *(name for name, _ in self._places.buffers)}
+        silent = not self._in_use and not any(map(on_gpu, used))  # about the devices of this load
+        if said.pop("no_other_device", False) and silent:
+            said["no_device"] = True
+        names = {device: name for device, name in self._process.named.items() if device in used or silent}
         return Signs(
             placements=self._places.placements(),
-            in_use=tuple(names.items()),
+            in_use=tuple({**names, **self._in_use}.items()),
             found=tuple(dict.fromkeys(self._process.found)),
             model=self._model,
             **{name: value or None if name == "code_for" else value for name, value in said.items()},  # type: ignore[arg-type]
         )
-
-    def _uses(self, device: str) -> bool:
-        return device in {name for name, _ in self._places.buffers} or device in self._places.weights.values()
 
 
 def _is_optional(said: str | None) -> bool:

@@ -140,7 +140,9 @@ def _gpu_lost(load: Load) -> Diagnosis | None:
 def _init_failed(load: Load) -> Diagnosis | None:
     signs = load.signs
     if signs.no_device:
-        sentence = "CUDA finds no GPU: CUDA_VISIBLE_DEVICES hides it, the container did not get it, or there is none."
+        sentence = (
+            "The build finds no GPU: CUDA_VISIBLE_DEVICES hides it, the container did not get it, or there is none."
+        )
         return Diagnosis(Code.CARD_HIDDEN, sentence, REMEDY_EXAMINE)
     if signs.init_error is None:
         return None
