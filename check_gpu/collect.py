@@ -114,7 +114,7 @@ def _installation_of(program: Running) -> Installation | None:
 
 
 def _is_package(folder: Path) -> bool:
-    return folder.name == "llama_cpp" and (folder / "__init__.py").is_file()
+    return folder.name.startswith("llama_cpp") and (folder / "__init__.py").is_file()
 
 
 # ---------------------------------------------------------------------------------------------------- installation
