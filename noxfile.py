@@ -135,6 +135,18 @@ def check_gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu_kit(session: nox.Session) -> None:
+    """Make a folder that checks a wheel on a GPU without a network: `-- --arch 90 --out FOLDER`."""
+    step(session, "gpu_kit")
+
+
+@nox.session
+def record_gpu(session: nox.Session) -> None:
+    """Judge the report of such a folder, and record gpu-verified next to the wheel: `-- REPORT`."""
+    step(session, "record_gpu")
+
+
+@nox.session
 def reproduce(session: nox.Session) -> None:
     """Build the wheel a second time in another environment, and compare the bytes."""
     step(session, "reproduce")

@@ -4,6 +4,7 @@
 #   ci/validate_on_gpu.sh [--out FOLDER] [--stock-cuda WHEEL] [--stock-cpu WHEEL] [--quick] [--simulate CAPABILITY]
 # --stock-cuda, --stock-cpu: baselines for the speed, wheels of ci/build_stock_wheel.sh.
 # --quick: a small model for the measurement. --simulate 8.9: without a GPU; only shows that the script works.
+# It needs the network; for a GPU without one: nox -s gpu_kit (docs/gpu_kit.md).
 # Every part runs even if an earlier one failed; the status is 0 if all passed.
 set -uo pipefail
 
@@ -16,7 +17,7 @@ while [ $# -gt 0 ]; do
     --stock-cpu) stock_cpu=$2; shift 2 ;;
     --quick) model=small; shift ;;
     --simulate) simulate=$2; shift 2 ;;
-    *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
 command -v nox >/dev/null || { echo "nox is missing: python -m pip install nox" >&2; exit 1; }

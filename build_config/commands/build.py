@@ -18,7 +18,10 @@ from check_gpu import shell
 @app.command()
 def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
     arch: Annotated[
-        str, typer.Option(help="89 | 86,89 | native (the GPUs here) | portable (all GPUs) | auto")
+        str,
+        typer.Option(
+            help="89 | 86,89 | 86+120 (one shard for both) | native (the GPUs here) | portable (all GPUs) | auto"
+        ),
     ] = "auto",
     cuda: Annotated[
         str, typer.Option(help=f"{LOCKED_CUDA} (downloaded, locked) | 11.8, 12.4, ... | system (installed here)")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from build_config.errors import SettingsError
+from build_config.testbed import model_data
 from build_config.testbed.model_families import LLAMA, STATE, TOKEN_TYPES
 
 if TYPE_CHECKING:
@@ -116,25 +117,11 @@ _BLOCKS = (
     *("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS"),
 )
 """The types whose blocks contain a half-precision scale as such."""
-_SCALE_AT = {"Q2_K": 80, "Q3_K": 108, "Q6_K": 208}
-"""The offset of that scale in a block, in bytes, if it is not at the beginning (ggml-common.h)."""
-_MINIMUM_AT = {"Q4_1": 2, "Q5_1": 2, "Q2_K": 82, "Q4_K": 2, "Q5_K": 2}
-"""The same for types with a second scale, which shifts the weights."""
-_SCATTERED = "IQ1_M"
-"""Stores its scale in the top four bits of its last four 16-bit words."""
-_POWER_OF_TWO = "MXFP4"
-"""Stores its scale as an exponent in its first byte."""
-_ONE = 128
-"""That exponent for the scale 1."""
 _MIXES = {"Q4_K_M": ("Q4_K", "Q6_K")}
 """Two types under the name that users know: most tensors have the first, the more important ones the second."""
-KINDS = (*_PLAIN, *_BLOCKS, _SCATTERED, _POWER_OF_TWO, *_MIXES)
+KINDS = (*_PLAIN, *_BLOCKS, model_data.SCATTERED, model_data.POWER_OF_TWO, *_MIXES)
 """Every type of weights that upstream's CUDA backend supports, and the mix that most people download."""
 
-_SPREAD = (0.5, 1.5)
-"""The scales of the blocks differ by these factors, so a kernel that uses another block's scale gives other numbers."""
-_SPREAD_SQUARE = (_SPREAD[0] ** 2 + _SPREAD[0] * _SPREAD[1] + _SPREAD[1] ** 2) / 3
-"""The mean square of a factor that is distributed evenly between them."""
 _SAMPLE = 2048
 """The number of blocks from which the spread of a type's codes is measured."""
 _CONSTANTS = {"norm.weight": 1, ".bias": 0, ".ssm_a": -1, ".ssm_d": 1}
@@ -159,31 +146,45 @@ def write(
 
     Raises ``SettingsError`` for a ``kind`` that is not in ``KINDS`` or whose blocks do not fit the rows of ``shape``.
     """
+    partial = path.with_name(f"{path.name}.partial")
+    header = write_header(partial, shape, family=family, kind=kind)
+    model_data.append(header, recipe(shape, family=family, kind=kind, seed=seed))
+    return partial.replace(path)
+
+
+def write_header(path: Path, shape: ModelShape, *, family: ModelFamily = LLAMA, kind: str = "F32") -> Path:
+    """Write the part of a model in front of its weights, and return ``path``. Raises as ``write`` does."""
     import gguf  # noqa: PLC0415  # takes half a second to import, and few steps need it
 
     check(shape, kind, family)
-    partial = path.with_name(f"{path.name}.partial")
-    writer = gguf.GGUFWriter(partial, family.architecture)
+    writer = gguf.GGUFWriter(path, family.architecture)
     _describe(writer, shape, family)
-    tensors = tuple(family.tensors(shape.sizes))
-    for name, dimensions in tensors:
+    for name, dimensions in family.tensors(shape.sizes):
         of, block, size = _type(_kind_of(name, shape, kind))
         length = math.prod(dimensions) // block * size
         writer.add_tensor_info(name, dimensions, np.dtype(np.float32), length, raw_dtype=of)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    random = np.random.default_rng(seed)
-    for name, dimensions in tensors:
+    writer.close()
+    return path
+
+
+def recipe(shape: ModelShape, *, family: ModelFamily = LLAMA, kind: str = "F32", seed: int = 0) -> dict[str, Any]:
+    """Describe the weights for ``model_data``, which needs neither this package nor gguf."""
+    tensors = []
+    for name, dimensions in family.tensors(shape.sizes):
+        stored = _kind_of(name, shape, kind)
+        tensor: dict[str, Any] = {"dimensions": dimensions, "kind": stored}
         constant = next((value for ending, value in _CONSTANTS.items() if name.endswith(ending)), None)
         if constant is not None:
-            writer.write_tensor_data(np.full(dimensions, constant, dtype=np.float32))
-        else:
-            inputs = dimensions[-1]
-            outputs = math.prod(dimensions) // inputs
-            writer.write_tensor_data(_matrix(random, outputs, inputs, _kind_of(name, shape, kind)))
-    writer.close()
-    return partial.replace(path)
+            tensor["constant"] = constant
+        elif stored not in _PLAIN:
+            _, block, size = _type(stored)
+            deviation, shift = _codes_spread(stored)
+            tensor |= {"block": block, "size": size, "deviation": deviation, "shift": shift}
+        tensors.append(tensor)
+    return {"seed": seed, "tensors": tensors}
 
 
 def check(shape: ModelShape, kind: str, family: ModelFamily = LLAMA) -> None:
@@ -200,14 +201,14 @@ def check(shape: ModelShape, kind: str, family: ModelFamily = LLAMA) -> None:
 
 def _type(kind: str) -> tuple[gguf.GGMLQuantizationType, int, int]:
     """A type of weights, with the weights and the bytes of one of its blocks."""
-    import gguf  # noqa: PLC0415  # see write
+    import gguf  # noqa: PLC0415  # see write_header
 
     of = gguf.GGMLQuantizationType[kind]
     return of, *gguf.GGML_QUANT_SIZES[of]
 
 
 def _describe(writer: Any, shape: ModelShape, family: ModelFamily) -> None:
-    import gguf  # noqa: PLC0415  # see write
+    import gguf  # noqa: PLC0415  # see write_header
 
     words = (*_WORDS, *(f"w{number}" for number in range(len(_WORDS), shape.vocabulary)))
     words = words[: shape.vocabulary - len(_CONTROLS) - _BYTES]
@@ -250,74 +251,21 @@ def _kind_of(name: str, shape: ModelShape, kind: str) -> str:
     return most
 
 
-def _matrix(random: np.random.Generator, outputs: int, inputs: int, kind: str) -> NDArray[Any]:
-    """Random weights. GGUF counts dimensions from the innermost: a matrix is (outputs, inputs)."""
-    import gguf  # noqa: PLC0415  # see write
-
-    if kind not in _PLAIN:
-        return _blocks(random, outputs, inputs, kind)
-    weights = random.standard_normal((outputs, inputs), dtype=np.float32)
-    weights /= np.float32(np.sqrt(inputs))
-    stored: NDArray[Any] = gguf.quants.quantize(weights, _type(kind)[0])
-    return stored
-
-
-def _blocks(random: np.random.Generator, outputs: int, inputs: int, kind: str) -> NDArray[np.uint8]:
-    """Random codes with scales that give the wanted deviation."""
-    blocks = _codes(random, outputs * inputs, kind)
-    deviation, shift = _codes_spread(kind)
-    wanted = 1 / (np.sqrt(inputs) * deviation)
-    if kind == _POWER_OF_TWO:
-        # Two adjacent exponents, in the proportion that gives the wanted mean square.
-        lower = int(np.floor(np.log2(wanted)))
-        share = ((wanted / 2.0**lower) ** 2 - 1) / 3
-        blocks[:, 0] = _ONE + lower + (random.random(len(blocks)) < share)
-    else:
-        scales = random.uniform(*_SPREAD, len(blocks)) * wanted / np.sqrt(_SPREAD_SQUARE)
-        if kind not in _MINIMUM_AT:
-            # Codes from -8 to 7 have a mean, which would dominate every product; real blocks have both signs.
-            scales *= random.choice((-1, 1), len(blocks))
-        _set_scales(blocks, kind, scales, scales * shift)
-    return blocks.reshape(outputs, -1)
-
-
-def _codes(random: np.random.Generator, weights: int, kind: str) -> NDArray[np.uint8]:
-    """Random codes, one row for each block. Every bit pattern is a valid code in all these types."""
-    _, block, size = _type(kind)
-    return random.integers(0, 256, (weights // block, size), dtype=np.uint8)
-
-
 @functools.cache
 def _codes_spread(kind: str) -> tuple[float, float]:
     """The deviation of weights with random codes and the scale 1, and the minimum that makes their mean 0."""
-    import gguf  # noqa: PLC0415  # see write
+    import gguf  # noqa: PLC0415  # see write_header
 
-    of, block, _ = _type(kind)
-    blocks = _codes(np.random.default_rng(0), _SAMPLE * block, kind)
+    of, _, size = _type(kind)
+    blocks = model_data.codes(np.random.default_rng(0), _SAMPLE, size)
 
     def weights(scale: float, minimum: float) -> NDArray[np.float32]:
-        if kind == _POWER_OF_TWO:
-            blocks[:, 0] = _ONE
+        if kind == model_data.POWER_OF_TWO:
+            blocks[:, 0] = model_data.ONE
         else:
-            _set_scales(blocks, kind, np.full(_SAMPLE, scale), np.full(_SAMPLE, minimum))
+            model_data.set_scales(blocks, kind, np.full(_SAMPLE, scale), np.full(_SAMPLE, minimum))
         values: NDArray[np.float32] = gguf.quants.dequantize(blocks, of)
         return values
 
-    shift = -float(weights(1, 0).mean() / weights(0, 1).mean()) if kind in _MINIMUM_AT else 0.0
+    shift = -float(weights(1, 0).mean() / weights(0, 1).mean()) if kind in model_data.MINIMUM_AT else 0.0
     return float(weights(1, shift).std()), shift
-
-
-def _set_scales(blocks: NDArray[np.uint8], kind: str, scales: NDArray[np.float64], minima: NDArray[np.float64]) -> None:
-    """Write a scale and, if the type has one, a minimum into each block."""
-    halves = scales.astype("<f2")
-    if kind == _SCATTERED:
-        words = blocks[:, -8:].copy().view("<u2")
-        words &= 0x0FFF
-        words |= (halves.view("<u2")[:, None] << np.array([12, 8, 4, 0], dtype="<u2")) & 0xF000
-        blocks[:, -8:] = words.view(np.uint8)
-        return
-    places = [(_SCALE_AT.get(kind, 0), halves)]
-    if kind in _MINIMUM_AT:
-        places.append((_MINIMUM_AT[kind], minima.astype("<f2")))
-    for at, values in places:
-        blocks[:, at : at + 2] = values.view(np.uint8).reshape(-1, 2)

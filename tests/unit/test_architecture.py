@@ -32,8 +32,13 @@ CHILDREN = frozenset(
         "build_config.steps.validation.device_checks",
         "build_config.steps.validation.probe",
         "build_config.tasks.bench.child",
+        "build_config.tasks.gpu_kit.gpu_tests",
+        "build_config.tasks.gpu_kit.report_text",
+        "build_config.tasks.gpu_kit.run",
+        "build_config.tasks.gpu_kit.surroundings",
         "build_config.tasks.reproduce.enter",
         "build_config.tasks.upstream_tests.recorder",
+        "build_config.testbed.model_data",
         *(f"check_gpu.children.{name}" for name in ("driver", "find", "libraries", "load", "usage")),
     }
 )

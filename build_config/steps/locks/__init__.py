@@ -35,6 +35,8 @@ PLATFORMS: dict[PlatformName, tuple[str, re.Pattern[str]]] = {
 TOOLKIT_PINS = "toolkit-pins.txt"
 OLDEST_PYTHON_OF_WHEELS = (3, 8)
 """The oldest Python that a finished wheel supports: upstream's."""
+OLDEST_PYTHON_OF_KITS = (3, 9)
+"""The oldest Python that runs a GPU kit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +44,13 @@ class RequirementSet:
     """A set of Python requirements. ``shares`` is the file whose versions it must use.
 
     ``makes_wheels`` says whether a wheel is made or validated with it: a difference in any other lock does not affect
-    a wheel. ``python`` is the oldest Python that it is for.
+    a wheel. ``python`` is the oldest Python that it is for; with ``one_version`` the same files serve every later one.
     """
 
     shares: str | None
     makes_wheels: bool
     python: tuple[int, int] = OLDEST_PYTHON
+    one_version: bool = False
 
 
 REQUIREMENTS = {
@@ -60,6 +63,7 @@ REQUIREMENTS = {
     "validation": RequirementSet(shares=TOOLKIT_PINS, makes_wheels=True),
     "validation-cu11": RequirementSet(shares="validation.txt", makes_wheels=True),
     "validation-cu12": RequirementSet(shares="validation.txt", makes_wheels=True),
+    "gpu-kit": RequirementSet(shares=None, makes_wheels=False, python=OLDEST_PYTHON_OF_KITS, one_version=True),
     "upstream-tests": RequirementSet(shares="validation.txt", makes_wheels=False),
     "clients": RequirementSet(shares="validation.txt", makes_wheels=False),
     "installers": RequirementSet(shares="lock.txt", makes_wheels=False),

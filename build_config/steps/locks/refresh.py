@@ -153,6 +153,7 @@ def _compile(folder: Path, name: str, requirements: RequirementSet, upgrade: fro
     argv = [
         *(_uv(), "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
         f"--python-version={'.'.join(map(str, requirements.python))}",
+        *(["--fork-strategy=fewest"] if requirements.one_version else []),
         "--only-binary=:all:",  # nothing is built when a lock is installed
         *("--no-emit-index-url", "--no-header", "--no-annotate"),
         *([f"--constraint={requirements.shares}"] if requirements.shares else []),

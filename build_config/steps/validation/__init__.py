@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, StepResultError, ValidationError
 from build_config.formats import build_facts
-from build_config.reports import DeviceCheck, ScenarioResult, Severity, ValidationReport, Verdict
-from build_config.steps.validation import compare_with_cpu, probe, scenarios, several_gpus
-from build_config.steps.validation.judge import ProbeResult, error, judge
+from build_config.reports import DeviceCheck, Finding, ScenarioResult, Severity, ValidationReport, Verdict
+from build_config.steps.validation import compare_with_cpu, probe, probe_runs, scenarios, several_gpus
+from build_config.steps.validation.judge import ProbeResult, error
 from build_config.steps.validation.planted_libraries import PlantedLibraries
-from build_config.system import jsonio, redaction
+from build_config.system import jsonio
 from build_config.system.processes import Command
 from build_config.system.processes import run as run_command
 from build_config.testbed import clean_environment, simulated_device, synthetic_model
 from build_config.testbed.simulated_device import SimulatedLibraries
-from check_gpu import placement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from build_config.formats.build_facts import BuildFacts
     from build_config.model import Machine, Wheel
@@ -68,7 +67,7 @@ class Bench:
 
     def model(self, family: ModelFamily) -> Path:
         """The tiny model of ``family``; it is written when it is first needed."""
-        path = self.folder / f"tiny-{family.architecture}.gguf"
+        path = self.folder / probe_runs.model_name(family)
         return path if path.exists() else synthetic_model.write(path, family=family)
 
 
@@ -108,22 +107,36 @@ def validate(
             results = _try_all(bench, tried, console)
             if results[0].on_gpu and results[0].passed:
                 checks = _compare_gpus(bench, results[0], console)
-    decisive = _decisive(results, simulation)
-    findings = [*installed, *(error("wrong-on-card", f"{one.name}: {one.reason}") for one in checks if not one.passed)]
-    verdict = judge_all(results, decisive) if not findings else Verdict.FAILED
-    if require_gpu and verdict is not Verdict.GPU_VERIFIED:
+    report = conclude(wheel.sha256, machine, results, checks, simulation=simulation, findings=installed)
+    if require_gpu and report.verdict is not Verdict.GPU_VERIFIED:
         why = "see the other findings" if machine.gpus else "the driver lists no GPU in this machine"
-        findings.append(error("gpu-required", f"A GPU was required, but the wheel did not verifiably use one: {why}"))
-        verdict = Verdict.FAILED
+        required = error("gpu-required", f"A GPU was required, but the wheel did not verifiably use one: {why}")
+        report = dataclasses.replace(report, verdict=Verdict.FAILED, findings=(*report.findings, required))
+    return dataclasses.replace(report, seconds=round(time.monotonic() - start, 3))
+
+
+def conclude(
+    wheel_sha256: str,
+    machine: Machine,
+    results: tuple[ScenarioResult, ...],
+    checks: tuple[DeviceCheck, ...],
+    *,
+    simulation: Simulation | None = None,
+    findings: tuple[Finding, ...] = (),
+    seconds: float = 0.0,
+) -> ValidationReport:
+    """Give the verdict on everything that was seen. A failed check or another finding makes it ``failed``."""
+    decisive = _decisive(results, simulation)
+    findings = (*findings, *(error("wrong-on-card", f"{one.name}: {one.reason}") for one in checks if not one.passed))
     return ValidationReport(
-        wheel_sha256=wheel.sha256,
-        verdict=verdict,
+        wheel_sha256=wheel_sha256,
+        verdict=judge_all(results, decisive) if not findings else Verdict.FAILED,
         machine=machine,
         scenarios=results,
         decisive=decisive.name if decisive is not None else None,
         device_checks=checks,
-        findings=tuple(findings),
-        seconds=round(time.monotonic() - start, 3),
+        findings=findings,
+        seconds=seconds,
     )
 
 
@@ -170,13 +183,11 @@ def run_probe(bench: Bench, run: tuple[Scenario, ...], *, timeout: float = PROBE
     for old in (output, report):
         old.unlink(missing_ok=True)
     planted = bench.planted if first.planted else None
-    families = [scenario.expected.family for scenario in run]
-    models = [("embed" if family.embeds else "generate", str(bench.model(family))) for family in families]
-    options = json.dumps({"n_gpu_layers": first.gpu_layers, **first.options})
+    models = [(task, str(bench.model(family))) for task, family in probe_runs.tasks(run)]
     command = Command(
         argv=(
             *(str(bench.python), "-I", str(Path(probe.__file__).resolve())),
-            *(str(output), options, *itertools.chain.from_iterable(models)),
+            *(str(output), json.dumps(probe_runs.options(run)), *itertools.chain.from_iterable(models)),
         ),
         cwd=planted.folder if planted is not None else bench.folder,
         changes=_environment(bench, first, report),
@@ -189,14 +200,8 @@ def run_probe(bench: Bench, run: tuple[Scenario, ...], *, timeout: float = PROBE
             raise ValidationError(f"The probe could not be started: {problem.message}", log=bench.log) from problem
         ended = f"no answer within {timeout:.0f} s"
     else:
-        said = completed.last_words or "nothing"
-        ended = f"the probe {completed.ending} and gave no result; its output ended with: {said}"
-    results = _read_results(output)
-    if len(results) < len(run):
-        results += (ProbeResult(error=ended),)
-        last = families[len(results) - 1].architecture
-        later = ProbeResult(error=f"not loaded, because the process ended while it used the model {last}")
-        results += (later,) * (len(run) - len(results))
+        ended = probe_runs.without_result(completed)
+    results = probe_runs.complete(run, _read_results(output), ended)
     left = planted.loaded() if planted is not None else ()
     use = simulated_device.read_report(report) if first.simulated is not None else None
     return tuple(dataclasses.replace(result, planted=left, use=use) for result in results)
@@ -236,60 +241,37 @@ def _bench(python: Path, folder: Path, log: Path, facts: BuildFacts | None, simu
 
 
 def _try_all(bench: Bench, tried: tuple[Scenario, ...], console: Console) -> tuple[ScenarioResult, ...]:
-    runs: list[tuple[Scenario, ...]] = []
-    for scenario in tried:
-        if scenario.continues:
-            runs[-1] += (scenario,)
-        elif not (scenario.planted and bench.planted is None):
-            runs.append((scenario,))
+    usable = (scenario for scenario in tried if not scenario.planted or bench.planted is not None)
     results: list[ScenarioResult] = []
     with console.progress("using the wheel", len(tried)) as bar:
-        for run in runs:
+        for run in probe_runs.group(usable):
             bar.update(len(results), note=run[0].name)
-            results += _try(bench, run)
+            start = time.monotonic()
+            seen = run_probe(bench, run)
+            results += probe_runs.judged(run, seen, folder=str(bench.folder), seconds=time.monotonic() - start)
     return tuple(results)
-
-
-def _try(bench: Bench, run: tuple[Scenario, ...]) -> Iterator[ScenarioResult]:
-    """The results of one process. The first scenario's seconds include its start."""
-    start = time.monotonic()
-    results = run_probe(bench, run)
-    start_up = time.monotonic() - start - sum(result.seconds for result in results)
-    for number, (scenario, result) in enumerate(zip(run, results, strict=True)):
-        yield _result(bench, scenario, result, seconds=result.seconds + (0 if number else start_up))
-
-
-def _result(bench: Bench, scenario: Scenario, result: ProbeResult, *, seconds: float) -> ScenarioResult:
-    found = placement.parse(result.log)
-    status = result.cuda_status or {}
-    return ScenarioResult(
-        name=scenario.name,
-        shows=scenario.shows,
-        simulated=scenario.simulated.capabilities if scenario.simulated is not None else (),
-        shard=status.get("shard"),
-        cpu_variant=status.get("cpu_variant"),
-        placements=found.layers,
-        offloaded=found.offloaded,
-        buffers=found.buffers,
-        launches=result.use.counts["launches"] if result.use is not None else None,
-        tokens=result.tokens,
-        text=result.text,
-        said=redaction.without_paths((result.said or "").replace(f"{bench.folder}/", "")) or None,
-        findings=judge(result, scenario.expected),
-        seconds=round(seconds, 3),
-    )
 
 
 def _compare_gpus(bench: Bench, result: ScenarioResult, console: Console) -> tuple[DeviceCheck, ...]:
     """Compare what each real GPU computes with the CPU: a correct placement does not prove correct results."""
     found: list[DeviceCheck] = []
-    for device in sorted({layer.weights for layer in result.placements if layer.weights}):
+    for device in used_devices(result):
         console.note(f"Comparing what {device} computes with the CPU (one or two minutes)")
         folder = bench.folder / device
         folder.mkdir()
         checks = compare_with_cpu.run(bench.python, folder, device=device, log=bench.log).checks
-        found += (dataclasses.replace(check, name=f"{device}, {check.name}") for check in checks)
+        found += named(device, checks)
     return tuple(found)
+
+
+def used_devices(result: ScenarioResult) -> tuple[str, ...]:
+    """The devices that have layers, by ggml's names."""
+    return tuple(sorted({layer.weights for layer in result.placements if layer.weights}))
+
+
+def named(device: str, checks: Iterable[DeviceCheck]) -> Iterator[DeviceCheck]:
+    """The checks of one device, with its name in front of theirs."""
+    return (dataclasses.replace(check, name=f"{device}, {check.name}") for check in checks)
 
 
 def _decisive(results: tuple[ScenarioResult, ...], simulation: Simulation | None) -> ScenarioResult | None:

@@ -57,8 +57,24 @@ def run(
     )
 
 
+def models(kinds: tuple[str, ...] = synthetic_model.KINDS) -> dict[str, tuple[ModelShape, str]]:
+    """The models of all checks: the name of the file, the shape and the type of the weights."""
+    return {
+        "tiny.gguf": (TINY, "F32"),
+        "plain.gguf": (SMALL, "F32"),
+        **{f"{kind}.gguf": (SMALL, kind) for kind in kinds},
+    }
+
+
 def make_plan(folder: Path, *, device: str, kinds: tuple[str, ...] = synthetic_model.KINDS) -> Plan:
-    """Write the models and list the checks.
+    """Write the models and list the checks."""
+    for name, (shape, kind) in models(kinds).items():
+        synthetic_model.write(folder / name, shape, kind=kind)
+    return plan(folder, device=device, kinds=kinds)
+
+
+def plan(folder: Path, *, device: str, kinds: tuple[str, ...] = synthetic_model.KINDS) -> Plan:
+    """List the checks with the models in ``folder``.
 
     The memory of the CPU is not checked: ggml always reports all of it as free.
     """
@@ -111,20 +127,20 @@ def _requests(folder: Path, kinds: tuple[str, ...]) -> Iterator[Request]:
     """
 
     def model(name: str, shape: ModelShape, kind: str) -> Request:
-        file = synthetic_model.write(folder / f"{name}.gguf", shape, kind=kind)
+        file = folder / name
         layers = shape.layers + 1
         return Request(
             name=f"logits {kind}", check="logits", reference=file, model=file, kind=kind, layers=layers, tokens=PROMPT
         )
 
-    yield dataclasses.replace(model("tiny", TINY, "F32"), name="logits of the tiny model")
-    plain = dataclasses.replace(model("plain", SMALL, "F32"), reference=None)
+    tiny, plain, *others = (model(name, *described) for name, described in models(kinds).items())
+    yield dataclasses.replace(tiny, name="logits of the tiny model")
+    plain = dataclasses.replace(plain, reference=None)
     yield dataclasses.replace(plain, name="generation", check="generation", tokens=TEXT)
     yield dataclasses.replace(plain, name="memory", check="memory", tokens=2)
-    for kind in kinds:
-        logits = model(kind, SMALL, kind)
+    for logits in others:
         yield logits
-        yield dataclasses.replace(logits, name=f"logits {kind}, flash attention", flash=True)
+        yield dataclasses.replace(logits, name=f"{logits.name}, flash attention", flash=True)
         yield dataclasses.replace(
-            logits, name=f"batches {kind}", check="batches", reference=None, tokens=LONG_PROMPT, flash=True
+            logits, name=f"batches {logits.kind}", check="batches", reference=None, tokens=LONG_PROMPT, flash=True
         )

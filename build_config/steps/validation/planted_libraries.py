@@ -43,7 +43,7 @@ class PlantedLibraries:
         for name in NAMES:
             source = folder / f"{name}.c"
             source.write_text(_SOURCE, encoding="utf-8")
-            mark = f'-DMARK="{planted._mark(name)}"'
+            mark = f'-DMARK="{planted._mark(name).name}"'  # relative: the folder can be moved
             command = Command(
                 argv=(cc, "-shared", "-fPIC", "-Wall", "-Werror", mark, str(source), "-o", str(folder / name)), log=log
             )

@@ -9,6 +9,7 @@ package's ``__init__``. Standard library only; works on Python 3.8 and later.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import sys
@@ -107,4 +108,8 @@ def _load_before(package: Any) -> None:
     package.Llama.__init__ = checked
 
 
-_load_before(sys.modules[__package__])
+try:
+    _load_before(sys.modules[__package__])
+except Exception as problem:  # noqa: BLE001  # nothing in here may keep anybody from importing llama_cpp
+    logging.getLogger("llama_cpp.cuda").debug("CUDA starts with the import: %r", problem)
+    _BACKENDS.load()

@@ -88,9 +88,8 @@ OUR_PACKAGE_CODE = """
 import ctypes, functools, os, pathlib
 from ._cuda_loader import load_safely
 
-cuda_status = functools.cache(load_safely)  # as _first_use does, which needs all of upstream
-
 __version__ = "0.3.36"
+cuda_status = functools.cache(load_safely)
 
 def _device():
     return "CUDA0" if cuda_status().loaded else "CPU"

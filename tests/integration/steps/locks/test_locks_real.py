@@ -33,6 +33,7 @@ INPUTS = {
     "bench.in": "-r requirements.in\n",
     "cibuildwheel.in": "maker\n",
     "conda.in": "-r requirements.in\n",
+    "gpu-kit.in": "elder\n",
     "test.in": "-r lock.in\ntester\n",
     "validation.in": "nvidia-cublas\n",
     "validation-cu11.in": "maker\n",
@@ -61,6 +62,8 @@ def prepared(folder: Path) -> Iterator[LocalIndex]:
         add(index, "alpha", "1.0", requires="beta")
         for name in ("beta", "only_windows", "maker", "tester"):
             add(index, name, "1.0")
+        add(index, "elder", "1.0", python=">=3.9")
+        add(index, "elder", "2.0", python=">=3.11")
         yield index
 
 
@@ -92,9 +95,17 @@ def _layout(index: LocalIndex, first_locks: Path, tmp_path: Path) -> Layout:
     return layout
 
 
-def add(index: LocalIndex, name: str, version: str, *, tag: str = "any", requires: str | None = None) -> None:
+def add(
+    index: LocalIndex,
+    name: str,
+    version: str,
+    *,
+    tag: str = "any",
+    requires: str | None = None,
+    python: str = ">=3",
+) -> None:
     """Put a wheel that can be resolved, if not installed, on the index."""
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: {python}\n"
     members = {
         "METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
         "WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-{tag}\n",
@@ -149,6 +160,11 @@ def test_locks_are_made_from_nothing(layout: Layout) -> None:
     assert "only-windows==1.0 ; sys_platform == 'win32'" in requirements
     assert "maker==1.0" in (layout.locks / "pythons.txt").read_text(), "for Pythons older than the pipeline's"
     assert all("127.0.0.1" not in content.decode() for content, _ in files(layout).values())
+
+
+def test_the_lock_for_an_older_python_has_one_version_for_every_python(layout: Layout) -> None:
+    (pin,) = locks.read_pins(locks.contents(layout.locks), "gpu-kit.txt")
+    assert (pin.name, pin.version, pin.requirement.marker) == ("elder", "1.0", None)
 
 
 def test_nothing_moves_unasked(layout: Layout, index: LocalIndex) -> None:

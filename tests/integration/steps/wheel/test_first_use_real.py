@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.integration.steps.wheel.conftest import A_GPU, Bench
@@ -44,6 +46,14 @@ def test_the_first_use_loads_the_backends(bench: Bench, use: str) -> None:
 def test_an_import_and_constants_load_nothing(bench: Bench, use: str) -> None:
     code = f"{STARTED}{use}\nprint(started(), 'ggml-cpu' in open('/proc/self/maps').read())"
     assert bench.execute("driver", "cuda", code=code, **A_GPU).stdout.split() == ["False", "False"]
+
+
+def test_if_upstreams_package_is_built_differently_the_import_loads_the_backends(bench: Bench) -> None:
+    bindings = bench.lib.parent / "llama_cpp.py"
+    text = re.sub(r"\b_lib\b", "_renamed", bindings.read_text(encoding="utf-8"))
+    bindings.write_text(text, encoding="utf-8")
+    code = f"{STARTED}print(started(), llama_cpp.llama_backend_init(), llama_cpp.cuda_status().shard)"
+    assert bench.execute("driver", "cuda", code=code, **A_GPU).stdout.split() == ["True", "1", "sm89"]
 
 
 def test_functions_keep_their_identity_their_types_and_their_class(bench: Bench) -> None:

@@ -89,11 +89,6 @@ def _use(**changes: Any) -> dict[str, Any]:
     return {"use": dataclasses.replace(USE, **changes)}
 
 
-@pytest.mark.parametrize(("result", "expected"), [(ON_CPU, CPU), (ON_GPU, GPU), (ON_SIMULATED, SIMULATED)])
-def test_what_is_as_expected_has_no_findings(result: ProbeResult, expected: Expected) -> None:
-    assert judge(result, expected) == ()
-
-
 def test_a_fallback_is_not_accepted_as_a_gpu_nor_a_gpu_as_a_fallback() -> None:
     assert judge(ON_CPU, GPU)
     assert judge(ON_GPU, CPU)
@@ -150,7 +145,36 @@ SIMULATED_LIES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-LIES = ((ON_CPU, CPU, CPU_LIES), (ON_GPU, GPU, GPU_LIES), (ON_SIMULATED, SIMULATED, SIMULATED_LIES))
+OTHER = SimulatedDeviceUse(capability="7.5", peak_bytes=0, leaked_bytes=0)
+NAMES = [{"name": f"SIMULATED device {one} (not a GPU)", "capability": one} for one in ("9.0", "7.5")]
+NOTE = "sm90 has no code for ... (compute capability 7.5). To use all GPUs: `nox --arch 75+90`."
+ON_TWO_KINDS = dataclasses.replace(
+    ON_SIMULATED,
+    **_status(ON_SIMULATED, devices=NAMES, left_out=NAMES[1:], note=NOTE),
+    **_use(devices=(*USE.devices, OTHER)),
+)
+TWO_KINDS = dataclasses.replace(SIMULATED, used=(0,), left_out=("7.5",), note="nox --arch 75+90")
+TWO_KINDS_LIES: list[tuple[dict[str, Any], str]] = [
+    (_status(ON_TWO_KINDS, left_out=[]), "wrong-left-out"),
+    (_status(ON_TWO_KINDS, left_out=NAMES), "wrong-left-out"),
+    (_status(ON_TWO_KINDS, note=None), "note-wrong"),
+    (_status(ON_TWO_KINDS, note=NOTE.replace("75+90", "75,90")), "note-wrong"),
+    (_use(devices=(USE.devices[0], dataclasses.replace(OTHER, peak_bytes=1))), "wrong-device-used"),
+    (_use(devices=(dataclasses.replace(USE.devices[0], peak_bytes=0), OTHER)), "wrong-device-used"),
+]
+
+
+LIES = (
+    (ON_CPU, CPU, CPU_LIES),
+    (ON_GPU, GPU, GPU_LIES),
+    (ON_SIMULATED, SIMULATED, SIMULATED_LIES),
+    (ON_TWO_KINDS, TWO_KINDS, TWO_KINDS_LIES),
+)
+
+
+@pytest.mark.parametrize(("result", "expected"), [sound[:2] for sound in LIES])
+def test_what_is_as_expected_has_no_findings(result: ProbeResult, expected: Expected) -> None:
+    assert judge(result, expected) == ()
 
 
 @pytest.mark.parametrize(

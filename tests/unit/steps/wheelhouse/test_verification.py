@@ -159,6 +159,7 @@ def test_a_signed_statement_about_another_wheel_is_refused(house: attested.House
                 "cibuildwheel",
                 "clients",
                 "conda",
+                "gpu-kit",
                 "installers",
                 "lock",
                 "pythons",
