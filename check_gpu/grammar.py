@@ -123,7 +123,7 @@ _PROCESS = (
     _line(
         "named",
         "0.2.56 to 0.2.90",
-        " | uma: ",
+        "uma: ",
         r"\b(?P<device>Vulkan\d+): (?P<name>.+?)(?: \([^()|]*\))? \| uma: ",
     ),
     _line(
@@ -143,6 +143,7 @@ _PROCESS = (
     _line("on_cpu", "0.3.36", "not a GPU: ", r"the default device is not a GPU: '(?P<name>[^']+)'"),
     _line("devices", ALL, "CUDA devices|ROCm devices", r"\bfound (?P<count>\d+) (?:CUDA|ROCm) devices"),
     _line("no_device", "0.2.24 to 0.2.56", "devices found", r"\bno (?:CUDA|ROCm) devices found"),
+    _line("no_device", "rocBLAS", "Tensile host", r"Could not initialize Tensile host: No devices found"),
     _line(
         "no_other_device",
         "0.2.75 to 0.3.36",
@@ -253,8 +254,10 @@ _CRASHES = (
     _line(
         "illegal_instruction",
         "shells, Python, Linux and Windows",
-        "llegal instruction|llegal Instruction|SIGILL|invalid opcode|0xc000001d|0xC000001D",
-        r"\b[Ii]llegal [Ii]nstruction\b|SIGILL|trap invalid opcode|0x[cC]000001[dD]",
+        "llegal instruction|llegal Instruction|llegal hardware|SIGILL|ILLEGAL_INSTRUCTION|invalid opcode|0xc000001d"
+        "|0xC000001D|EXC_BAD_INSTRUCTION",
+        r"\b[Ii]llegal (?:[Ii]|hardware i)nstruction\b|SIGILL|STATUS_ILLEGAL_INSTRUCTION|trap invalid opcode"
+        r"|0x[cC]000001[dD]|EXC_BAD_INSTRUCTION",
     ),
     _line(
         "illegal_instruction",
@@ -265,17 +268,18 @@ _CRASHES = (
     _line(
         "crash",
         "shells, Python, Linux and Windows",
-        "egmentation fault|segfault at|access violation|0xc0000005|0xC0000005|3221225477|1073741819|SIGSEGV"
-        "|code 139|status 139|code: 139",
-        r"(?P<said>[Ss]egmentation fault|segfault at \S+|[Aa]ccess violation\b.*|0x[cC]0000005|3221225477|-1073741819"
-        r"|SIGSEGV|exit(?:ed)?.*\b(?:code|status):? 139\b)",
+        "egmentation fault|general protection|segfault at|access violation|0xc0000005|0xC0000005|3221225477|1073741819"
+        "|SIGSEGV|code 139|status 139|code: 139",
+        r"(?P<said>[Ss]egmentation fault|general protection fault|segfault at \S+|[Aa]ccess violation\b.*"
+        r"|0x[cC]0000005|3221225477|-1073741819|SIGSEGV|exit(?:ed)?.*\b(?:code|status):? 139\b)",
     ),
     _line(
         "crash",
         "shells, ggml and Windows",
-        "GGML_ASSERT|Aborted (core dumped)|SIGABRT|0xc0000409|0xC0000409|3221226505|1073740791|code 134|code: 134",
-        r"(?P<said>GGML_ASSERT.*|Aborted \(core dumped\)|SIGABRT|0x[cC]0000409|3221226505|-1073740791"
-        r"|exit(?:ed)?.*\b(?:code|status):? 134\b)",
+        "GGML_ASSERT|Aborted (core dumped)|error: Aborted|SIGABRT|0xc0000409|0xC0000409|3221226505|1073740791"
+        "|code 134|code: 134",
+        r"(?P<said>GGML_ASSERT.*|Aborted \(core dumped\)|Fatal Python error: Aborted|SIGABRT|0x[cC]0000409|3221226505"
+        r"|-1073740791|exit(?:ed)?.*\b(?:code|status):? 134\b)",
     ),
     _line(
         "killed",
@@ -301,6 +305,7 @@ _IMPORT_WORDS = (
     "cannot open shared object|GLIBC|CXXABI_|undefined symbol|with base name|Could not find module|DLL load failed"
     "|[WinError |invalid ELF header|wrong ELF class|file too short|incompatible architecture|No module named"
     "|Error loading shared library|Error relocating|Library not loaded|executable stack|failed to map segment"
+    "|cannot import name|has no attribute 'Llama'"
     "|0xc0000135|0xC0000135|3221225781|1073741515|0xc000007b|0xC000007B|3221225595|1073741701|symbol not found"
 )
 _IMPORTS = (
@@ -311,11 +316,13 @@ _IMPORTS = (
         r"(?P<said>"
         r"[\w.+-]+\.so[\w.]*: cannot open shared object file.*|(?:\S+: )?version [`']\w+_[\d.]+'? not found.*"
         r"|(?:\S+: )?undefined symbol: \S+.*|Shared library with base name .*|Could not find module .*"
-        r"|DLL load failed.*|\[WinError (?:126|127|193|1114)\].*|(?:\S+: )?invalid ELF header.*"
-        r"|(?:\S+: )?wrong ELF class.*|(?:\S+: )?file too short.*|incompatible architecture.*|No module named \S+"
+        r"|DLL load failed.*|\[WinError (?:126|127|193|1114)\].*|\[WinError [23]\].*CUDA.*"
+        r"|(?:\S+: )?invalid ELF header.*|(?:\S+: )?wrong ELF class.*|(?:\S+: )?file too short.*|incompatible architecture.*|No module named \S+"
         r"|Error loading shared library .*|Error relocating .*|Library not loaded: .*"
         r"|(?:\S+: )?cannot enable executable stack.*|(?:\S+: )?failed to map segment.*"
         r"|(?:0x[cC]0000135|3221225781|-1073741515)|(?:0x[cC]000007[bB]|3221225595|-1073741701)"
+        r"|cannot import name \S+ from (?:partially initialized module )?'llama_cpp.*"
+        r"|module 'llama_cpp' has no attribute 'Llama'"
         r"|symbol not found in flat namespace.*)",
     ),
 )

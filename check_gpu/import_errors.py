@@ -66,6 +66,16 @@ FAILURES = (
         "a library is damaged or for another processor",
     ),
     _failure(
+        r"WinError [23]\].*CUDA",
+        "CUDA_PATH names a folder that does not exist",
+        "install the CUDA toolkit of the build's version, or remove CUDA_PATH from the environment",
+    ),
+    _failure(
+        r"from (?:partially initialized module )?'llama_cpp|'llama_cpp' has no attribute",
+        "another file or folder of that name hides the package",
+        "rename llama_cpp.py, or start Python in another folder than a checkout of llama-cpp-python",
+    ),
+    _failure(
         r"Could not find module|DLL load failed|WinError 126|WinError 1114|0x[cC]0000135|3221225781|1073741515",
         "a DLL, or one that it needs, is missing: of CUDA, of the driver or of Visual C++",
         "install the CUDA toolkit of the build's version and the Visual C++ redistributable, and set CUDA_PATH",

@@ -164,7 +164,7 @@ def _load_error(load: Load) -> Diagnosis | None:
     said = load.signs.load_error
     if said is None:
         return None
-    sentence = f"llama.cpp could not load the model: {said}."
+    sentence = f"llama.cpp could not use the model: {said}."
     command = "another GGUF file, or a newer llama-cpp-python if the file is newer  # --model of check_gpu tries a file"
     return Diagnosis(Code.MODEL_NOT_LOADED, sentence, command)
 
@@ -197,12 +197,13 @@ def _cpu_only(load: Load) -> Diagnosis | None:
         return None
     if not layers.none_on_gpu(load) and not (signs.no_gpu_code and signs.placements.offloaded is None):
         return None
+    if signs.no_gpu_code:
+        sentence = "All layers were on the CPU: the log says that the build has no code for any GPU (BLAS = 0)."
+        return Diagnosis(Code.CPU_ONLY_BUILD, sentence, remedies.BUILD_ANY)
     sentence = (
         "All layers were on the CPU, and the features in the log do not name CUDA: it was not built in or not loaded."
     )
-    if signs.no_gpu_code:
-        sentence = "All layers were on the CPU: the log says that the build has no code for any GPU (BLAS = 0)."
-    return Diagnosis(Code.CPU_ONLY_BUILD, sentence, f"{remedies.BUILD_ANY}, or {REMEDY_EXAMINE}")
+    return Diagnosis(Code.CPU_ONLY_BUILD, sentence, REMEDY_EXAMINE)
 
 
 def _nothing(load: Load) -> Diagnosis | None:

@@ -41,7 +41,7 @@ _CUDA = "-DGGML_CUDA=on"
 _FROM_WHEELHOUSE = ("--force-reinstall", "--find-links", "wheelhouse", "--only-binary", NAME)
 
 CHECKOUT = "in a checkout of llama-cuda-wheels"
-BUILD_ANY = f"nox -s build_cuda_wheel -- --arch portable  # {CHECKOUT}"
+BUILD_ANY = f"nox -s build_cuda_wheel  # {CHECKOUT}, on the machine with the GPU"
 _HIP = "-DGGML_HIP=on -DAMDGPU_TARGETS=gfxNNNN"
 BUILD_FOR_AMD = (
     f"{shell.install(_FROM_SOURCE, cmake_args=_HIP, system='linux')}  "
@@ -106,7 +106,7 @@ def install_cuda_build(facts: Facts) -> str:
 
 
 def build_for(capabilities: Iterable[str]) -> str:
-    """Build a wheel for GPUs of these compute capabilities, wherever they are; for all GPUs if none is known."""
+    """Build a wheel for GPUs of these compute capabilities, wherever they are; if none is known, where they are."""
     wanted = sorted(set(capabilities))
     if not wanted:
         return BUILD_ANY

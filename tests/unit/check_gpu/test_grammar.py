@@ -35,6 +35,11 @@ def test_every_kind_of_line_is_in_an_input_and_has_one_of_its_words(line: gramma
     assert re.search(r"\d|[A-Z]", line.versions), "the versions, or the program, that print it"
 
 
+def test_no_word_is_in_most_lines() -> None:
+    """A line with a word costs a hundred times as much as one without."""
+    assert min(len(word.strip()) for word in grammar.WORDS) > 2
+
+
 @pytest.mark.parametrize(
     ("said", "meaning"),
     [
