@@ -185,7 +185,7 @@ def _driver_older_than_promised(facts: Facts) -> Diagnosis | None:
     if _driver(facts).error == _FORWARD_COMPATIBILITY:
         signs = Signs(driver_error="forward_compatibility")
     sentence = f"The NVIDIA driver is too old: {log_diagnosis.driver_too_old(signs)}."
-    return Diagnosis(Code.DRIVER_TOO_OLD, sentence, remedies.install_driver(facts.machine, oldest="a newer one"))
+    return Diagnosis(Code.DRIVER_TOO_OLD, sentence, remedies.install_driver(facts.machine, newer=True))
 
 
 def _oldest_driver(cuda: str | None) -> str | None:

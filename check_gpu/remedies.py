@@ -61,10 +61,10 @@ _OTHER_GPUS = {
 """The libraries that builds for other GPUs need."""
 
 
-def install_driver(machine: Machine, *, oldest: str | None = None) -> str:
-    """Install or update the driver; ``oldest`` is the required version, like ``580``."""
-    wanted = f" {oldest} or later" if oldest else ""
-    if machine.wsl_driver and oldest is None:  # it is there, but the loader does not search its folder
+def install_driver(machine: Machine, *, oldest: str | None = None, newer: bool = False) -> str:
+    """Install or update the driver; ``oldest`` is the required version, like ``580``, ``newer``: any later one."""
+    wanted = f" {oldest} or later" if oldest else " (a newer version)" if newer else ""
+    if machine.wsl_driver and not wanted:  # it is there, but the loader does not search its folder
         return "echo /usr/lib/wsl/lib | sudo tee /etc/ld.so.conf.d/ld.wsl.conf && sudo ldconfig"
     if machine.wsl:
         return f"install the NVIDIA driver{wanted} in Windows, not in WSL ({DRIVERS}), then run: wsl --shutdown"
@@ -73,7 +73,7 @@ def install_driver(machine: Machine, *, oldest: str | None = None) -> str:
     command = _DRIVER_COMMANDS.get(machine.distribution)
     if command is None or machine.system != "linux":
         return f"install the NVIDIA driver{wanted}: {DRIVERS}"
-    return f"{command}  # driver{wanted}, then restart the machine" if oldest else f"{command}  # then restart"
+    return f"{command}  # driver{wanted}, then restart the machine" if wanted else f"{command}  # then restart"
 
 
 def start_container() -> str:

@@ -330,11 +330,11 @@ SITUATIONS: dict[str, tuple[Facts, str]] = {
     ),
     "PTX of a newer toolkit": (
         facts(load=stopped("generate", "CUDA error: the provided PTX was compiled with an unsupported toolchain.")),
-        "driver-too-old: PTX of a newer CUDA toolkit -> driver",
+        "driver-too-old: PTX of a newer CUDA toolkit -> # driver (a newer version), then restart",
     ),
     "a container with a newer CUDA than its host": (
         facts(devices=(), error=804, container="/.dockerenv"),
-        "driver-too-old: the container brings a newer CUDA -> on the host of the container",
+        "driver-too-old: the container brings a newer CUDA -> driver (a newer version) on the host of the container",
     ),
     "a Jetson": (
         facts(STOCK_CPU, devices=(Device(0, "Orin", "8.7", 1),)),
