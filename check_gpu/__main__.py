@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from check_gpu import collect, diagnosis, report
+from check_gpu import collect, diagnosis, report, running
 
 INTERRUPTED = 130
 """The status after Ctrl-C, as in a shell. By then, the processes that were running have been killed."""
@@ -25,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check, print the answer, and return the status."""
     command_line = parser()
     options = command_line.parse_args(arguments)
-    if options.model is None and options.log is None and not _has_model():
+    if options.pid is not None:
+        if problem := running.problem(options.pid):
+            command_line.error(problem)
+    elif options.model is None and options.log is None and not _has_model():
         command_line.error("this copy has no model inside: name one with --model, or use check_gpu.pyz")
     for option in ("model", "log"):
         file = getattr(options, option)
@@ -35,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         python=options.python,
         model=options.model,
         log=options.log,
+        pid=options.pid,
         n_gpu_layers=options.n_gpu_layers,
         n_ctx=options.n_ctx,
         timeout=options.timeout,
@@ -61,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--python", default=sys.executable, help="the interpreter to check; default: this one")
     options.add_argument("--model", type=Path, help="a GGUF file to load; default: the built-in tiny model")
-    options.add_argument("--log", type=Path, help="judge this log of llama.cpp; examine and load nothing")
+    instead = options.add_mutually_exclusive_group()
+    instead.add_argument("--log", type=Path, help="judge this log of llama.cpp; examine and load nothing")
+    instead.add_argument("--pid", type=int, help="look at this running program instead; Linux only")
     options.add_argument("--n-gpu-layers", type=int, default=-1, help="as for Llama(); default: all layers")
     options.add_argument("--n-ctx", type=int, default=512, help="as for Llama(); default: 512")
     options.add_argument("--timeout", type=float, default=300.0, help="seconds for loading the model; default: 300")

@@ -7,13 +7,25 @@ import mmap
 import os
 import re
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from check_gpu import device_code, elf, log, log_file, process, surroundings
-from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, NeededLibrary, OwnBuild
+from check_gpu import device_code, elf, log, log_file, process, running, shell, surroundings
+from check_gpu.facts import (
+    CudaLibrary,
+    Device,
+    Driver,
+    Facts,
+    Installation,
+    Load,
+    Machine,
+    NeededLibrary,
+    OwnBuild,
+    Running,
+)
 
 TINY_MODEL = "the built-in tiny model"
 TOKENS = 4
@@ -28,7 +40,9 @@ _CUDA_PREFIXES = ("libcudart", "libcublas", "libcuda.", "libnccl", "libnvrtc", "
 
 @dataclass(frozen=True)
 class Request:
-    """An installation or a log to check. With a ``log``, nothing but that file is examined.
+    """An installation, a log or a running program to check.
+
+    With a ``log``, nothing but that file is examined. With a ``pid``, no model is loaded.
 
     If ``model`` is ``None``, the tiny model is used. ``timeout`` limits the load of the model, in seconds.
     """
@@ -36,6 +50,7 @@ class Request:
     python: str
     model: Path | None = None
     log: Path | None = None
+    pid: int | None = None
     n_gpu_layers: int = -1
     n_ctx: int = 512
     timeout: float = 300.0
@@ -52,6 +67,8 @@ def collect(request: Request, write_model: Callable[[Path], Path]) -> Facts:
         return Facts(machine=machine, load=read_log(request.log))
     with tempfile.TemporaryDirectory(prefix="check-gpu-") as temporary:
         folder = Path(temporary)
+        if request.pid is not None:
+            return examine_program(request.pid, machine, folder)
         installation = find_installation(request.python, folder)
         if installation.error is not None:
             return Facts(machine=machine, installation=installation)
@@ -61,7 +78,7 @@ def collect(request: Request, write_model: Callable[[Path], Path]) -> Facts:
             return Facts(machine=machine, installation=installation, driver=driver)
         installation = try_libraries(read_libraries(installation), driver.devices, folder)
         model = request.model or write_model(folder / "tiny.gguf")
-        load = load_model(request, model, folder)
+        load = load_model(request, Path(installation.package or "llama_cpp").name, model, folder)
         return Facts(machine=machine, installation=installation, driver=driver, load=load)
 
 
@@ -69,6 +86,35 @@ def read_log(file: Path) -> Load:
     """Read a model load from its log. Raises ``OSError``."""
     lines, signs = log_file.read(file)
     return Load(n_gpu_layers=None, model=str(file), stage="log", log=lines, signs=signs)
+
+
+def examine_program(pid: int, machine: Machine, folder: Path) -> Facts:
+    """Examine a running program, the installation that it uses and the driver."""
+    program = running.examine(pid, folder)
+    installation = _installation_of(program) if program.shares_files else None
+    driver = ask_driver(sys.executable, folder)
+    return Facts(machine=machine, installation=installation, driver=driver, running=program)
+
+
+def _installation_of(program: Running) -> Installation | None:
+    """Find the package whose libraries are mapped. Its interpreter is not started: it may be another user's."""
+    package = next((folder for file in program.libraries for folder in Path(file).parents if _is_package(folder)), None)
+    if package is None:
+        return None
+    site = package.parent
+    environment = site.parents[2] if len(site.parents) > 2 else site  # noqa: PLR2004  # lib/python3.12/site-packages
+    python = environment / "bin" / "python"
+    found = Installation(
+        python=str(python if python.exists() else program.executable or "python"),
+        package=str(package),
+        site=str(site),
+        installer=shell.PIP if (site / "pip").is_dir() else shell.UV if shutil.which("uv") else shell.ENSUREPIP,
+    )
+    return read_libraries(found)
+
+
+def _is_package(folder: Path) -> bool:
+    return folder.name.startswith("llama_cpp") and (folder / "__init__.py").is_file()
 
 
 # ---------------------------------------------------------------------------------------------------- installation
@@ -87,7 +133,8 @@ def find_installation(python: str, folder: Path) -> Installation:
     if ended.how is not None or not ended.objects:
         last = ended.output[-1] if ended.output else "it printed nothing"
         return Installation(python=python, error=f"{python} cannot be examined: {ended.how}; {last}")
-    return Installation(python=python, **ended.merged)
+    found = Installation(python=python, **ended.merged)
+    return replace(found, installer=shell.UV) if found.installer != shell.PIP and shutil.which("uv") else found
 
 
 def _interpreter(named: str) -> str:
@@ -156,9 +203,10 @@ def _library_files(package: Path) -> dict[str, Path]:
     Links become copies in a wheel, so ``libggml.so``, ``libggml.so.0`` and ``libggml.so.0.9.4`` count as one.
     """
     override = os.environ.get("LLAMA_CPP_LIB_PATH")
-    folders = [package.parent / "llama_cpp_python.libs", package / "bin", package / "lib64", package, package / "lib"]
+    inside = [package / "bin", package / "lib64", package, package / "lib"]
+    repaired = sorted(package.parent.glob("llama_cpp_python*.libs"))  # by auditwheel
     found: dict[str, Path] = {}
-    for folder in [*folders, *([Path(override)] if override else [])]:
+    for folder in [*_conda_folders(package), *repaired, *inside, *([Path(override)] if override else [])]:
         here: dict[str, Path] = {}
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             name = _VERSION.sub("", path.name)
@@ -166,6 +214,12 @@ def _library_files(package: Path) -> dict[str, Path]:
                 here.setdefault(name, path)
         found.update(here)
     return found
+
+
+def _conda_folders(package: Path) -> list[Path]:
+    """The folder with all libraries of a conda environment: there, llama.cpp is a package of its own."""
+    environment = package.parents[min(3, len(package.parents) - 1)]  # lib/python3.12/site-packages/llama_cpp
+    return [environment / "lib"] if (environment / "conda-meta").is_dir() else []
 
 
 def _own_build(file: Path) -> OwnBuild | None:
@@ -193,9 +247,10 @@ def ask_driver(python: str, folder: Path) -> Driver:
     return Driver(**found)
 
 
-def load_model(request: Request, model: Path, folder: Path) -> Load:
-    """Load the model in a separate process."""
+def load_model(request: Request, package: str, model: Path, folder: Path) -> Load:
+    """Load the model in a separate process that imports ``package``."""
     options = {
+        "package": package,
         "model": str(model.resolve()),
         "n_gpu_layers": request.n_gpu_layers,
         "n_ctx": request.n_ctx,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from check_gpu import coverage, layers, log_diagnosis, remedies
+from check_gpu import coverage, layers, log_diagnosis, remedies, running_diagnosis
 from check_gpu.facts import SIMULATED, Driver, Facts, Installation, Load
 from check_gpu.log import Signs
 from check_gpu.result import Code, Diagnosis
@@ -23,6 +23,8 @@ _OTHER_BACKENDS = ("vulkan", "hip", "sycl", "metal", "musa", "opencl")
 
 def diagnose(facts: Facts) -> Diagnosis:
     """Return the diagnosis: ``unknown`` if no cause explains the facts. Never raises."""
+    if facts.running is not None:
+        return running_diagnosis.diagnose(facts)
     if facts.installation is None:
         return log_diagnosis.diagnose(facts)
     found = (cause(facts) for cause in CAUSES)
@@ -135,18 +137,13 @@ def _driver_missing(facts: Facts) -> Diagnosis | None:
     if _has_no_gpu(facts):
         sentence += ", and this machine has no NVIDIA GPU"
         sentence += ": this build cannot even be imported here" if _stopped_at_import(facts.load) else ""
-        return Diagnosis(Code.DRIVER_MISSING, f"{sentence}.", _install_cpu_build(facts))
+        return Diagnosis(Code.DRIVER_MISSING, f"{sentence}.", remedies.install_cpu_build(facts))
     if machine.container is not None and machine.system == "linux":
         sentence = f"This is a container ({machine.container}) that was started without the NVIDIA driver."
         return Diagnosis(Code.CONTAINER_WITHOUT_DRIVER, sentence, remedies.start_container())
     if machine.card_on_bus:
         sentence += ", although this machine has an NVIDIA GPU"
     return Diagnosis(Code.DRIVER_MISSING, f"{sentence}.", remedies.install_driver(machine))
-
-
-def _install_cpu_build(facts: Facts) -> str:
-    name = _installation(facts).distribution or "llama-cpp-python"
-    return f"{_installation(facts).python} -m pip install --force-reinstall --no-cache-dir {name}  # a CPU build"
 
 
 def _gpu_hidden(facts: Facts) -> Diagnosis | None:
@@ -261,9 +258,8 @@ def _import_failed(facts: Facts) -> Diagnosis | None:
     load = facts.load
     if load is None or load.stage != "import" or load.error is None:
         return None
-    installation = _installation(facts)
-    command = remedies.repair_import(installation, load.error)
-    return Diagnosis(Code.IMPORT_FAILED, f"{_name(installation)} cannot be imported: {load.error}.", command)
+    command = remedies.repair_import(facts, load.error)
+    return Diagnosis(Code.IMPORT_FAILED, f"{_name(_installation(facts))} cannot be imported: {load.error}.", command)
 
 
 def _crashed(facts: Facts) -> Diagnosis | None:
@@ -278,7 +274,7 @@ def _crashed(facts: Facts) -> Diagnosis | None:
         command = "--timeout SECONDS allows more; nvidia-smi shows whether the GPU hangs"
         return Diagnosis(Code.TIMED_OUT, sentence, command)
     sentence = f"llama_cpp crashed while {doing}: {load.ended}"
-    command = remedies.reinstall(_installation(facts), portable=load.signal == "SIGILL")
+    command = remedies.reinstall(facts, portable=load.signal == "SIGILL")
     if load.signal == "SIGILL":
         sentence += "; this build uses instructions that this CPU lacks"
     elif load.signs.cuda_error:
@@ -302,7 +298,7 @@ def _backend_not_loaded(facts: Facts) -> Diagnosis | None:
     if said is None or not _driver(facts).devices:
         return None
     sentence = f"The CUDA backend of {_name(installation)} does not start: {said}."
-    return Diagnosis(Code.BACKEND_NOT_LOADED, sentence, remedies.reinstall(installation))
+    return Diagnosis(Code.BACKEND_NOT_LOADED, sentence, remedies.reinstall(facts))
 
 
 def _layers(facts: Facts) -> Diagnosis | None:

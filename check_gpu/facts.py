@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from check_gpu import coverage
+from check_gpu import coverage, shell
 from check_gpu.log import Signs
 
 SIMULATED = "SIMULATED"
@@ -116,7 +116,8 @@ class Installation:
     """An installed llama-cpp-python, examined without importing it.
 
     ``package`` is the folder of ``llama_cpp``; ``None`` if it is not installed. ``error``: why the interpreter could
-    not be examined. ``site`` is the folder into which pip installs. ``libraries`` are the names of all shared libraries
+    not be examined. ``site`` is the folder into which pip installs, ``installer`` what can do
+    that there (a constant of ``shell``). ``libraries`` are the names of all shared libraries
     of llama.cpp, ``cuda`` those with CUDA. ``backend_error`` is the loader's message about the library with the CUDA
     code, after the libraries that it needs were loaded.
     """
@@ -127,6 +128,7 @@ class Installation:
     distribution: str | None = None
     version: str | None = None
     site: str = ""
+    installer: str = shell.PIP
     own: OwnBuild | None = None
     libraries: tuple[str, ...] = ()
     cuda: tuple[CudaLibrary, ...] = ()
@@ -173,10 +175,65 @@ class Load:
 
 
 @dataclass(frozen=True)
+class MappedModel:
+    """A GGUF file of which a running program maps a part of ``mapped`` bytes.
+
+    ``layers`` are its repeating layers, ``in_memory`` those of which a tensor is mapped, so that the CPU computes them
+    or they are still being loaded. ``problem`` is why the file could not be read.
+    """
+
+    file: str
+    size: int = 0
+    mapped: int = 0
+    layers: tuple[int, ...] = ()
+    in_memory: tuple[int, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """The memory in bytes that a process holds on a GPU; ``None`` if the driver does not tell."""
+
+    index: int
+    name: str
+    used: int | None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running program, seen from outside.
+
+    ``seen``: the files that it maps could be listed. ``libraries`` are the mapped ones of llama.cpp and CUDA,
+    ``devices`` the driver's files that it has open. ``resident`` are its bytes in the memory of the machine, ``memory``
+    those on the GPUs; ``None`` if that cannot be seen. ``variables`` are those with which it was started.
+    ``shares_files``: its paths name the same files here. ``unseen`` lists what could not be seen, and why. ``ended``:
+    it ended while it was examined.
+    """
+
+    pid: int
+    program: str = ""
+    executable: str = ""
+    seen: bool = True
+    libraries: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    models: tuple[MappedModel, ...] = ()
+    resident: int | None = None
+    memory: tuple[GpuMemory, ...] | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    shares_files: bool = True
+    unseen: tuple[str, ...] = ()
+    ended: bool = False
+
+
+@dataclass(frozen=True)
 class Facts:
-    """Everything that a diagnosis needs. ``installation`` and ``driver`` are ``None`` if only a log was read."""
+    """Everything that a diagnosis needs. ``installation`` and ``driver`` are ``None`` if only a log was read.
+
+    ``running`` is the program that was examined instead of a load.
+    """
 
     machine: Machine
     installation: Installation | None = None
     driver: Driver | None = None
     load: Load | None = None
+    running: Running | None = None

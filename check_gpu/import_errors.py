@@ -13,7 +13,7 @@ from check_gpu.result import Code
 
 @dataclass(frozen=True)
 class ImportFailure:
-    """One kind of error. ``{python}`` and ``{module}`` in ``fix`` are filled in; ``None``: install it again."""
+    """One kind of error. ``{install}`` and ``{module}`` in ``fix`` are filled in; ``None``: install it again."""
 
     pattern: re.Pattern[str]
     meaning: str
@@ -54,10 +54,10 @@ FAILURES = (
     _failure(
         r"No module named '?llama_cpp'?$",
         "this interpreter has no package llama_cpp",
-        "{python} -m pip install llama-cpp-python  # or run the interpreter that has it",
+        "{install} llama-cpp-python  # or run the interpreter that has it",
         Code.NOT_INSTALLED,
     ),
-    _failure(r"No module named", "a module is missing", "install what is missing: {python} -m pip install {module}"),
+    _failure(r"No module named", "a module is missing", "install what is missing: {install} {module}"),
     _failure(r"undefined symbol|symbol not found|WinError 127", "its libraries are of different versions"),
     _failure(r"with base name", "the package has no library of llama.cpp: it was installed incompletely"),
     _failure(
@@ -96,8 +96,8 @@ def classify(error: str) -> ImportFailure:
     return next(failure for failure in FAILURES if failure.pattern.search(error))
 
 
-def fix(error: str, python: str) -> str | None:
-    """Return what fixes an error; ``None``: a new installation."""
+def fix(error: str, install: str) -> str | None:
+    """Return what fixes an error; ``None``: a new installation. ``install`` is the command that installs a package."""
     module = error.rpartition("named ")[2].strip("'\"").split(".")[0]
     known = classify(error).fix
-    return known.format(python=python, module=module) if known else None
+    return known.format(install=install, module=module) if known else None

@@ -110,7 +110,7 @@ def _library(load: Load) -> Diagnosis | None:
     if failure.code is Code.CUDA_LIBRARY_MISSING:
         command = remedies.install_libraries(Facts(machine=Machine(system="")), [name]) if name else failure.fix
         return Diagnosis(failure.code, f"A CUDA library is missing: {said}.", command)
-    fix = import_errors.fix(name or said, "python")
+    fix = import_errors.fix(name or said, "python -m pip install")
     if fix is None and not name:
         fix = "python -m pip install --force-reinstall --no-cache-dir llama-cpp-python"
     sentence = f"llama_cpp cannot be imported: {failure.meaning} ({said})."

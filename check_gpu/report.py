@@ -13,7 +13,7 @@ from check_gpu.log_file import TAIL
 from check_gpu.placement import CACHES
 
 if TYPE_CHECKING:
-    from check_gpu.facts import Driver, Facts, Installation, Load, Machine
+    from check_gpu.facts import Driver, Facts, Installation, Load, Machine, Running
     from check_gpu.result import Diagnosis
 
 SCHEMA = 1
@@ -60,6 +60,7 @@ def document(facts: Facts, diagnosis: Diagnosis) -> dict[str, Any]:
         "installation": dataclasses.asdict(facts.installation) if facts.installation else None,
         "driver": dataclasses.asdict(facts.driver) if facts.driver else None,
         "load": _load_document(facts.load) if facts.load else None,
+        "running": dataclasses.asdict(facts.running) if facts.running else None,
     }
 
 
@@ -70,6 +71,8 @@ def _load_document(load: Load) -> dict[str, Any]:
 
 
 def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
+    if facts.running:
+        yield from _running(facts.running)
     if facts.installation:
         yield from _installation(facts.installation)
     if facts.driver:
@@ -90,12 +93,33 @@ def _machine(machine: Machine) -> str:
     return ", ".join(parts)
 
 
+def _running(program: Running) -> Iterator[tuple[str, str]]:
+    yield "process", f"{program.pid}: {program.program}"
+    for file in program.libraries:
+        yield "loaded", file
+    if program.seen:
+        yield "devices", ", ".join(program.devices) or "none of the NVIDIA driver is open"
+    for model in program.models:
+        sizes = f"{model.mapped / 2**20:.2f} of {model.size / 2**20:.2f} MiB are in the memory of the machine"
+        yield "model", f"{model.file}: {model.problem or sizes}"
+    for held in program.memory or ():
+        used = "unknown" if held.used is None else f"{held.used / 2**20:.0f} MiB"
+        yield "GPU memory", f"{used} on GPU {held.index}, {held.name}"
+    if program.memory == ():
+        yield "GPU memory", "none"
+    shown = (name for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES") if name in program.variables)
+    for name in shown:
+        yield "variable", f"{name}={program.variables[name]!r}"
+    for what in program.unseen:
+        yield "not seen", what
+
+
 def _installation(installation: Installation) -> Iterator[tuple[str, str]]:
     yield "python", f"{installation.python} {installation.python_version}".rstrip()
     if installation.package is None:
         return
     name = f"{installation.distribution or 'llama_cpp'} {installation.version or '(unknown version)'}"
-    yield "package", f"{name} in {installation.package}"
+    yield "package", f"{name} in {installation.package}" if installation.version else f"in {installation.package}"
     if not installation.libraries:
         yield "CUDA build", "no shared library of llama.cpp found"
     elif not installation.cuda:

@@ -12,6 +12,7 @@ from build_config.archs import LOCKED_CUDA
 from build_config.commands.app import Launcher, WorkRoot, app, layout_of
 from build_config.system.console import Console, duration, megabytes
 from build_config.system.layout import CANONICAL_WORK_ROOT
+from check_gpu import shell
 
 
 @app.command()
@@ -79,9 +80,8 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
             ("record", f"{published.path.name}.record.json"),
         ),
     )
-    console.raw(
-        f'Install it:\n  python -m pip install --find-links "{layout.wheelhouse}" llama-cpp-python=={record.version}'
-    )
+    wanted = f"llama-cpp-python=={record.version}"
+    console.raw(f"Install it:\n  {shell.install(['--find-links', str(layout.wheelhouse), wanted])}")
 
 
 @app.command(name="units")

@@ -52,12 +52,13 @@ def doctor(
 
 
 @app.command(name="check_gpu")
-def check_gpu(
+def check_gpu(  # noqa: PLR0913, PLR0917  # one parameter for each option
     python: Annotated[
         str | None, typer.Option(help="The Python whose llama-cpp-python is checked: a command or path.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="A GGUF file to load; default: a tiny one.", exists=True)] = None,
     log: Annotated[Path | None, typer.Option(help="Check this log of llama.cpp instead.", exists=True)] = None,
+    pid: Annotated[int | None, typer.Option(help="Check this running program instead; Linux only.")] = None,
     n_gpu_layers: Annotated[int, typer.Option(help="As for Llama().")] = -1,
     n_ctx: Annotated[int, typer.Option(min=1, help="As for Llama().")] = 512,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for loading the model.")] = 300.0,
@@ -68,7 +69,7 @@ def check_gpu(
 ) -> None:
     """Check whether an installed llama-cpp-python uses the GPU; status 1 if there is something to fix."""
     from build_config.system import jsonio
-    from check_gpu import collect, diagnosis, report
+    from check_gpu import collect, diagnosis, report, running
 
     console = Console()
     if make_file is not None:
@@ -76,10 +77,20 @@ def check_gpu(
 
         console.note(f"{check_gpu_file.make(make_file)} runs with Python 3.8 or later and needs nothing else")
         return
-    if python is None and log is None:
-        raise SettingsError("There is nothing to check", remedy="--python PATH, or --log FILE")
+    if python is None and log is None and pid is None:
+        raise SettingsError("There is nothing to check", remedy="--python PATH, --log FILE, or --pid NUMBER")
+    if pid is not None and log is not None:
+        raise SettingsError("--log and --pid are two questions", remedy="pass one of them")
+    if pid is not None and (problem := running.problem(pid)):
+        raise SettingsError(problem)
     request = collect.Request(
-        python=python or sys.executable, model=model, log=log, n_gpu_layers=n_gpu_layers, n_ctx=n_ctx, timeout=timeout
+        python=python or sys.executable,
+        model=model,
+        log=log,
+        pid=pid,
+        n_gpu_layers=n_gpu_layers,
+        n_ctx=n_ctx,
+        timeout=timeout,
     )
     facts = collect.collect(request, _write_model)
     answer = diagnosis.diagnose(facts)

@@ -12,6 +12,7 @@ from build_config.commands.app import WorkRoot, app, layout_of
 from build_config.system.console import Console, megabytes
 from build_config.system.layout import CANONICAL_WORK_ROOT
 from build_config.testbed.simulation_options import DEFAULT_MEMORY, FAULTS
+from check_gpu import shell
 
 bench = typer.Typer(no_args_is_help=True, help="Measure the speed of a wheel.")
 app.add_typer(bench, name="bench")
@@ -81,10 +82,9 @@ def conda_package(
     package, path = task.make_conda_package(wheel, layout, console, public_key=public_key)
     rows = (("needs", ", ".join(package.depends)), ("if there", ", ".join(package.constrains)))
     console.summary("Done", (("package", path.name), ("size", megabytes(path.stat().st_size)), *rows))
-    channel = layout.conda_channel.as_uri()
-    console.raw(
-        f"Install it:\n  conda install -c {channel} -c conda-forge {package.name}={package.version}={package.build}"
-    )
+    wanted = f"{package.name}={package.version}={package.build}"
+    command = shell.quote(["conda", "install", "-c", layout.conda_channel.as_uri(), "-c", "conda-forge", wanted])
+    console.raw(f"Install it:\n  {command}")
 
 
 @app.command()

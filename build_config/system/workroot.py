@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from build_config.errors import CommandError, DiskFullError, InterruptedRunError, StepResultError, WorkRootError
 from build_config.system import jsonio, platforms, processes
 from build_config.system.platforms import access
+from check_gpu import shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +109,7 @@ def judge_windows(root: Path, descriptor: str, sid: str) -> None:
     """Raise ``WorkRootError`` if anybody except those of ``restriction`` can change a folder of Windows."""
     others = access.unexpected_writers(descriptor, sid)
     if others:
-        command = " ".join(restriction(root, sid))
+        command = shell.quote(restriction(root, sid), system="win32")
         message = f"{root} can be written to by others ({', '.join(sorted(others))} in {descriptor})"
         raise WorkRootError(message, remedy=f"{command}, if its contents are yours")
 
@@ -164,18 +165,23 @@ def _check_folder(folder: Path, *, owners: set[int], is_root: bool) -> None:
         raise WorkRootError(message, remedy="make sure that you can enter every folder above it") from error
     if stat.S_ISLNK(found.st_mode):
         message = f"{folder} is a symbolic link (to {folder.readlink()}), but the same wheel needs the same real path"
-        remedy = f"remove the link: rm {folder}" if is_root else f"make {folder} a folder, or a bind mount"
+        removal = shell.quote(["rm", str(folder)])
+        remedy = f"remove the link: {removal}" if is_root else f"make {folder} a folder, or a bind mount"
         raise WorkRootError(message, remedy=remedy)
     if not stat.S_ISDIR(found.st_mode):
-        raise WorkRootError(f"{folder} is not a folder", remedy=f"move it away: mv {folder} {folder}.old")
+        move = shell.quote(["mv", str(folder), f"{folder}.old"])
+        raise WorkRootError(f"{folder} is not a folder", remedy=f"move it away: {move}")
     if found.st_uid not in owners:
         message = f"{folder} belongs to {_owner(folder, found.st_uid)}, you are {_user()}"
-        remedy = f"build as that user, or have it removed: sudo rm -r {folder}" if is_root else f"sudo chown 0 {folder}"
+        removal = shell.quote(["sudo", "rm", "-r", str(folder)])
+        owner = shell.quote(["sudo", "chown", "0", str(folder)])
+        remedy = f"build as that user, or have it removed: {removal}" if is_root else owner
         raise WorkRootError(message, remedy=remedy)
     sticky = bool(found.st_mode & stat.S_ISVTX)
     if found.st_mode & WRITABLE_BY_OTHERS and (is_root or not sticky):
         message = f"{folder} can be written to by others (mode {stat.S_IMODE(found.st_mode):o})"
-        remedy = f"chmod go-w {folder}, if its contents are yours" if is_root else f"chmod +t {folder}"
+        command = shell.quote(["chmod", "go-w" if is_root else "+t", str(folder)])
+        remedy = f"{command}, if its contents are yours" if is_root else command
         raise WorkRootError(message, remedy=remedy)
 
 
@@ -193,7 +199,7 @@ def _check_windows(root: Path) -> None:
         raise WorkRootError(message, remedy="make sure that it is yours") from error
     if getattr(found, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT:
         message = f"{root} is a link or a junction, but the same wheel needs the same real path"
-        raise WorkRootError(message, remedy=f"remove the link: rmdir {root}")
+        raise WorkRootError(message, remedy=f"remove the link: {shell.quote(['rmdir', str(root)], system='win32')}")
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "access"
         try:

@@ -14,6 +14,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+PACKAGES = ("llama_cpp", "llama_cpp_cuda", "llama_cpp_cuda_tensorcores")
+"""The names under which publishers install it; the first that is there is checked."""
+
 
 def main(result_file: str) -> None:
     """Write one object: the interpreter, the package's folder, the distribution."""
@@ -27,16 +30,15 @@ def main(result_file: str) -> None:
         "package": package,
         "distribution": name,
         "version": version or _own_version(package),
+        "installer": _installer(),
     }
     Path(result_file).write_text(json.dumps(result) + "\n", encoding="utf-8")
 
 
 def _package() -> str | None:
     """Return the folder of the package. A folder without ``__init__.py`` was left by an uninstalled package."""
-    spec = importlib.util.find_spec("llama_cpp")
-    if spec is None or spec.origin is None:
-        return None
-    return str(Path(spec.origin).parent)
+    specs = map(importlib.util.find_spec, PACKAGES)
+    return next((str(Path(spec.origin).parent) for spec in specs if spec is not None and spec.origin is not None), None)
 
 
 def _distribution() -> tuple[str | None, str | None]:
@@ -47,6 +49,19 @@ def _distribution() -> tuple[str | None, str | None]:
         if name.startswith("llama-cpp-python"):
             found.setdefault(name, distribution.version)
     return min(found.items(), default=(None, None))
+
+
+def _installer() -> str:
+    """Name what can install into this environment, as check_gpu/shell.py names it."""
+    if importlib.util.find_spec("pip") is not None:
+        return "pip"
+    try:
+        settings = Path(sys.prefix, "pyvenv.cfg").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not a virtual environment
+        settings = ""
+    if re.search(r"^uv\s*=", settings, re.MULTILINE):
+        return "uv"
+    return "ensurepip" if importlib.util.find_spec("ensurepip") is not None else "none"
 
 
 def _own_version(package: str | None) -> str | None:

@@ -1,15 +1,16 @@
-"""Imports ``llama_cpp``, loads a model, uses it, and keeps every line of llama.cpp's log.
+"""Imports the package, loads a model, uses it, and keeps every line of llama.cpp's log.
 
 A model with a cache generates a few tokens; any other, such as an encoder, embeds a text.
 
 python load.py RESULT REQUEST
 
-REQUEST is JSON: ``model``, ``n_gpu_layers``, ``n_ctx``, ``tokens``.
+REQUEST is JSON: ``package`` (the name to import), ``model``, ``n_gpu_layers``, ``n_ctx``, ``tokens``.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import sys
@@ -37,7 +38,7 @@ def main(result_file: str, request: str) -> None:
 
 def _run(request: dict[str, Any], say: Any) -> None:
     say(stage="import")
-    import llama_cpp  # noqa: PLC0415  # an import that fails is a result too
+    llama_cpp = importlib.import_module(request["package"])  # an import that fails is a result too
 
     if hasattr(llama_cpp, "cuda_status"):
         status = llama_cpp.cuda_status()

@@ -39,7 +39,7 @@ CHILDREN = frozenset(
         "build_config.tasks.reproduce.enter",
         "build_config.tasks.upstream_tests.recorder",
         "build_config.testbed.model_data",
-        *(f"check_gpu.children.{name}" for name in ("driver", "find", "libraries", "load")),
+        *(f"check_gpu.children.{name}" for name in ("driver", "find", "libraries", "load", "usage")),
     }
 )
 """Run alone, in the clean environment or a user's: they write down what they see and import nothing of this project."""

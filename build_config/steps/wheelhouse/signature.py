@@ -27,6 +27,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from build_config.errors import SettingsError
 from build_config.system import jsonio, platforms
+from check_gpu import shell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +73,8 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         raise SettingsError(f"the key {path} cannot be read: {error.strerror}", remedy=_HOW_TO_MAKE) from error
     if platforms.HERE.has_modes and mode & READABLE_BY_OTHERS:
         message = f"other users than its owner can read the key {path} (mode {stat.S_IMODE(mode):04o}): it was not used"
-        raise SettingsError(message, remedy=f"chmod 600 {path}, and make a new key if somebody may have read it")
+        command = shell.quote(["chmod", "600", str(path)])
+        raise SettingsError(message, remedy=f"{command}, and make a new key if somebody may have read it")
     try:
         key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

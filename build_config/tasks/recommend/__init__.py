@@ -11,6 +11,7 @@ from build_config.model import DISTRIBUTION, Driver
 from build_config.tasks.recommend.gpu_table import table
 from build_config.tasks.recommend.judge import Assessment, Interpreter, assess, best_first, driver_major, oldest_driver
 from build_config.tasks.recommend.wheels import Candidate, candidate, read
+from check_gpu import shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,7 +40,9 @@ class Recommendation:
     others: tuple[Assessment, ...]
 
 
-def recommend(machine: Machine, python: Interpreter, candidates: Iterable[Candidate], index: str) -> Recommendation:
+def recommend(
+    machine: Machine, python: Interpreter, candidates: Iterable[Candidate], index: Iterable[str]
+) -> Recommendation:
     """Choose the best wheel; on a machine with a GPU, none for the CPU. ``index`` is pip's option to find wheels."""
     assessed = best_first(assess(each, machine, python) for each in candidates)
     wanted = {"every GPU", "some GPUs"} if machine.gpus else {"the CPU"}
@@ -47,7 +50,7 @@ def recommend(machine: Machine, python: Interpreter, candidates: Iterable[Candid
     build, advice, pip = None, [], None
     if chosen:
         # Exactly this version: a later source distribution of the package index cannot win.
-        pip = f'python -m pip install {index} "{DISTRIBUTION}=={chosen.candidate.version}"'
+        pip = shell.install([*index, f"{DISTRIBUTION}=={chosen.candidate.version}"])
         if chosen.just_in_time:
             advice.append(
                 "A GPU runs it by PTX: the driver compiles it at the first start, which takes minutes, and keeps that."

@@ -50,21 +50,25 @@ def assess(wheel: Candidate, machine: Machine, python: Interpreter) -> Assessmen
     """Judge a wheel for a machine, which may be any, and a Python on it."""
     if reason := _why_not_installed(wheel, machine, python):
         return Assessment(candidate=wheel, use="nothing", reason=reason)
+    if wheel.needs_driver and not machine.gpus:
+        reason = "it is another publisher's build for a GPU, which cannot be imported where there is no driver"
+        return Assessment(candidate=wheel, use="nothing", reason=reason)
     if reason := _why_not_cuda(wheel, machine):
         return Assessment(candidate=wheel, use="the CPU", reason=reason)
     return _on_gpus(wheel, wheel.cuda or "", machine)
 
 
 def best_first(assessed: Iterable[Assessment]) -> list[Assessment]:
-    """Sort: the wheel that uses most of the machine first, a release before a pre-release, the newest, the best fit."""
+    """Sort: the wheel that uses most of the machine first, ours before others', a release, the newest, the best fit."""
 
     def fit(each: Assessment) -> tuple[bool, int, int, str]:  # machine code, for exactly these GPUs, the smallest
         size = sum(len(shard.archs) for shard in each.candidate.shards)
         return each.just_in_time, each.distance, size, each.candidate.file_name
 
-    def worth(each: Assessment) -> tuple[int, bool, Version, Version]:
+    def worth(each: Assessment) -> tuple[int, bool, bool, Version, Version]:
         version, cuda = each.candidate.version, each.candidate.cuda or "0"
-        return -get_args(Use).index(each.use), not version.is_prerelease, Version(version.public), Version(cuda)
+        rank, ours = -get_args(Use).index(each.use), each.candidate.cuda is not None
+        return rank, ours, not version.is_prerelease, Version(version.public), Version(cuda)
 
     return sorted(sorted(assessed, key=fit), key=worth, reverse=True)  # a sort is stable, a reversed one too
 
@@ -77,9 +81,11 @@ def driver_major(machine: Machine) -> int:
 def oldest_driver(cuda: str | None) -> int | None:
     """The oldest driver that runs a release of CUDA; ``None`` for a release that is not known."""
     try:
-        return archs.toolkit_series(cuda).driver_compatible if cuda else None
+        series = archs.toolkit_series(cuda) if cuda else None
     except ArchitectureError:
         return None
+    # The newest series has no end, but a major release that is not known has rules that are not known.
+    return series.driver_compatible if series and cuda and series.since.split(".")[0] == cuda.split(".")[0] else None
 
 
 def _why_not_installed(wheel: Candidate, machine: Machine, python: Interpreter) -> str | None:
@@ -109,7 +115,7 @@ def _glibc(platform: str, machine: Machine) -> Version | None:
 def _why_not_cuda(wheel: Candidate, machine: Machine) -> str | None:
     """Why a machine does not run the CUDA of a wheel, whatever code is in it; ``None`` if it does."""
     if wheel.cuda is None:
-        return "its version does not say which CUDA and which GPUs it was built for"
+        return "it is another publisher's: its name does not say which CUDA and which GPUs it was built for"
     if not machine.gpus:
         return "there is no NVIDIA GPU here"
     if (oldest := oldest_driver(wheel.cuda)) is None:

@@ -25,6 +25,7 @@ from build_config.reports import Variation
 from build_config.steps.locks.download import VERIFIED
 from build_config.system import jsonio, processes
 from build_config.tasks.reproduce import enter
+from check_gpu import shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,7 +178,7 @@ def _named_user(name: str, layout: Layout) -> tuple[int, int, str]:
     try:
         entry = pwd.getpwnam(name)
     except KeyError as error:
-        raise ReproductionError(f"there is no user {name}", remedy=f"sudo useradd {name}") from error
+        raise ReproductionError(f"there is no user {name}", remedy=shell.quote(["sudo", "useradd", name])) from error
     if os.getuid() not in (0, entry.pw_uid):
         raise ReproductionError(f"only root can build as {name}", remedy="run it with sudo, or leave --user out")
     locked = _locked_folder(layout)

@@ -125,5 +125,5 @@ def test_every_kind_of_failed_import_has_a_remedy() -> None:
         "libllama.so: cannot enable executable stack as shared object requires: Invalid argument",
         "something else",
     ):
-        installation = Installation(python="/venv/bin/python", version="0.3.16")
-        assert remedies.repair_import(installation, error)
+        facts = Facts(Machine(system="linux"), Installation(python="/venv/bin/python", version="0.3.16"))
+        assert remedies.repair_import(facts, error)

@@ -1,6 +1,8 @@
 import getpass
 import json
 import os
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,26 @@ def test_a_root_that_others_may_write_to_is_refused(layout: Layout, mode: int) -
     error = refusal(layout)
     assert f"(mode {mode:o})" in error.message
     assert "chmod go-w" in str(error.remedy)
+
+
+@pytest.mark.parametrize(
+    ("make", "program"),
+    [
+        (lambda root: root.write_text("mine", encoding="utf-8"), "mv"),
+        (lambda root: root.symlink_to("elsewhere"), "rm"),
+        (lambda root: (root.mkdir(), root.chmod(0o777)), "chmod"),
+    ],
+)
+def test_the_command_in_a_refusal_names_the_folder_as_one_word(
+    tmp_path: Path, make: Callable[[Path], object], program: str
+) -> None:
+    root = tmp_path / "o'ne é $HOME"
+    make(root)
+    command = (
+        str(refusal(factories.layout(root)).remedy).rpartition(": ")[2].removesuffix(", if its contents are yours")
+    )
+    words = shlex.split(command)
+    assert (words[0], str(root) in words) == (program, True)
 
 
 def test_above_the_root_only_the_sticky_bit_makes_a_shared_folder_safe(tmp_path: Path) -> None:

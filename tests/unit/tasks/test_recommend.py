@@ -54,6 +54,12 @@ def python_on(here: Machine) -> recommend.Interpreter:
     return recommend.Interpreter(version="3.12", tags=frozenset(map(str, tags)))
 
 
+def named(name: str, *, address: str = "", requires_python: str = "", yanked: bool = False) -> recommend.Candidate:
+    found = recommend.candidate(name, address=address, requires_python=requires_python, yanked=yanked)
+    assert found is not None
+    return found
+
+
 def wheel(version: str, platform: str = "manylinux_2_35_x86_64", python: str = "py3-none") -> recommend.Candidate:
     found = recommend.candidate(f"llama_cpp_python-{version}-{python}-{platform}.whl")
     assert found is not None
@@ -72,7 +78,7 @@ ALL = (SM75, SM86, SM89, SM120, SM86_89, BOTH, PORTABLE, PASCAL)
 
 
 def recommended(here: Machine, *candidates: recommend.Candidate) -> recommend.Recommendation:
-    answer = recommend.recommend(here, python_on(here), candidates, '--find-links "/wheels"')
+    answer = recommend.recommend(here, python_on(here), candidates, ("--find-links", "/wheels of mine"))
     assert len(answer.others) + (answer.chosen is not None) == len(candidates)
     return answer
 
@@ -116,7 +122,9 @@ def test_the_wheel_that_uses_most_of_the_machine_is_taken_then_the_newest_then_t
         assert answer.chosen is not None
         assert (answer.chosen.candidate, answer.chosen.use, answer.chosen.reason) == (expected, "every GPU", None)
         assert (answer.build, answer.advice) == (None, ())
-        assert answer.pip == f'python -m pip install --find-links "/wheels" "llama-cpp-python=={expected.version}"'
+        assert (
+            answer.pip == f"python -m pip install --find-links '/wheels of mine' 'llama-cpp-python=={expected.version}'"
+        )
 
 
 def test_a_wheel_that_runs_by_ptx_is_taken_with_a_word_on_its_first_start() -> None:
@@ -200,12 +208,6 @@ def test_if_no_wheel_is_for_the_whole_machine_the_advice_and_the_command_to_buil
     assert all(expected in line for expected, line in zip(advice, answer.advice, strict=True))
 
 
-def named(name: str, *, requires_python: str = "", yanked: bool = False) -> recommend.Candidate:
-    found = recommend.candidate(name, requires_python=requires_python, yanked=yanked)
-    assert found is not None
-    return found
-
-
 @pytest.mark.parametrize(
     ("here", "candidate", "use", "reason"),
     [
@@ -229,6 +231,7 @@ def named(name: str, *, requires_python: str = "", yanked: bool = False) -> reco
         (machine("8.9"), wheel("0.3.36+cpu"), "the CPU", "does not say which CUDA"),
         (machine("8.9"), wheel("0.3.36+cu130.special"), "the CPU", "does not say which CUDA"),
         (machine("8.9"), wheel("0.3.36+cu100"), "the CPU", "not known which driver"),
+        (machine("8.9"), wheel("0.3.36+cu140"), "the CPU", "of CUDA 14.0 it is not known which driver"),
     ],
 )
 def test_why_a_wheel_does_not_use_every_gpu_is_said(
@@ -237,6 +240,59 @@ def test_why_a_wheel_does_not_use_every_gpu_is_said(
     found = assessed(here, candidate)
     assert found.use == use
     assert reason in str(found.reason)
+
+
+# -------------------------------------------------------------------------------------- wheels of other publishers
+
+CP311, CP312, LINUX = "cp311-cp311", "cp312-cp312", "linux_x86_64"
+UPSTREAM = "https://github.com/abetlen/llama-cpp-python/releases/download"
+OTHERS = (
+    wheel("0.2.26+cu121", LINUX, CP312),
+    wheel("0.3.16+cu1210", LINUX, CP312),
+    wheel("0.3.16+cu1210"),
+    wheel("0.3.99+cu130", LINUX, CP312),  # named as our portable wheel is, and newer
+    wheel("0.3.99+cu130", LINUX),
+    wheel("0.3.99+cu130.sm89", "manylinux_2_35_x86_64", CP312),
+    wheel("0.3.99+cu130.basic"),
+    wheel("0.3.99+cuda13.0.sm89.ada", LINUX, CP312),
+    wheel("0.3.99+cu128.sm120", "win_amd64", CP312),
+    wheel("0.3.99+rocm6.3", LINUX, CP312),
+    wheel("0.3.99+vulkan", LINUX, CP312),
+    named("llama_cpp_python-0.3.99-cp312-cp312-linux_x86_64.whl", address=f"{UPSTREAM}/v0.3.99-cu124/x.whl"),
+    named("llama_cpp_python-0.3.99-py3-none-linux_x86_64.whl", address="https://example.org/whl/cu130/x.whl"),
+)
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda other: f"{other.version}-{other.tags[0]}")
+@pytest.mark.parametrize("gpu", ["7.5", "8.9", "12.0", None])
+def test_a_wheel_of_another_publisher_is_not_taken_for_ours_and_does_not_beat_it(
+    other: recommend.Candidate, gpu: str | None
+) -> None:
+    here = machine(gpu) if gpu else machine(driver=None)
+    assert recommended(here, other).chosen is None
+    for order in ((other, PORTABLE), (PORTABLE, other)):
+        answer = recommended(here, *order)
+        assert answer.chosen is not None
+        assert answer.chosen.candidate is PORTABLE
+        assert answer.others[0].reason
+    assert (other.cuda, other.shards, other.portable) == (None, (), False)
+
+
+@pytest.mark.parametrize("name", ["0.3.99", "0.3.99+cpu", "0.3.99+cpu.avx2"])
+def test_a_cpu_wheel_of_another_publisher_is_for_machines_without_a_gpu_if_ours_is_not_there(name: str) -> None:
+    other, here = wheel(name, LINUX, CP312), machine(driver=None)
+    answer = recommended(here, other)
+    assert (answer.chosen and answer.chosen.candidate) == other
+    answer = recommended(here, other, PORTABLE)
+    assert (answer.chosen and answer.chosen.candidate) == PORTABLE
+    assert recommended(machine("8.9"), other).chosen is None
+
+
+def test_metal_and_an_address_that_only_resembles_cuda_are_no_gpu_builds() -> None:
+    name = "llama_cpp_python-0.3.99-py3-none-any.whl"
+    for address in ("https://example.org/cucumber/x.whl", "https://example.org/whl/cpu/x.whl", ""):
+        assert not named(name, address=address).needs_driver
+    assert not wheel("0.3.99+metal", "macosx_11_0_arm64").needs_driver
 
 
 # --------------------------------------------------------------------------------------------------- names and pages

@@ -300,10 +300,11 @@ def test_made_keys_fit_one_another_and_are_never_replaced(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
 def test_a_key_that_others_may_read_is_not_used(tmp_path: Path, mode: int) -> None:
-    private, _ = dsse.make_keys(tmp_path)
+    private, _ = dsse.make_keys(tmp_path / "a folder")
     private.chmod(mode)
-    with pytest.raises(SettingsError, match="other users than its owner"):
+    with pytest.raises(SettingsError, match="other users than its owner") as refused:
         dsse.read_private_key(private)
+    assert str(refused.value.remedy).startswith(f"chmod 600 '{private}', and ")
 
 
 def test_keys_of_another_kind_are_refused(tmp_path: Path) -> None:
