@@ -1,4 +1,4 @@
-"""What each diagnosis means and what fixes it, in general. ``docs/check_gpu.md`` is compared with this table."""
+"""The meaning of each diagnosis and its fix, in general. ``docs/check_gpu.md`` is compared with this table."""
 
 from __future__ import annotations
 

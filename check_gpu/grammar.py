@@ -347,11 +347,11 @@ ERRORS = (
     ("driver_too_old", re.compile(r"driver version is insufficient")),
     ("no_device", re.compile(r"no (?:CUDA|ROCm)-capable device")),
 )
-"""What CUDA's and ROCm's own texts mean, whatever printed them. Any other is an error of its own."""
+"""The meanings of CUDA's and ROCm's own texts, whatever printed them. Any other is an error of its own."""
 
 NUMBERS = {2: "out_of_memory", 35: "driver_too_old", 98: "no_kernel", 100: "no_device", 200: "no_kernel"}
 NUMBERS.update({209: "no_kernel", 222: "ptx_too_new", 804: "forward_compatibility"})
-"""What the numbers of ``cudaError_t`` mean, as the logs of 2023 print them."""
+"""The meanings of the numbers of ``cudaError_t``, as the logs of 2023 print them."""
 
 _CUBLAS_ALLOCATION_FAILED = 3
 

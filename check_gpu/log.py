@@ -77,7 +77,7 @@ class Signs:
 
 @dataclass
 class _Process:
-    """What a process says before its first load, which is true for all of its loads."""
+    """The facts that a process prints before its first load; they are true for all of its loads."""
 
     found: list[FoundDevice] = field(default_factory=list)
     named: dict[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from check_gpu import grammar
 _MIB = 1024 * 1024
 
 CACHES = {"KV": "KV cache", "RS": "recurrent state"}
-"""What a layer keeps of a text, by the purpose of its buffers; an encoder keeps nothing."""
+"""The memory of a layer for a text, by the purpose of its buffers; an encoder keeps nothing."""
 
 _ONE_GPU = r"(?:CUDA|ROCm|MUSA|Vulkan|SYCL|CANN|MTL|Metal|Kompute|OpenCL|GPUOpenCL|WebGPU)\d*(?:_(?!Host)\w+)?"
 _GPU = re.compile(rf"{_ONE_GPU}|Meta\({_ONE_GPU}(?:,{_ONE_GPU})*\)")

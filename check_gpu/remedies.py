@@ -152,7 +152,7 @@ def install_cpu_build(facts: Facts) -> str:
 
 
 def reinstall(facts: Facts, *, portable: bool = False) -> str:
-    """Install the same version again from where there is one. ``portable``: compiled for any CPU.
+    """Install the same version again, from an index that has it. ``portable``: compiled for any CPU.
 
     The package index has plain versions only: a local one, such as ``+cu121``, comes from another place.
     """

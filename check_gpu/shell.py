@@ -11,7 +11,7 @@ import sys
 from typing import Iterable, Sequence
 
 PIP, UV, ENSUREPIP, NONE = "pip", "uv", "ensurepip", "none"
-"""What can install into an environment: its own pip, uv from outside, the pip inside Python, or nothing of these."""
+"""The installer of an environment: its own pip, uv from outside, the pip inside Python, or nothing of these."""
 
 GET_PIP = "https://bootstrap.pypa.io/get-pip.py"
 # White space for the program that reads the command line; the rest has a meaning for cmd outside double quotes.

@@ -81,7 +81,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the processes saw."""
+    """The results of the processes."""
 
     check_gpu: Ran | None = None
     scenarios: tuple[ProbeRan, ...] = ()
@@ -165,7 +165,7 @@ def read(folder: Path, scripts: dict[str, str]) -> GpuReport:
 
 
 def _missing(report: GpuReport) -> Iterator[str]:
-    """What a whole report has and this one lacks; the scenarios and devices are those of the judgement."""
+    """List the parts that a complete report has and this one lacks; the scenarios and devices are those of the judgement."""
     if report.interrupted:
         yield "the run was stopped"
     if absent := run.PARTS.keys() - report.parts.keys():

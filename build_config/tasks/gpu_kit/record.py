@@ -133,7 +133,7 @@ def _checks(report: GpuReport, seen: ScenarioResult) -> Iterator[DeviceCheck]:
 
 
 def _failures(report: GpuReport) -> Iterator[Finding]:
-    """What the other parts found: the diagnosis, the tests, the benchmark."""
+    """The findings of the other parts: the diagnosis, the tests, the benchmark."""
     for name, part in report.parts.items():
         if part.failed is not None:
             yield error("part-failed", f"{name}: {part.failed}")

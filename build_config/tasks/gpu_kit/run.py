@@ -351,7 +351,7 @@ def reason_in(result: dict[str, Any]) -> str:
 
 
 def first_gpu(result: dict[str, Any]) -> str:
-    """What ``CUDA_VISIBLE_DEVICES`` shows the first GPU alone that is in use."""
+    """The value of ``CUDA_VISIBLE_DEVICES`` that shows only the first GPU in use."""
     status = result.get("cuda_status") or {}
     left_out = {gpu["index"] for gpu in status.get("left_out", ())}
     number = next(gpu["index"] for gpu in status["devices"] if gpu["index"] not in left_out)

@@ -51,7 +51,7 @@ def assess(wheel: Candidate, machine: Machine, python: Interpreter) -> Assessmen
     if reason := _why_not_installed(wheel, machine, python):
         return Assessment(candidate=wheel, use="nothing", reason=reason)
     if wheel.needs_driver and not machine.gpus:
-        reason = "it is another publisher's build for a GPU, which cannot be imported where there is no driver"
+        reason = "it is another publisher's build for a GPU, which cannot be imported without a driver"
         return Assessment(candidate=wheel, use="nothing", reason=reason)
     if reason := _why_not_cuda(wheel, machine):
         return Assessment(candidate=wheel, use="the CPU", reason=reason)
