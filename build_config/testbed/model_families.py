@@ -19,7 +19,7 @@ Tensor = tuple[str, *tuple[Size, ...]]
 Key = tuple[str, str | float]
 """A name without that of the architecture, and a value: the name of a size, a number, or a truth value."""
 Cache = Literal["KV", "RS"]
-"""The names in llama.cpp's log for the memory of a layer for a text: keys and values, or the state of a recurrent layer."""
+"""The names in the log for the memory of a layer for a text: keys and values, or the state of a recurrent layer."""
 
 _EXPERTS = 4
 _CONVOLUTION = 4

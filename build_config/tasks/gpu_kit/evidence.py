@@ -165,7 +165,7 @@ def read(folder: Path, scripts: dict[str, str]) -> GpuReport:
 
 
 def _missing(report: GpuReport) -> Iterator[str]:
-    """List the parts that a complete report has and this one lacks; the scenarios and devices are those of the judgement."""
+    """List the parts that this report lacks; the scenarios and devices are those of the judgement."""
     if report.interrupted:
         yield "the run was stopped"
     if absent := run.PARTS.keys() - report.parts.keys():
