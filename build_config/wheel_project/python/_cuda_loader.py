@@ -20,7 +20,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, List, Tuple  # noqa: UP035  # Python 3.8
 
 from ._cuda_libraries import Library, install_command, load_library, search_installed_toolkit, windows_path
 
@@ -34,6 +34,9 @@ else:  # copies of these two, which the build puts next to this module
 
 PACKAGE = Path(__file__).resolve().parent
 LIB = PACKAGE / "lib"
+
+Messages = List[Tuple[int, str]]  # noqa: UP006  # Python 3.8
+"""Level and text of each, for the log."""
 
 _log = logging.getLogger("llama_cpp.cuda")
 """Not upstream's own logger: ``Llama(verbose=False)`` would silence it."""
@@ -127,6 +130,10 @@ def _ask_driver() -> _Driver:
     devices = tuple(Device(**device) for device in answer["devices"])
     if devices:
         return _Driver(cuda, devices)
+    if error == 3:  # CUDA_ERROR_NOT_INITIALIZED  # noqa: PLR2004
+        remedy = "start CUDA only after the fork, or start processes with multiprocessing's method spawn"
+        started = "CUDA was started, perhaps by another package, before this process was forked"
+        return _Driver(cuda, problem=f"{started}, and a forked process cannot use it: {remedy}.", failed=True)
     if error not in (0, 100):  # CUDA_ERROR_NO_DEVICE
         remedy = "restart the machine if the driver was just updated, otherwise install it again"
         return _Driver(cuda, problem=f"The NVIDIA driver does not start (CUDA error {error}): {remedy}.", failed=True)
@@ -268,7 +275,7 @@ def _gpu_is_there(driver: _Driver) -> bool:
     return bool(driver.devices) or (driver.failed and kernel_list.is_dir() and any(kernel_list.iterdir()))
 
 
-def _load() -> CudaStatus:
+def _load() -> tuple[CudaStatus, Messages]:
     driver = _Driver()
     libraries: tuple[Library, ...] = ()
     try:
@@ -279,8 +286,6 @@ def _load() -> CudaStatus:
             libraries = tuple(load_library(soname) for soname in build.libraries)
     finally:
         backends, messages = _load_backends()  # without them not even the CPU computes
-    for message in messages:
-        _log.debug("%s", message)
     cpu, cuda = backends.get("CPU"), backends.get("CUDA")
     loaded = cuda is not None and cuda.devices > 0
     shard = cuda.variant if cuda and loaded else None
@@ -300,18 +305,26 @@ def _load() -> CudaStatus:
         left_out=left_out,
         note=note,
     )
+    to_log = [(logging.DEBUG, message) for message in messages]
     if note:
-        _log.warning("llama-cpp-python does not use every GPU of this machine: %s", note)
+        to_log.append((logging.WARNING, f"llama-cpp-python does not use every GPU of this machine: {note}"))
     if not loaded and _gpu_is_there(driver):
-        _log.warning("llama-cpp-python computes on the CPU although this machine has an NVIDIA GPU. %s", status.reason)
-    return status
+        unused = "llama-cpp-python computes on the CPU although this machine has an NVIDIA GPU."
+        to_log.append((logging.WARNING, f"{unused} {status.reason}"))
+    return status, to_log
 
 
-def load_safely() -> CudaStatus:
-    """Load the backends. No failure in here may keep anybody from using ``llama_cpp``."""
+def load_safely() -> tuple[CudaStatus, Messages]:
+    """Load the backends; what to log comes with the result. No failure may keep anybody from using ``llama_cpp``."""
     try:
         return _load()
     except Exception as error:  # noqa: BLE001  # see above; the reason is kept
         reason = f"The CUDA loader failed ({type(error).__name__}: {error}): install the wheel again, or report it."
-        _log.warning("%s", reason)
-        return CudaStatus(loaded=False, reason=reason)
+        return CudaStatus(loaded=False, reason=reason), [(logging.WARNING, reason)]
+
+
+def log_safely(messages: Messages) -> None:
+    """Log what ``load_safely`` returned. A handler may fail."""
+    with contextlib.suppress(Exception):
+        for level, message in messages:
+            _log.log(level, "%s", message)

@@ -16,7 +16,7 @@ import sys
 import threading
 from typing import Any
 
-from ._cuda_loader import CudaStatus, load_safely
+from ._cuda_loader import CudaStatus, load_safely, log_safely
 
 _NEED_NO_BACKEND = re.compile(
     r"llama_(log_(set|get)|max_\w+|supports_(mmap|mlock)|\w+_default_params|version|time_us|backend_free"
@@ -36,21 +36,34 @@ class _Backends:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._status: CudaStatus | None = None
+        self._complete = False
         self._process = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._release)
+
+    def _release(self) -> None:
+        """Another thread of the parent may hold the lock; it does not exist in a forked process."""
+        self._lock = threading.RLock()
 
     def load(self) -> CudaStatus:
-        """Load the backends if nothing has needed them yet; the result."""
-        if self._status is None:
+        """Load the backends if nothing has needed them yet; the result.
+
+        A log handler may ask for the status, so it is kept before anything is logged. Other threads wait for the log:
+        upstream discards what is printed while it makes a ``Llama``.
+        """
+        if not self._complete or self._status is None:
             with self._lock:
                 if self._status is None:  # no other thread was faster
                     self._process = os.getpid()
-                    self._status = load_safely()
+                    self._status, messages = load_safely()
+                    log_safely(messages)
+                self._complete = True
         return self._status
 
     @property
     def lost_by_fork(self) -> bool:
         """Whether CUDA was started in the process from which this one was forked: here every call of it fails."""
-        return self._status is not None and bool(self._status.devices) and self._process != os.getpid()
+        return self._status is not None and self._status.loaded and self._process != os.getpid()
 
 
 _BACKENDS = _Backends()
@@ -87,7 +100,7 @@ def _load_before(package: Any) -> None:
         _flags_, _restype_ = plain._flags_, plain._restype_  # ctypes takes them from no base class
 
         def __call__(self, *arguments: Any, **named: Any) -> Any:
-            if not _NEED_NO_BACKEND.fullmatch(self.__name__):
+            if not _NEED_NO_BACKEND.fullmatch(getattr(self, "__name__", "")):  # _FuncPtr(...) itself gives no name
                 load()
             return plain.__call__(self, *arguments, **named)
 
@@ -102,6 +115,7 @@ def _load_before(package: Any) -> None:
     def checked(self: Any, *arguments: Any, **named: Any) -> None:
         load()  # here, and not in the first low-level call: upstream discards what that one prints
         if _BACKENDS.lost_by_fork:
+            self.close = lambda: None  # __del__ calls it, and nothing is open
             raise RuntimeError(_FORKED)
         make(self, *arguments, **named)
 

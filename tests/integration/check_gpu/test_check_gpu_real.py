@@ -89,7 +89,7 @@ import ctypes, functools, os, pathlib
 from ._cuda_loader import load_safely
 
 __version__ = "0.3.36"
-cuda_status = functools.cache(load_safely)
+cuda_status = functools.cache(lambda: load_safely()[0])
 
 def _device():
     return "CUDA0" if cuda_status().loaded else "CPU"

@@ -45,6 +45,13 @@ class Llama:
     def __init__(self, model_path, *, n_gpu_layers=0):
         \"\"\"Load a model.\"\"\"
         self.made = (model_path, n_gpu_layers, llama_cpp.llama_backend_init())
+        self.is_open = True
+
+    def close(self):
+        assert self.is_open
+
+    def __del__(self):
+        self.close()
 
 from ._first_use import CudaStatus, cuda_status
 """

@@ -18,6 +18,7 @@ FIRST_USES = (
     "llama_cpp.llama_model_load_from_file(3)",
     "llama_cpp.llama_cpp._lib.llama_model_load_from_file(3)",
     "llama_cpp.llama_cpp._lib.llama_later()",  # a function that upstream does not bind
+    "llama_cpp.llama_cpp._lib._FuncPtr(('llama_later', llama_cpp.llama_cpp._lib))()",  # it has no name
 )
 NO_USES = ("llama_cpp.llama_max_devices()", "llama_cpp.llama_supports_mmap()", "llama_cpp.LLAMA_MAX_DEVICES")
 FORK = """
@@ -98,7 +99,9 @@ def test_a_process_that_is_forked_before_the_first_use_has_the_gpu(bench: Bench)
     "before", ["llama_cpp.cuda_status()", "llama_cpp.Llama('m')", "llama_cpp.llama_backend_init()"]
 )
 def test_a_process_that_is_forked_afterwards_is_told_so_and_not_ended(bench: Bench, before: str) -> None:
-    said = bench.execute("driver", "cuda", code=FORK.format(before=before), **A_GPU).stdout.splitlines()
+    done = bench.execute("driver", "cuda", code=FORK.format(before=before), **A_GPU)
+    said = done.stdout.splitlines()
+    assert done.stderr == ""  # nothing from Llama.__del__
     assert said[0].startswith("False CUDA was started before this process was forked")
     assert said[1].startswith("refused: CUDA was started before this process was forked")
     assert "call Llama() and cuda_status() only after the fork" in said[1]
@@ -109,6 +112,60 @@ def test_without_a_gpu_a_process_may_be_forked_at_any_time(bench: Bench) -> None
     said = bench.execute(code=FORK.format(before="llama_cpp.Llama('m')")).stdout.splitlines()
     assert said[0].startswith("False No NVIDIA driver")
     assert said[1:] == ["('m', -1, 1)", "parent: False"]
+
+
+def test_a_gpu_that_is_not_used_does_not_keep_a_forked_process_from_the_cpu(bench: Bench) -> None:
+    (bench.root / "cuda" / "libcublas.so.13").unlink()
+    code = FORK.format(before="llama_cpp.Llama('m')")
+    said = bench.execute("driver", "cuda", code=code, **A_GPU).stdout.splitlines()
+    assert said[0].startswith("False CUDA's libraries are missing")
+    assert said[1:] == ["('m', -1, 1)", "parent: False"]
+
+
+def test_if_another_package_started_cuda_before_a_fork_the_reason_says_so(bench: Bench) -> None:
+    """CUDA's own answer in such a process is error 3."""
+    status = bench.run("driver", "cuda", **A_GPU, DOUBLE_INIT="3").status
+    assert status["reason"].startswith("CUDA was started, perhaps by another package, before this process was forked")
+
+
+def test_a_process_that_is_forked_while_another_thread_loads_does_not_wait_for_it(bench: Bench) -> None:
+    code = """
+import os, signal, threading
+from llama_cpp import _first_use
+loading, forked, load = threading.Event(), threading.Event(), _first_use.load_safely
+def slow():
+    loading.set(), forked.wait()
+    return load()
+_first_use.load_safely = slow
+thread = threading.Thread(target=llama_cpp.cuda_status)
+thread.start(), loading.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    _first_use.load_safely = load
+    print(llama_cpp.cuda_status().loaded, flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+forked.set(), thread.join()
+"""
+    assert bench.execute("driver", "cuda", code=code, **A_GPU).stdout.split() == ["True", "0"]
+
+
+def test_a_log_handler_may_ask_for_the_status_and_may_fail(bench: Bench) -> None:
+    (bench.root / "cuda" / "libcublas.so.13").unlink()
+    code = """
+import logging
+class Handler(logging.Handler):
+    def emit(self, record):
+        print("status:", llama_cpp.cuda_status().cpu_variant)
+        raise RuntimeError
+logging.getLogger("llama_cpp.cuda").addHandler(Handler())
+print(llama_cpp.cuda_status().reason)
+"""
+    said = bench.execute("driver", "cuda", code=code, **A_GPU).stdout.splitlines()
+    assert said[0] == "status: haswell"
+    assert said[1].startswith("CUDA's libraries are missing")
+    assert len(said) == 2
 
 
 def test_a_warning_is_printed_though_upstream_silences_its_own_logger(bench: Bench) -> None:

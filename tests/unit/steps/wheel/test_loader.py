@@ -35,7 +35,7 @@ def _driver(loader: ModuleType, *capabilities: str, cuda: str = "13.0") -> Any:
 
 
 def test_a_loader_that_finds_nothing_does_not_raise_and_keeps_the_reason(loader: ModuleType) -> None:
-    status = loader.load_safely()
+    status, _messages = loader.load_safely()
     assert not status.loaded
     assert "install the wheel again" in status.reason
 
