@@ -12,9 +12,13 @@ import os
 import pkgutil
 import sys
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from check_gpu import collect, diagnosis, report, running
+
+if TYPE_CHECKING:
+    from check_gpu.facts import Facts
+    from check_gpu.result import Diagnosis
 
 INTERRUPTED = 130
 """The status after Ctrl-C, as in a shell. By then, the processes that were running have been killed."""
@@ -53,15 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         command_line.error(f"--log: {options.log} cannot be read: {error.strerror}")
     answer = diagnosis.diagnose(facts)
+    _print(facts, answer, as_json=options.json)
+    return 0 if answer.well else 1
+
+
+def _print(facts: Facts, answer: Diagnosis, *, as_json: bool) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Paths and messages in a log can have characters that the terminal cannot print.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if options.json:
+    if as_json:
         sys.stdout.write(json.dumps(report.document(facts, answer), indent=2) + "\n")
     else:
         colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         sys.stdout.write(report.text(facts, answer, colours=colours) + "\n")
-    return 0 if answer.well else 1
 
 
 def parser() -> argparse.ArgumentParser:

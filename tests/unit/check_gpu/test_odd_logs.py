@@ -6,12 +6,15 @@ import io
 import json
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from check_gpu import __main__ as command_line
 from check_gpu import log, log_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
@@ -43,12 +46,12 @@ def test_json_that_is_too_deep_is_plain_text() -> None:
     assert log_file.unwrap(line) == [line]
 
 
-@pytest.mark.parametrize("log", ["a" * 5000, "/proc/self/mem"])
-def test_a_log_that_cannot_be_read_is_a_wrong_option(log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if log.startswith("/proc") and sys.platform != "linux":
+@pytest.mark.parametrize("file", ["a" * 5000, "/proc/self/mem"])
+def test_a_log_that_cannot_be_read_is_a_wrong_option(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if file.startswith("/proc") and sys.platform != "linux":
         pytest.skip("Linux only")
     with pytest.raises(SystemExit) as ended:
-        command_line.main(["--log", log])
+        command_line.main(["--log", file])
     assert ended.value.code == 2
     assert "cannot be read" in capsys.readouterr().err
 
@@ -61,4 +64,4 @@ def test_a_terminal_that_cannot_print_a_message(said: str, tmp_path: Path, monke
     monkeypatch.setattr(sys, "stdout", screen)
     assert command_line.main(["--log", str(file)]) == 1
     screen.flush()
-    assert b"CUDA error" in screen.buffer.getvalue() or b"CUDA failed" in screen.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"CUDA error" in screen.buffer.getvalue() or b"CUDA failed" in screen.buffer.getvalue()
