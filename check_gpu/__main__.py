@@ -6,14 +6,19 @@ The status is 0 if a GPU is used or there is nothing to fix, 1 if there is somet
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import pkgutil
 import sys
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from check_gpu import collect, diagnosis, report, running
+
+if TYPE_CHECKING:
+    from check_gpu.facts import Facts
+    from check_gpu.result import Diagnosis
 
 INTERRUPTED = 130
 """The status after Ctrl-C, as in a shell. By then, the processes that were running have been killed."""
@@ -32,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command_line.error("this copy has no model inside: name one with --model, or use check_gpu.pyz")
     for option in ("model", "log"):
         file = getattr(options, option)
-        if file is not None and not file.is_file():
-            command_line.error(f"--{option}: there is no file {file}")
+        if file is not None and (problem := _unreadable(file)):
+            command_line.error(f"--{option}: {problem}")
     request = collect.Request(
         python=options.python,
         model=options.model,
@@ -47,13 +52,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         facts = collect.collect(request, _write_model)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:
+        if options.log is None:
+            raise
+        command_line.error(f"--log: {options.log} cannot be read: {error.strerror}")
     answer = diagnosis.diagnose(facts)
-    if options.json:
+    _print(facts, answer, as_json=options.json)
+    return 0 if answer.well else 1
+
+
+def _print(facts: Facts, answer: Diagnosis, *, as_json: bool) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Paths and messages in a log can have characters that the terminal cannot print.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if as_json:
         sys.stdout.write(json.dumps(report.document(facts, answer), indent=2) + "\n")
     else:
         colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         sys.stdout.write(report.text(facts, answer, colours=colours) + "\n")
-    return 0 if answer.well else 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,6 +89,17 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--timeout", type=float, default=300.0, help="seconds for loading the model; default: 300")
     options.add_argument("--json", action="store_true", help="one JSON document, for programs")
     return options
+
+
+def _unreadable(file: Path) -> str | None:
+    """Say why a file cannot be read; ``None`` if it can."""
+    try:
+        if not file.is_file():
+            return f"there is no file {file}"
+        with file.open("rb"):
+            return None
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}"
 
 
 def _has_model() -> bool:

@@ -43,36 +43,46 @@ _PLACES = (
         "weights",
         "0.3.8 to 0.3.36",
         "assigned to device",
-        r"\blayer\s+(?P<layer>\d+)\s+assigned to device\s+(?P<device>[^\s,]+)",
+        r"\blayer\s+(?P<layer>\d{1,6})\s+assigned to device\s+(?P<device>[^\s,]+)",
     ),
-    _line("cache", "0.3.9 to 0.3.36", "dev =", r"\blayer\s+(?P<layer>\d+):\s+dev\s*=\s*(?P<device>[^\s,]+)"),
+    _line("cache", "0.3.9 to 0.3.36", "dev =", r"\blayer\s+(?P<layer>\d{1,6}):\s+dev\s*=\s*(?P<device>[^\s,]+)"),
     _line(
         "no_cache",
         "0.3.10 to 0.3.36",
         "does not have KV|sharing with|reuse layer",
-        r"\blayer\s+(?P<layer>\d+):\s+(?:does not have KV cache|sharing with layer|reuse layer)\b",
+        r"\blayer\s+(?P<layer>\d{1,6}):\s+(?:does not have KV cache|sharing with layer|reuse layer)\b",
     ),
-    _line("filtered", "0.3.10 to 0.3.36", "filtered|skipped", r"\blayer\s+(?P<layer>\d+):\s+(?:filtered|skipped)\b"),
+    _line(
+        "filtered", "0.3.10 to 0.3.36", "filtered|skipped", r"\blayer\s+(?P<layer>\d{1,6}):\s+(?:filtered|skipped)\b"
+    ),
     _line(
         "offloaded",
         ALL,
         "layers to GPU",
-        r"\boffloaded\s+(?P<on_gpu>\d+)/(?P<total>\d+)\s+layers to GPU\b",
+        r"\boffloaded\s+(?P<on_gpu>\d{1,6})/(?P<total>\d{1,6})\s+layers to GPU\b",
     ),
-    _line("repeating", "0.1.64 to 0.3.36", "repeating layers", r"\boffloading (?P<count>\d+) repeating layers to GPU"),
+    _line(
+        "repeating", "0.1.64 to 0.3.36", "repeating layers", r"\boffloading (?P<count>\d{1,6}) repeating layers to GPU"
+    ),
     # From 0.2.27 on with the name of the memory; "model" was added before 0.3.2, "input" was left out before 0.2.75.
     _line(
         "buffer",
         "0.2.56 to 0.3.36",
         "buffer size",
-        r"(?P<name>\S+)\s+(?P<purpose>model|KV|compute|output|RS) buffer size\s*=\s*(?P<size>[\d.]+) MiB",
+        r"(?<!\S)(?P<name>\S+)\s+(?P<purpose>model|KV|compute|output|RS) buffer size"
+        r"\s*=\s*(?P<size>\d{1,12}(?:\.\d+)?) MiB",
     ),
-    _line("buffer", "0.2.56 to 0.2.90", "buffer size", r":\s+(?P<name>\S+)\s+buffer size\s*=\s*(?P<size>[\d.]+) MiB"),
+    _line(
+        "buffer",
+        "0.2.56 to 0.2.90",
+        "buffer size",
+        r":\s+(?P<name>\S+)\s+buffer size\s*=\s*(?P<size>\d{1,12}(?:\.\d+)?) MiB",
+    ),
     # Of the process's own memory: everything that is not in VRAM.
-    _line("host_memory", CUDA_2023, "mem required", r"mem required\s*=\s*(?P<size>[\d.]+) Mi?B"),
-    _line("gpu_memory", "0.2.11 to 0.2.24", "VRAM used", r": VRAM used: (?P<size>[\d.]+) Mi?B"),
-    _line("gpu_memory", "0.1.50 to 0.1.78", "VRAM used", r"\btotal VRAM used: (?P<size>\d+) MB"),
-    _line("gpu_cache", "0.2.11 to 0.2.24", "VRAM kv self", r"VRAM kv self = (?P<size>[\d.]+) Mi?B"),
+    _line("host_memory", CUDA_2023, "mem required", r"mem required\s*=\s*(?P<size>\d{1,12}(?:\.\d+)?) Mi?B"),
+    _line("gpu_memory", "0.2.11 to 0.2.24", "VRAM used", r": VRAM used: (?P<size>\d{1,12}(?:\.\d+)?) Mi?B"),
+    _line("gpu_memory", "0.1.50 to 0.1.78", "VRAM used", r"\btotal VRAM used: (?P<size>\d{1,12}) MB"),
+    _line("gpu_cache", "0.2.11 to 0.2.24", "VRAM kv self", r"VRAM kv self = (?P<size>\d{1,12}(?:\.\d+)?) Mi?B"),
     _line("cache_2023", "0.1.64 to 0.2.11", "cache to GPU", r"\boffloading (?P<half>[kv]) cache to GPU"),
     _line("host_cache_2023", "0.1.64 to 0.1.78", "cache to GPU", r"cannot offload (?P<half>[kv]) cache to GPU"),
     # The first builds with cuBLAS printed no total number of layers, and their cache was always on the CPU.
@@ -80,21 +90,21 @@ _PLACES = (
         "first_layers",
         "0.1.50 to 0.1.62",  # with [cublas] until 0.1.57
         "layers to GPU",
-        r"(?:\[cublas\]|:) offloading (?P<count>\d+) layers to GPU",
+        r"(?:\[cublas\]|:) offloading (?P<count>\d{1,6}) layers to GPU",
     ),
     _line("first_output", "0.1.50 to 0.1.62", "output layer to GPU", r"offloading output layer to GPU"),
     _line(
         "overridden",
         "0.3.9 to 0.3.36",  # overriden, without the size, in 0.3.9 only
         "buffer type over",
-        r"tensor (?P<tensor>\S+) (?:\((?P<size>\d+) MiB \S+\) )?buffer type overr?id+en to (?P<name>\S+)",
+        r"tensor (?P<tensor>\S+) (?:\((?P<size>\d{1,12}) MiB \S+\) )?buffer type overr?id+en to (?P<name>\S+)",
     ),
     _line("overrides", "0.3.36", "tensor overrides to CPU", r"tensor overrides to CPU are used"),
     _line(
         "moved",
         "0.3.2 to 0.3.36",
         "preferred buffer type",
-        r"\(and (?P<others>\d+) others\) cannot be used with preferred buffer type (?P<wanted>\S+), "
+        r"\(and (?P<others>\d{1,6}) others\) cannot be used with preferred buffer type (?P<wanted>\S+), "
         r"using (?P<name>\S+) instead",
     ),
     # An encoder has no cache. The first is printed when it computes, the others when it is loaded.
@@ -141,8 +151,14 @@ _PROCESS = (
         r"\|\s*(?P<number>\d+)\|\s*\[\w+:cpu:\d+\]\|\s*(?P<name>[^|]+?)\s*\|",
     ),
     _line("on_cpu", "0.3.36", "not a GPU: ", r"the default device is not a GPU: '(?P<name>[^']+)'"),
-    _line("devices", ALL, "CUDA devices|ROCm devices", r"\bfound (?P<count>\d+) (?:CUDA|ROCm) devices"),
+    _line("devices", ALL, "CUDA devices|ROCm devices", r"\bfound (?P<count>\d{1,6}) (?:CUDA|ROCm) devices"),
     _line("no_device", "0.2.24 to 0.2.56", "devices found", r"\bno (?:CUDA|ROCm) devices found"),
+    _line(
+        "no_device",
+        "Ollama, which starts llama.cpp",
+        "no compatible GPUs|library=cpu",
+        r"no compatible GPUs were discovered|inference compute.{0,60}\blibrary=cpu\b",
+    ),
     _line("no_device", "rocBLAS", "Tensile host", r"Could not initialize Tensile host: No devices found"),
     _line(
         "no_other_device",
@@ -159,8 +175,9 @@ _PROCESS = (
     _line(
         "no_gpu_support",
         "0.2.11 to 0.3.36",
-        "GPU offload support|without GPU support",
-        r"not compiled with GPU offload support|llama\.cpp was compiled without GPU support",
+        "GPU offload support|without GPU support|no usable GPU found",
+        r"not compiled with GPU offload support|llama\.cpp was compiled without GPU support"
+        r"|no usable GPU found",
     ),
     _line("blas", "0.1.65 to 0.2.90", "BLAS = ", r"\bBLAS = (?P<value>[01])"),
     _line(
@@ -235,6 +252,8 @@ _GPU_ERRORS = (
         "kernel image|invalid device function",
         r"no kernel image is available|device kernel image is invalid|\binvalid device function",
     ),
+    _line("out_of_memory", "Metal", "CallbackErrorOutOfMemory", r"kIOGPUCommandBufferCallbackErrorOutOfMemory"),
+    _line("no_kernel", "ROCm", "hipErrorNoBinaryForGpu", r"hipErrorNoBinaryForGpu"),
     _line(
         "no_kernel",
         "rocBLAS",
@@ -244,8 +263,9 @@ _GPU_ERRORS = (
     _line(
         "gpu_lost",
         "NVIDIA's kernel module",
-        "Xid|API mismatch|fallen off the bus|version mismatch",
-        r"(?P<said>NVRM: Xid .+|NVRM: API mismatch: .+|GPU has fallen off the bus"
+        "Xid|API mismatch|fallen off the bus|version mismatch|GPU is lost",
+        r"(?P<said>NVRM: Xid .+|NVRM: API mismatch: .+|GPU .{0,100}\bhas fallen off the bus"
+        r"|GPU has fallen off the bus|GPU is lost"
         r"|Failed to initialize NVML: Driver/library version mismatch)",
     ),
 )
@@ -263,7 +283,7 @@ _CRASHES = (
         "illegal_instruction",
         "Windows in decimal, containers and shells (128 + 4)",
         "3221225501|1073741795|code 132|status 132|signal 4|code: 132",
-        r"\b3221225501\b|-1073741795\b|\b(?:exit(?:ed)?|terminated).*\b(?:code|status):? 132\b|\bsignal 4\b",
+        r"\b3221225501\b|-1073741795\b|\b(?:exit(?:ed)?|terminated).{0,200}\b(?:code|status):? 132\b|\bsignal 4\b",
     ),
     _line(
         "crash",
@@ -271,7 +291,7 @@ _CRASHES = (
         "egmentation fault|general protection|segfault at|access violation|0xc0000005|0xC0000005|3221225477|1073741819"
         "|SIGSEGV|code 139|status 139|code: 139",
         r"(?P<said>[Ss]egmentation fault|general protection fault|segfault at \S+|[Aa]ccess violation\b.*"
-        r"|0x[cC]0000005|3221225477|-1073741819|SIGSEGV|exit(?:ed)?.*\b(?:code|status):? 139\b)",
+        r"|0x[cC]0000005|3221225477|-1073741819|SIGSEGV|exit(?:ed)?.{0,200}\b(?:code|status):? 139\b)",
     ),
     _line(
         "crash",
@@ -279,14 +299,31 @@ _CRASHES = (
         "GGML_ASSERT|Aborted (core dumped)|error: Aborted|SIGABRT|0xc0000409|0xC0000409|3221226505|1073740791"
         "|code 134|code: 134",
         r"(?P<said>GGML_ASSERT.*|Aborted \(core dumped\)|Fatal Python error: Aborted|SIGABRT|0x[cC]0000409|3221226505"
-        r"|-1073740791|exit(?:ed)?.*\b(?:code|status):? 134\b)",
+        r"|-1073740791|exit(?:ed)?.{0,200}\b(?:code|status):? 134\b)",
+    ),
+    _line(
+        "crash",
+        "Vulkan, ROCm and Metal, when a GPU fails",
+        "ErrorDeviceLost|DeviceLostError|Memory access fault by GPU|HSA_STATUS_ERROR|amdgpu: GPU reset begin",
+        r"(?P<said>(?:vk::)?\S{0,60}(?:ErrorDeviceLost|DeviceLostError)|Memory access fault by GPU.*"
+        r"|HSA_STATUS_ERROR\w*"
+        r"|amdgpu: GPU reset begin)",
+    ),
+    _line(
+        "crash",
+        "zsh, C++, systemd, Slurm, ggml from 0.2.75 to 0.3.36, and servers that start llama.cpp as a process",
+        "zsh: abort|zsh: killed|std::bad_alloc|11/SEGV|4/ILL|6/ABRT|9/KILL|result 'oom-kill'|oom_kill event"
+        "|runner process has terminated|fatal error| Killed  |failed to compute graph|graph_compute_async failed",
+        r"(?P<said>zsh: (?:abort|killed)\b|std::bad_alloc|status=(?:11/SEGV|4/ILL|6/ABRT|9/KILL)|result 'oom-kill'"
+        r"|oom_kill event|runner process has terminated.*|ggml\S*\.(?:cu|c|cpp|m|cuh):\d+: fatal error|\d Killed  "
+        r"|failed to compute graph, compute status: -[123]\b|graph_compute_async failed with error -\d+)",
     ),
     _line(
         "killed",
         "Linux, shells and containers",
         "Killed process|oom-kill|SIGKILL|code 137|code: 137|OOMKilled",
         r"(?P<said>Out of memory: Killed process \d+ \S+|oom-kill:\S+|SIGKILL|OOMKilled"
-        r"|exit(?:ed)?.*\b(?:code|status):? 137\b)",
+        r"|exit(?:ed)?.{0,200}\b(?:code|status):? 137\b)",
     ),
     _line(
         "load_error",

@@ -151,6 +151,8 @@ def _gap(load: Load) -> str | None:
     """Say what is missing before a GPU is known to be used; ``None`` if nothing is."""
     if load.signs.no_gpu_code:
         return "the log names a GPU, but also says that the build has no code for one"
+    if load.signs.cuda_built_in is False and is_excerpt(load) and not load.signs.device_names:
+        return "the log names no GPU, and its features do not name CUDA"
     return _weights_gap(load.signs.placements) or _cache_gap(load)
 
 

@@ -15,7 +15,7 @@ from check_gpu.placement import Collector, Placements, on_gpu
 
 _FLAGS = {"out_of_memory", "illegal_instruction"}
 _TEXTS = {"crash": "crash", "killed": "crash", "load_error": "load_error", "gpu_lost": "gpu_lost"}
-_AMD = re.compile(r"\b(?:ROCm|HIP|rocBLAS|hipBLAS)\b")
+_AMD = re.compile(r"\b(?:ROCm|HIP|rocBLAS|hipBLAS|hipError\w*)\b")
 
 A_CPU = "which is a CPU"
 """Added to the name of a device of a GPU's backend of which the log says so."""

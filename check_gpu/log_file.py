@@ -76,7 +76,7 @@ def unwrap(line: str) -> list[str]:
         return [line]
     try:
         document = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [line]
     text = next((document[name] for name in _MESSAGES if document.get(name)), None)
     if isinstance(text, list) and all(isinstance(byte, int) and 0 <= byte < 1 << 8 for byte in text):

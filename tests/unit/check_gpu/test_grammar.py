@@ -22,6 +22,11 @@ INPUTS = [
     "print_info: arch                  = nomic-bert",
     "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
     "llama-cpp-python computes on the CPU although this machine has an NVIDIA GPU. The driver is old.",
+    "vk::Queue::submit: ErrorDeviceLost",
+    "zsh: killed     python -m llama_cpp.server",
+    "error: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+    "hipErrorNoBinaryForGpu: Unable to find code object for all current devices!",
+    'level=INFO source=gpu.go:386 msg="no compatible GPUs were discovered"',
     "GGML_ASSERT(ggml_can_mul_mat(a, b)) failed",
     "systemd[1]: llama.service: A process of this unit has been killed by the OOM killer. oom-kill:constraint=NONE",
 ]
