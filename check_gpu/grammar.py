@@ -271,6 +271,14 @@ _GPU_ERRORS = (
 )
 
 _CRASHES = (
+    # Before or after a plan; with the sizes of the memory there is better evidence.
+    _line(
+        "doubtful",
+        "llama.cpp and Ollama: a backend that did not start, a cache or a device on the CPU",
+        "failed to initialize|ggml_metal_init: error|ggml_backend_init|device=CPU|pthread-|GGML_ABORT",
+        r"failed to initialize \w+ backend|ggml_metal_init: error|failed to find ggml_backend_init"
+        r"|\bdevice=CPU\b|\bpthread-\S|GGML_ABORT\(",
+    ),
     _line(
         "illegal_instruction",
         "shells, Python, Linux and Windows",

@@ -153,6 +153,8 @@ def _gap(load: Load) -> str | None:
         return "the log names a GPU, but also says that the build has no code for one"
     if load.signs.cuda_built_in is False and is_excerpt(load) and not load.signs.device_names:
         return "the log names no GPU, and its features do not name CUDA"
+    if load.signs.doubtful and not load.signs.placements.size("model", gpu=True):
+        return "llama.cpp planned a GPU, but other lines of the log speak of the CPU or of a backend that did not start"
     return _weights_gap(load.signs.placements) or _cache_gap(load)
 
 

@@ -42,7 +42,7 @@ class Signs:
     start, ``cuda_error`` its later failure, ``driver_error`` the name in ``grammar.ERRORS`` of a driver that is too old
     in a special way. ``code_for`` is the architecture for which a kernel had no code, like ``520``. ``load_error`` is
     why llama.cpp gave up, ``crash`` how the process ended. ``wheel_reason`` is the warning of a wheel of this project.
-    ``model`` is the file, ``earlier`` are the other loads of the same log.
+    ``doubtful``: a line speaks against a bare plan. ``model`` is the file, ``earlier`` are the other loads.
     """
 
     placements: Placements = Placements()  # noqa: RUF009  # frozen
@@ -66,6 +66,7 @@ class Signs:
     rocm: bool = False
     driver_too_old: bool = False
     illegal_instruction: bool = False
+    doubtful: bool = False
     model: str | None = None
     earlier: tuple[Signs, ...] = ()
 
@@ -158,7 +159,9 @@ class Reader:
             self._process.said["rocm"] = True
         parts = found.groupdict()
         said = (parts.get("said") or parts.get("plain") or "").strip()
-        if kind in _FLAGS:
+        if kind == "doubtful":
+            self._process.said[kind] = True
+        elif kind in _FLAGS:
             self._said[kind] = True
         elif kind in _TEXTS:
             self._said.setdefault(_TEXTS[kind], said)

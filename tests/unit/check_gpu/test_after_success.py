@@ -67,6 +67,11 @@ def test_a_failure_after_success(line: str, expected: str) -> None:
         'level=INFO source=gpu.go:386 msg="no compatible GPUs were discovered"',
         'level=INFO msg="inference compute" id=0 library=cpu variant=avx2 compute="" total="31 GiB"',
         "system_info: n_threads = 8 | CPU : SSE3 = 1 | AVX = 1 | LLAMAFILE = 1 |",
+        'level=INFO source=device.go:256 msg="kv cache" device=CPU size="56.0 MiB"',
+        "llama_init_from_model: failed to initialize Metal backend",
+        "ggml_metal_init: error: failed to initialize the Metal library",
+        "load_backend: failed to find ggml_backend_init in /app/libggml-cuda.so",
+        "ggml_opencl: selecting device: 'pthread-Intel(R) Xeon(R) CPU' (OpenCL 3.0 PoCL HSTR)",
     ],
 )
 def test_a_plan_is_not_believed_without_a_gpu(line: str) -> None:

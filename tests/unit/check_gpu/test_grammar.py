@@ -16,6 +16,7 @@ INPUTS = [
     *(line for case in CASES for line in case.log.splitlines()),
     *(line for family in ("llama", "gemma2", "mamba", "bert") for line in model_logs.read(family, "split")),
     *model_logs.read("bert", "gpu"),
+    "ggml_metal_init: error: failed to initialize the Metal library",
     "llama_kv_cache: layer   3: does not have KV cache",
     "llama_kv_cache_iswa: layer   4: reuse layer 0, is_swa = 0",
     "llama_model_loader: tensor overrides to CPU are used with mmap enabled - consider using --load-mode none",
