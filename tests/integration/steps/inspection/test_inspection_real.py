@@ -1,4 +1,4 @@
-"""Inspection of wheels of small real libraries: a sound one is clean, each spoilt one is found out for its fault."""
+"""Inspection of wheels of small real libraries: a sound one is clean, each corrupted one is found out for its fault."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def codes(report: InspectionReport) -> set[str]:
     return {finding.code for finding in report.findings}
 
 
-def spoilt(tmp_path: Path, core: Mapping[str, bytes], changes: Mapping[str, bytes | None]) -> set[str]:
+def corrupted(tmp_path: Path, core: Mapping[str, bytes], changes: Mapping[str, bytes | None]) -> set[str]:
     """The codes found in a wheel with other members than the sound one's, without those of the missing cuobjdump."""
     members = {name: data for name, data in {**wheels.contents(core), **changes}.items() if data is not None}
     if SBOM not in members:
@@ -128,7 +128,7 @@ def test_a_shard_without_device_code_is_found(tmp_path: Path, core: Libraries, t
 
 
 def test_the_core_alone_is_clean_but_for_the_missing_cuobjdump(tmp_path: Path, core: Libraries) -> None:
-    assert spoilt(tmp_path, core, {}) == set()
+    assert corrupted(tmp_path, core, {}) == set()
 
 
 def test_a_check_without_its_tool_fails_and_is_not_said_to_have_run(tmp_path: Path, core: Libraries) -> None:
@@ -166,7 +166,7 @@ FAULTS = {
 def test_one_faulty_library_is_found(tmp_path: Path, core: Libraries, fault: str) -> None:
     name, source, options, expected = FAULTS[fault]
     data = compile_library(tmp_path / "b", name, source, *STRIPPED, *options)
-    assert spoilt(tmp_path, core, {f"{LIB}/{name}": data}) == {expected}
+    assert corrupted(tmp_path, core, {f"{LIB}/{name}": data}) == {expected}
 
 
 @pytest.mark.parametrize("flag", ["-mavx", "-mavx512f", "-mbmi2", "-mfma"])
@@ -187,28 +187,28 @@ def test_a_neighbour_that_no_search_path_leads_to_is_found(tmp_path: Path, core:
     build = tmp_path / "b"
     compile_library(build, "libggml-base.so", ADD.format(name="a"))
     data = compile_library(build, "libggml.so", ADD.format(name="b"), *STRIPPED, "-l:libggml-base.so")
-    assert spoilt(tmp_path, core, {f"{LIB}/libggml.so": data}) == {"needed-unreachable"}
+    assert corrupted(tmp_path, core, {f"{LIB}/libggml.so": data}) == {"needed-unreachable"}
 
 
 def test_a_needed_library_that_nobody_provides_is_found(tmp_path: Path, core: Libraries) -> None:
     absent = small_libraries.compile_absent(tmp_path / "b", "libssl.so.3")
     data = compile_library(tmp_path / "b", "libllama.so", ADD.format(name="a"), *STRIPPED, ORIGIN, absent)
-    assert spoilt(tmp_path, core, {f"{LIB}/libllama.so": data}) == {"needed-unknown"}
+    assert corrupted(tmp_path, core, {f"{LIB}/libllama.so": data}) == {"needed-unknown"}
 
 
 def test_an_external_library_must_be_required(tmp_path: Path, core: Libraries) -> None:
     absent = small_libraries.compile_absent(tmp_path / "b", "libcudart.so.13")
     data = compile_library(tmp_path / "b", "libllama.so", ADD.format(name="a"), *STRIPPED, ORIGIN, absent)
     members = {f"{LIB}/libllama.so": data}
-    assert spoilt(tmp_path, core, members) == set()
+    assert corrupted(tmp_path, core, members) == set()
     name = f"{wheels.DIST_INFO}/METADATA"
     metadata = wheels.contents(core)[name].replace(b"nvidia-cuda-runtime", b"nvidia-cuda-nvrtc")
-    assert spoilt(tmp_path, core, {**members, name: metadata}) == {"requirement-missing"}
+    assert corrupted(tmp_path, core, {**members, name: metadata}) == {"requirement-missing"}
 
 
 def test_symbols_and_build_ids_are_found(tmp_path: Path, core: Libraries) -> None:
     data = compile_library(tmp_path / "b", "libllama.so", ADD.format(name="a"), "-g", ORIGIN, "-Wl,--build-id")
-    found = spoilt(tmp_path, core, {f"{LIB}/libllama.so": data, "x.py": wheels.CHECKOUT.encode()})
+    found = corrupted(tmp_path, core, {f"{LIB}/libllama.so": data, "x.py": wheels.CHECKOUT.encode()})
     assert found >= {"not-stripped", "build-id", "build-path"}
 
 
@@ -233,17 +233,19 @@ def test_a_plain_linux_tag_is_found(tmp_path: Path, core: Libraries) -> None:
 
 def test_further_copies_and_foreign_libraries_are_found(tmp_path: Path, core: Libraries) -> None:
     llama = core["libllama.so"]
-    found = spoilt(tmp_path, core, {f"{LIB}/libllama.so.0": llama})
+    found = corrupted(tmp_path, core, {f"{LIB}/libllama.so.0": llama})
     assert found == {"library-twice", "library-unexpected", "version-link", "soname-mismatch"}
-    assert spoilt(tmp_path, core, {"lib/libllama.so": llama}) >= {"library-twice", "library-unexpected"}
+    assert corrupted(tmp_path, core, {"lib/libllama.so": llama}) >= {"library-twice", "library-unexpected"}
     runtime = compile_library(tmp_path / "b", "libcudart-0123abcd.so.13.0.96", ADD.format(name="a"), *STRIPPED)
     along = {"llama_cpp_python.libs/libcudart-0123abcd.so.13.0.96": runtime}
-    assert spoilt(tmp_path, core, along) == {"external-bundled", "vendored-unexpected"}
+    assert corrupted(tmp_path, core, along) == {"external-bundled", "vendored-unexpected"}
 
 
 def test_a_library_that_is_none_hides_no_other_fault(tmp_path: Path, core: Libraries) -> None:
     cut = core["libggml.so"][:200]
-    found = spoilt(tmp_path, core, {f"{LIB}/libggml.so": cut, f"{LIB}/libmtmd.so": b"text", "llama_cpp/llama.h": b""})
+    found = corrupted(
+        tmp_path, core, {f"{LIB}/libggml.so": cut, f"{LIB}/libmtmd.so": b"text", "llama_cpp/llama.h": b""}
+    )
     assert found == {"library-unreadable", "library-missing", "needed-unknown", "unwanted-file"}
 
 
@@ -252,7 +254,7 @@ def test_one_changed_byte_is_found(tmp_path: Path, core: Libraries) -> None:
     record = {f"{wheels.DIST_INFO}/RECORD": wheels.record(members)}
     changed = bytearray(core["libllama.so"])
     changed[-1] ^= 1
-    found = spoilt(tmp_path, core, {**members, **record, f"{LIB}/libllama.so": bytes(changed)})
+    found = corrupted(tmp_path, core, {**members, **record, f"{LIB}/libllama.so": bytes(changed)})
     assert found == {"record-mismatch", "sbom-digest"}
 
 
