@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL = 30.0
 """Seconds between lines of progress without a terminal."""
+
+PLAIN_WIDTH = 120
+"""Columns of a table without a terminal: 80, the usual assumption, folds a path into three lines."""
 
 
 def duration(seconds: float) -> str:
@@ -98,8 +102,10 @@ class Console:
     def _rich(self) -> RichConsole:
         from rich import console  # noqa: PLC0415  # slow to import, and a command that prints JSON needs none of it
 
+        terminal = self._file.isatty() if self._terminal is None else self._terminal
+        width = None if terminal or "COLUMNS" in os.environ else PLAIN_WIDTH
         return console.Console(
-            file=self._file, force_terminal=self._terminal, highlight=False, soft_wrap=True, emoji=False
+            file=self._file, force_terminal=self._terminal, width=width, highlight=False, soft_wrap=True, emoji=False
         )
 
     @property

@@ -204,6 +204,12 @@ def _cxx(facts: MachineFacts) -> Judged:
 def _toolkit(one: InstalledToolkit) -> Judged:
     """An installed toolkit. None is required, so a problem with one does not prevent a build."""
     text = f"installed: {one.toolkit.version} at {one.toolkit.root}"
+    if one.problem is not None and one.toolkit.release == LOCKED_CUDA:
+        return (
+            "ok",
+            f"{text}; {one.problem.message}: not used, the build brings its own",
+            None,
+        )
     if one.problem is not None:
         return "warning", f"{text}; {one.problem.message}", one.problem.remedy
     if isinstance(one.compiler, PipelineError):

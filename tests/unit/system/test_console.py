@@ -41,6 +41,14 @@ def test_text_is_printed_as_it_is_and_long_lines_are_not_broken(capsys: pytest.C
         assert text in printed
 
 
+def test_a_table_in_a_log_folds_no_text_of_a_hundred_characters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    Console(terminal=False).table("", (("Work root", "ok", "x" * 100),))
+    assert "x" * 100 in capsys.readouterr().out
+
+
 def test_json_for_programs_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"text": "[bold]:smile: 1234" + "x" * 300}
     Console(terminal=False).raw(json.dumps(value))

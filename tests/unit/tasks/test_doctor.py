@@ -129,6 +129,13 @@ def test_a_machine_with_a_gpu_that_the_toolkit_has_dropped_can_build_for_others(
     assert "other machines" in judged(**driver("580.1", "13.0", gpu("6.1")))["This machine"].text
 
 
+def test_an_installed_toolkit_of_the_locked_release_is_not_needed_and_asks_for_nothing() -> None:
+    row = judged(installed=(installed("13.0", ToolkitMissingError("no cuBLAS", remedy="libcublas-dev-13-0")),))
+    assert row["CUDA 13.0"].state == "ok"
+    assert "not used" in row["CUDA 13.0"].text
+    assert row["CUDA 13.0"].remedy is None
+
+
 def test_an_installed_toolkit_is_shown_with_its_compiler_and_what_it_builds_for() -> None:
     row = judged(installed=(installed("11.8"),))["CUDA 11.8"]
     assert row.state == "ok"

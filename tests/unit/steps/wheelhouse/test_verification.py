@@ -69,6 +69,11 @@ def test_an_unsigned_wheel_passes_only_while_no_signature_is_asked_for(tmp_path:
     assert house.verify(None).passed
     assert house.codes() == {"envelope-missing"}
     assert house.verify().signed_by is None
+    public = tmp_path / "public.pem"
+    public.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(VerificationError) as refused:
+        verify.verify(house.wheel, LAYOUT, Console(terminal=False), public_key=public)
+    assert "nox -s sign" in str(refused.value.remedy)
 
 
 # --------------------------------------------------------------------------------------------------- changed bytes
