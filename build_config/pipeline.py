@@ -125,12 +125,11 @@ def _make_wheel(plan: BuildPlan, compiled: CompiledUnits) -> tuple[Wheel, WheelD
         runtime_folders=toolchain.runtime_folders(chain),
         layout=plan.layout,
     )
-    limit = plan.settings.wheel.max_size_one_arch if len(shards) == 1 else None
     return finished, WheelDeclaration(
         version=wheel_plan.version,
         shards=shards,
         forbidden_paths=inspection.forbidden_paths(plan.layout),
-        max_size=limit,
+        max_size=plan.settings.wheel.max_size(shards),
     )
 
 

@@ -104,7 +104,7 @@ def check_size(subject: Subject) -> Iterator[Finding]:
     """The file is no larger than declared."""
     limit = subject.declaration.max_size
     size = subject.wheel.size
-    if limit is not None and size > limit:
+    if size > limit:
         yield error("too-large", f"{size} bytes, {size - limit} more than the {limit} allowed")
 
 
