@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
-from check_gpu import collect, diagnosis, report, running
+from check_gpu import collect, diagnosis, log_stream, report, running
 
 if TYPE_CHECKING:
     from check_gpu.facts import Facts
@@ -35,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command_line.error(problem)
     elif options.model is None and options.log is None and not _has_model():
         command_line.error("this copy has no model inside: name one with --model, or use check_gpu.pyz")
-    for option in ("model", "log"):
+    for option, why_not in (("model", _unreadable), ("log", log_stream.problem)):
         file = getattr(options, option)
-        if file is not None and (problem := _unreadable(file)):
+        if file is not None and (problem := why_not(file)):
             command_line.error(f"--{option}: {problem}")
     request = collect.Request(
         python=options.python,
@@ -82,7 +82,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--python", default=sys.executable, help="the interpreter to check; default: this one")
     options.add_argument("--model", type=Path, help="a GGUF file to load; default: the built-in tiny model")
     instead = options.add_mutually_exclusive_group()
-    instead.add_argument("--log", type=Path, help="judge this log of llama.cpp; examine and load nothing")
+    instead.add_argument(
+        "--log", type=Path, help="judge this log of llama.cpp, - for standard input; examine and load nothing"
+    )
     instead.add_argument("--pid", type=int, help="look at this running program instead; Linux only")
     options.add_argument("--n-gpu-layers", type=int, default=-1, help="as for Llama(); default: all layers")
     options.add_argument("--n-ctx", type=int, default=512, help="as for Llama(); default: 512")

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Iterable
 
-from check_gpu import grammar
+from check_gpu import gpu_error_lines, grammar
 from check_gpu.placement import Collector, Placements, on_gpu
 
 _FLAGS = {"out_of_memory", "illegal_instruction"}
@@ -39,10 +39,11 @@ class Signs:
     ``in_use`` pairs ggml's name and the GPU's name of each device of the model, ``found`` lists the devices that the
     backend found at its start, ``cuda_built_in``: whether the features in the log name CUDA, ``no_gpu_code``: it says
     that the build has none for any GPU, ``rocm``: it is of a build for GPUs of AMD. ``init_error`` is why CUDA did not
-    start, ``cuda_error`` its later failure, ``driver_error`` the name in ``grammar.ERRORS`` of a driver that is too old
-    in a special way. ``code_for`` is the architecture for which a kernel had no code, like ``520``. ``load_error`` is
-    why llama.cpp gave up, ``crash`` how the process ended. ``wheel_reason`` is the warning of a wheel of this project.
-    ``doubtful``: a line speaks against a bare plan. ``model`` is the file, ``earlier`` are the other loads.
+    start, ``cuda_error`` its later failure, ``driver_error`` the name in ``gpu_error_lines.ERRORS`` of a driver that is
+    too old in a special way. ``code_for`` is the architecture for which a kernel had no code, like ``520``.
+    ``load_error`` is why llama.cpp gave up, ``crash`` how the process ended. ``wheel_reason`` is the warning of a wheel
+    of this project. ``doubtful``: a line speaks against a bare plan. ``model`` is the file, ``earlier`` are the other
+    loads.
     """
 
     placements: Placements = Placements()  # noqa: RUF009  # frozen
@@ -166,7 +167,7 @@ class Reader:
         elif kind in _TEXTS:
             self._said.setdefault(_TEXTS[kind], said)
         elif kind in {"init_failed", "gpu_error"}:
-            self._gpu_error(kind, grammar.meaning(found, line), said or line.strip())
+            self._gpu_error(kind, gpu_error_lines.meaning(found, line), said or line.strip())
         elif kind in {"backend", "import_error"}:
             self._import_error(kind, said)
         elif kind in {"model", "vocabulary", "in_use"}:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from check_gpu import grammar, log
+from check_gpu import gpu_error_lines, grammar, log
 from tests.support import model_logs
 from tests.support.diagnosis_cases import CASES
 
@@ -64,7 +64,7 @@ def test_no_word_is_in_most_lines() -> None:
 )
 def test_what_an_error_of_the_gpu_means(said: str, meaning: str) -> None:
     found = [match for kind, match in grammar.match(said) if kind == "gpu_error"]
-    assert grammar.meaning(found[0], said) == meaning
+    assert gpu_error_lines.meaning(found[0], said) == meaning
 
 
 @pytest.mark.parametrize(
