@@ -28,6 +28,13 @@ MODEL = "tiny.gguf"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, print the answer, and return the status."""
+    try:
+        return _check(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _check(arguments: Sequence[str] | None) -> int:
     command_line = parser()
     options = command_line.parse_args(arguments)
     if options.pid is not None:
@@ -50,8 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         facts = collect.collect(request, _write_model)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except OSError as error:
         if options.log is None:
             raise
