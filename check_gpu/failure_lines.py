@@ -4,6 +4,21 @@ from __future__ import annotations
 
 from check_gpu.lines import ALL, line
 
+_ENDED = "xit code|xit Code|xit status|xit Status|exited|xitCode|xitcode|eturncode|ed with code|ed with status|code: |ignal |ignal: "
+
+
+def _status(*numbers: int) -> str:
+    """Return the pattern of an exit status: of signals as shells count them (128 + 4), or as Python does (-4)."""
+    either = "|".join(f"{128 + number}|-{number}" for number in numbers)
+    code = r"\b(?:[Ee]xit(?:ed|s)?|[Tt]erminated|[Ff]inished|[Dd]ied)\b.{0,200}?\b(?:[Cc]ode|[Ss]tatus)"
+    return rf"(?:{code}|\b(?:[Ee]xit|[Rr]eturn)_?[Cc]ode)\b[\s:=\[(\"']{{1,12}}(?:{either})\b(?!\.\d)"
+
+
+def _signal(numbers: str) -> str:
+    """Return the pattern of a signal that is named by its number."""
+    return rf"\b[Ss]ignal:? \[?(?:{numbers})\b(?!\.\d)"
+
+
 _CRASHES = (
     # Before or after a plan; with the sizes of the memory there is better evidence.
     line(
@@ -17,66 +32,88 @@ _CRASHES = (
         "illegal_instruction",
         "shells, Python, Linux and Windows",
         "llegal instruction|llegal Instruction|llegal hardware|SIGILL|ILLEGAL_INSTRUCTION|invalid opcode|0xc000001d"
-        "|0xC000001D|EXC_BAD_INSTRUCTION",
+        "|0xC000001D|EXC_BAD_INSTRUCTION|4/ILL",
         r"\b[Ii]llegal (?:[Ii]|hardware i)nstruction\b|SIGILL|STATUS_ILLEGAL_INSTRUCTION|trap invalid opcode"
-        r"|0x[cC]000001[dD]|EXC_BAD_INSTRUCTION",
+        r"|0x[cC]000001[dD]|EXC_BAD_INSTRUCTION|status=4/ILL",
     ),
     line(
         "illegal_instruction",
-        "Windows in decimal, containers and shells (128 + 4)",
-        "3221225501|1073741795|code 132|status 132|signal 4|code: 132",
-        r"\b3221225501\b|-1073741795\b|\b(?:exit(?:ed)?|terminated).{0,200}\b(?:code|status):? 132\b|\bsignal 4\b",
+        "Windows in decimal, containers and shells",
+        f"3221225501|1073741795|{_ENDED}",
+        rf"\b3221225501\b|-1073741795\b|{_status(4)}|{_signal('4')}",
     ),
     line(
         "crash",
         "shells, Python, Linux and Windows",
         "egmentation fault|general protection|segfault at|access violation|0xc0000005|0xC0000005|3221225477|1073741819"
-        "|SIGSEGV|code 139|status 139|code: 139",
+        "|SIGSEGV|SIGBUS|SIGFPE|us error|loating point exception|loating-point exception",
         r"(?P<said>[Ss]egmentation fault|general protection fault|segfault at \S+|[Aa]ccess violation\b.*"
-        r"|0x[cC]0000005|3221225477|-1073741819|SIGSEGV|exit(?:ed)?.{0,200}\b(?:code|status):? 139\b)",
+        r"|0x[cC]0000005|3221225477|-1073741819|SIGSEGV|SIGBUS|SIGFPE|(?:^|[:\]\d] +)[Bb]us error"
+        r"|(?:^|[:\]\d] +)[Ff]loating[ -]point exception)",
     ),
     line(
         "crash",
         "shells, ggml and Windows",
-        "GGML_ASSERT|Aborted (core dumped)|error: Aborted|SIGABRT|0xc0000409|0xC0000409|3221226505|1073740791"
-        "|code 134|code: 134",
-        r"(?P<said>GGML_ASSERT.*|Aborted \(core dumped\)|Fatal Python error: Aborted|SIGABRT|0x[cC]0000409|3221226505"
-        r"|-1073740791|exit(?:ed)?.{0,200}\b(?:code|status):? 134\b)",
+        "GGML_ASSERT|Aborted|SIGABRT|0xc0000409|0xC0000409|3221226505|1073740791",
+        r"(?P<said>GGML_ASSERT.*|(?:^|[:|\]\d] *)Aborted(?: \(core dumped\)|\s*$)|Fatal Python error: Aborted"
+        r"|SIGABRT|0x[cC]0000409|3221226505|-1073740791)",
     ),
     line(
         "crash",
-        "Vulkan, ROCm and Metal, when a GPU fails",
-        "ErrorDeviceLost|DeviceLostError|Memory access fault by GPU|HSA_STATUS_ERROR|amdgpu: GPU reset begin",
-        r"(?P<said>(?:vk::)?\S{0,60}(?:ErrorDeviceLost|DeviceLostError)|Memory access fault by GPU.*"
-        r"|HSA_STATUS_ERROR\w*"
-        r"|amdgpu: GPU reset begin)",
+        "containers, shells, systemd, PM2, Kubernetes and Python: the status of a process that a signal ended",
+        f"{_ENDED}|11/SEGV|6/ABRT|7/BUS|8/FPE",
+        rf"(?P<said>{_status(6, 7, 8, 11)}|{_signal('6|7|8|11')}|status=(?:11/SEGV|6/ABRT|7/BUS|8/FPE))",
     ),
     line(
         "crash",
-        "zsh, C++, systemd, Slurm, ggml from 0.2.75 to 0.3.36, and servers that start llama.cpp as a process",
-        "zsh: abort|zsh: killed|std::bad_alloc|11/SEGV|4/ILL|6/ABRT|9/KILL|result 'oom-kill'|oom_kill event"
-        "|runner process has terminated|fatal error| Killed  |failed to compute graph|graph_compute_async failed",
-        r"(?P<said>zsh: (?:abort|killed)\b|std::bad_alloc|status=(?:11/SEGV|4/ILL|6/ABRT|9/KILL)|result 'oom-kill'"
-        r"|oom_kill event|runner process has terminated.*|ggml\S*\.(?:cu|c|cpp|m|cuh):\d+: fatal error|\d Killed  "
+        "zsh, C++, ggml from 0.2.75 to 0.3.36, and servers that start llama.cpp as a process",
+        "zsh: abort|std::bad_alloc|runner process has terminated|fatal error|failed to compute graph"
+        "|graph_compute_async failed",
+        r"(?P<said>zsh: abort\b|std::bad_alloc"
+        r"|runner process has terminated.*|ggml\S*\.(?:cu|c|cpp|m|cuh):\d+: fatal error"
         r"|failed to compute graph, compute status: -[123]\b|graph_compute_async failed with error -\d+)",
+    ),
+    # For its memory; and by a signal that anyone can send, also to end it on request.
+    line(
+        "crash",
+        "Linux, systemd, Slurm, Docker and Kubernetes",
+        "Killed process|oom-kill|oom_kill event|OOMKilled|oomd killed|earlyoom",
+        r"(?P<said>Out of memory: Killed process \d+ \S+|Memory cgroup out of memory: Killed process \d+ \S+"
+        r"|result 'oom-kill'|oom-kill:\S+|oom_kill event|OOMKilled(?!\W+false)"
+        r"|systemd-oomd killed|earlyoom.{0,80}sending SIG\w+)",
+    ),
+    line(
+        "stopped",
+        "Docker Compose, systemd, Kubernetes, supervisord, PM2, Uvicorn, Gunicorn and llama-server",
+        "Stopping|Stopped|stop-sig|with signal SIGKILL|with SIGKILL|Gracefully stopping|SIGTERM|SIGINT|hutting down"
+        "|KeyboardInterrupt|Killing container|still alive after|to stop|cleaning up before exit|econd interrupt"
+        "|signal=15|signal: term|signal: int|signal: quit",
+        r"Gracefully stopping|systemd\[\d+\]: Stopping |\bStopping (?:\S+ *\.\.\.|app:|container |\S+\.service)"
+        r"|\bContainer \S+ +Stopp|\bStopped \S+\.service|State 'stop-\w+' timed out"
+        r"|Killing process \d+ \(.*?\) with signal SIGKILL|killing '\S+' \(\d+\) with SIGKILL"
+        r"|SIGTERM|SIGINT|[Ss]hutting down|^KeyboardInterrupt|Killing container|still alive after \d+ ?ms"
+        r"|waiting for \S+ to stop|cleaning up before exit|[Rr]eceived second interrupt|signal=15\b"
+        r"|Handling signal: (?:term|int|quit)",
     ),
     line(
         "killed",
-        "Linux, shells and containers",
-        "Killed process|oom-kill|SIGKILL|code 137|code: 137|OOMKilled",
-        r"(?P<said>Out of memory: Killed process \d+ \S+|oom-kill:\S+|SIGKILL|OOMKilled"
-        r"|exit(?:ed)?.{0,200}\b(?:code|status):? 137\b)",
+        "Linux, shells, containers and systemd",
+        f"SIGKILL|9/KILL|zsh: killed|Killed|{_ENDED}",
+        r"(?P<said>SIGKILL|status=9/KILL|zsh: killed\b|(?:^|[:|\]\d] *)Killed(?:  +\S|\s*$)"
+        rf"|{_status(9)}|{_signal('9')})",
     ),
     line(
         "load_error",
         ALL,
         "error loading model|ailed to load model|Failed to create llama_context|failed to initialize the context"
-        "|failed to allocate compute|failed to allocate buffer for kv|unable to allocate|llama_decode returned -"
-        "|failed to decode, ret",
+        "|failed to allocate compute|failed to allocate buffer for kv|unable to allocate|code returned -"
+        "|llama_eval returned|failed to decode|failed to encode|failed to eval|Invalid input batch|Compute error",
         r"(?:error loading model(?: \w+)?: |failed to initialize the context: )(?P<said>.+)"
         r"|(?P<plain>[Ff]ailed to load model\b.*|Failed to create llama_context"
         r"|failed to allocate compute \w*\s?buffers|failed to allocate buffer for kv cache"
-        r"|unable to allocate \w+ buffer|llama_decode returned -[23]\b|failed to decode, ret = -[23]\b)",
+        r"|unable to allocate \w+ buffer|llama_(?:en|de)code returned -\d+|llama_eval returned [1-9]\d*"
+        r"|failed to (?:en|de)code\b.{0,80}\b(?:ret|res) = -\d+|failed to (?:en|de)code (?:image|text|audio)\b"
+        r"|failed to eval(?:uate)?\b.*|(?:Invalid input batch|Compute error)\..{0,80}ret = -\d+)",
     ),
 )
 

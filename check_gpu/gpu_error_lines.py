@@ -67,6 +67,40 @@ LINES = (
         r"rocBLAS error: Cannot read \S*TensileLibrary\S* (?:for GPU arch|.*Illegal seek for GPU arch) ?: ?\w+",
     ),
     line(
+        "out_of_memory",
+        "PyTorch, CuPy and others in the same process, and SYCL",
+        "OutOfMemoryError|CUDA out of memory|HIP out of memory|XPU out of memory|OUT_OF_DEVICE_MEMORY|UT_OF_MEMORY"
+        "|ErrorMemoryAllocation|aclrtMalloc failed",
+        r"\b(?:torch|cupy)\S*\.OutOfMemoryError|\b(?:CUDA|HIP|XPU) out of memory\b|_OUT_OF_DEVICE_MEMORY"
+        r"|\bCUDA_ERROR_OUT_OF_MEMORY|\b(?:cuda|hip)ErrorMemoryAllocation|aclrtMalloc failed",
+    ),
+    line(
+        "gpu_error",
+        "the names of CUDA's and ROCm's errors, whatever prints them",
+        "CUDA_ERROR_|cudaError|hipError",
+        r"(?P<said>\b(?:CUDA_ERROR_(?!OUT_OF_MEMORY|NO_DEVICE)[A-Z_]{4,}"
+        r"|(?:cuda|hip)Error(?:Illegal|Launch|Hardware|Unknown|ECC|Assert|Misaligned)\w+))",
+    ),
+    line(
+        "gpu_error",
+        "0.3.2 to 0.3.36: SYCL, CANN, OpenCL and Metal",
+        "SYCL error: |Exception caught at file:|CANN error: |ggml_opencl: |command buffer|in error state from",
+        r"(?P<said>SYCL error: .+|.{0,200}Exception caught at file:.+|CANN error: .+|ggml_opencl: \S+ error -?\d+ at .+"
+        r"|command buffer \d+ failed with status \d+|backend is in error state from a previous .+)",
+    ),
+    line(
+        "gpu_failed",
+        "Vulkan, ROCm, Metal, Mesa, Windows, and Linux' drivers of GPUs of AMD and Intel",
+        "ErrorDeviceLost|DeviceLostError|Memory access fault by GPU|HSA_STATUS_ERROR|ring |amdgpu|GPU HANG|GPU hung"
+        "|GPU Hang|nvlddmkm|amdkmdag|VIDEO_TDR|DEVICE_LOST|CallbackError|engine reset|evice lost",
+        r"(?P<said>(?:vk::)?\S{0,60}(?:ErrorDeviceLost|DeviceLostError)|Memory access fault by GPU.*"
+        r"|HSA_STATUS_ERROR\w*|\bring \S+ timeout\b.*|amdgpu_job_timedout.*|amdgpu: GPU (?:reset|recovery)\b.*"
+        r"|amdgpu\b.{0,80}(?:page fault|VRAM is lost|context is lost|CS has been rejected).*"
+        r"|\bGPU (?:HANG|[Hh]ang|hung)\b.*|\b(?:nvlddmkm|amdkmdag)\b.{0,40}stopped responding.*|VIDEO_TDR\w*"
+        r"|\w*_DEVICE_LOST\b|kIOGPUCommandBufferCallbackError(?!OutOfMemory)\w+|\bengine reset\b.*"
+        r"|\b[Dd]evice lost\b.*)",
+    ),
+    line(
         "gpu_lost",
         "NVIDIA's kernel module",
         "Xid|API mismatch|fallen off the bus|version mismatch|GPU is lost",

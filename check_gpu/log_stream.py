@@ -173,8 +173,8 @@ class _Decoder:
         for found in _NARROW.finditer(data, at, end or len(data)):
             if not _is_utf8(found[0]):
                 continue
-            if found.start() > at:
-                return found.start()
+            if found.start() - at > 1:  # one byte is a line feed after a line of UTF-16 without one
+                return found.start() - (found.start() - at) % 2
             if final or found[0].endswith(b"\n"):
                 self._wide = None
                 return found.end()

@@ -10,7 +10,7 @@ LINES = (
         "model",
         "0.2.11 to 0.3.36",
         "loaded meta data",
-        r"loaded meta data .*?from (?P<path>.+?)(?: \(version .*)?$",
+        r"(?<!clip_model_load: )(?<!clip_init: )loaded meta data .*?from (?P<path>.+?)(?: \(version .*)?$",
     ),
     line("vocabulary", "0.2.11 to 0.3.36", "vocab only", r"vocab only - skipping tensors"),
     # Before 0.3.16 without is_swa; debug, so llama.cpp's own programs print it only with -v.
@@ -51,6 +51,12 @@ LINES = (
         "buffer size",
         r":\s+(?P<name>\S+)\s+buffer size\s*=\s*(?P<size>\d{1,12}(?:\.\d+)?) MiB",
     ),
+    line(
+        "state",
+        "0.3.36, of DeepSeek V4",
+        "state buffer size",
+        r"(?<!\S)(?P<name>\S+)\s+DSV4 \w+ state buffer size\s*=\s*(?P<size>\d{1,12}(?:\.\d+)?) MiB",
+    ),
     # Of the process's own memory: everything that is not in VRAM.
     line("host_memory", CUDA_2023, "mem required", r"mem required\s*=\s*(?P<size>\d{1,12}(?:\.\d+)?) Mi?B"),
     line("gpu_memory", "0.2.11 to 0.2.24", "VRAM used", r": VRAM used: (?P<size>\d{1,12}(?:\.\d+)?) Mi?B"),
@@ -81,11 +87,18 @@ LINES = (
         r"using (?P<name>\S+) instead",
     ),
     # An encoder has no cache. The first is printed when it computes, the others when it is loaded.
-    line("encoder", "0.3.16 to 0.3.36", "calling encode() instead", r"calling encode\(\) instead"),
+    line(
+        "encoder",
+        "0.3.16 to 0.3.36",
+        "calling encode() instead",
+        r"cannot decode batches with this context \(calling encode\(\) instead",
+    ),
     line(
         "encoder",
         "0.3.16 to 0.3.36",
         "arch",
         r"(?:\barch|general\.architecture str)\s*=\s*(?:(?:\w+-)*bert(?:-\w+)*|t5encoder)\s*$",
     ),
+    # The part of a model for images and sound; it is no layer, and its file no model of its own.
+    line("image_encoder", "0.2.56 to 0.3.36", "CLIP using", r"\bCLIP using (?P<device>\w+) backend"),
 )

@@ -85,4 +85,11 @@ LINES = (
         "failed to load",
         r"(?:ggml_backend_|load_)\w*: failed to load \S+: (?P<said>.+)",
     ),
+    # Of a build with a library for each backend, one line for each; "registered" in debug builds.
+    line(
+        "backend_loaded",
+        "0.3.2 to 0.3.36",
+        " backend from |registered backend",
+        r"(?:\bloaded (?P<name>\w+) backend from|\bregistered backend (?P<registered>\w+) \([1-9])",
+    ),
 )

@@ -24,6 +24,7 @@ INPUTS = [
     "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
     "llama-cpp-python computes on the CPU although this machine has an NVIDIA GPU. The driver is old.",
     "vk::Queue::submit: ErrorDeviceLost",
+    "  what():  std::bad_alloc",
     "zsh: killed     python -m llama_cpp.server",
     "error: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
     "hipErrorNoBinaryForGpu: Unable to find code object for all current devices!",
