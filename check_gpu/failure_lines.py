@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from check_gpu.lines import ALL, line
 
-_ENDED = "xit code|xit Code|xit status|xit Status|exited|xitCode|xitcode|eturncode|ed with code|ed with status|code: |ignal |ignal: "
+_ENDED = (
+    "xit code|xit Code|xit status|xit Status|exited|xitCode|xitcode|eturncode|ed with code|ed with status|code: |ignal "
+    "|ignal: "
+)
 
 
 def _status(*numbers: int) -> str:

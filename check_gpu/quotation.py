@@ -47,6 +47,8 @@ _SENTENCE = re.compile(
 _EXPLAINED = re.compile(r"\b(?:is|are) (?:an?|usually|typically|often|caused)\b|\b(?:means|typically|usually|occurs)\b")
 _NEAR = 80  # characters after the name of a failure in which an explanation of it begins
 _WARNING = re.compile(r"(?:^|[\s:])\w*Warning: ")
+_MARKUP = re.compile(r"[\"'`\u201c\u201d\u2018\u2019]|^\s*[*$]|<[a-z][^<>]*>\S")
+"""Quotation marks, and the marks of lists, shells and pages."""
 _OWN = re.compile(r"(?:\w+_\w+|load|init|main|build|srv|slot|llama|ggml)\b ?(?:\S{1,40} ?)?[:,](?:\s|$)|\.+\s*$")
 """How llama.cpp's own lines begin: with the name of a function, or the dots of progress."""
 
@@ -94,7 +96,7 @@ def _in_text(before: str) -> bool:
 
 def _is_prefix(text: str) -> bool:
     """Whether a text is only what a log puts before a message, with the name of the function that printed it."""
-    if _SPEAKER.search(text) or _REPORTER.search(text) or re.search(r"[\"'`\u201c\u201d\u2018\u2019]|^\s*[*$]|<[a-z][^<>]*>\S", text):
+    if _SPEAKER.search(text) or _REPORTER.search(text) or _MARKUP.search(text):
         return False
     timed = False
     words = 0

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from check_gpu import gpu_error_lines, grammar, log
+from check_gpu.lines import Line
 from tests.support import model_logs
 from tests.support.diagnosis_cases import CASES
 
@@ -35,7 +36,7 @@ INPUTS = [
 
 
 @pytest.mark.parametrize("line", grammar.LINES, ids=[f"{line.kind}, {line.versions}" for line in grammar.LINES])
-def test_every_kind_of_line_is_in_an_input_and_has_one_of_its_words(line: grammar.Line) -> None:
+def test_every_kind_of_line_is_in_an_input_and_has_one_of_its_words(line: Line) -> None:
     found = [text for text in INPUTS if line.pattern.search(text)]
     assert found
     assert all(any(word in text for word in line.words) for text in found), found
