@@ -27,9 +27,9 @@ _CRASHES = (
     line(
         "doubtful",
         "llama.cpp and Ollama: a backend that did not start, a cache or a device on the CPU",
-        "failed to initialize|ggml_metal_init: error|ggml_backend_init|device=CPU|pthread-|GGML_ABORT",
+        "failed to initialize|ggml_metal_init: error|ggml_backend_init|device=CPU|pthread-|GGML_ABORT|alling back to",
         r"failed to initialize \w+ backend|ggml_metal_init: error|failed to find ggml_backend_init"
-        r"|\bdevice=CPU\b|\bpthread-\S|GGML_ABORT\(",
+        r"|\bdevice=CPU\b|\bpthread-\S|GGML_ABORT\(|[Ff]alling back to (?:the )?CPU",
     ),
     line(
         "illegal_instruction",
@@ -90,12 +90,13 @@ _CRASHES = (
         "Docker Compose, systemd, Kubernetes, supervisord, PM2, Uvicorn, Gunicorn and llama-server",
         "Stopping|Stopped|stop-sig|with signal SIGKILL|with SIGKILL|Gracefully stopping|SIGTERM|SIGINT|hutting down"
         "|KeyboardInterrupt|Killing container|still alive after|to stop|cleaning up before exit|econd interrupt"
-        "|signal=15|signal: term|signal: int|signal: quit",
+        "|signal=15|using the force|StopSignal|signal: term|signal: int|signal: quit",
         r"Gracefully stopping|systemd\[\d+\]: Stopping |\bStopping (?:\S+ *\.\.\.|app:|container |\S+\.service)"
         r"|\bContainer \S+ +Stopp|\bStopped \S+\.service|State 'stop-\w+' timed out"
         r"|Killing process \d+ \(.*?\) with signal SIGKILL|killing '\S+' \(\d+\) with SIGKILL"
-        r"|SIGTERM|SIGINT|[Ss]hutting down|^KeyboardInterrupt|Killing container|still alive after \d+ ?ms"
-        r"|waiting for \S+ to stop|cleaning up before exit|[Rr]eceived second interrupt|signal=15\b"
+        r"|\b(?:[Rr]eceived|[Cc]aught|[Gg]ot|[Ss]ending|[Bb]y|[Vv]ia)\W+(?:signal\W+)?SIG(?:TERM|INT)\b"
+        r"|[Ss]hutting down|^KeyboardInterrupt|Killing container|still alive after \d+ ?ms|waiting for \S+ to stop"
+        r"|cleaning up before exit|[Rr]eceived second interrupt|signal=15\b|using the force|StopSignal SIG\w+"
         r"|Handling signal: (?:term|int|quit)",
     ),
     line(

@@ -94,8 +94,8 @@ FAILURES = (
 _PACKAGE = re.compile(r"(?:site|dist)-packages[/\\\\]+([\w.-]+)")
 _OURS = re.compile(r"llama|ggml|nvidia", re.IGNORECASE)
 _OTHERS = re.compile(
-    r"Could not load dynamic library|dso_loader|stream_executor|LD_PRELOAD|onnxruntime|bitsandbytes|xformers|torch"
-    r"|\blib(?:cudnn|cusparse|cusolver|cufft|curand|nvinfer|c10|av\w+|sox|jemalloc|tcmalloc)\w*[.-]",
+    r"Could not load dynamic library|dso_loader|stream_executor|LD_PRELOAD|onnxruntime|bitsandbytes|xformers"
+    r"|\blib(?:torch|cudnn|cusparse|cusolver|cufft|curand|nvinfer|c10|av\w+|sox|jemalloc|tcmalloc)\w*[.-]",
     re.IGNORECASE,
 )
 """Packages that go on without their part for GPUs, and libraries that llama.cpp does not use."""

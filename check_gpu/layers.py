@@ -170,6 +170,8 @@ def _gap(load: Load) -> str | None:
         return "the log names no GPU, and its features do not name CUDA"
     if is_excerpt(load) and not load.signs.placements.size("compute", gpu=True) and not _only_llama(load):
         return "llama.cpp planned a GPU, but the log lists no memory, and more than llama.cpp wrote it"
+    if load.signs.quoted and load.signs.earlier:
+        return "the lines about a GPU follow the words of a person, who may have shown another log"
     if load.signs.doubtful and not load.signs.placements.size("model", gpu=True):
         return "llama.cpp planned a GPU, but other lines of the log speak of the CPU or of a backend that did not start"
     return _weights_gap(load.signs.placements) or _cache_gap(load)

@@ -43,8 +43,8 @@ class Signs:
     too old in a special way. ``code_for`` is the architecture for which a kernel had no code, like ``520``.
     ``load_error`` is why llama.cpp gave up, ``crash`` how the process ended, ``gpu_lost`` and ``gpu_failed`` how a GPU
     of NVIDIA or another one did. ``image_encoder`` is the device of the part for images and sound. ``wheel_reason`` is
-    the warning of a wheel of this project. ``doubtful``: a line speaks against a bare plan. ``model`` is the file,
-    ``earlier`` are the other loads.
+    the warning of a wheel of this project. ``doubtful``: a line speaks against a bare plan. ``quoted``: it follows the
+    words of a person, who may show another log. ``model`` is the file, ``earlier`` are the other loads.
     """
 
     placements: Placements = Placements()  # noqa: RUF009  # frozen
@@ -71,6 +71,7 @@ class Signs:
     driver_too_old: bool = False
     illegal_instruction: bool = False
     doubtful: bool = False
+    quoted: bool = False
     model: str | None = None
     earlier: tuple[Signs, ...] = ()
 
@@ -96,6 +97,8 @@ class Reader:
     def __init__(self) -> None:
         self._process = _Process()
         self._earlier: deque[Signs] = deque(maxlen=EARLIER)
+        self._person_speaks = False
+        self._others: list[tuple[str, str]] = []  # failed imports of other packages
         self._begin()
 
     def _begin(self) -> None:
@@ -105,6 +108,7 @@ class Reader:
         self._model: str | None = None
         self._context = False  # whether the memory of a context was logged, which comes after the weights
         self._image_encoder: str | None = None
+        self._quoted = False
         self._stopped = False  # whether someone asked the process to end
 
     def _next_load(self) -> None:
@@ -119,13 +123,19 @@ class Reader:
             if kind in {"cache", "gpu_cache", "state"} or found.groupdict().get("purpose", "model") != "model":
                 self._context = True
                 self._recover(found)
-            if not self._places.add(kind, found):
+            if self._places.add(kind, found):
+                self._stopped = False  # a process that goes on
+                self._quoted = self._quoted or self._person_speaks
+            else:
                 self._add(kind, found, line)
 
     def signs(self) -> Signs:
         """Return the last load, with those before it."""
-        last = self._signs()
         earlier = [*self._earlier]
+        if self._silent() and not earlier:
+            for kind, said in self._others:  # as no model was loaded, they may be the reason
+                self._import_error(kind, said)
+        last = self._signs()
         if self._silent() and earlier:
             # Nothing came after it but the part for images of the same model.
             before = earlier.pop()
@@ -177,20 +187,25 @@ class Reader:
         elif kind in {"init_failed", "gpu_error"}:
             self._gpu_error(kind, gpu_error_lines.meaning(found, line), said or line.strip())
         elif kind in {"backend", "import_error"}:
-            self._import_error(kind, said, line)
+            if import_errors.of_another_package(line):
+                self._others.append((kind, said))
+            else:
+                self._import_error(kind, said)
         elif kind in {"model", "vocabulary", "in_use", "image_encoder"}:
             self._add_model(kind, parts)
-        elif kind in {"stopped", "killed"}:
-            self._add_end(kind, said)
+        elif kind in {"stopped", "killed", "speaker"}:
+            self._add_person(kind, parts)
         else:
             self._add_process(kind, found, line)
 
-    def _add_end(self, kind: str, said: str) -> None:
+    def _add_person(self, kind: str, parts: dict[str, str]) -> None:
         """A process that does not end in time after it was asked to is killed, and that is no failure."""
         if kind == "stopped":
             self._stopped = True
+        elif kind == "speaker":
+            self._person_speaks = parts["person"] is not None
         elif not self._stopped:
-            self._said.setdefault("crash", said)
+            self._said.setdefault("crash", parts["said"])
 
     def _add_model(self, kind: str, parts: dict[str, str]) -> None:
         if kind == "model":
@@ -243,10 +258,8 @@ class Reader:
         elif meaning != "gpu_error":
             signs[meaning] = True
 
-    def _import_error(self, kind: str, said: str, line: str) -> None:
+    def _import_error(self, kind: str, said: str) -> None:
         """A backend that does not load is missing in all loads of the process; a failed import has no loads."""
-        if import_errors.of_another_package(line):
-            return
         signs = self._process.said if kind == "backend" else self._said
         library = re.search(r"([\w.+-]+\.so[\w.]*): cannot open shared object file", said)
         if library:
@@ -269,6 +282,7 @@ class Reader:
             found=tuple(dict.fromkeys(self._process.found)),
             model=self._model,
             image_encoder=self._image_encoder,
+            quoted=self._quoted,
             **{name: value or None if name == "code_for" else value for name, value in said.items()},  # type: ignore[arg-type]
         )
 

@@ -85,6 +85,14 @@ LINES = (
         "failed to load",
         r"(?:ggml_backend_|load_)\w*: failed to load \S+: (?P<said>.+)",
     ),
+    # A conversation, in which a person may show the log of another program.
+    line(
+        "speaker",
+        "Chats, LangChain, text-generation-webui and the templates of models",
+        "User:|USER:|user:|Human:|You:|Question:|Assistant:|ASSISTANT:|AI:|Bot:|Answer:|im_start|INST]",
+        r"(?:^|[|\]] )\s*(?:(?P<person>(?:[Uu]ser|USER|Human|You|Question):|<\|im_start\|>user|\[INST\])"
+        r"|(?:Assistant|ASSISTANT|AI|Bot|Answer):|<\|im_start\|>assistant|.*\[/INST\])",
+    ),
     # Of a build with a library for each backend, one line for each; "registered" in debug builds.
     line(
         "backend_loaded",

@@ -44,9 +44,20 @@ _SENTENCE = re.compile(
     r"(?:what|why|how|explain|please|i'm|i|my|we|tell|hello|hi|hey|describe|translate|summari[sz]e)\s+[a-z']",
     re.IGNORECASE,
 )
-_EXPLAINED = re.compile(r"\b(?:is|are) (?:an?|usually|typically|often|caused)\b|\b(?:means|typically|usually|occurs)\b")
-_NEAR = 80  # characters after the name of a failure in which an explanation of it begins
-_WARNING = re.compile(r"(?:^|[\s:])\w*Warning: ")
+_EXPLAINED = re.compile(
+    r"(?:[\w'-]+[:,]? ){1,6}?(?:means|refers to|indicates|occurs|happens"
+    r"|(?:is|are) (?:an?|usually|often|caused) (?!stub))"
+)
+"""The name of a failure in a sentence that explains it."""
+_ASKED = re.compile(
+    r"\b(?:what|why|how|which|when|where|can|could|should|do(?:es)?|is|any(?:one)?)\b.*\?\s*$|\uff1f\s*$",
+    re.IGNORECASE,
+)
+_TOLD = re.compile(
+    r"\b(?:ERROR|ERR|CRITICAL|FATAL|level=(?:error|fatal))\b|\b(?:[Ff]ail(?:ed|ure)?|[Cc]rashed|[Tt]erminated)\b"
+)
+"""Words before a failure with which a program reports it, in prose of its own."""
+_WARNING = re.compile(r"(?:\.py|>):\d+: \w*Warning: ")
 _MARKUP = re.compile(r"[\"'`\u201c\u201d\u2018\u2019]|^\s*[*$]|<[a-z][^<>]*>\S")
 """Quotation marks, and the marks of lists, shells and pages."""
 _OWN = re.compile(r"(?:\w+_\w+|load|init|main|build|srv|slot|llama|ggml)\b ?(?:\S{1,40} ?)?[:,](?:\s|$)|\.+\s*$")
@@ -72,13 +83,14 @@ def own(line: str) -> bool:
 def quoted(line: str, start: int) -> bool:
     """Whether the failure or the fact that begins at ``start`` stands in the words of a person or a model."""
     before = line[:start]
-    asks = line.rstrip().endswith(("?", "\uff1f")) and not line.startswith("SIG", start)  # Gunicorn asks, too
-    if asks or _SPEAKER.search(before) or _in_text(before):
+    if _SPEAKER.search(before) or _in_text(before):
         return True
-    if _NAME.match(line, start) and _IN_PROSE.search(before):
-        return True
+    if _TOLD.search(before):
+        return False
     sentence = re.split(r"[:|\]>]\s+", before)[-1].lstrip()
-    return _SENTENCE.match(sentence) is not None or _EXPLAINED.search(line, start, start + _NEAR) is not None
+    asked = _ASKED.search(line) and not line.startswith("SIG", start)  # Gunicorn asks whether memory was the reason
+    in_prose = _NAME.match(line, start) and (_IN_PROSE.search(before) or _EXPLAINED.match(line, start))
+    return bool(asked or in_prose or _SENTENCE.match(sentence))
 
 
 def survived(line: str, start: int) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
 from check_gpu import gpu_error_lines, grammar, log
-from check_gpu.lines import Line
 from tests.support import model_logs
 from tests.support.diagnosis_cases import CASES
+
+if TYPE_CHECKING:
+    from check_gpu.lines import Line
 
 pytestmark = pytest.mark.unit
 
