@@ -60,7 +60,7 @@ _TOLD = re.compile(
 _WARNING = re.compile(r"(?:\.py|>):\d+: \w*Warning: ")
 _MARKUP = re.compile(r"[\"'`\u201c\u201d\u2018\u2019]|^\s*[*$]|<[a-z][^<>]*>\S")
 """Quotation marks, and the marks of lists, shells and pages."""
-_OWN = re.compile(r"(?:\w+_\w+|load|init|main|build|srv|slot|llama|ggml)\b ?(?:\S{1,40} ?)?[:,](?:\s|$)|\.+\s*$")
+_OWN = re.compile(r"(?:\w+_\w+|load|init|main|build|srv|slot|llama|ggml)\b *(?:\S{1,40} ?)?[:,](?:\s|$)|\.+\s*$")
 """How llama.cpp's own lines begin: with the name of a function, or the dots of progress."""
 
 
