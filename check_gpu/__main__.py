@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pkgutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from check_gpu.facts import Facts
     from check_gpu.result import Diagnosis
 
-INTERRUPTED = 130
-"""The status after Ctrl-C, as in a shell. By then, the processes that were running have been killed."""
+SIGNALLED = 128
+"""With the number of the signal, the status after Ctrl-C or ``kill``, as in a shell.
+
+By then, the processes that were running have been killed.
+"""
 MODEL = "tiny.gguf"
 """The model inside the one file, next to this module."""
 
@@ -30,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check, print the answer, and return the status."""
     try:
         return _check(arguments)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as request:
+        return SIGNALLED + (request.args[0] if request.args else signal.SIGINT)
 
 
 def _check(arguments: Sequence[str] | None) -> int:

@@ -24,7 +24,6 @@ KILL_WAIT = 5.0
 """Seconds to wait for a killed process to end. If a driver holds it in the kernel, it may never end."""
 
 _LOOK = 0.2  # seconds between two looks at the requests to end
-_SHELL_STATUS = 128
 _WORDS = {"SIGILL": "illegal instruction", "SIGSEGV": "segmentation fault", "SIGABRT": "aborted", "SIGKILL": "killed"}
 _WINDOWS_STATUS = {
     0xC0000005: ("SIGSEGV", "access violation"),
@@ -64,7 +63,7 @@ def run(
     """Run ``children/<script>.py`` under ``python`` in ``folder``; ``timeout`` is in seconds.
 
     Raises ``OSError`` if ``python`` cannot be started. If this process is interrupted or asked to end, it kills the
-    other one first, and then raises ``KeyboardInterrupt`` or ``SystemExit``.
+    other one first, and then raises ``KeyboardInterrupt`` with the number of the signal, if that is not of Ctrl-C.
     """
     source = pkgutil.get_data(__package__, f"children/{script}.py")
     assert source is not None  # noqa: S101  # for the type checker: loaders of files and of zip files have it
@@ -134,7 +133,7 @@ def _requests_to_end() -> Iterator[list[int]]:
         for number in requests:
             if callable(before[number]):
                 before[number](number, None)
-            raise SystemExit(_SHELL_STATUS + number)
+            raise KeyboardInterrupt(number)
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float, requests: Sequence[int]) -> int | None:
