@@ -32,7 +32,7 @@ from build_config.steps.wheelhouse import signature as dsse
 from build_config.system import jsonio
 from build_config.system.console import Console
 from build_config.tasks import verify
-from tests.support import attested
+from tests.support import attested, systems
 from tests.support.attested import KEY, LAYOUT, PLATFORM
 
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
@@ -290,7 +290,8 @@ def test_what_is_not_an_envelope_or_has_no_signature_is_refused(text: str) -> No
 
 def test_made_keys_fit_one_another_and_are_never_replaced(tmp_path: Path) -> None:
     private, public = dsse.make_keys(tmp_path / "keys")
-    assert private.stat().st_mode & 0o777 == 0o600
+    assert private.stat().st_mode & 0o777 == systems.mode(0o600)
+    assert b"\r" not in private.read_bytes() + public.read_bytes()
     assert dsse.key_id(dsse.read_private_key(private).public_key()) == dsse.key_id(dsse.read_public_key(public))
     before = private.read_bytes()
     with pytest.raises(SettingsError, match="never replaced"):
@@ -298,6 +299,7 @@ def test_made_keys_fit_one_another_and_are_never_replaced(tmp_path: Path) -> Non
     assert private.read_bytes() == before
 
 
+@systems.modes
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
 def test_a_key_that_others_may_read_is_not_used(tmp_path: Path, mode: int) -> None:
     private, _ = dsse.make_keys(tmp_path / "a folder")
