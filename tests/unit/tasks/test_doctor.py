@@ -169,6 +169,7 @@ def test_on_windows_visual_cpp_is_named_and_no_c_library() -> None:
     assert rows["C++ compiler"].state == "ok"
     assert "Microsoft Visual C++ 19.44.35219; CUDA 13.0 supports up to _MSC_VER 1949" in rows["C++ compiler"].text
     assert "C library" not in rows
+    assert "simulated" not in judged(platform="win-amd64", nvidia=NvidiaState())["NVIDIA GPU"].text
     assert rows["This machine"].state == "ok"
 
 
