@@ -63,7 +63,7 @@ def test_raw_text_that_the_stream_cannot_encode_is_refused_with_advice(monkeypat
         with pytest.raises(UnicodeEncodeError, match="PYTHONIOENCODING"):
             shown.raw("caf\N{LATIN SMALL LETTER E WITH ACUTE}")
         assert written.getvalue() == b""
-        assert shown._rich, "which lets all other lines pass"
+        assert shown._rich is not None, "it lets all other lines pass"
 
 
 def test_a_line_that_a_log_file_of_windows_cannot_hold_is_shown_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
