@@ -48,7 +48,8 @@ DEBIAN_DRY_RUN = """\
 )
 def test_the_installation_is_read_from_a_dry_run(text: str, expected: tuple[str, str, str] | None) -> None:
     found = installed_cuda.parse_dry_run(text)
-    assert (found and (found.here.as_posix(), found.top.as_posix(), found.search_path)) == expected
+    read = found and (found.here.as_posix(), found.top.as_posix(), found.search_path.replace("\\", "/"))
+    assert read == expected
 
 
 def headers(folder: Path, version: int) -> Path:
