@@ -109,7 +109,7 @@ def test_every_byte_of_a_signature_counts(house: attested.House) -> None:
     signature = base64.b64decode(sound["signatures"][0]["sig"])
     for position in range(len(signature)):
         sound["signatures"][0]["sig"] = base64.b64encode(flipped(signature, position)).decode()
-        path.write_text(jsonio.dumps(sound))
+        jsonio.write(path, sound)
         assert house.codes() == {"envelope-refused"}
 
 
@@ -137,7 +137,7 @@ def test_a_signature_that_vouches_for_something_else_is_refused(
     assert house.codes(OTHER_KEY) == {"envelope-refused"}
     data = json.loads(dsse.seal(house.files()["statement"].read_bytes(), payload_type, key))
     data["signatures"][0]["keyid"] = dsse.key_id(keyid.public_key())
-    house.files()["envelope"].write_text(jsonio.dumps(data))
+    jsonio.write(house.files()["envelope"], data)
     assert house.codes() == {"envelope-refused"}
     assert house.codes(None) == (set() if key is OTHER_KEY else {"envelope-refused"})
 
