@@ -156,8 +156,8 @@ def read_gpu_runners(text: str) -> tuple[GpuRunner, ...]:
 def plan(matrix: Matrix, runners: tuple[GpuRunner, ...] = ()) -> Plan:
     """Plan the jobs that make the wheels of the list, and validate each on every runner whose GPU it supports.
 
-    A platform that is disabled has none. Raises ``SettingsError`` for an entry that depends on the current machine, is listed twice or has no platform, and
-    ``ArchitectureError`` for an architecture that its toolkit cannot compile for.
+    A platform that is disabled has none. Raises ``SettingsError`` for an entry that depends on the current machine, is
+    listed twice or has no platform, and ``ArchitectureError`` for an architecture that its toolkit cannot compile for.
     """
     units: dict[str, UnitJob] = {}
     wheels: dict[str, WheelJob] = {}
