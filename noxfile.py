@@ -27,7 +27,7 @@ LOCKS = Path("build_config/data/locks")
 INTERRUPT_TIMEOUT = 1.5
 TERMINATE_TIMEOUT = 0.4
 
-# Every process of the tests stops what it started and removes what it made; so does Wine, whose programs are no children.
+# Every process of the tests stops what it started and removes what it made. So does Wine; its programs are no children.
 TESTS_INTERRUPT_TIMEOUT = 20.0
 # The tests of a file run in one process, because they share slow fixtures. `-- -n0` runs all tests in nox's process.
 IN_PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
