@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import lzma
+import os
 import platform
 import shutil
 import sys
@@ -317,6 +318,16 @@ def test_nothing_is_left_of_an_interrupted_step_and_the_finished_one_is_used(
     made = wine.provide(cache, Console())
     monkeypatch.setattr(packages, "unpack", interrupted)
     assert wine.provide(cache, Console()) == made == wine.find(cache)
+
+
+def test_what_was_not_used_for_a_week_is_deleted(tmp_path: Path) -> None:
+    old, used, other = (tmp_path / name for name in ("tree-1", "tree-2", "windows-1"))
+    for folder in (old, used, other):
+        folder.mkdir()
+    for folder in (old, used):
+        os.utime(folder, (0, 0))
+    wine._delete_unused(tmp_path, (used,))
+    assert set(tmp_path.iterdir()) == {used, other}
 
 
 def test_another_lock_is_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
