@@ -74,7 +74,7 @@ class PackageLock:
 
 def read_lock() -> PackageLock:
     """The lock. Raises ``LockError`` if it is malformed, or is for other packages than those of ``packages.in``."""
-    lock = tomlio.read(LOCK, PackageLock, error=LockError)
+    lock = _present_lock()
     if [one.name for one in lock.packages] != _names():
         raise LockError(f"{LOCK.name} is not for the packages of {NAMES.name}", remedy="nox -s lock-wine")
     return lock
@@ -83,7 +83,7 @@ def read_lock() -> PackageLock:
 def refresh(console: Console) -> None:
     """Make the lock again from the newest index. Raises ``NetworkError`` or ``LockError``."""
     lock = _newest(_mirrors()[0])
-    before = {one.name: one.version for one in read_lock().packages} if LOCK.is_file() else {}
+    before = {one.name: one.version for one in _present_lock().packages} if LOCK.is_file() else {}
     for one in lock.packages:
         if before.get(one.name) != one.version:
             console.note(f"{one.name} {before.get(one.name, '(new)')} -> {one.version}")
@@ -209,6 +209,10 @@ def _reason(error: BaseException) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------ index
+
+
+def _present_lock() -> PackageLock:
+    return tomlio.read(LOCK, PackageLock, error=LockError)
 
 
 def _names() -> list[str]:

@@ -112,8 +112,11 @@ def test_a_lock_is_made_of_the_signed_index(
     publish(served, monkeypatch)
     monkeypatch.setattr(packages, "LOCK", tmp_path / "packages.toml")
     packages.refresh(Console())
-
     assert packages.read_lock() == lock(package(version="2"))
+
+    monkeypatch.setattr(packages, "_names", lambda: ["other", "a"])
+    packages.refresh(Console())
+    assert [one.name for one in packages.read_lock().packages] == ["other", "a"]
 
 
 def test_an_index_that_is_not_the_signed_one_is_refused(
