@@ -53,7 +53,7 @@ def test_a_folder_that_ld_preload_cannot_name_is_refused(tmp_path: Path) -> None
 
 def test_an_unknown_version_is_refused() -> None:
     with pytest.raises(ValidationError, match="CUDA 14"):
-        simulated_device._doubles(14)
+        simulated_device.doubles(14)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_an_unknown_version_is_refused() -> None:
     ],
 )
 def test_one_table_gives_the_names_for_every_version(major: int, sonames: tuple[str, ...]) -> None:
-    doubles = simulated_device._doubles(major)
+    doubles = simulated_device.doubles(major)
     assert tuple(double.soname for double in doubles) == sonames
     driver, runtime, _ = doubles
     assert driver.version is None
@@ -77,7 +77,7 @@ def test_one_table_gives_the_names_for_every_version(major: int, sonames: tuple[
 
 def test_the_table_has_no_duplicates() -> None:
     for major in simulated_device.MAJORS:
-        names = [n for d in simulated_device._doubles(major) for n in (*d.exported, *dict(d.aliases))]
+        names = [n for d in simulated_device.doubles(major) for n in (*d.exported, *dict(d.aliases))]
         assert len(names) == len(set(names))
 
 
