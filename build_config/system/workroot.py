@@ -206,6 +206,9 @@ def _check_windows(root: Path) -> None:
             processes.run(processes.Command(argv=("icacls", str(root), "/save", str(saved))), timeout=ICACLS_SECONDS)
         except CommandError as error:
             raise WorkRootError(f"the access list of {root} cannot be read: {error.message}") from error
+        if not saved.is_file():
+            message = f"the access list of {root} cannot be read: icacls ended with status 0 and saved nothing"
+            raise WorkRootError(message, remedy="use a folder on a disk with access lists (NTFS)")
         judge_windows(root, access.parse_saved(saved.read_bytes()), _sid())
 
 
@@ -227,8 +230,8 @@ def _owner(folder: Path, uid: int) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container with a user id that has no name
-        return f"user id {os.getuid()}"
+    except (KeyError, OSError, ImportError):  # a user id without a name, or Windows without USERNAME
+        return f"user id {os.getuid()}" if platforms.HERE.has_modes else "unknown"
 
 
 # ----------------------------------------------------------------------------------------------------------- lock

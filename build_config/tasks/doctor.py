@@ -218,7 +218,7 @@ def _toolkit(one: InstalledToolkit) -> Judged:
 def _git(facts: MachineFacts) -> Judged:
     if facts.git:
         return "ok", facts.git, None
-    remedy = "sudo apt install git (Debian, Ubuntu), sudo dnf install git (Fedora, RHEL)"
+    remedy = platforms.of(facts.platform).git_installation
     return "warning", "not found; needed to download this project, not to build", remedy
 
 

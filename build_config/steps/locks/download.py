@@ -13,7 +13,7 @@ import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, ProjectPage, PyPISimple
 
 from build_config.errors import DigestMismatchError, NetworkError, StepResultError
-from build_config.system import jsonio
+from build_config.system import jsonio, platforms
 from build_config.system.files import disk_full_is_said, file_sha256, is_disk_full
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ VERIFIED = "verified.json"
 class Verified:
     """The digest of a file with the file's state at that time: saves hashing half a gigabyte on every run.
 
-    No program can set a file's change time back, so a file that was touched in any way is hashed again.
+    Where no program can set a file's change time back, a file that was touched in any way is hashed again. Elsewhere
+    every run hashes every file.
     """
 
     sha256: str
@@ -80,7 +81,7 @@ def fetch(files: tuple[LockedFile, ...], folder: Path, console: Console) -> tupl
     """
     with disk_full_is_said(folder, "downloads"):
         folder.mkdir(parents=True, exist_ok=True)
-        known = _read_verified(folder)
+        known = _read_verified(folder) if platforms.HERE.has_change_times else {}
         seen = dict(known)
         missing = []
         for file in files:

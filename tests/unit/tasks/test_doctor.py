@@ -170,3 +170,8 @@ def test_on_windows_visual_cpp_is_named_and_no_c_library() -> None:
     assert "Microsoft Visual C++ 19.44.35219; CUDA 13.0 supports up to _MSC_VER 1949" in rows["C++ compiler"].text
     assert "C library" not in rows
     assert rows["This machine"].state == "ok"
+
+
+@pytest.mark.parametrize(("platform", "command"), [("linux-x86_64", "sudo apt install git"), ("win-amd64", "winget")])
+def test_git_is_installed_as_this_system_installs_programs(platform: str, command: str) -> None:
+    assert str(judged(platform=platform, git=None)["git"].remedy).startswith(command)
