@@ -38,12 +38,12 @@ static const struct {{
 
 
 def build(
-    folder: Path, *, include: Path, import_library: Path, major: int, cc: tuple[str, ...], log: Path | None = None
+    folder: Path, *, include: Path, import_library: Path, major: int, cc: str, log: Path | None = None
 ) -> SimulatedLibraries:
     """Compile the doubles for a CUDA major version into ``folder``.
 
     ``include`` is the folder of CUDA's headers, ``import_library`` the ``cudart.lib`` of a toolkit for Windows, and
-    ``cc`` the call of MinGW-w64's GCC. Raises ``ToolkitMissingError`` if a file of the toolkit is missing, and
+    ``cc`` MinGW-w64's GCC. Raises ``ToolkitMissingError`` if a file of the toolkit is missing, and
     ``ValidationError`` if the doubles do not compile.
     """
     headers = (include / name for name in simulated_device.HEADERS.values())
@@ -71,7 +71,7 @@ def build(
         target = folder / double.dll
         inputs = (*(str(simulated_device.SOURCES / source) for source in sources), str(definition))
         # The driver's double contains the state.
-        command = Command(argv=(*cc, *options, *inputs, *map(str, files[:1]), "-o", str(target)), log=log)
+        command = Command(argv=(cc, *options, *inputs, *map(str, files[:1]), "-o", str(target)), log=log)
         try:
             run(command, timeout=120)
         except CommandError as error:
