@@ -26,6 +26,9 @@ PRELOADING = (
 FROM_THE_DRIVER_SINCE = 13
 """The first CUDA whose import libraries take everything from the driver."""
 
+UNCALLED = "cublasLt64_{}.dll"
+"""Part of cuBLAS, and loaded before it; a shard calls nothing of it."""
+
 _NUMBERS = """// Made from cudart.lib.
 {declarations}
 static const struct {{
@@ -43,7 +46,7 @@ def build(
     """Compile the doubles for a CUDA major version into ``folder``.
 
     ``include`` is the folder of CUDA's headers, ``import_library`` the ``cudart.lib`` of a toolkit for Windows, and
-    ``cc`` MinGW-w64's GCC. Raises ``ToolkitMissingError`` if a file of the toolkit is missing, and
+    ``cc`` is MinGW-w64's GCC. Raises ``ToolkitMissingError`` if a file of the toolkit is missing, and
     ``ValidationError`` if the doubles do not compile.
     """
     headers = (include / name for name in simulated_device.HEADERS.values())
@@ -57,38 +60,44 @@ def build(
     options = ("-shared", "-O1", "-static", *simulated_device.WARNINGS, "-isystem", str(include), f"-I{folder}")
     files: list[Path] = []
     for double in simulated_device.doubles(major):
-        sources = [double.source]
+        sources = [simulated_device.SOURCES / double.source]
         names = [*double.exported, *(f"{alias}={name}" for alias, name in double.aliases)]
         if major >= FROM_THE_DRIVER_SINCE and double.name == "cuda":
-            sources.append("windows_driver.c")
+            sources.append(simulated_device.SOURCES / "windows_driver.c")
             names += ("cuGetExportTable", "cuGetProcAddress=cuGetProcAddress_v1", "cuGetProcAddress_v2")
         if major >= FROM_THE_DRIVER_SINCE and double.name == "cudart":
-            sources.append("windows_runtime.c")
+            sources.append(simulated_device.SOURCES / "windows_runtime.c")
             names.append("__cudaGetProcAddress")
             _write_numbers(folder / "function_numbers.h", double, import_library)
         definition = folder / f"{double.name}.def"
         definition.write_text("".join(f"{line}\n" for line in ("EXPORTS", *names)), encoding="utf-8")
         target = folder / double.dll
-        inputs = (*(str(simulated_device.SOURCES / source) for source in sources), str(definition))
-        # The driver's double contains the state.
-        command = Command(argv=(cc, *options, *inputs, *map(str, files[:1]), "-o", str(target)), log=log)
-        try:
-            run(command, timeout=120)
-        except CommandError as error:
-            raise ValidationError(f"the simulated GPU does not compile: {error.message}", log=log) from error
+        inputs = map(str, (*sources, definition, *files[:1]))  # the driver's double contains the state
+        _link((cc, *options, *inputs, "-o", str(target)), log)
         files.append(target)
+    nothing = folder / "nothing.c"
+    nothing.write_text("int simulated_nothing;\n", encoding="utf-8")
+    _link((cc, "-shared", str(nothing), "-o", str(folder / UNCALLED.format(major))), log)
     return libraries(folder, major)
 
 
 def libraries(folder: Path, major: int) -> SimulatedLibraries:
     """The doubles that ``build`` made in ``folder``, perhaps on another machine."""
-    files = tuple(folder / double.dll for double in simulated_device.doubles(major))
+    names = (*(double.dll for double in simulated_device.doubles(major)), UNCALLED.format(major))
+    files = tuple(folder / name for name in names)
     return simulated_device.SimulatedLibraries(files=files, major=major, preload=PRELOAD, separator=";")
 
 
 def let_preload(site_packages: Path) -> None:
     """Have the Python of these ``site_packages`` load the doubles that ``environment()`` names."""
     (site_packages / "simulated_device.pth").write_text(PRELOADING, encoding="utf-8")
+
+
+def _link(argv: tuple[str, ...], log: Path | None) -> None:
+    try:
+        run(Command(argv=argv, log=log), timeout=120)
+    except CommandError as error:
+        raise ValidationError(f"the simulated GPU does not compile: {error.message}", log=log) from error
 
 
 def _write_numbers(header: Path, double: Double, import_library: Path) -> None:

@@ -31,6 +31,7 @@ from build_config import inputs
 from build_config.steps import locks
 from build_config.steps.toolchain import gcc, locked_cuda, programs
 from build_config.steps.units import settings, store
+from build_config.steps.validation import planted_libraries
 from build_config.steps.validation.planted_libraries import PlantedLibraries
 from build_config.system import platforms
 from build_config.system.console import Console
@@ -39,6 +40,7 @@ from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import windows
 
 HERE = Path(__file__).parent
+PLANTED = Path(planted_libraries.__file__)
 BACKEND = HERE.parent / "backend"
 TARGET = "x86_64-w64-mingw32ucrt"
 PROGRAMS = ("gcc", "g++", "windres", "ar", "ranlib", "nm", "objdump", "strip", "dlltool", "ld")
@@ -90,13 +92,8 @@ def make(cache: Path, prefix: tuple[str, ...] = ()) -> Path:
     names = (path.read_text(encoding="utf-8") for path in sorted(HERE.glob("*.cmake")))
     of_core = (version, source.file.sha256, project, str(_core_entries()), *names)
     core = cache / f"mingw-core-{_digest(*of_core)}"
-    tests = (
-        *_texts(HERE),
-        *_texts(BACKEND),
-        *_texts(simulated_device.SOURCES),
-        *_texts(PACKAGE / "steps" / "validation"),
-    )
-    folder = cache / f"mingw-{_digest(core.name, *tests)}"
+    texts = (text for each in (HERE, BACKEND, simulated_device.SOURCES, PLANTED.parent) for text in _texts(each))
+    folder = cache / f"mingw-{_digest(core.name, *texts)}"
     if folder.is_dir():
         return folder
     tree = inputs.provide_sources(source, _layout(cache), QUIET, llama_cpp=None)
