@@ -169,7 +169,7 @@ def _compile(folder: Path, name: str, requirements: RequirementSet, upgrade: fro
     done = processes.run(processes.Command(argv=tuple(argv), cwd=folder, changes=changes), check=False, timeout=600)
     if done.returncode != 0:
         raise LockError(f"uv could not make {lock.name} from {name}.in:\n{done.output}")
-    lock.write_text(_header(f"{name}.in") + lock.read_text(encoding="utf-8"), encoding="utf-8")
+    jsonio.write_text(lock, _header(f"{name}.in") + lock.read_text(encoding="utf-8"))
 
 
 def _uv() -> str:
@@ -215,7 +215,7 @@ def _shown(file: LockedFile) -> tuple[str, str]:
 
 
 def _write_toml(path: Path, value: Any, *, made_from: str) -> None:
-    path.write_text(_header(made_from) + tomli_w.dumps(jsonio.to_data(value)), encoding="utf-8")
+    jsonio.write_text(path, _header(made_from) + tomli_w.dumps(jsonio.to_data(value)))
 
 
 def _header(made_from: str) -> str:

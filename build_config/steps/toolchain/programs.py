@@ -15,7 +15,7 @@ from packaging.version import Version
 from build_config.errors import CommandError, LockError, SettingsError
 from build_config.model import Program
 from build_config.system import platforms, processes
-from build_config.system.files import file_sha256
+from build_config.system.files import file_sha256, rename
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +113,7 @@ def settle(program: Program, layout: Layout) -> Program:
             copy = Path(folder) / target.name
             shutil.copyfile(program.path, copy)
             copy.chmod(0o755)
-            copy.replace(target)  # not written in place: a server may be running from the old file
+            rename(copy, target)  # not written in place: a server may be running from the old file
     return Program(path=target, version=program.version, found_via=program.found_via)
 
 

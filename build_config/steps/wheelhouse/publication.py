@@ -18,7 +18,7 @@ from build_config.errors import InspectionError, SettingsError, StepResultError,
 from build_config.reports import BuildRecord, Verdict
 from build_config.steps.wheelhouse import signature, statement
 from build_config.system import jsonio
-from build_config.system.files import file_sha256
+from build_config.system.files import file_sha256, rename
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -70,7 +70,7 @@ def publish(
     try:
         jsonio.write(record_path(final), record)
         attest(final, record, key)
-        part.replace(final)
+        rename(part, final)
     finally:
         part.unlink(missing_ok=True)
     _write_page(folder)

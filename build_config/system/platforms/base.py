@@ -41,6 +41,8 @@ class Platform(abc.ABC):
     """Whether programs are linked to glibc, whose version decides where a wheel runs."""
     has_modes: bool = False
     """Whether a mode decides who may change a file; else an access list does."""
+    locks_open_files: bool = False
+    """Whether a file that a program has open cannot be renamed or removed."""
     has_change_times: bool = False
     """Whether ``st_ctime`` of a file is the time of its last change; else it is that of its creation."""
     has_unix_sockets: bool = False

@@ -114,6 +114,7 @@ WINDOWS = Windows(
     # A DLL that is linked against is a "runtime" for CMake, and llama.cpp has those in bin; we add mtmd.
     output_folders=("unit", "bin", "mtmd"),
     uses_msvc=True,
+    locks_open_files=True,
     has_cuda_variables=True,
     uses_dlls=True,
 )

@@ -12,6 +12,7 @@ import pytest
 
 from check_gpu import __main__ as command_line
 from check_gpu import log, log_file
+from tests.support import systems
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,10 +47,8 @@ def test_json_that_is_too_deep_is_plain_text() -> None:
     assert log_file.unwrap(line) == [line]
 
 
-@pytest.mark.parametrize("file", ["a" * 5000, "/proc/self/mem"])
+@pytest.mark.parametrize("file", ["a" * 5000, pytest.param("/proc/self/mem", marks=systems.proc)])
 def test_a_log_that_cannot_be_read_is_a_wrong_option(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if file.startswith("/proc") and sys.platform != "linux":
-        pytest.skip("Linux only")
     with pytest.raises(SystemExit) as ended:
         command_line.main(["--log", file])
     assert ended.value.code == 2

@@ -9,10 +9,9 @@ from build_config.errors import WorkRootError
 from build_config.system import platforms, processes, workroot
 from build_config.system.platforms import access
 from build_config.system.platforms.windows import WINDOWS
+from tests.support.systems import ME, OURS
 from tests.support.windows_machine import windows_path
 
-ME = "S-1-5-21-1004336348-1177238915-682003330-1001"
-OURS = f"D:PAI(A;OICI;FA;;;{ME})(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
 BELOW_C = (
     "D:AI(A;OICIID;FA;;;BA)(A;OICIID;FA;;;SY)(A;OICIID;0x1200a9;;;BU)(A;ID;0x1301bf;;;AU)(A;OICIIOID;SDGXGWGR;;;AU)"
 )
