@@ -33,9 +33,9 @@ for token in llm.generate(llm.tokenize(b"the card runs"), temp=0.0):
     tokens.append(int(token))
     if len(tokens) == {tokens}:
         break
-print(json.dumps(dict(tokens=tokens, status=dataclasses.asdict(llama_cpp.cuda_status()))))
+answer = dict(tokens=tokens, status=dataclasses.asdict(llama_cpp.cuda_status()))
 """
-"""A program that prints the tokens, always the most likely one, and the status of CUDA."""
+"""Code that leaves in ``answer`` the tokens, always the most likely one, and the status of CUDA."""
 MODELS = (
     *((synthetic_model.TINY.name, family.architecture, "F32") for family in FAMILIES if not family.embeds),
     *((synthetic_model.SMALL.name, "llama", kind) for kind in ("F16", "Q4_K_M", "Q8_0")),
@@ -75,7 +75,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             model = write(Path(temporary, "model.gguf"), shape, family, kind)
             code = GENERATE.format(model=str(model), tokens=TOKENS)
-            done = subprocess.run([sys.argv[1], "-I", "-c", code], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.argv[1], "-I", "-c", f"{code}print(json.dumps(answer))"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             tokens = json.loads(done.stdout.splitlines()[-1])["tokens"]
             entry = {"shape": shape, "family": family, "kind": kind, "sha256": file_sha256(model), "tokens": tokens}
             found.append(entry)

@@ -245,8 +245,7 @@ __declspec(dllexport) int ggml_backend_score(void) { return 1; }
 __declspec(dllexport) void * ggml_backend_init(void) { return 0; }
 """
 OF_A_DLL = {
-    "ggml-base": "int std_terminate(void);\n"
-    "__declspec(dllexport) int ggml_version(void) { return std_terminate(); }\n",
+    "ggml-base": "int std_terminate(void);\n__declspec(dllexport) int ggml_version(void) { return std_terminate(); }\n",
     "ggml": "int ggml_version(void);\n__declspec(dllexport) int ggml(void) { return ggml_version(); }\n",
     "llama": "int ggml(void);\n__declspec(dllexport) int llama(void) { return ggml(); }\n",
     "mtmd": "int llama(void);\n__declspec(dllexport) int mtmd(void) { return llama(); }\n",

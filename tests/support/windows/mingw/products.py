@@ -1,15 +1,13 @@
 """What the tests of a wheel under Wine need of a compiler, made on Linux by MinGW-w64, once.
 
-    python -m tests.support.windows.mingw.products CACHE [PREFIX ...]
-
-makes a folder below CACHE and prints its path. PREFIX are the words before the name of a program of MinGW-w64, if it is
-not on PATH. The folder's name is a digest of everything that it is made of. It has:
+The folder has:
 
     core        llama.cpp's core from the locked sources, with two CPU variants, by our CMake project
     runtime     the DLLs of MinGW-w64 that the core needs
     shard       the small CUDA backend with our own part of a shard
     simulated   the simulated GPU for Windows
     planted     libraries that must not be loaded
+    wheels      small requirements of the wheel, for Windows' Python
     src         the sources of llama.cpp and of the bindings
 """
 
@@ -26,6 +24,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from build_config import inputs
 from build_config.steps import locks
@@ -38,6 +37,10 @@ from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
 from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import windows
+from ci.wine.enter import DESCRIPTION
+
+if TYPE_CHECKING:
+    from ci.wine.tree import Tree
 
 HERE = Path(__file__).parent
 PLANTED = Path(planted_libraries.__file__)
@@ -52,22 +55,27 @@ ARCH = "89"
 CUDA = "13.0"
 HEADERS = ("nvidia-cuda-runtime", "nvidia-cuda-crt", "nvidia-cuda-nvcc", "nvidia-cublas", "nvidia-cuda-cccl")
 """The locked wheels with the headers that a shard needs. They are the same for both systems."""
+SMALL_PACKAGES = ("diskcache", "jinja2", "markupsafe")
+PYTHON = "3.13"
 QUIET = Console(terminal=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiler:
-    """MinGW-w64. ``folder`` has a program for each of its own, by the same name."""
+    """MinGW-w64 of a tree. ``folder`` has a script for each of its programs, by the same name."""
 
     folder: Path
 
     @classmethod
-    def at(cls, folder: Path, prefix: tuple[str, ...]) -> Compiler:
+    def of(cls, tree: Tree, folder: Path) -> Compiler:
         folder.mkdir(parents=True, exist_ok=True)
         for name in PROGRAMS:
-            wrapper = folder / f"{TARGET}-{name}"
-            wrapper.write_text(f'#!/bin/sh\nexec {shlex.join((*prefix, wrapper.name))} "$@"\n', encoding="utf-8")
-            wrapper.chmod(0o755)
+            script = folder / f"{TARGET}-{name}"
+            command = tree.command(script.name, folder=Path("@"))
+            before, after = (shlex.quote(part) for part in (command.environment or {})[DESCRIPTION].split('"@"'))
+            entry = f"""{DESCRIPTION}={before}'"'"$PWD"'"'{after} exec {shlex.join(command.argv)}"""
+            script.write_text(f'#!/bin/sh\n{entry} "$@"\n', encoding="utf-8")
+            script.chmod(0o755)
         return cls(folder=folder)
 
     def path(self, name: str) -> str:
@@ -83,22 +91,20 @@ class Compiler:
         return {**os.environ, "PATH": os.pathsep.join([str(self.folder), os.environ["PATH"]])}
 
 
-def make(cache: Path, prefix: tuple[str, ...] = ()) -> Path:
-    """The folder with all of it; nothing is compiled again that is there with the same inputs."""
-    compiler = Compiler.at(cache / "mingw", prefix)
-    version = compiler.run("gcc", "-v", "--version")
+def make(cache: Path, mingw: Tree) -> Path:
+    """The folder below ``cache``. Its name is a digest of everything that it is made of."""
     source = locks.read(_layout(cache), "linux-x86_64").source
     project = store.folder_digest(PACKAGE / "wheel_project", without=inputs.NOT_IN_EVERY_UNIT)
     names = (path.read_text(encoding="utf-8") for path in sorted(HERE.glob("*.cmake")))
-    of_core = (version, source.file.sha256, project, str(_core_entries()), *names)
-    core = cache / f"mingw-core-{_digest(*of_core)}"
+    core = cache / f"core-{_digest(mingw.folder.name, source.file.sha256, project, str(_core_entries()), *names)}"
     texts = (text for each in (HERE, BACKEND, simulated_device.SOURCES, PLANTED.parent) for text in _texts(each))
-    folder = cache / f"mingw-{_digest(core.name, *texts)}"
+    folder = cache / f"products-{_digest(core.name, *texts)}"
     if folder.is_dir():
         return folder
+    compiler = Compiler.of(mingw, cache / "programs")
     tree = inputs.provide_sources(source, _layout(cache), QUIET, llama_cpp=None)
     if not core.is_dir():
-        _build_core(core, tree.llama_cpp, compiler, cache / "build")
+        _build_core(core, tree.llama_cpp, compiler, mingw, cache / "build")
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(core, partial)
@@ -117,6 +123,7 @@ def make(cache: Path, prefix: tuple[str, ...] = ()) -> Path:
     _build_shard(partial, tree.llama_cpp, include, libraries, compiler)
     planted = PlantedLibraries.compile(partial / "planted", cc=compiler.path("gcc"), platform=platforms.of("win-amd64"))
     assert planted is not None
+    _small_wheels(partial / "wheels")
     partial.rename(folder)
     return folder
 
@@ -141,7 +148,7 @@ def _core_entries() -> dict[str, str]:
     return {**shipped.common.defines, **shipped.core.defines, **own, **of_build}
 
 
-def _build_core(folder: Path, llama_cpp: Path, compiler: Compiler, build: Path) -> None:
+def _build_core(folder: Path, llama_cpp: Path, compiler: Compiler, mingw: Tree, build: Path) -> None:
     shutil.rmtree(build, ignore_errors=True)
     entries = {
         **_core_entries(),
@@ -164,17 +171,10 @@ def _build_core(folder: Path, llama_cpp: Path, compiler: Compiler, build: Path) 
         (found,) = (path for part in platforms.of("win-amd64").output_folders for path in (build / part).glob(name))
         shutil.copyfile(found, partial / "core" / name)
     for name in RUNTIME:
-        content = compiler.run("gcc", f"-print-file-name={name}").strip()
-        (partial / "runtime" / name).write_bytes(_read(content, compiler))
+        found = Path(compiler.run("gcc", f"-print-file-name={name}").strip())
+        shutil.copyfile(mingw.folder / found.resolve().relative_to("/"), partial / "runtime" / name)
     partial.rename(folder)
     shutil.rmtree(build)
-
-
-def _read(path: str, compiler: Compiler) -> bytes:
-    """A file of the compiler, which may be in a tree of its own."""
-    wrapper = Path(compiler.path("gcc")).read_text(encoding="utf-8").splitlines()[1]
-    *prefix, _, _ = shlex.split(wrapper.removeprefix("exec "))
-    return subprocess.run([*prefix, "cat", path], capture_output=True, check=True).stdout
 
 
 def _toolkit(cache: Path) -> Path:
@@ -257,11 +257,12 @@ def _device_code(cache: Path) -> bytes:
         return target.read_bytes()
 
 
-def main() -> None:
-    """Make the folder and print it."""
-    cache, *prefix = sys.argv[1:]
-    print(make(Path(cache).absolute(), tuple(prefix)))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
+def _small_wheels(folder: Path) -> None:
+    """What the tests' own lock has not of the wheel's requirements, by the digests of the lock for validation."""
+    folder.mkdir()
+    text = (PACKAGE / "data" / "locks" / "validation.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.partition("==")[0] in SMALL_PACKAGES]
+    (folder / "small.txt").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    pip = (sys.executable, "-m", "pip", "download", "-q", "-r", str(folder / "small.txt"), "-d", str(folder))
+    options = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--platform", "win_amd64")
+    subprocess.run([*pip, *options, "--python-version", PYTHON, "--implementation", "cp"], check=True)
