@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from ci.wine.tree import Tree
 
 HERE = Path(__file__).parent
-PLANTED = Path(planted_libraries.__file__)
 BACKEND = HERE.parent / "backend"
 TARGET = "x86_64-w64-mingw32ucrt"
 PROGRAMS = ("gcc", "g++", "windres", "ar", "ranlib", "nm", "objdump", "strip", "dlltool", "ld")
@@ -97,7 +96,8 @@ def make(cache: Path, mingw: Tree) -> Path:
     project = store.folder_digest(PACKAGE / "wheel_project", without=inputs.NOT_IN_EVERY_UNIT)
     names = (path.read_text(encoding="utf-8") for path in sorted(HERE.glob("*.cmake")))
     core = cache / f"core-{_digest(mingw.folder.name, source.file.sha256, project, str(_core_entries()), *names)}"
-    texts = (text for each in (HERE, BACKEND, simulated_device.SOURCES, PLANTED.parent) for text in _texts(each))
+    files = (*BACKEND.iterdir(), *simulated_device.SOURCES.iterdir(), Path(planted_libraries.__file__), Path(__file__))
+    texts = (path.read_text(encoding="utf-8") for path in sorted(files) if path.suffix != ".md" and path.is_file())
     folder = cache / f"products-{_digest(core.name, *texts)}"
     if folder.is_dir():
         return folder
@@ -130,10 +130,6 @@ def make(cache: Path, mingw: Tree) -> Path:
 
 def _layout(cache: Path) -> Layout:
     return Layout(checkout=cache, work_root=cache / "work")
-
-
-def _texts(folder: Path) -> tuple[str, ...]:
-    return tuple(path.read_text(encoding="utf-8") for path in sorted(folder.iterdir()) if path.is_file())
 
 
 def _digest(*parts: str) -> str:
