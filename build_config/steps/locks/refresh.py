@@ -151,7 +151,7 @@ def _compile(folder: Path, name: str, requirements: RequirementSet, upgrade: fro
     """Let uv resolve ``NAME.in`` for all platforms; it keeps the versions of the present lock."""
     lock = folder / f"{name}.txt"
     argv = [
-        *(_uv(), "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
+        *(uv_program(), "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
         f"--python-version={'.'.join(map(str, requirements.python))}",
         *(["--fork-strategy=fewest"] if requirements.one_version else []),
         "--only-binary=:all:",  # nothing is built when a lock is installed
@@ -172,7 +172,7 @@ def _compile(folder: Path, name: str, requirements: RequirementSet, upgrade: fro
     jsonio.write_text(lock, _header(f"{name}.in") + lock.read_text(encoding="utf-8"))
 
 
-def _uv() -> str:
+def uv_program() -> str:
     """The locked uv of this environment, not another one on PATH."""
     found = shutil.which("uv", path=sysconfig.get_path("scripts"))
     if found is None:

@@ -163,7 +163,9 @@ def test_a_variable_of_a_script_is_the_value_of_that_name() -> None:
 
 
 SESSIONS = {
-    node.name: re.findall(r"step\(session, '(\w+)'", ast.unparse(node))
+    next(iter(re.findall(r"name='([^']+)'", ast.unparse(node))), node.name): re.findall(
+        r"step\(session, '(\w+)'", ast.unparse(node)
+    )
     for node in ast.parse((CHECKOUT / "noxfile.py").read_text(encoding="utf-8")).body
     if isinstance(node, ast.FunctionDef) and node.decorator_list
 }
