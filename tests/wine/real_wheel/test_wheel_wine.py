@@ -24,12 +24,12 @@ REFERENCES = reference_tokens.read()
 def test_the_wheel_is_for_windows_and_brings_the_compilers_dlls_under_names_of_their_own(installed: Installed) -> None:
     assert installed.wheel.tags == ("py3-none-win_amd64",)
     members = wheelfile.read_contents(installed.wheel.path)
-    brought = {name.removeprefix(BROUGHT): pe.read(data) for name, data in members.items() if name.startswith(BROUGHT)}
+    dlls = {name: pe.read(data) for name, data in members.items() if name.endswith(".dll")}
+    brought = {name.removeprefix(BROUGHT): dll for name, dll in dlls.items() if name.startswith(BROUGHT)}
     assert {name.partition("-")[0] for name in brought} == {"libgcc_s_seh", "libgomp", "libstdc++", "libwinpthread"}
-    own = {name: pe.read(data) for name, data in members.items() if name.startswith("llama_cpp/lib/")}
-    needed = {name for library in (*own.values(), *brought.values()) for name in library.needed}
+    needed = {name for dll in dlls.values() for name in dll.needed}
     assert {name for name in needed if name.startswith("lib")} == {name.lower() for name in brought}
-    assert "cublas64_13.dll" in own["llama_cpp/lib/ggml-cuda-sm89.dll"].needed
+    assert "cublas64_13.dll" in dlls["llama_cpp/lib/ggml-cuda-sm89.dll"].needed
     assert not any("cublas" in name for name in members)
 
 

@@ -108,6 +108,8 @@ def make(cache: Path, mingw: Tree) -> Path:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(core, partial)
+    for path in (partial / "runtime").iterdir():
+        compiler.run("strip", path)
     (partial / "src").mkdir()
     for path in (tree.llama_cpp, tree.bindings):
         shutil.copytree(path, partial / "src" / path.name)
