@@ -155,7 +155,7 @@ def _inspect(
 def _validate(plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, console: Console) -> ValidationReport:
     """Validate, unless this wheel has already passed this validation on this machine."""
     chain, require_gpu = compiled.toolchain, plan.request.require_gpu
-    simulation = None  # there are no simulated CUDA libraries for Windows
+    simulation = None  # on Windows, only MinGW-w64 compiles the simulated libraries
     if platforms.of(chain.platform).has_simulated_device:
         simulation = validation.Simulation(include=chain.cuda.include, cc=str(chain.host.cc.path))
     tried_by = (store.folder_digest(PACKAGE / "steps" / "validation"), store.folder_digest(PACKAGE / "testbed"))

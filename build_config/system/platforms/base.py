@@ -48,7 +48,7 @@ class Platform(abc.ABC):
     has_unix_sockets: bool = False
     """Whether a server of sccache can listen at a file; else it uses a port."""
     has_simulated_device: bool = False
-    """Whether there are simulated CUDA libraries for it."""
+    """Whether its own compiler makes the simulated CUDA libraries."""
     has_cuda_variables: bool = False
     """Whether NVIDIA's installer names the folder of each toolkit in a variable (``CUDA_PATH``)."""
     uses_dlls: bool = False

@@ -34,10 +34,11 @@ def test_the_whole_call_of_delvewheel() -> None:
         wheels.policy("win-amd64"),
         (windows_path(rf"{redist}.CRT"), windows_path(rf"{redist}.OpenMP")),
         ";",
+        own=("ggml.dll", "llama.dll"),
     )
     assert argv[1:] == (
-        *("-m", "delvewheel", "repair", "--analyze-existing", "--ignore-existing", "--with-mangle"),
-        "--exclude=nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll",
+        *("-m", "delvewheel", "repair", "--analyze-existing"),
+        "--exclude=nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll;ggml.dll;llama.dll",
         rf"--add-path={redist}.CRT;{redist}.OpenMP",
         r"--wheel-dir=C:\Temp\repair-1",
         r"C:\llama-cuda-wheels\assembly\dist\x-py3-none-win_amd64.whl",
