@@ -194,6 +194,24 @@ def tests_unit(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "unit", *session.posargs)
 
 
+@nox.session
+def wine(session: nox.Session) -> None:
+    """Run a Windows program under Wine, with CPython for Windows: `-- python script.py`."""
+    module(session, "ci.wine", "run", requirements="test.txt")
+
+
+@nox.session(name="tests-wine")
+def tests_wine(session: nox.Session) -> None:
+    """The unit tests with Windows' Python under Wine, and those that start Windows programs; `-- --require-wine`."""
+    module(session, "ci.wine", "tests", requirements="test.txt")
+
+
+@nox.session(name="lock-wine")
+def lock_wine(session: nox.Session) -> None:
+    """Lock the newest versions of Debian's Wine and of its compilers."""
+    module(session, "ci.wine", "lock", requirements="test.txt")
+
+
 def step(session: nox.Session, name: str, *, requirements: str = "requirements.txt") -> None:
     """Run one step of the pipeline in an environment of its locked requirements."""
     module(session, "build_config", name, requirements=requirements)
