@@ -1,47 +1,45 @@
 """The whole pipeline under a Windows Python, on the miniature: from doctor to a published wheel.
 
-CMake, Ninja, sccache, delvewheel and NVIDIA's whole toolkit are the real programs for Windows; Visual Studio is played by the
-test doubles of ``tests/support/windows_doubles``. What passes here ran under Wine, not on Windows.
+CMake, Ninja, sccache, delvewheel and NVIDIA's whole toolkit are the real programs for Windows; test doubles play Visual
+Studio (``tests/support/windows_doubles``). What passes here ran under Wine, not on Windows.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
+import json
 import re
 import shutil
-import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import certifi
 import psutil
 import pytest
 
 from build_config.formats import pe, wheelfile
 from build_config.steps import locks
+from build_config.steps.inspection.libraries import INIT, SCORE
 from build_config.system.layout import PACKAGE, Layout
 from build_config.system.platforms import access
 from build_config.system.platforms.windows import WINDOWS
 from tests.integration.conftest import locked_wheel
 from tests.support import windows_doubles
 from tests.support.windows_doubles import project
+from tests.support.windows_doubles.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ci.wine.windows import Prefix, Windows
+    from ci.wine.windows import Windows
 
 pytestmark = pytest.mark.wine
 
 USER = "jörg müller"
-"""With a letter of two bytes and a space, as the profiles of many people have them."""
-SECONDS = 1800.0
+"""With a space and letters that are two bytes, as the profiles of many people have them."""
 FETCHED = "nvidia-cuda-crt"
 """The smallest of the locked wheels: the build itself downloads it from the package index."""
+BUILD = ("build", "--arch", "89", "--llama-cpp", r"C:\miniature", "--jobs", "1")
 CLAIM = """
 from build_config.commands.app import layout_of
 from build_config.system import workroot
@@ -50,72 +48,15 @@ from build_config.system.layout import CANONICAL_WORK_ROOT
 with workroot.claim(layout_of(CANONICAL_WORK_ROOT), purpose="a test", console=Console()):
     print("claimed")
 """
-CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-INDEX = ("PIP_INDEX_URL", "PIP_TRUSTED_HOST", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """A Windows with the doubles, and a checkout there in which commands build the miniature."""
-
-    prefix: Prefix
-    checkout: Path
-
-    @property
-    def work_root(self) -> Path:
-        return self.prefix.drive_c / "llama-cuda-wheels"
-
-    @property
-    def miniature(self) -> Path:
-        return self.prefix.drive_c / "miniature"
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start Windows' Python in the checkout; what it prints can be read."""
-        certificates = next((os.environ[name] for name in CERTIFICATES if os.environ.get(name)), certifi.where())
-        certificates = self.prefix.windows_path(Path(certificates))
-        changes = {name: os.environ[name] for name in INDEX if name in os.environ}
-        changes |= dict.fromkeys(CERTIFICATES, certificates)
-        changes |= {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", "PYTHONPYCACHEPREFIX": r"C:\pycache"}
-        changes |= {"WINEDLLOVERRIDES": "mscoree=;mshtml=;icacls.exe=n"}
-        command = self.prefix.command("python", *arguments, folder=self.checkout, changes=changes)
-        how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(command.argv, env=command.environment, encoding="utf-8", **how)  # type: ignore[call-overload,no-any-return]
-
-    def run(self, *arguments: str) -> tuple[int, str]:
-        """Run Windows' Python to its end: its status, and what it printed."""
-        with self.start(*arguments) as process:
-            output, _ = process.communicate(timeout=SECONDS)
-        return process.returncode, output
-
-    def call(self, *arguments: str) -> str:
-        """Run a command of this project without an error."""
-        status, output = self.run("-m", "build_config", *arguments)
-        assert status == 0, output
-        return output
-
-    def build(self) -> str:
-        return self.call(*BUILD)
-
-    def compiled(self, unit: str) -> int:
-        """The steps that the last build ran for a unit."""
-        log = self.work_root / "logs" / f"build-{unit}.log"
-        return len(re.findall(r"^\[\d+/\d+\] ", log.read_text(encoding="utf-8"), re.MULTILINE)) if log.is_file() else 0
-
-    def programs(self, name: str) -> list[psutil.Process]:
-        """The running programs of this name."""
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            command = process.info["cmdline"] or [""]
-            if command[0].replace("\\", "/").endswith(f"/{name}"):
-                found.append(process)
-        return found
-
-
-BUILD = ("build", "--arch", "89", "--llama-cpp", r"C:\miniature", "--jobs", "1")
+LONGEST = 230
+"""Characters of a path below the work root: nvcc and the programs that it starts are limited to 260."""
+SECONDS_TO_STOP = 20.0
 
 
 @pytest.fixture(name="machine", scope="module")
-def _machine(request: pytest.FixtureRequest, windows: Windows, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def _machine(
+    request: pytest.FixtureRequest, windows: Windows, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
     downloads = Path(request.config.getoption("--wine-cache")) / "downloads"
     with windows.prefix(user=USER) as prefix:
         windows_doubles.install(prefix, downloads)
@@ -123,25 +64,124 @@ def _machine(request: pytest.FixtureRequest, windows: Windows, tmp_path_factory:
         sdist = project.make_sdist(tmp_path_factory.mktemp("sdist"))
         project.copy_checkout(machine.checkout, sdist)
         project.copy_miniature(machine.miniature)
-        with _services(prefix):
+        with machine.services():
+            status, output = machine.run("-c", CLAIM)
+            assert (status, output.split()[-1:]) == (0, ["claimed"]), output
+            _seed(machine.work_root / "downloads", sdist)
             yield machine
 
 
-@contextlib.contextmanager
-def _services(prefix: Prefix) -> Iterator[None]:
-    """Keep Windows' services running between two commands, which would each start them again."""
-    command = prefix.command("cmd", "/c", "pause")
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(command.argv, env=command.environment, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet) as process:
-        try:
-            yield
-        finally:
-            process.kill()
+def _seed(downloads: Path, sdist: Path) -> None:
+    """The sources, and all of the locked wheels but one: no test downloads half a gigabyte that is here already."""
+    downloads.mkdir()
+    shutil.copy(sdist, downloads)
+    layout = Layout(checkout=PACKAGE.parent, work_root=downloads.parent)
+    for file in locks.read_toolkit_lock(layout, "13.0", WINDOWS.name).files:
+        if file.name != FETCHED:
+            shutil.copy(locked_wheel(file), downloads)
+
+
+@pytest.fixture(name="first", scope="module")
+def _first(machine: Machine) -> str:
+    """What the first build printed."""
+    return machine.call(*BUILD)
+
+
+@pytest.fixture(name="wheel", scope="module")
+def _wheel(machine: Machine, first: str) -> Path:
+    assert "Done" in first
+    (wheel,) = (machine.checkout / "wheelhouse").glob("*.whl")
+    return wheel
+
+
+def in_one_line(output: str) -> str:
+    """The console breaks lines, and this is about the words."""
+    return " ".join(output.split())
 
 
 def test_doctor_finds_the_compiler_and_says_what_can_be_built(machine: Machine) -> None:
-    output = " ".join(machine.call("doctor").split())
+    output = in_one_line(machine.call("doctor"))
     assert "Microsoft Visual C++ 19.44.35219" in output
-    assert re.search(r"Compiler cache +ok +sccache", output)
+    assert re.search(r"Compiler cache ok sccache [0-9.]+ \(locked\)", output)
     assert "winget install Git.Git" in output
     assert "can build for GPUs in other machines" in output
+
+
+def test_the_work_root_is_for_this_user_the_system_and_administrators(machine: Machine) -> None:
+    saved = machine.prefix.drive_c / "access"
+    arguments = ("icacls", r"C:\llama-cuda-wheels", "/save", r"C:\access")
+    status, output = machine.run("-c", f"import subprocess; raise SystemExit(subprocess.call({arguments!r}))")
+    assert status == 0, output
+    descriptor = access.parse_saved(saved.read_bytes())
+    (own,) = access.writers(descriptor) - access.TRUSTED
+    assert own.startswith("S-1-5-21-"), descriptor
+
+
+def test_the_miniature_becomes_a_published_wheel(machine: Machine, first: str, wheel: Path) -> None:
+    words = in_one_line(first)
+    steps = ("Sources of llama-cpp-python", "Toolchain", "Building for sm89", "Wheel", "Inspection", "Validation")
+    assert [step for step in (*steps, "Publishing") if f"==> {step}" not in first] == []
+    assert "fetching 1 file" in words, "the build has downloaded nothing"
+    assert "CUDA 13.0.88 (locked wheels, CUDA 13.0)" in words
+    assert "verdict: cpu-fallback-verified" in words
+    record = json.loads(wheel.with_name(f"{wheel.name}.record.json").read_text(encoding="utf-8"))
+    assert record["inspection"]["findings"] == []
+    assert {one["name"] for one in record["validation"]["scenarios"]} >= {"as it is", "hidden GPUs"}
+    assert machine.compiled("core") > 0
+    assert machine.compiled("sm89") > 0
+
+
+def test_the_wheel_has_the_dlls_of_the_units_and_microsofts_under_names_of_its_own(wheel: Path) -> None:
+    contents = wheelfile.read_contents(wheel)
+    dlls = {name: pe.read(data) for name, data in contents.items() if name.endswith(".dll")}
+    own = {name.removeprefix("llama_cpp/lib/"): dll for name, dll in dlls.items() if name.startswith("llama_cpp/lib/")}
+    variants = ("x64", "sse42", "haswell", "alderlake", "cascadelake")
+    core = ("ggml-base", "ggml", "llama", "mtmd", *(f"ggml-cpu-{variant}" for variant in variants))
+    assert own.keys() == {f"{name}.dll" for name in (*core, "ggml-cuda-sm89")}
+    assert all(dll.reproducible and dll.debug_file is None for dll in own.values())
+    shard = own["ggml-cuda-sm89.dll"]
+    assert {INIT, SCORE} <= {*shard.exports}
+    vendored = {name.rpartition("/")[2] for name in dlls if name.startswith("llama_cpp_python.libs/")}
+    assert {re.sub(r"-[0-9a-f]+\.dll", "", name) for name in vendored} == {"msvcp140", "vcomp140"}
+    assert vendored & {*shard.needed}, "the shard uses the C++ library"
+    assert {"ucrtbase.dll", "kernel32.dll"} <= {*shard.needed}
+    assert not any("cu" in name for name in shard.needed), "CUDA 13 looks for its libraries when it runs"
+
+
+def test_file_names_in_the_code_begin_below_the_work_root(wheel: Path) -> None:
+    data = wheelfile.read_contents(wheel)["llama_cpp/lib/ggml-base.dll"]
+    (name,) = re.findall(rb"[\x20-\x7e]*base\.c\0", data)
+    assert name.replace(b"\\", b"/") == b"./src/llama.cpp/ggml/src/base.c\0"
+
+
+def test_no_path_below_the_work_root_is_too_long(machine: Machine, first: str) -> None:
+    assert first
+    paths = (path.relative_to(machine.work_root) for path in machine.work_root.rglob("*"))
+    longest = max((rf"C:\llama-cuda-wheels\{path}" for path in paths), key=len)
+    assert len(longest) < LONGEST, longest
+
+
+def test_the_published_wheel_is_verified(machine: Machine, wheel: Path) -> None:
+    assert f"{wheel.name}" in in_one_line(machine.call("verify")).replace(" ", "")
+
+
+def test_a_second_run_compiles_nothing_and_publishes_the_same_wheel(machine: Machine, wheel: Path) -> None:
+    before = wheel.read_bytes()
+    logs = [machine.work_root / "logs" / f"build-{unit}.log" for unit in ("core", "sm89")]
+    for log in logs:
+        log.unlink()
+    words = in_one_line(machine.call(*BUILD))
+    assert words.count("unchanged, taken from the store") == len(logs)
+    assert words.count("unchanged: the report of an earlier run") == 2  # inspection and validation
+    assert not any(log.exists() for log in logs)
+    assert wheel.read_bytes() == before
+
+
+def test_a_build_of_emptied_folders_takes_objects_from_the_cache_and_gives_the_same_bytes(
+    machine: Machine, wheel: Path
+) -> None:
+    before = wheel.read_bytes()
+    for name in ("build", "store"):
+        shutil.rmtree(machine.work_root / name)
+    assert "cache hits" in machine.call(*BUILD)
+    assert wheel.read_bytes() == before

@@ -41,8 +41,15 @@ HEADERS = (
 OPENMP = "vcomp140.dll"
 LIBRARIES = {"vcruntime": "vcruntime140.dll", "msvcprt": "msvcp140.dll", "vcomp": OPENMP}
 """Import libraries by the names that the compiler asks for, and Microsoft's DLLs."""
-OF_WINDOWS = {"ucrt": "ucrtbase.dll", "kernel32": "kernel32.dll"}
-"""The same for DLLs of Windows, here Wine's."""
+KERNEL = "kernel32.dll"
+C_LIBRARY = {
+    "heap": ("free", "malloc", "realloc"),
+    "runtime": ("_execute_onexit_table", "_initialize_onexit_table", "_register_onexit_function", "abort", "exit"),
+    "string": ("strcmp", "strlen", "wcslen"),
+}
+"""The parts of Windows' C library, and the functions in use: programs name ``api-ms-win-crt-heap-l1-1-0.dll``."""
+REST = ("math", "ucrtbase.dll")
+"""The part that gets every other function of the whole. CUDA's headers name them all, and the linker drops them."""
 EMPTY = ("libcmt", "oldnames", "user32", "gdi32", "winspool", "shell32", "ole32", "oleaut32", "uuid", "comdlg32", "advapi32")
 """Libraries that CMake and the compiler always name, of which the miniature uses nothing."""
 
@@ -124,22 +131,31 @@ def _make_libraries(prefix: Prefix, folder: Path, redistributable: Path) -> None
         processes.run(prefix.tree.command(*argv))
         objects.append(str(made))
     library("msvcrt", *objects)
-    dlls = {name: next(redistributable.glob(f"*/{dll}")) for name, dll in LIBRARIES.items()}
-    dlls |= {name: prefix.tree.folder / DLLS / dll for name, dll in OF_WINDOWS.items()}
-    for name, dll in dlls.items():
-        source = folder / f"{name}.def"
-        source.write_text(import_libraries.definition(dll.name, tuple(_exports(dll))), encoding="ascii")
-        library(name, f"/def:{source}")
+    def import_library(name: str, dll: str, functions: Iterable[str]) -> str:
+        definition = folder / f"{name}.def"
+        definition.write_text(import_libraries.definition(dll, tuple(functions)), encoding="ascii")
+        library(name, f"/def:{definition}")
+        return str(folder / f"{name}.lib")
+
+    for name, dll in LIBRARIES.items():
+        import_library(name, dll, sorted(_exports(next(redistributable.glob(f"*/{dll}")))))
+    import_library("kernel32", KERNEL, sorted(_exports(prefix.tree.folder / DLLS / KERNEL)))
+    rest, whole = REST
+    named = {name for names in C_LIBRARY.values() for name in names}
+    parts = C_LIBRARY | {rest: tuple(_exports(prefix.tree.folder / DLLS / whole) - named)}
+    library(
+        "ucrt",
+        *(import_library(name, f"api-ms-win-crt-{name}-l1-1-0.dll", sorted(names)) for name, names in parts.items()),
+    )
     for name in EMPTY:
         library(name, "/llvmlibempty")
 
 
-def _exports(dll: Path) -> Iterable[str]:
-    """The names that a DLL exports, those that another DLL has in truth too."""
+def _exports(dll: Path) -> set[str]:
+    """The names that a DLL exports, those that it forwards to another DLL too."""
     with pefile.PE(str(dll), fast_load=True) as library:
         library.parse_data_directories([pefile.DIRECTORY_ENTRY["IMAGE_DIRECTORY_ENTRY_EXPORT"]])
-        names = [symbol.name for symbol in library.DIRECTORY_ENTRY_EXPORT.symbols if symbol.name]
-    return sorted(name.decode("ascii") for name in names)
+        return {symbol.name.decode("ascii") for symbol in library.DIRECTORY_ENTRY_EXPORT.symbols if symbol.name}
 
 
 def _install_vswhere(prefix: Prefix, double: Path) -> None:

@@ -14,7 +14,7 @@
 
 #define LENGTH 32768
 
-static const wchar_t *after_the_first(const wchar_t *line) {
+static wchar_t *after_the_first(wchar_t *line) {
     const int quoted = *line == L'"';
     for (line += quoted; *line && *line != (quoted ? L'"' : L' '); line++) {}
     return line + (*line == L'"');
@@ -38,12 +38,16 @@ static int call(const wchar_t *program, const wchar_t *options, const wchar_t *r
     return (int) status;
 }
 
-/* cl's /pathmap:FROM=TO, by clang's name. */
-static void add_path_map(wchar_t *options, const wchar_t *rest) {
-    const wchar_t *map = wcsstr(rest, L"/pathmap:");
+/* Take cl's /pathmap:FROM=TO out of the command line, and give it to clang by clang's name. */
+static void move_path_map(wchar_t *options, wchar_t *rest) {
+    wchar_t *map = wcsstr(rest, L"/pathmap:");
     if (map != NULL) {
-        const int length = (int) wcscspn(map += wcslen(L"/pathmap:"), L" \"");
-        _snwprintf(options + wcslen(options), 1024, L" /clang:-ffile-prefix-map=%.*ls", length, map);
+        wchar_t *value = map + wcslen(L"/pathmap:"), *end = value + wcscspn(value, L" \"");
+        _snwprintf(options + wcslen(options), 1024, L" /clang:-ffile-prefix-map=%.*ls", (int) (end - value), value);
+        if (map > rest && map[-1] == L'"') {
+            map--, end++;
+        }
+        wmemmove(map, end, wcslen(end) + 1);
     }
 }
 
@@ -99,9 +103,20 @@ static int access_list(int count, wchar_t **arguments) {
         arguments[1], SE_FILE_OBJECT, DACL_SECURITY_INFORMATION | PROTECTED_DACL_SECURITY_INFORMATION, 0, 0, acl, 0);
 }
 
+/* rc /fo RES RC: CMake has one made of a manifest for each program that it tries. A file without resources does. */
+static int compile_resources(int count, wchar_t **arguments) {
+    static const unsigned char nothing[32] = {[4] = 32, [8] = 255, [9] = 255, [12] = 255, [13] = 255};
+    FILE *file = NULL;
+    int i;
+    for (i = 1; i + 1 < count && file == NULL; i++) {
+        file = _wcsicmp(arguments[i], L"/fo") ? NULL : _wfopen(arguments[i + 1], L"wb");
+    }
+    return file == NULL || fwrite(nothing, sizeof nothing, 1, file) != 1 || fclose(file);
+}
+
 int wmain(int count, wchar_t **arguments) {
     static wchar_t own[LENGTH], clang[LENGTH], options[LENGTH];
-    const wchar_t *rest = after_the_first(GetCommandLineW());
+    wchar_t *rest = after_the_first(GetCommandLineW());
     wchar_t *name;
     GetModuleFileNameW(NULL, own, LENGTH);
     name = wcsrchr(own, L'\\') + 1;
@@ -113,7 +128,7 @@ int wmain(int count, wchar_t **arguments) {
         }
         wcscpy(options, L"clang --driver-mode=cl --target=x86_64-pc-windows-msvc19.44.35219 /clang:-U__clang__ -w"
                         L" -Wno-unknown-argument -Wno-unused-command-line-argument /Zc:threadSafeInit-");
-        add_path_map(options, rest);
+        move_path_map(options, rest);
         return call(clang, options, rest);
     }
     if (!_wcsicmp(name, L"link.exe")) {
@@ -128,6 +143,9 @@ int wmain(int count, wchar_t **arguments) {
     }
     if (!_wcsicmp(name, L"mt.exe")) {
         return 0; /* nothing in the miniature needs a manifest */
+    }
+    if (!_wcsicmp(name, L"rc.exe")) {
+        return compile_resources(count, arguments);
     }
     if (!_wcsicmp(name, L"icacls.exe") && count > 2) {
         return access_list(count, arguments);
