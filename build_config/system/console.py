@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import sys
 import time
 from collections.abc import Callable
@@ -98,6 +99,9 @@ class Console:
     def _rich(self) -> RichConsole:
         from rich import console  # noqa: PLC0415  # slow to import, and a command that prints JSON needs none of it
 
+        # On Windows a log file or a pipe has the system's code page. A path, or what a program said, may not fit.
+        if isinstance(self._file, io.TextIOWrapper) and self._file.errors == "strict":
+            self._file.reconfigure(errors="backslashreplace")
         return console.Console(
             file=self._file, force_terminal=self._terminal, highlight=False, soft_wrap=True, emoji=False
         )
@@ -158,11 +162,15 @@ class Console:
         self.note(f"buffers: {sizes or 'none in the log'}")
 
     def raw(self, text: str) -> None:
-        """Print text for another program (JSON, a list) without changes."""
+        """Print text for another program (JSON, a list) without changes, or raise ``UnicodeEncodeError``."""
         try:
+            text.encode(self._file.encoding or "utf-8", "surrogateescape")  # ``_rich`` may have let the stream replace
             self._file.write(f"{text}\n")
             self._file.flush()
-        except (BrokenPipeError, UnicodeEncodeError):
+        except UnicodeEncodeError as error:
+            error.reason += "; set PYTHONIOENCODING=utf-8"
+            raise
+        except BrokenPipeError:
             self._rich.print(text, markup=False)  # fails again, and ends the way every other line does
 
     @contextlib.contextmanager

@@ -9,7 +9,6 @@ import collections
 import contextlib
 import os
 import queue
-import shlex
 import signal
 import subprocess
 import threading
@@ -22,6 +21,7 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 from build_config.errors import CommandError, DiskFullError, InterruptedRunError
+from check_gpu import shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,8 +62,8 @@ class Command:
 
     def __str__(self) -> str:
         """The call as a user would type it, with the changed variables in front."""
-        changed = [f"{name}={shlex.quote(value)}" for name, value in self.changes.items() if value is not None]
-        return " ".join([*changed, shlex.join(self.argv)])
+        changed = (shell.setting(name, value) for name, value in self.changes.items() if value is not None)
+        return "".join(changed) + shell.quote(self.argv)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -267,7 +267,8 @@ def _gpus(facts: MachineFacts) -> Iterator[Judged]:
         except ArchitectureError as error:
             yield "warning", f"{text}; CUDA {LOCKED_CUDA} cannot compile for it", error.remedy
     if not facts.nvidia.gpus:
-        yield "warning", "none found: wheels can be built here, and tested on the CPU and on a simulated GPU", None
+        simulated = " and on a simulated GPU" if platforms.of(facts.platform).has_simulated_device else ""
+        yield "warning", f"none found: wheels can be built here, and tested on the CPU{simulated}", None
 
 
 def _driver(facts: MachineFacts) -> Judged:

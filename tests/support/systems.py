@@ -21,8 +21,15 @@ def linux_only(reason: str) -> pytest.MarkDecorator:
 
 
 modes = linux_only("Windows has no modes: access lists decide there (test_access.py)")
-links = linux_only("Windows makes symbolic links for administrators only, and this code never meets one there")
+links = linux_only("only administrators make symbolic links on Windows")
+proc = linux_only("only Linux has /proc, from which check_gpu --pid reads")
+second_builds = linux_only("a second build needs Linux's namespaces")
 root_only = pytest.mark.skipif(ON_WINDOWS or os.getuid() != 0, reason="only root can give a folder away")
+
+
+def mode(number: int) -> int:
+    """What ``stat`` says of a file that was given this mode: on Windows only whether anybody may write it."""
+    return number if not ON_WINDOWS else 0o666 if number & 0o200 else 0o444
 
 
 def answer_as_windows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def assemble(
     shutil.rmtree(project, ignore_errors=True)
     output = project / "dist"
     write_project(project, wheel_plan, tree, layout, platforms.of(toolchain.platform))
-    folders = ";".join(str(unit.folder) for unit in units)
+    folders = ";".join(unit.folder.as_posix() for unit in units)  # a backslash would begin an escape in CMake
     log = layout.logs / "assemble.log"
     log.unlink(missing_ok=True)
     command = processes.Command(

@@ -36,7 +36,7 @@ class Linux(Platform):
 
 
 def _prefix_map(work_root: PurePath) -> str:
-    return f"-ffile-prefix-map={work_root}/="
+    return f"-ffile-prefix-map={work_root.as_posix()}/="
 
 
 LINUX = Linux(

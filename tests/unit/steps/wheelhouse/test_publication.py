@@ -14,7 +14,7 @@ from build_config.errors import InspectionError, PipelineError, SettingsError, S
 from build_config.reports import BuildRecord, Finding, Severity, Verdict
 from build_config.steps.wheelhouse import publication
 from build_config.system import jsonio
-from tests.support import factories
+from tests.support import factories, systems
 from tests.support.publishable import Links, make
 
 ERROR = Finding(code="rpath-outside", severity=Severity.ERROR, message="RPATH <elsewhere> leaves the wheel")
@@ -46,7 +46,7 @@ def test_publishes_wheel_record_and_page(tmp_path: Path) -> None:
     published = publication.publish(*made, folder)
     assert published == folder / wheel.path.name
     assert published.read_bytes() == b"wheel"
-    assert published.stat().st_mode & 0o777 == 0o644
+    assert published.stat().st_mode & 0o777 == systems.mode(0o644)
     assert jsonio.read(publication.record_path(published), BuildRecord) == record
     files = {publication.PAGE, *(f"{wheel.path.name}{end}" for end in ("", ".record.json", ".intoto.json"))}
     assert {path.name for path in folder.iterdir()} == files
