@@ -50,7 +50,9 @@ C_LIBRARY = {
 """The parts of Windows' C library, and the functions in use: programs name ``api-ms-win-crt-heap-l1-1-0.dll``."""
 REST = ("math", "ucrtbase.dll")
 """The part that gets every other function of the whole. CUDA's headers name them all, and the linker drops them."""
-EMPTY = ("libcmt", "oldnames", "user32", "gdi32", "winspool", "shell32", "ole32", "oleaut32", "uuid", "comdlg32", "advapi32")
+RUNTIMES = ("msvcrt", "libcmt")
+"""The runtime as the compiler names it with and without ``/MD``; there is no static one here."""
+EMPTY = ("oldnames", "user32", "gdi32", "winspool", "shell32", "ole32", "oleaut32", "uuid", "comdlg32", "advapi32")
 """Libraries that CMake and the compiler always name, of which the miniature uses nothing."""
 
 
@@ -130,7 +132,9 @@ def _make_libraries(prefix: Prefix, folder: Path, redistributable: Path) -> None
         argv = ("clang", f"--target={TARGET}", "-O1", "-w", *options, "-c", str(HERE / "runtime.c"), "-o", str(made))
         processes.run(prefix.tree.command(*argv))
         objects.append(str(made))
-    library("msvcrt", *objects)
+    for name in RUNTIMES:
+        library(name, *objects)
+
     def import_library(name: str, dll: str, functions: Iterable[str]) -> str:
         definition = folder / f"{name}.def"
         definition.write_text(import_libraries.definition(dll, tuple(functions)), encoding="ascii")
@@ -142,6 +146,7 @@ def _make_libraries(prefix: Prefix, folder: Path, redistributable: Path) -> None
     import_library("kernel32", KERNEL, sorted(_exports(prefix.tree.folder / DLLS / KERNEL)))
     rest, whole = REST
     named = {name for names in C_LIBRARY.values() for name in names}
+    named |= _exports(next(redistributable.glob(f"*/{LIBRARIES['vcruntime']}")))
     parts = C_LIBRARY | {rest: tuple(_exports(prefix.tree.folder / DLLS / whole) - named)}
     library(
         "ucrt",

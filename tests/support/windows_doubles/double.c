@@ -51,6 +51,15 @@ static void move_path_map(wchar_t *options, wchar_t *rest) {
     }
 }
 
+/* cl ends /link with the end of a response file, clang with that of the line: put options behind such a file before it. */
+static void move_response_file(wchar_t *options, wchar_t *rest) {
+    wchar_t *file = rest + wcsspn(rest, L" "), *end = after_the_first(file + 1);
+    if (*file == L'@') {
+        _snwprintf(options + wcslen(options), LENGTH - wcslen(options), L"%ls", end);
+        *end = 0;
+    }
+}
+
 static int print_file(const wchar_t *path) {
     char buffer[4096];
     size_t length;
@@ -129,6 +138,7 @@ int wmain(int count, wchar_t **arguments) {
         wcscpy(options, L"clang --driver-mode=cl --target=x86_64-pc-windows-msvc19.44.35219 /clang:-U__clang__ -w"
                         L" -Wno-unknown-argument -Wno-unused-command-line-argument /Zc:threadSafeInit-");
         move_path_map(options, rest);
+        move_response_file(options, rest);
         return call(clang, options, rest);
     }
     if (!_wcsicmp(name, L"link.exe")) {

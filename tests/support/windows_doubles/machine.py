@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import certifi
 import psutil
 
+from ci.wine.windows import Prefix
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from ci.wine.windows import Prefix
 
 SECONDS = 1800.0
 CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")

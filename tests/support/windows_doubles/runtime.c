@@ -2,6 +2,11 @@
  * The part of Visual C++'s runtime that is linked into every program and DLL: its entry, constructors, destructors, and
  * the guard of the stack. The rest comes from DLLs: Windows' own ucrtbase.dll and Microsoft's vcruntime140.dll.
  */
+#pragma comment(lib, "kernel32")
+#pragma comment(lib, "msvcprt")
+#pragma comment(lib, "ucrt")
+#pragma comment(lib, "vcruntime")
+
 #ifdef PROGRAM
 
 void exit(int);
@@ -12,11 +17,6 @@ void mainCRTStartup(void) {
 }
 
 #else
-
-#pragma comment(lib, "kernel32")
-#pragma comment(lib, "msvcprt")
-#pragma comment(lib, "ucrt")
-#pragma comment(lib, "vcruntime")
 
 typedef void (*function)(void);
 typedef struct { function *first, *last, *end; } table;
