@@ -6,21 +6,30 @@ Studio (``tests/support/windows_doubles``). What passes here ran under Wine, not
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
+from build_config.errors import InterruptedRunError
 from build_config.formats import pe, wheelfile
 from build_config.steps import locks
 from build_config.steps.inspection.libraries import INIT, SCORE
+from build_config.steps.toolchain import gcc, locked_cuda
 from build_config.system.layout import PACKAGE, Layout
 from build_config.system.platforms import access
 from build_config.system.platforms.windows import WINDOWS
-from tests.integration.conftest import locked_wheel
+from build_config.tasks.reproduce.difference import hashes
+from tests.integration.conftest import WITHOUT_CUBLAS, locked_wheel
 from tests.support import windows_doubles
 from tests.support.windows_doubles import project
 from tests.support.windows_doubles.machine import Machine
@@ -47,7 +56,6 @@ with workroot.claim(layout_of(CANONICAL_WORK_ROOT), purpose="a test", console=Co
 """
 LONGEST = 230
 """Characters of a path below the work root: nvcc and the programs that it starts are limited to 260."""
-SECONDS_TO_STOP = 20.0
 
 
 @pytest.fixture(name="machine", scope="module")
@@ -182,3 +190,194 @@ def test_a_build_of_emptied_folders_takes_objects_from_the_cache_and_gives_the_s
         shutil.rmtree(machine.work_root / name)
     assert "cache hits" in machine.call(*BUILD)
     assert wheel.read_bytes() == before
+
+
+# ------------------------------------------------------------------------------------------------------- interruptions
+
+SLOW = """
+template <int N> __device__ float slow(float x) { return slow<N - 1>(sinf(x)) + slow<N - 1>(cosf(x)); }
+template <> __device__ float slow<0>(float x) { return x; }
+__global__ void takes_long(float * x) { *x = slow<11>(*x); }
+"""
+COMPILERS = ("ninja.exe", "nvcc.exe", "cicc.exe", "ptxas.exe", "cl.exe", "zig.exe", "sccache.exe")
+INTERRUPTING = """
+import ctypes, subprocess, sys, time
+
+kernel = ctypes.windll.kernel32
+kernel.FreeConsole()
+assert kernel.AllocConsole(), "no console"
+build = subprocess.Popen([sys.executable, "-m", "build_config", *sys.argv[1:]], stdin=subprocess.DEVNULL)
+handler = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint)(lambda event: 1)
+kernel.SetConsoleCtrlHandler(handler, True)  # of this process alone
+sys.stdin.readline()
+start = time.monotonic()
+kernel.GenerateConsoleCtrlEvent(0, 0)
+print("status", build.wait(), "after", time.monotonic() - start)
+"""
+"""Starts a build in a console of its own, and presses Ctrl-C there when it is told to."""
+MINUTE = 60.0
+
+
+@pytest.fixture(name="slow_source")
+def _slow_source(machine: Machine, wheel: Path) -> Iterator[Path]:
+    """The second CUDA file takes long to compile, and the first one is not compiled; in the end it is as it was."""
+    assert wheel.is_file()
+    path = machine.miniature / "ggml" / "src" / "ggml-cuda" / "second.cu"
+    quick = path.read_text(encoding="utf-8")
+    path.write_text(quick + SLOW, encoding="utf-8")
+    object_of(machine, "first").unlink()
+    yield path
+    path.write_text(quick, encoding="utf-8")
+
+
+def object_of(machine: Machine, name: str) -> Path:
+    """The object file of a CUDA file."""
+    (found,) = (machine.work_root / "build" / "sm89").rglob(f"{name}.cu.obj")
+    return found
+
+
+def in_the_middle(machine: Machine, build: subprocess.Popen[str]) -> int:
+    """Wait until the slow file is being compiled, after the other one, and return the time of that one's object."""
+    deadline = time.monotonic() + 10 * MINUTE
+    while not any("second" in " ".join(process.cmdline()) for process in machine.programs("cicc.exe")):
+        assert time.monotonic() < deadline
+        assert build.poll() is None, build.communicate()[0]
+        time.sleep(0.1)
+    return object_of(machine, "first").stat().st_mtime_ns
+
+
+def test_a_killed_build_goes_on_where_it_stopped(machine: Machine, wheel: Path, slow_source: Path) -> None:
+    build = machine.start("-m", "build_config", *BUILD, "--launcher", "none")
+    finished = in_the_middle(machine, build)
+    for process in machine.programs("python.exe"):
+        process.kill()  # as the task manager does: the compilers run on
+    build.communicate(timeout=MINUTE)
+    assert machine.programs("cicc.exe"), "nothing was left running"
+    _goes_on(machine, wheel, slow_source, finished)
+
+
+def test_ctrl_c_ends_the_compilers_and_the_same_command_goes_on(
+    machine: Machine, wheel: Path, slow_source: Path
+) -> None:
+    build = machine.start("-c", INTERRUPTING, *BUILD, "--launcher", "none")
+    finished = in_the_middle(machine, build)
+    output, _ = build.communicate("now\n", timeout=MINUTE)
+    ended = re.search(r"status (\d+) after ([0-9.]+)", output)
+    assert ended is not None, output
+    assert int(ended[1]) == InterruptedRunError.exit_code, output
+    assert machine.programs(*COMPILERS) == []
+    _goes_on(machine, wheel, slow_source, finished)
+
+
+def _goes_on(machine: Machine, wheel: Path, source: Path, finished: int) -> None:
+    """The same command compiles what is missing, and nothing else."""
+    before = wheel.read_bytes()
+    source.write_text(source.read_text(encoding="utf-8").replace(SLOW, ""), encoding="utf-8")
+    shutil.rmtree(machine.work_root / "store" / "sm89")
+    machine.call(*BUILD, "--launcher", "none")
+    assert object_of(machine, "first").stat().st_mtime_ns == finished, "the finished file was compiled again"
+    assert machine.programs(*COMPILERS) == []
+    assert wheel.read_bytes() == before
+
+
+def test_a_second_build_waits_and_names_the_first(machine: Machine, wheel: Path) -> None:
+    assert wheel.is_file()
+    holding = CLAIM.replace('print("claimed")', 'print("claimed", flush=True); input()')
+    with machine.start("-c", holding) as holder:
+        assert holder.stdout is not None
+        assert next(line for line in holder.stdout if "claimed" in line)
+        with machine.start("-m", "build_config", *BUILD) as waiting:
+            assert waiting.stdout is not None
+            said = next(line for line in waiting.stdout if "Waiting for another build" in line)
+            assert "a test" in said, said
+            assert waiting.poll() is None
+            holder.communicate("\n", timeout=MINUTE)
+            output, _ = waiting.communicate(timeout=10 * MINUTE)
+    assert waiting.returncode == 0, output
+
+
+# --------------------------------------------------------------------------------------------------------- device code
+
+PLAIN = """
+template <typename T> __global__ void scale(T * x, T by, int n) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) x[i] = x[i] * by + sqrtf(x[i]);
+}
+template __global__ void scale<float>(float *, float, int);
+__global__ void add(const int * x, int * y, int n) {
+    __shared__ int part[32];
+    part[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    if (threadIdx.x < n) y[threadIdx.x] += part[31 - threadIdx.x];
+}
+"""
+"""Kernels without a name that is local to their file, and without a path."""
+COMPILING = """
+import glob, os, subprocess, sys
+from build_config.steps.toolchain.windows import msvc
+host = dict(msvc.find(msvc.LOCKED_MSC_VER, os.environ).environment)
+(nvcc,) = glob.glob(r"C:\\llama-cuda-wheels\\toolkit\\*\\bin\\nvcc.exe")
+raise SystemExit(subprocess.call([nvcc, *sys.argv[1:]], cwd=r"C:\\device", env={**os.environ, **host}))
+"""
+FOLLOWS = re.compile(r"\.(?:shstrtab|strtab|symtab|nv\.callgraph|nv\.info.*|rel\..*)")
+"""Sections of names, and of numbers of symbols."""
+
+
+@pytest.fixture(name="linux_nvcc", scope="module")
+def _linux_nvcc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """nvcc of the locked toolkit for Linux."""
+    layout = Layout(checkout=PACKAGE.parent, work_root=tmp_path_factory.mktemp("linux"))
+    whole = locks.read_toolkit_lock(layout, "13.0", "linux-x86_64")
+    lock = dataclasses.replace(whole, files=tuple(file for file in whole.files if file.name in WITHOUT_CUBLAS))
+    wheels = tuple(map(locked_wheel, lock.files))
+    return locked_cuda.provide(lock, wheels, layout, cc=str(gcc.find(None, os.environ).cc.path)).nvcc.path
+
+
+def cubins(machine: Machine, linux_nvcc: Path, folder: Path, name: str, source: str) -> tuple[bytes, bytes]:
+    """The device code of a source by nvcc for Linux, and by nvcc for Windows."""
+    there = machine.prefix.drive_c / "device"
+    for place in (folder, there):
+        place.mkdir(exist_ok=True)
+        (place / name).write_text(source, encoding="utf-8", newline="\n")
+    options = ("-arch=sm_89", "-std=c++17", f"--frandom-seed={name}", "-cubin", name, "-o", "made.cubin")
+    done = subprocess.run([linux_nvcc, *options], cwd=folder, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    status, output = machine.run("-c", COMPILING, *options)
+    assert status == 0, output
+    return (folder / "made.cubin").read_bytes(), (there / "made.cubin").read_bytes()
+
+
+def test_device_code_has_the_same_bytes_as_on_linux(
+    machine: Machine, wheel: Path, linux_nvcc: Path, tmp_path: Path
+) -> None:
+    assert wheel.is_file()
+    linux, windows = cubins(machine, linux_nvcc, tmp_path, "plain.cu", PLAIN)
+    assert linux == windows
+
+
+def test_a_local_kernel_differs_in_its_name_and_binding_alone(
+    machine: Machine, wheel: Path, linux_nvcc: Path, tmp_path: Path
+) -> None:
+    """Its name has a hash of the source's path, and Visual C++'s way has no kernels that are local to a file."""
+    assert wheel.is_file()
+    source = (machine.miniature / "ggml" / "src" / "ggml-cuda" / "first.cu").read_text(encoding="utf-8")
+    found = cubins(machine, linux_nvcc, tmp_path, "first.cu", source.replace("__FILE__", '"a file"'))
+    linux, windows = ({one.name: one for one in ELFFile(io.BytesIO(data)).iter_sections()} for data in found)
+    ours, theirs = (
+        {hashes.without_hashes(name): one.data() for name, one in all_.items()} for all_ in (linux, windows)
+    )
+    assert ours.keys() == theirs.keys()
+    assert any(name.startswith(".text.") for name in ours)
+    assert [name for name in ours if ours[name] != theirs[name] and not FOLLOWS.fullmatch(name)] == []
+    ids = [module for all_ in (linux, windows) for module in hashes.module_ids(all_)]
+    assert len({module.path for module in ids}) == 2
+    assert len({module.ending for module in ids}) == 1, "the seed has another effect"
+    bindings = [
+        {
+            symbol["st_info"]["bind"]
+            for symbol in all_[".symtab"].iter_symbols()
+            if symbol["st_info"]["type"] == "STT_FUNC"
+        }
+        for all_ in (linux, windows)
+    ]
+    assert bindings == [{"STB_LOCAL"}, {"STB_GLOBAL"}]

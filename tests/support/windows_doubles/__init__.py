@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from ci.wine.windows import Prefix
 
 HERE = Path(__file__).parent
-ROOT = PurePosixPath("Program Files (x86)/Microsoft Visual Studio/2022/BuildTools")
-"""Below ``C:``, where the real one is installed."""
+ROOT = PurePosixPath("BuildTools")
+"""Below ``C:``. Not where the real one is by default: nvcc calls cl through cmd, and Wine's cmd runs no program in
+``C:\\Program Files (x86)`` by such a call."""
 TOOLSET = "14.44.35207"
 REDISTRIBUTABLE = "14.44.35112"
 GCC = "x86_64-w64-mingw32ucrt-gcc"

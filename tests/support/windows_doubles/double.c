@@ -51,13 +51,34 @@ static void move_path_map(wchar_t *options, wchar_t *rest) {
     }
 }
 
-/* cl ends /link with the end of a response file, clang with that of the line: put options behind such a file before it. */
-static void move_response_file(wchar_t *options, wchar_t *rest) {
-    wchar_t *file = rest + wcsspn(rest, L" "), *end = after_the_first(file + 1);
-    if (*file == L'@') {
-        _snwprintf(options + wcslen(options), LENGTH - wcslen(options), L"%ls", end);
-        *end = 0;
+/*
+ * Put the text of nvcc's response file into the command line, behind the other options: its /link goes to the end of the
+ * file for cl, and to the end of the line for clang.
+ */
+static wchar_t *expand_response_file(wchar_t *rest) {
+    static wchar_t line[LENGTH], name[MAX_PATH];
+    static char text[LENGTH];
+    wchar_t *file = rest + wcsspn(rest, L" "), *end;
+    size_t length, used;
+    FILE *opened;
+    if (*file != L'@') {
+        return rest;
     }
+    end = after_the_first(++file);
+    _snwprintf(name, MAX_PATH - 1, L"%.*ls", (int) (end - file) - 2 * (*file == L'"'), file + (*file == L'"'));
+    if ((opened = _wfopen(name, L"rb")) == NULL) {
+        return rest;
+    }
+    length = fread(text, 1, sizeof text - 1, opened);
+    fclose(opened);
+    used = (size_t) _snwprintf(line, LENGTH, L"%ls ", end);
+    MultiByteToWideChar(CP_UTF8, 0, text, (int) length + 1, line + used, (int) (LENGTH - used));
+    for (end = line; *end; end++) {
+        if (*end == L'\r' || *end == L'\n') {
+            *end = L' ';
+        }
+    }
+    return line;
 }
 
 static int print_file(const wchar_t *path) {
@@ -137,8 +158,8 @@ int wmain(int count, wchar_t **arguments) {
         }
         wcscpy(options, L"clang --driver-mode=cl --target=x86_64-pc-windows-msvc19.44.35219 /clang:-U__clang__ -w"
                         L" -Wno-unknown-argument -Wno-unused-command-line-argument /Zc:threadSafeInit-");
+        rest = expand_response_file(rest);
         move_path_map(options, rest);
-        move_response_file(options, rest);
         return call(clang, options, rest);
     }
     if (!_wcsicmp(name, L"link.exe")) {

@@ -46,7 +46,7 @@ class Machine:
         return self.prefix.drive_c / "miniature"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start Windows' Python in the checkout; what it prints can be read."""
+        """Start Windows' Python in the checkout; what it prints can be read, and it reads what is written."""
         certificates = next((os.environ[name] for name in CERTIFICATES if os.environ.get(name)), certifi.where())
         changes = {name: value for name, value in os.environ.items() if INDEX.fullmatch(name)}
         changes |= dict.fromkeys(CERTIFICATES, self.prefix.windows_path(Path(certificates)))
@@ -55,7 +55,7 @@ class Machine:
             command.argv,
             env=command.environment,
             encoding="utf-8",
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
