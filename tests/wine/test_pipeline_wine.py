@@ -6,35 +6,29 @@ Studio (``tests/support/windows_doubles``). What passes here ran under Wine, not
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import json
-import os
 import re
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from elftools.elf.elffile import ELFFile
 
 from build_config.errors import InterruptedRunError
 from build_config.formats import pe, wheelfile
 from build_config.steps import locks
 from build_config.steps.inspection.libraries import INIT, SCORE
-from build_config.steps.toolchain import gcc, locked_cuda
 from build_config.system.layout import PACKAGE, Layout
 from build_config.system.platforms import access
 from build_config.system.platforms.windows import WINDOWS
-from build_config.tasks.reproduce.difference import hashes
-from tests.integration.conftest import WITHOUT_CUBLAS, locked_wheel
+from tests.integration.conftest import locked_wheel
 from tests.support import windows_doubles
 from tests.support.windows_doubles import project
 from tests.support.windows_doubles.machine import Machine
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from ci.wine.windows import Windows
@@ -294,90 +288,3 @@ def test_a_second_build_waits_and_names_the_first(machine: Machine, wheel: Path)
             holder.communicate("\n", timeout=MINUTE)
             output, _ = waiting.communicate(timeout=10 * MINUTE)
     assert waiting.returncode == 0, output
-
-
-# --------------------------------------------------------------------------------------------------------- device code
-
-PLAIN = """
-template <typename T> __global__ void scale(T * x, T by, int n) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) x[i] = x[i] * by + sqrtf(x[i]);
-}
-template __global__ void scale<float>(float *, float, int);
-__global__ void add(const int * x, int * y, int n) {
-    __shared__ int part[32];
-    part[threadIdx.x] = x[threadIdx.x];
-    __syncthreads();
-    if (threadIdx.x < n) y[threadIdx.x] += part[31 - threadIdx.x];
-}
-"""
-"""Kernels without a name that is local to their file, and without a path."""
-COMPILING = """
-import glob, os, subprocess, sys
-from build_config.steps.toolchain.windows import msvc
-host = dict(msvc.find(msvc.LOCKED_MSC_VER, os.environ).environment)
-(nvcc,) = glob.glob(r"C:\\llama-cuda-wheels\\toolkit\\*\\bin\\nvcc.exe")
-raise SystemExit(subprocess.call([nvcc, *sys.argv[1:]], cwd=r"C:\\device", env={**os.environ, **host}))
-"""
-FOLLOWS = re.compile(r"\.(?:shstrtab|strtab|symtab|nv\.callgraph|nv\.info.*|rel\..*)")
-"""Sections of names, and of numbers of symbols."""
-
-
-@pytest.fixture(name="linux_nvcc", scope="module")
-def _linux_nvcc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """nvcc of the locked toolkit for Linux."""
-    layout = Layout(checkout=PACKAGE.parent, work_root=tmp_path_factory.mktemp("linux"))
-    whole = locks.read_toolkit_lock(layout, "13.0", "linux-x86_64")
-    lock = dataclasses.replace(whole, files=tuple(file for file in whole.files if file.name in WITHOUT_CUBLAS))
-    wheels = tuple(map(locked_wheel, lock.files))
-    return locked_cuda.provide(lock, wheels, layout, cc=str(gcc.find(None, os.environ).cc.path)).nvcc.path
-
-
-def cubins(machine: Machine, linux_nvcc: Path, folder: Path, name: str, source: str) -> tuple[bytes, bytes]:
-    """The device code of a source by nvcc for Linux, and by nvcc for Windows."""
-    there = machine.prefix.drive_c / "device"
-    for place in (folder, there):
-        place.mkdir(exist_ok=True)
-        (place / name).write_text(source, encoding="utf-8", newline="\n")
-    options = ("-arch=sm_89", "-std=c++17", f"--frandom-seed={name}", "-cubin", name, "-o", "made.cubin")
-    done = subprocess.run([linux_nvcc, *options], cwd=folder, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    status, output = machine.run("-c", COMPILING, *options)
-    assert status == 0, output
-    return (folder / "made.cubin").read_bytes(), (there / "made.cubin").read_bytes()
-
-
-def test_device_code_has_the_same_bytes_as_on_linux(
-    machine: Machine, wheel: Path, linux_nvcc: Path, tmp_path: Path
-) -> None:
-    assert wheel.is_file()
-    linux, windows = cubins(machine, linux_nvcc, tmp_path, "plain.cu", PLAIN)
-    assert linux == windows
-
-
-def test_a_local_kernel_differs_in_its_name_and_binding_alone(
-    machine: Machine, wheel: Path, linux_nvcc: Path, tmp_path: Path
-) -> None:
-    """Its name has a hash of the source's path, and Visual C++'s way has no kernels that are local to a file."""
-    assert wheel.is_file()
-    source = (machine.miniature / "ggml" / "src" / "ggml-cuda" / "first.cu").read_text(encoding="utf-8")
-    found = cubins(machine, linux_nvcc, tmp_path, "first.cu", source.replace("__FILE__", '"a file"'))
-    linux, windows = ({one.name: one for one in ELFFile(io.BytesIO(data)).iter_sections()} for data in found)
-    ours, theirs = (
-        {hashes.without_hashes(name): one.data() for name, one in all_.items()} for all_ in (linux, windows)
-    )
-    assert ours.keys() == theirs.keys()
-    assert any(name.startswith(".text.") for name in ours)
-    assert [name for name in ours if ours[name] != theirs[name] and not FOLLOWS.fullmatch(name)] == []
-    ids = [module for all_ in (linux, windows) for module in hashes.module_ids(all_)]
-    assert len({module.path for module in ids}) == 2
-    assert len({module.ending for module in ids}) == 1, "the seed has another effect"
-    bindings = [
-        {
-            symbol["st_info"]["bind"]
-            for symbol in all_[".symtab"].iter_symbols()
-            if symbol["st_info"]["type"] == "STT_FUNC"
-        }
-        for all_ in (linux, windows)
-    ]
-    assert bindings == [{"STB_LOCAL"}, {"STB_GLOBAL"}]
