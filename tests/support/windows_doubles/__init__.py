@@ -46,6 +46,7 @@ KERNEL = "kernel32.dll"
 C_LIBRARY = {
     "heap": ("free", "malloc", "realloc"),
     "runtime": ("_execute_onexit_table", "_initialize_onexit_table", "_register_onexit_function", "abort", "exit"),
+    "stdio": ("__acrt_iob_func", "__stdio_common_vfprintf"),
     "string": ("strcmp", "strlen", "wcslen"),
 }
 """The parts of Windows' C library, and the functions in use: programs name ``api-ms-win-crt-heap-l1-1-0.dll``."""

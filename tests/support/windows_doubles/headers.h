@@ -41,6 +41,8 @@ extern "C" {
 #endif
 
 typedef struct FILE FILE;
+FILE * __cdecl __acrt_iob_func(unsigned);
+#define stderr __acrt_iob_func(2)
 int __cdecl printf(const char *, ...);
 int __cdecl fprintf(FILE *, const char *, ...);
 void * __cdecl malloc(size_t);
@@ -101,6 +103,8 @@ template <class T> bool signbit(T);
 
 namespace std {
 
+using ::fprintf;
+using ::printf;
 using ::va_list;
 struct nothrow_t {};
 extern const nothrow_t nothrow;

@@ -54,6 +54,22 @@ void release(void *memory, unsigned long long size) {
     free(memory);
 }
 
+/* Visual C++ has these in its headers. */
+void *__acrt_iob_func(unsigned);
+int __stdio_common_vfprintf(unsigned long long, void *, const char *, void *, __builtin_va_list);
+
+int printf(const char *format, ...) {
+    __builtin_va_list arguments;
+    __builtin_va_start(arguments, format);
+    return __stdio_common_vfprintf(0, __acrt_iob_func(1), format, 0, arguments);
+}
+
+int fprintf(void *file, const char *format, ...) {
+    __builtin_va_list arguments;
+    __builtin_va_start(arguments, format);
+    return __stdio_common_vfprintf(0, file, format, 0, arguments);
+}
+
 void __security_check_cookie(unsigned long long cookie) {
     if (cookie != __security_cookie) {
         __fastfail(2);

@@ -2,9 +2,11 @@
 
 import ctypes
 import os
+import sys
 from pathlib import Path
 
 
 def load_shared_library(name: str, folder: Path) -> ctypes.CDLL:
-    os.add_dll_directory(str(folder))
+    if sys.platform == "win32":
+        os.add_dll_directory(str(folder))
     return ctypes.CDLL(str(folder / f"{name}.dll"), winmode=0)
