@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from build_config.steps import locks
 from build_config.steps.toolchain import gcc, locked_cuda
@@ -120,6 +121,7 @@ def sections(cubin: bytes) -> dict[str, bytes]:
 
 def bindings_of_kernels(cubin: bytes) -> set[str]:
     table = ELFFile(io.BytesIO(cubin)).get_section_by_name(".symtab")
+    assert isinstance(table, SymbolTableSection)
     infos = [symbol["st_info"] for symbol in table.iter_symbols()]
     return {info["bind"] for info in infos if info["type"] == "STT_FUNC"}
 
