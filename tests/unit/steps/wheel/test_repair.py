@@ -37,10 +37,10 @@ def test_the_whole_call_of_delvewheel() -> None:
         ";",
         own=("ggml.dll", "llama.dll"),
     )
+    nvidias = "nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll"
     assert argv[1:] == (
         *("-m", "delvewheel", "repair", "--analyze-existing"),
-        "--exclude=nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll;"
-        f"{';'.join(policy.system)};ggml.dll;llama.dll",
+        f"--exclude={nvidias};{';'.join(policy.system)};ggml.dll;llama.dll",
         rf"--add-path={redist}.CRT;{redist}.OpenMP",
         r"--wheel-dir=C:\Temp\repair-1",
         r"C:\llama-cuda-wheels\assembly\dist\x-py3-none-win_amd64.whl",
