@@ -6,10 +6,12 @@ Studio (``tests/support/windows_doubles``). What passes here ran under Wine, not
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
 import time
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +24,11 @@ from build_config.steps.inspection.libraries import INIT, SCORE
 from build_config.system.layout import PACKAGE, Layout
 from build_config.system.platforms import access
 from build_config.system.platforms.windows import WINDOWS
+from build_config.testbed.simulated_device import SimulatedMachine
+from build_config.testbed.simulated_device import windows as simulated
 from tests.integration.conftest import locked_wheel
 from tests.support import windows_doubles
+from tests.support.windows.mingw import products as mingw
 from tests.support.windows_doubles import project
 from tests.support.windows_doubles.machine import Machine
 
@@ -184,6 +189,49 @@ def test_a_build_of_emptied_folders_takes_objects_from_the_cache_and_gives_the_s
         shutil.rmtree(machine.work_root / name)
     assert "cache hits" in machine.call(*BUILD)
     assert wheel.read_bytes() == before
+
+
+LOADING = r"""
+import ctypes, glob, json, os, sys
+os.environ.update({name: value for name, value in json.loads(sys.argv[1]).items() if value is not None})
+for path in os.environ["SIMULATED_PRELOAD"].split(";"):
+    ctypes.CDLL(path)
+for path in glob.glob(r"C:\loaded\llama_cpp_python.libs\*.dll"):
+    ctypes.WinDLL(path)
+base, ggml, shard = (
+    ctypes.CDLL(rf"C:\loaded\llama_cpp\lib\{name}.dll", winmode=0) for name in ("ggml-base", "ggml", "ggml-cuda-sm89")
+)
+ggml.ggml_backend_load_all_from_path(rb"C:\loaded\llama_cpp\lib")
+name_of = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p)(("ggml_backend_reg_name", base))
+at = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)(("ggml_backend_reg_get", ggml))
+names = [name_of(at(index)).decode() for index in range(ggml.ggml_backend_reg_count())]
+print(json.dumps([shard.ggml_backend_score(), names]))
+"""
+"""Loads the wheel's DLLs by hand, with the doubles of the driver before them, and asks for score and backends."""
+
+
+@pytest.mark.parametrize(("capability", "names"), [("8.9", ["CUDA", "CPU"]), ("8.6", ["CPU"])])
+def test_the_shard_scores_and_is_chosen_on_a_simulated_gpu(
+    machine: Machine, wheel: Path, tmp_path: Path, capability: str, names: list[str]
+) -> None:
+    drive = machine.prefix.drive_c
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(drive / "loaded")
+    (toolkit,) = (machine.work_root / "toolkit").glob("cuda-*")
+    doubles = simulated.build(
+        drive / "simulated",
+        include=toolkit / "include",
+        import_library=toolkit / "lib" / "x64" / "cudart.lib",
+        major=13,
+        cc=mingw.Compiler.of(machine.prefix.tree, tmp_path).path("gcc"),
+    )
+    files = tuple(Path(machine.prefix.windows_path(file)) for file in doubles.files)
+    variables = dataclasses.replace(doubles, files=files).environment(SimulatedMachine(capabilities=(capability,)))
+    status, output = machine.run("-c", LOADING, json.dumps(variables))
+    assert status == 0, output
+    score, found = json.loads(output.splitlines()[-1])
+    assert (score > 0) is ("CUDA" in names)
+    assert found == names
 
 
 # ------------------------------------------------------------------------------------------------------- interruptions
