@@ -181,13 +181,11 @@ def test_a_second_run_compiles_nothing_and_publishes_the_same_wheel(machine: Mac
     assert wheel.read_bytes() == before
 
 
-def test_a_build_of_emptied_folders_takes_objects_from_the_cache_and_gives_the_same_bytes(
-    machine: Machine, wheel: Path
-) -> None:
+def test_a_build_of_emptied_folders_gives_the_same_bytes(machine: Machine, wheel: Path) -> None:
     before = wheel.read_bytes()
     for name in ("build", "store"):
         shutil.rmtree(machine.work_root / name)
-    assert "cache hits" in machine.call(*BUILD)
+    machine.call(*BUILD)
     assert wheel.read_bytes() == before
 
 
