@@ -38,10 +38,13 @@ SIGNER = "/CN=Python Software Foundation"
 WINE = "/usr/lib/wine/wine64"
 SERVER = "/usr/lib/wine/wineserver64"
 DLLS = "usr/lib/x86_64-linux-gnu/wine/x86_64-windows"
+OVERRIDES = "mscoree=;mshtml=;explorer.exe=d"
+"""No .NET and no HTML: Wine would offer to download them. No desktop: nothing here has a window, and on a machine that is too
+busy to start ``explorer.exe`` in time, each one that waits for a desktop starts another, until thousands run."""
 VARIABLES = {
     "WINESERVER": SERVER,
     "WINEDEBUG": "-all",
-    "WINEDLLOVERRIDES": "mscoree=;mshtml=",  # no .NET, no HTML: Wine would offer to download them
+    "WINEDLLOVERRIDES": OVERRIDES,
     "WINEPATH": r"C:\Python;C:\Python\Scripts",
 }
 PROGRAMS = r"""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import certifi
 import psutil
 
-from ci.wine.windows import Prefix
+from ci.wine.windows import OVERRIDES, Prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ VARIABLES = {
     "PYTHONUTF8": "1",
     "PYTHONUNBUFFERED": "1",
     "PYTHONPYCACHEPREFIX": r"C:\pycache",
-    "WINEDLLOVERRIDES": "mscoree=;mshtml=;icacls.exe=n",  # the double, not Wine's own
+    "WINEDLLOVERRIDES": f"{OVERRIDES};icacls.exe=n",  # the double, not Wine's own
 }
 
 
