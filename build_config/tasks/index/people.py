@@ -167,8 +167,10 @@ def _covered(entry: Entry) -> Iterator[GpuModels]:
 
 def _gpus(catalogue: Catalogue) -> Iterator[GpuRow]:
     """All GPUs that wheels can be built for, the newest first."""
-    served = {name: newest(entries) for name, entries in catalogue.indexes.items()}
-    capabilities = {name: {each.capability for each in _covered(entry)} for name, entry in served.items() if entry}
+    served = {name: entry for name, entries in catalogue.indexes.items() if (entry := newest(entries))}
+    # The newest CUDA first, and of each CUDA the smallest wheel.
+    preferred = sorted(served, key=lambda name: (-int(name[2:5]), len(served[name].archs), name))
+    capabilities = {name: {each.capability for each in _covered(served[name])} for name in preferred}
     for models in reversed(archs.known_gpus()):
         if models.another_processor:
             continue
@@ -179,5 +181,5 @@ def _gpus(catalogue: Catalogue) -> Iterator[GpuRow]:
             generation=models.generation,
             capability=models.capability,
             driver=str(series.driver_compatible),
-            indexes=tuple(sorted(fitting, key=len, reverse=True)),
+            indexes=tuple(fitting),
         )

@@ -186,13 +186,15 @@ def _plain_name(file: str) -> str:
 def yank(old: Catalogue, names: Iterable[str], reason: str) -> Change:
     """Yank wheels: installers take them only where a lock or a user names them. Raises ``SettingsError``."""
     entries = {entry.file: entry for entry in old.wheels}
-    new = []
+    new: list[NewFile] = []
+    said = []
     for name in names:
         _require(entries, name)
         entries[name], marker = _yanked(entries[name], reason)
         new.append(marker)
+        said.append(f"{name}: yanked, {reason}")
     made = catalogue.make(entries.values(), old.base_url)
-    return Change(catalogue=made, files=tuple(new), said=tuple(f"{file.name}: {reason}" for file in new))
+    return Change(catalogue=made, files=tuple(new), said=tuple(said))
 
 
 def unyank(old: Catalogue, names: Iterable[str]) -> Change:

@@ -167,6 +167,18 @@ def test_the_page_for_people_says_what_is_known_of_each_wheel(house: House) -> N
     assert 'data-search="GTX 10' in page, "GPUs without a wheel are named, too"
 
 
+def test_the_smallest_wheel_for_a_gpu_is_named_first(house: House) -> None:
+    for version in (PORTABLE, "0.3.36+cu130.sm86.sm89", SM89, "0.3.36+cu124.sm89"):
+        house.build(version)
+    index = house.write()
+    yanked = house.build("0.3.36+cu130.sm89.sm90").name
+    house.write()
+    update.change(index, Console(), lambda known: rules.yank(known, (yanked,), "a fault"))
+    page = (index / "index.html").read_text(encoding="utf-8")
+    row = next(row for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL) if "RTX 40" in row)
+    assert re.findall(r'href="#([\w-]+)"', row) == ["cu130-sm89", "cu130-sm86-sm89", "cu130", "cu124-sm89"]
+
+
 def test_the_page_has_the_lines_for_every_client(house: House) -> None:
     house.build()
     page = (house.write(base_url="https://example.org/whl") / "index.html").read_text(encoding="utf-8")
