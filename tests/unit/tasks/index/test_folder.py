@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +32,6 @@ def test_a_stop_before_any_change_leaves_the_index_whole_and_the_same_call_finis
     prepared.build(PORTABLE)
     offered = tuple(update.own_wheels(prepared.layout, Console()))
     supersede = rules.Supersede(name=OLD, reason="a fault")
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # a stop of this process loses nothing that was not flushed
 
     def publish(house: House) -> None:
         update.change(house.index, Console(), lambda known: rules.add(known, offered, supersede=supersede))
