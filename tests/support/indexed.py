@@ -17,7 +17,7 @@ from pypi_simple import ProjectPage
 from build_config import archs
 from build_config.formats import cyclonedx, wheelfile
 from build_config.model import DISTRIBUTION, UnitKey
-from build_config.reports import Verdict
+from build_config.reports import BuildRecord, Verdict
 from build_config.steps.wheelhouse import publication
 from build_config.system.console import Console
 from build_config.system.jsonio import to_data
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from build_config.model import Wheel
-    from build_config.reports import BuildRecord
 
 SM89 = "0.3.36+cu130.sm89"
 PORTABLE = "0.3.36+cu130"
@@ -60,7 +59,7 @@ def write(folder: Path, version: str = SM89, content: str = "first", tag: str = 
 
 def record(wheel: Wheel, scratch: Path, verdict: Verdict = Verdict.SIMULATED_DEVICE_VERIFIED) -> BuildRecord:
     """The record of such a wheel, with the shards that its version names."""
-    known = attested._record(wheel, scratch)
+    known = _any_record(scratch)
     cuda, *names = str(wheel.version.local).split(".")
     release = f"{cuda[2:4]}.{cuda[4]}"
     shards = tuple(filter(None, map(archs.parse_shard, names)))
@@ -68,8 +67,28 @@ def record(wheel: Wheel, scratch: Path, verdict: Verdict = Verdict.SIMULATED_DEV
         shards = archs.resolve("portable", cuda_release=release, gpus=()).shards
     units = tuple(UnitKey(digest=f"{number:064}", inputs=()) for number in range(len(shards) + 1))
     day = f"2026-11-{10 + Version(str(wheel.version)).micro % 19:02}T12:00:00Z"
-    validation = dataclasses.replace(known.validation, verdict=verdict)
-    return dataclasses.replace(known, shards=shards, units=units, created=day, validation=validation)
+    return dataclasses.replace(
+        known,
+        wheel=wheel.path.name,
+        version=str(wheel.version),
+        sha256=wheel.sha256,
+        size=wheel.size,
+        shards=shards,
+        units=units,
+        created=day,
+        inspection=dataclasses.replace(known.inspection, wheel_sha256=wheel.sha256),
+        validation=dataclasses.replace(known.validation, wheel_sha256=wheel.sha256, verdict=verdict),
+    )
+
+
+_records: list[BuildRecord] = []
+
+
+def _any_record(scratch: Path) -> BuildRecord:
+    """A record with the locks of this checkout, which are read once."""
+    if not _records:
+        _records.append(attested._record(write(scratch), scratch))
+    return _records[0]
 
 
 @dataclass(frozen=True)
