@@ -180,10 +180,10 @@ def together(folder: Path, *, kind: str, seconds: float, publishers: int, reader
     index = folder / "index"
     first = prepare(folder / "first", "0.0.1+cu130.sm89")
     share(first.parent, index, folder)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     wheels, results = context.Queue(), context.Queue()
     with server(index, kind) as url:
-        start = context.Barrier(publishers + READER_PROCESSES)  # the start of a process takes longer than a publication
+        start = context.Barrier(publishers + READER_PROCESSES)
         writing = [
             context.Process(target=publisher, args=(number, index, folder, seconds, start, wheels))
             for number in range(publishers)
@@ -238,7 +238,7 @@ def killed(stop_at: int, job: Path, index: Path, folder: Path) -> None:
 
 def kills(folder: Path, points: int) -> dict[str, Any]:
     """Kill a publisher before each of its first changes of the folder; the same call then finishes the publication."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     index = folder / "index"
     share(prepare(folder / "first", "0.0.1+cu130.sm89").parent, index, folder)
     died, problems = 0, []

@@ -128,20 +128,24 @@ def _installers(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return client_environment.make(folder, layout.locks / "installers.txt", layout)
 
 
-@pytest.fixture(name="url", scope="module", params=["http.server", "serve"])
-def _url(request: pytest.FixtureRequest, house: House) -> Iterator[str]:
-    with server(house.index, request.param) as url:
-        yield url
+SAME, NEWER = ("0.3.36",), ("0.3.36", "0.3.40")
+COMBINATIONS = [(kind, versions) for versions in (SAME, NEWER) for kind in ("http.server", "serve")]
+"""The server of our index, and the releases that the other index has as source distributions."""
+IN_SECONDS = pytest.mark.parametrize("indexes", [COMBINATIONS[0], COMBINATIONS[-1]], indirect=True)
+"""For clients that take seconds; docs/measurements/index.md has all combinations."""
 
 
-@pytest.fixture(name="other", scope="module", params=[("0.3.36",), ("0.3.36", "0.3.40")], ids=["same", "newer"])
-def _other(request: pytest.FixtureRequest) -> Iterator[str]:
-    with other_index(*request.param) as url:
-        yield url
+@pytest.fixture(name="indexes", scope="module", params=COMBINATIONS)
+def _indexes(request: pytest.FixtureRequest, house: House) -> Iterator[tuple[str, str]]:
+    """The addresses of our index and of the other one."""
+    kind, versions = request.param
+    with server(house.index, kind) as url, other_index(*versions) as other:
+        yield url, other
 
 
 @pytest.fixture(name="setting")
-def _setting(house: House, url: str, other: str, installers: Environment, tmp_path: Path) -> Setting:
+def _setting(house: House, indexes: tuple[str, str], installers: Environment, tmp_path: Path) -> Setting:
+    url, other = indexes
     return Setting(house=house, url=url, other=other, installers=installers, folder=tmp_path)
 
 
@@ -160,6 +164,7 @@ def test_pip(setting: Setting, age: str, bundled: Environment) -> None:
     assert content(target) == OURS
 
 
+@IN_SECONDS
 def test_pip_with_a_requirements_file_and_a_digest(setting: Setting) -> None:
     target = setting.target()
     lines = setting.block("pip", 1).replace(
@@ -185,6 +190,7 @@ def test_uv_in_a_project(setting: Setting) -> None:
     assert "tar.gz" not in lock
 
 
+@IN_SECONDS
 def test_poetry(setting: Setting) -> None:
     other = {"name": "other", "url": setting.other, "priority": "primary"}
     project = setting.project("", tool={"poetry": {"package-mode": False, "source": [other]}})
@@ -197,6 +203,7 @@ def test_poetry(setting: Setting) -> None:
     assert "tar.gz" not in lock
 
 
+@IN_SECONDS
 def test_pdm(setting: Setting) -> None:
     project = setting.project(setting.block("PDM"))
     target = setting.target()
@@ -207,6 +214,7 @@ def test_pdm(setting: Setting) -> None:
     assert "tar.gz" not in lock
 
 
+@IN_SECONDS
 def test_the_line_for_conda_is_that_for_pip(setting: Setting) -> None:
     _, line = setting.block("conda").splitlines()
     assert line == f"conda run --name llama {setting.block('pip')}"
