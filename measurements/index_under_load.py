@@ -10,6 +10,7 @@ requirements of the tests (``nox -s tests`` installs them).
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -311,12 +312,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         silent, sys.stdout = sys.stdout, open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
-        load = {"seconds": options.seconds, "publishers": options.publishers, "readers": options.readers}
+        load: dict[str, Any] = {
+            "seconds": options.seconds,
+            "publishers": options.publishers,
+            "readers": options.readers,
+        }
         parts: dict[str, Callable[[], Any]] = {
             "large": lambda: large(work / "large", options.wheels),
             "kills": lambda: kills(work / "kills", options.kills),
             **{
-                f"together, {kind}": lambda kind=kind: together(work / kind, kind=kind, **load)
+                f"together, {kind}": functools.partial(together, work / kind, kind=kind, **load)
                 for kind in options.servers
             },
         }
