@@ -53,8 +53,26 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session
 def publish(session: nox.Session) -> None:
-    """Publish wheels of other jobs in the wheelhouse: `-- FOLDER...`."""
-    step(session, "publish")
+    """Publish wheels in an index, those of other jobs in the wheelhouse, too: `-- FOLDER... --to FOLDER`."""
+    step(session, "publish", requirements="index.txt")
+
+
+@nox.session
+def yank(session: nox.Session) -> None:
+    """Yank published wheels: `-- NAME... --reason TEXT`."""
+    step(session, "yank", requirements="index.txt")
+
+
+@nox.session
+def index(session: nox.Session) -> None:
+    """Make a package index of the wheelhouse, for any web server: `-- --out FOLDER --base-url URL`."""
+    step(session, "index", requirements="index.txt")
+
+
+@nox.session
+def serve(session: nox.Session) -> None:
+    """Serve an index over HTTP: `-- FOLDER --port 8000`."""
+    step(session, "serve", requirements="index.txt")
 
 
 @nox.session
