@@ -41,7 +41,9 @@ DLLS = "usr/lib/x86_64-linux-gnu/wine/x86_64-windows"
 VARIABLES = {
     "WINESERVER": SERVER,
     "WINEDEBUG": "-all",
-    "WINEDLLOVERRIDES": "mscoree=;mshtml=",  # no .NET, no HTML: Wine would offer to download them
+    # No .NET and no HTML, which Wine would offer to download; no desktop, menus and debugger. The desktop cannot start
+    # without a display, and each attempt begins with another one: thousands of processes within minutes.
+    "WINEDLLOVERRIDES": "mscoree=;mshtml=;explorer.exe=;winemenubuilder.exe=;winedbg.exe=",
     "WINEPATH": r"C:\Python;C:\Python\Scripts",
 }
 PROGRAMS = r"""
@@ -128,7 +130,8 @@ class Windows:
         """A Windows of its own, in a new ``folder`` or a temporary one; its programs are ended afterwards."""
         with tempfile.TemporaryDirectory(prefix="wine-", ignore_cleanup_errors=True) as temporary:
             target = folder or Path(temporary, "prefix")
-            shutil.copytree(self.folder / "prefix", target, symlinks=True)
+            # Debian's Wine keeps the name of its server's folder there: two copies would have the same server.
+            shutil.copytree(self.folder / "prefix", target, symlinks=True, ignore=shutil.ignore_patterns("wineserver"))
             made = Prefix(folder=target, python=self.folder / "python", tree=self.tree, user=user)
             try:
                 yield made
