@@ -83,7 +83,8 @@ def test_numpy_computes_with_complex_numbers(prefix: Prefix, tmp_path: Path, kin
 
 
 def test_the_compilers_make_a_program_that_runs(prefix: Prefix, tmp_path: Path) -> None:
-    (tmp_path / "hello.cpp").write_text('#include <iostream>\nint main() { std::cout << "hello" << std::endl; }', encoding="utf-8")
+    source = '#include <iostream>\nint main() { std::cout << "hello" << std::endl; }'
+    (tmp_path / "hello.cpp").write_text(source, encoding="utf-8")
     gcc = prefix.tree.command("x86_64-w64-mingw32ucrt-g++", "-static", "hello.cpp", "-o", "hello.exe", folder=tmp_path)
     processes.run(gcc)
 
