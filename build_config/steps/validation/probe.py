@@ -87,8 +87,9 @@ def _missing_shards(package: Path) -> list[str]:
 
 def _loaded_files() -> list[str]:
     """The shared libraries of this process, by their real paths; empty if the system does not list them."""
-    if sys.platform == "win32":
-        return sorted(_loaded_dlls())
+    windll = getattr(ctypes, "windll", None)  # exists only on Windows
+    if windll is not None:
+        return sorted(_loaded_dlls(windll.kernel32))
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return []
@@ -96,9 +97,8 @@ def _loaded_files() -> list[str]:
     return sorted({path[0] for line in lines if (path := line.split(maxsplit=5)[5:]) and ".so" in path[0]})
 
 
-def _loaded_dlls() -> list[str]:
+def _loaded_dlls(kernel32: Any) -> list[str]:
     """The same on Windows. The number of modules is not known before they are listed."""
-    kernel32 = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
     this_process, needed, room = ctypes.c_void_p(-1), ctypes.c_ulong(), 256
     while True:
         modules = (ctypes.c_void_p * room)()
