@@ -41,9 +41,8 @@ DLLS = "usr/lib/x86_64-linux-gnu/wine/x86_64-windows"
 VARIABLES = {
     "WINESERVER": SERVER,
     "WINEDEBUG": "-all",
-    # No .NET and no HTML, which Wine would offer to download; no desktop, menus and debugger. The desktop cannot start
-    # without a display, and each attempt begins with another one: thousands of processes within minutes.
-    "WINEDLLOVERRIDES": "mscoree=;mshtml=;explorer.exe=;winemenubuilder.exe=;winedbg.exe=",
+    # No .NET and no HTML, which Wine would offer to download; no menus; no debugger for a program that ends by a fault.
+    "WINEDLLOVERRIDES": "mscoree=;mshtml=;winemenubuilder.exe=;winedbg.exe=",
     "WINEPATH": r"C:\Python;C:\Python\Scripts",
 }
 PROGRAMS = r"""

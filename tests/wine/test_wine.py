@@ -6,6 +6,7 @@ import cmath
 import json
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -15,8 +16,6 @@ from build_config.errors import CommandError
 from build_config.system import processes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ci.wine.windows import Prefix, Windows
 
 pytestmark = pytest.mark.wine
@@ -83,7 +82,8 @@ def test_numpy_computes_with_complex_numbers(prefix: Prefix, tmp_path: Path, kin
 
 
 def test_the_compilers_make_a_program_that_runs(prefix: Prefix, tmp_path: Path) -> None:
-    (tmp_path / "hello.cpp").write_text('#include <iostream>\nint main() { std::cout << "hello" << std::endl; }', encoding="utf-8")
+    source = '#include <iostream>\nint main() { std::cout << "hello" << std::endl; }'
+    (tmp_path / "hello.cpp").write_text(source, encoding="utf-8")
     gcc = prefix.tree.command("x86_64-w64-mingw32ucrt-g++", "-static", "hello.cpp", "-o", "hello.exe", folder=tmp_path)
     processes.run(gcc)
 
@@ -110,6 +110,25 @@ def test_nothing_runs_on_after_a_prefix(windows: Windows, tmp_path: Path) -> Non
             started.wait(300)
     assert running
     assert not sleeping(sleep)
+
+
+def test_a_program_with_a_window_starts_one_desktop(prefix: Prefix) -> None:
+    """A desktop that cannot start would start another one, and that one the next."""
+    prefix.run("python", "-c", "import ctypes; assert ctypes.windll.user32.GetDesktopWindow()", timeout=600)
+    variable = f"WINEPREFIX={prefix.folder}".encode()
+    desktops = [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if "explorer.exe" in " ".join(one.info["cmdline"] or ()) and variable in _environment(one)
+    ]
+    assert len(desktops) <= 1
+
+
+def _environment(process: psutil.Process) -> bytes:
+    try:
+        return Path("/proc", str(process.pid), "environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def sleeping(code: str) -> list[psutil.Process]:
