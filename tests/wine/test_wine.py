@@ -132,4 +132,4 @@ def _environment(process: psutil.Process) -> bytes:
 
 
 def sleeping(code: str) -> list[psutil.Process]:
-    return [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [""])[-1] == code]
+    return [one for one in psutil.process_iter(["cmdline"]) if code in " ".join(one.info["cmdline"] or ())]
