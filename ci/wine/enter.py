@@ -21,6 +21,8 @@ MERGED = ("bin", "lib", "lib64", "sbin")
 """Links into ``/usr``."""
 NOT_SHARED = frozenset({*MERGED, "lib32", "libx32", "usr", "etc", "run", "boot", "lost+found"})
 NAMES = ("hosts", "resolv.conf")
+FONTS = "<?xml version='1.0'?><fontconfig><cachedir>/run/fonts</cachedir></fontconfig>"
+"""No fonts: without this file, fontconfig complains."""
 CERTIFICATES = ("ssl", "pki", "ca-certificates")
 
 
@@ -40,6 +42,7 @@ def main(argv: list[str]) -> None:
     for source in Path("/").iterdir():
         if source.name not in NOT_SHARED and source.is_dir() and not source.is_symlink():
             _bind(source, root / source.name)
+    (root / "run").mkdir()
     _etc(root / "etc", wanted["user"])
     for source, target, read_only in wanted["binds"]:
         _bind(Path(source), root / target.lstrip("/"), read_only=read_only)
@@ -57,6 +60,8 @@ def _etc(etc: Path, user: str) -> None:
     for name in CERTIFICATES:
         if Path("/etc", name).is_dir():
             _bind(Path("/etc", name), etc / name)
+    (etc / "fonts").mkdir()
+    (etc / "fonts" / "fonts.conf").write_text(FONTS, encoding="utf-8")
     (etc / "passwd").write_text(f"{user}:x:{os.getuid()}:{os.getgid()}::/run:/bin/false\n", encoding="utf-8")
 
 

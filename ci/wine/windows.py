@@ -38,9 +38,8 @@ SIGNER = "/CN=Python Software Foundation"
 WINE = "/usr/lib/wine/wine64"
 SERVER = "/usr/lib/wine/wineserver64"
 DLLS = "usr/lib/x86_64-linux-gnu/wine/x86_64-windows"
-OVERRIDES = "mscoree=;mshtml=;explorer.exe=;winemenubuilder.exe=;winedbg.exe="
-"""No .NET and no HTML, which Wine would offer to download; no desktop, menus and debugger. The desktop cannot start
-without a display, and each attempt begins with another one: thousands of processes within minutes."""
+OVERRIDES = "mscoree=;mshtml=;winemenubuilder.exe=;winedbg.exe="
+"""No .NET and no HTML, which Wine would offer to download; no menus; no debugger for a program that ends by a fault."""
 VARIABLES = {
     "WINESERVER": SERVER,
     "WINEDEBUG": "-all",

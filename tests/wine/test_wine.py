@@ -6,6 +6,7 @@ import cmath
 import json
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -15,8 +16,6 @@ from build_config.errors import CommandError
 from build_config.system import processes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ci.wine.windows import Prefix, Windows
 
 pytestmark = pytest.mark.wine
@@ -113,5 +112,24 @@ def test_nothing_runs_on_after_a_prefix(windows: Windows, tmp_path: Path) -> Non
     assert not sleeping(sleep)
 
 
+def test_a_program_with_a_window_starts_one_desktop(prefix: Prefix) -> None:
+    """A desktop that cannot start would start another one, and that one the next."""
+    prefix.run("python", "-c", "import ctypes; assert ctypes.windll.user32.GetDesktopWindow()", timeout=600)
+    variable = f"WINEPREFIX={prefix.folder}".encode()
+    desktops = [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if "explorer.exe" in " ".join(one.info["cmdline"] or ()) and variable in _environment(one)
+    ]
+    assert len(desktops) <= 1
+
+
+def _environment(process: psutil.Process) -> bytes:
+    try:
+        return Path("/proc", str(process.pid), "environ").read_bytes()
+    except OSError:
+        return b""
+
+
 def sleeping(code: str) -> list[psutil.Process]:
-    return [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [""])[-1] == code]
+    return [one for one in psutil.process_iter(["cmdline"]) if code in " ".join(one.info["cmdline"] or ())]

