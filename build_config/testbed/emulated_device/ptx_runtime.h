@@ -7,6 +7,7 @@
 #define PTX_RUNTIME_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum { PTX_WARP = 32, PTX_OPERANDS = 24, PTX_RESULTS = 8 };
@@ -59,14 +60,6 @@ struct ptx_thread {
     uint32_t                   a[PTX_OPERANDS];
     uint32_t                   r[PTX_RESULTS];
     const void *               row;  // ldmatrix: the row whose address this lane gives
-    // Scheduling; translated code does not use it.
-    void *              stack;
-    ptx_warp_function * function;
-    uint32_t            mask;
-    uint32_t            waits_at;
-    uint32_t            state;
-    uint32_t            entered;
-    struct ptx_copies * copies;
 };
 
 struct ptx_variable {
@@ -90,5 +83,19 @@ struct ptx_image {
     uint32_t         variables;      // .global and .const variables of the module that the kernel uses
     const struct ptx_variable * variable;
 };
+
+// ------------------------------------------------------------------------------ for the program that launches kernels
+
+struct ptx_launch {
+    const struct ptx_image * image;
+    const uint8_t *          parameters;
+    uint32_t                 grid[3];
+    uint32_t                 block[3];
+    uint32_t                 dynamic_shared;
+};
+
+// Execute a kernel, its blocks over all workers (PTX_WORKERS, by default one for each core). Adds to `executed`, one
+// counter for each basic block. Returns NULL, or why the launch failed, which is valid until the next launch.
+const char * ptx_execute(const struct ptx_launch * launch, uint64_t * executed);
 
 #endif
