@@ -567,7 +567,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t * graph) {
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus * status) {
     START;
-    *status = stream != NULL && stream->recording ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    *status = is_recording(stream) ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
     return cudaSuccess;
 }
 
@@ -743,7 +743,7 @@ static cudaError_t launch(
     if (simulated_fault_is("launch-failure", &after)) {  // the next call reports it, as on a real GPU
         lost = cudaErrorLaunchFailure;
     }
-    if (stream != NULL && stream->recording) {
+    if (is_recording(stream)) {
         stream->recorded.launches++;
     } else {
         simulated_count(LAUNCHES, 1);

@@ -28,6 +28,11 @@ struct cublasContext {
     struct CUstream_st * stream;
 };
 
+// Whether a stream is captured. cudaStreamLegacy and cudaStreamPerThread are small numbers, not addresses.
+static inline bool is_recording(const struct CUstream_st * stream) {
+    return (uintptr_t) stream > 2 && stream->recording;
+}
+
 static inline struct simulated_work work_of(int (*run)(void * data), const void * data, size_t size) {
     struct simulated_work work = {.run = run, .data = malloc(size), .size = size};
     memcpy(work.data, data, size);
@@ -50,7 +55,7 @@ static inline int work_do(struct CUstream_st * stream, struct simulated_work wor
     if (work.run == NULL) {
         return 0;
     }
-    if (stream != NULL && stream->recording) {
+    if (is_recording(stream)) {
         nodes_add(&stream->recorded, work);
         return 0;
     }
