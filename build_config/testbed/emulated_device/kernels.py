@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, PipelineError, ValidationError
 from build_config.system.processes import Command, run
+from build_config.testbed.emulated_device import ptx_module, translation
+from build_config.testbed.emulated_device.ptx_files import PtxFile, PtxFiles
+from build_config.testbed.emulated_device.shard_code import ShardCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from build_config.testbed.emulated_device.ptx_files import PtxFile, PtxFiles
-    from build_config.testbed.emulated_device.shard_code import ShardCode
+    from build_config.testbed.emulated_device.ptx_module import Module
 
 HERE = Path(__file__).parent
 OPTIONS = ("-O1", "-w", "-march=native", "-ffp-contract=off", "-fwrapv", "-fno-strict-aliasing", "-fPIC", "-shared")
@@ -39,15 +40,28 @@ class KernelFacts:
     seconds: float = 0.0
 
 
+class Translator:
+    """Turns a kernel of a PTX file into C; each file is read once."""
+
+    def __init__(self) -> None:
+        self._modules: dict[Path, Module] = {}
+
+    def __call__(self, ptx: PtxFile, name: str) -> str:
+        """Raises ``PtxError`` for whatever is not known in it."""
+        if ptx.path not in self._modules:
+            self._modules[ptx.path] = ptx_module.read_module(ptx.path.read_text(encoding="utf-8"), ptx.source)
+        return translation.translate(self._modules[ptx.path], name).source
+
+
 @dataclass(slots=True, kw_only=True)
 class Kernels:
-    """The kernels of one shard for one architecture. ``translate`` turns a PTX file and a name in it into C."""
+    """The kernels of one shard for one architecture, as libraries in ``folder`` that ``cc`` compiles."""
 
     code: ShardCode
     files: PtxFiles
     folder: Path
     cc: str
-    translate: Callable[[Path, str], str]
+    translate: Callable[[PtxFile, str], str] = field(default_factory=Translator)
     facts: dict[str, KernelFacts] = field(default_factory=dict)
     _made: dict[int, PtxFile] = field(default_factory=dict)
 
@@ -59,7 +73,7 @@ class Kernels:
             number = self.number(name)
             ptx = self.ptx(number)
             source, identical = ptx.source, ptx.cubin == self.code.cubins[number]
-            path, compiled = self._compile(self.translate(ptx.path, name), name)
+            path, compiled = self._compile(self.translate(ptx, name), name)
         except PipelineError as error:
             self.facts[name] = KernelFacts(name=name, source=source, identical=identical, refused=error.message)
             raise

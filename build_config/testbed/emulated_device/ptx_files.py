@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, ValidationError
+from build_config.model import CudaArch
 from build_config.system.processes import Command, run
 
 if TYPE_CHECKING:
-    from build_config.model import CudaArch
+    pass
 
 SECONDS_ALLOWED = 1800.0
 _VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)")
@@ -29,7 +30,7 @@ _VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PtxFile:
-    """PTX that was made from a file of the build, and the SHA-256 of what ptxas makes of it with the build's options."""
+    """PTX of a file of the build, and the SHA-256 of what ptxas makes of it with the build's options."""
 
     source: str
     path: Path
@@ -40,15 +41,15 @@ class PtxFile:
 class PtxFiles:
     """The PTX of a shard for one architecture, made when it is needed and kept in ``folder`` by digest.
 
-    ``build`` is the build tree of the shard's unit, ``inputs`` a digest of all that the compilers read there.
+    ``build`` is the build tree of the shard's unit.
     """
 
     build: Path
     arch: CudaArch
     folder: Path
-    inputs: str
     log: Path | None = None
     _commands: list[dict[str, str]] = field(default_factory=list)
+    _inputs: str = ""
 
     def __post_init__(self) -> None:
         """Read the commands of the build. Raises ``ValidationError`` if there are none."""
@@ -59,7 +60,16 @@ class PtxFiles:
             message = f"{path} is missing: the PTX of a shard is made with the commands of its build"
             raise ValidationError(message, remedy="build the wheel here first") from error
         self._commands = [command for command in commands if command["file"].endswith(".cu")]
+        if not self._commands:
+            raise ValidationError(f"{path} contains no CUDA file")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._inputs = _folder_digest(self._ggml)
+
+    @property
+    def _ggml(self) -> Path:
+        """The folder with everything that these files include, except the toolkit: that of the backends' sources."""
+        shallowest = min((Path(command["file"]) for command in self._commands), key=lambda path: len(path.parts))
+        return shallowest.parent.parent.parent
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -73,7 +83,7 @@ class PtxFiles:
         """
         compiled = self._commands[number]
         argv = _without_launcher(shlex.split(compiled["command"]))
-        key = hashlib.sha256("\0".join((self.inputs, self.arch.name, *argv)).encode()).hexdigest()
+        key = hashlib.sha256("\0".join((self._inputs, self.arch.name, *argv)).encode()).hexdigest()
         source = Path(compiled["file"]).name
         path, facts = self.folder / f"{key[:32]}.ptx", self.folder / f"{key[:32]}.json"
         if not facts.is_file() or not path.is_file():
@@ -128,6 +138,11 @@ def _expanded(text: str, variables: dict[str, str]) -> tuple[str, ...]:
     for name in sorted(variables, key=len, reverse=True):
         text = text.replace(f"${name}", variables[name])
     return tuple(shlex.split(text))
+
+
+def _folder_digest(folder: Path) -> str:
+    lines = (f"{path.relative_to(folder)} {_digest(path)}" for path in sorted(folder.rglob("*")) if path.is_file())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING
 from elftools.elf.elffile import ELFFile
 
 from build_config.errors import CommandError, ValidationError
+from build_config.model import CudaArch
 from build_config.system.processes import Command, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from build_config.model import CudaArch
 
 SECONDS_ALLOWED = 300.0
 _CODE = ".text."
