@@ -33,13 +33,28 @@ def validate(
         str | None,
         typer.Option(help="A compute capability (8.9), or every: also on simulated GPUs, which never count as real."),
     ] = None,
-    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless it ran on a real GPU.")] = False,  # noqa: FBT002  # typer's form
+    require_gpu: Annotated[
+        bool, typer.Option("--require-gpu", help="Fail unless it ran on a real GPU.")
+    ] = False,  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Install a wheel into a clean environment, run it in every scenario, and show where its layers are."""
     from build_config.tasks.validate import validate as task
 
     task(wheel, layout_of(work_root), Console(), simulate=simulate, require_gpu=require_gpu)
+
+
+@app.command()
+def emulate(
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    arch: Annotated[str | None, typer.Option(help="An architecture of the wheel, 89; default: its first.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every type of weights, prompt and family.")] = False,  # noqa: FBT002  # typer's form  # typer's form
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Compute with the wheel's own kernels on an emulated GPU, and compare the numbers with the CPU's."""
+    from build_config.tasks import emulate as task
+
+    task.emulate(task.EmulationRequest(wheel=wheel, arch=arch, every=every), layout_of(work_root), Console())
 
 
 @app.command()
@@ -108,7 +123,7 @@ def upstream_tests(
 
 
 @bench.command(name="device")
-def bench_device(  # noqa: PLR0913, PLR0917  # one parameter for each option
+def bench_device(  # one parameter for each option
     model: Annotated[
         Path | None, typer.Option(help="A GGUF file; default: a random model.", exists=True, dir_okay=False)
     ] = None,

@@ -65,6 +65,7 @@ class Request:
     ``reference`` is the model on the CPU, ``model`` the one on the device; except in tests they are the same file.
     ``kind`` is the type of its weights, ``layers`` the number of its layers, including the output. ``tokens`` is the
     length of the prompt or of the text, ``small`` that of a small batch; ``before`` and ``cycles`` count loads.
+    ``cache`` is the type of the KV cache on the device; the CPU's has F16.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Request:
     seed: int = 1
     before: int = 2
     cycles: int = 5
+    cache: Literal["F16", "Q8_0"] = "F16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 // A double of the NVIDIA driver's library, and the state of the simulated GPU. See README.md.
 #define _GNU_SOURCE
-#include "simulated.h"
+#include "memory.h"
 
 #include <cuda.h>
 
@@ -188,16 +188,23 @@ static void add_block(struct block block) {
     blocks[block_count++] = block;
 }
 
+static struct memory memory_of(struct block block) {
+    return (struct memory) {.address = (void *) block.device_address, .bytes = block.bytes};
+}
+
 // With the mutex held.
 static void remove_block(size_t index) {
     const struct block block = blocks[index];
     if (block.handle == NULL) {
         used[block.device] -= block.size;
-        if (!block.managed) {
-            munmap((void *) block.device_address, block.size);
-        }
     }
-    munmap(block.bytes, block.size);
+    if (block.managed) {
+        munmap(block.bytes, block.size);
+    } else if (block.handle == NULL) {
+        memory_delete(memory_of(block), block.size);
+    } else {
+        memory_unmap(memory_of(block), block.size);
+    }
     blocks[index] = blocks[--block_count];
 }
 
@@ -206,8 +213,12 @@ static void * reserve(size_t size, int protection) {
     return address == MAP_FAILED ? NULL : address;
 }
 
-static char * new_bytes(size_t size) {
-    return reserve(size, PROT_READ | PROT_WRITE);
+static struct memory new_memory(int device, size_t size, bool managed) {
+    if (!managed) {
+        return memory_new(device, size);
+    }
+    void * bytes = reserve(size, PROT_READ | PROT_WRITE);
+    return (struct memory) {.address = bytes, .bytes = bytes};
 }
 
 void * simulated_allocate(int device, size_t size, bool managed) {
@@ -217,10 +228,13 @@ void * simulated_allocate(int device, size_t size, bool managed) {
     pthread_mutex_lock(&mutex);
     void * address = NULL;
     if (take(device, size)) {
-        char * bytes = new_bytes(size);
-        address      = managed ? bytes : reserve(size, PROT_NONE);
-        add_block((struct block) {
-            .device_address = (uintptr_t) address, .size = size, .bytes = bytes, .device = device, .managed = managed});
+        const struct memory memory = new_memory(device, size, managed);
+        address                    = memory.address;
+        add_block((struct block) {.device_address = (uintptr_t) address,
+                                  .size           = size,
+                                  .bytes          = memory.bytes,
+                                  .device         = device,
+                                  .managed        = managed});
     }
     pthread_mutex_unlock(&mutex);
     return address;
@@ -476,7 +490,7 @@ CUresult cuMemMap(CUdeviceptr address, size_t size, size_t offset, CUmemGenericA
     handle->references++;
     add_block((struct block) {.device_address = (uintptr_t) address,
                               .size           = size,
-                              .bytes          = new_bytes(size),
+                              .bytes          = memory_map(handle->device, (void *) (uintptr_t) address, size).bytes,
                               .device         = handle->device,
                               .handle         = handle});
     pthread_mutex_unlock(&mutex);
