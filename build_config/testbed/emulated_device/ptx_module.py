@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from build_config.testbed.emulated_device.ptx_parser import SPACES, TokenReader
 from build_config.testbed.emulated_device.ptx_source import PtxSource
 from build_config.testbed.emulated_device.ptx_tree import Function, Variable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # To the brace, semicolon or comment that ends or interrupts a statement; a comment of a line, one of several lines.
 _HEAD = re.compile(r"(?:\s+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)

@@ -8,6 +8,7 @@ Text -> tokens (``ptx_source``) -> tree (``ptx_parser``) -> checked instructions
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,13 @@ from build_config.testbed.emulated_device import ptx_data
 from build_config.testbed.emulated_device.instructions import control
 from build_config.testbed.emulated_device.instructions.form import Operand
 from build_config.testbed.emulated_device.ptx_check import Checked, Target, checked
+from build_config.testbed.emulated_device.ptx_module import Module
 from build_config.testbed.emulated_device.ptx_names import C_TYPES, Names, SharedMemory, c_name, layout, width
 from build_config.testbed.emulated_device.ptx_parser import parse_body
-from build_config.testbed.emulated_device.ptx_tree import TYPE_BYTES
+from build_config.testbed.emulated_device.ptx_tree import TYPE_BYTES, Function, Variable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from build_config.testbed.emulated_device.instructions.form import Use
-    from build_config.testbed.emulated_device.ptx_module import Module
-    from build_config.testbed.emulated_device.ptx_tree import Function, Variable
 
 CFLAGS = ("-std=gnu11", "-ffp-contract=off", "-fwrapv", "-fno-strict-aliasing")
 """Without these the C does not compute what the PTX says: no fused operations that PTX has not, wrapping, any type."""

@@ -1,7 +1,7 @@
 """What the tables of instructions are made of: the form of an instruction, its modifiers and operands.
 
-A form is written as in the PTX ISA: ``add{.rn}{.ftz}.f32`` has two optional modifiers, ``setp.<cmp>.<type>`` one of
-the choices that the table states for each name; ``<type=short>`` is the modifier ``type``, one of the choices ``short``.
+A form is written as in the PTX ISA: ``add{.rn}{.ftz}.f32`` has two optional modifiers, ``setp.<cmp>.<type>`` one
+of the choices that the table states for each name; ``<type=short>`` is the modifier ``type``, of the choices ``short``.
 An opcode that fits no form is refused: nothing is skipped or guessed.
 
 The operands of a form are strings: a type for a source (``f32``), after ``=`` for a destination; ``>`` says that the
@@ -14,13 +14,14 @@ name. A second destination follows ``|``; ``?`` means that an operand can be mis
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from build_config.testbed.emulated_device.ptx_tree import TYPE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
 Kind = str
 KINDS = frozenset({"address", "number", "packed", "label", "table", "name", "arguments"})
