@@ -15,14 +15,10 @@ import shlex
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, ValidationError
 from build_config.model import CudaArch
 from build_config.system.processes import Command, run
-
-if TYPE_CHECKING:
-    pass
 
 SECONDS_ALLOWED = 1800.0
 _VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)")
