@@ -42,10 +42,9 @@ def shuffled(mode: str, lanes: Lanes, lane: int, mask: int) -> tuple[int, bool]:
     source, inside = {
         "up": (lane - bval, lane - bval >= max_lane),
         "down": (lane + bval, lane + bval <= max_lane),
-        "bfly": (lane ^ bval, lane ^ bval <= max_lane),
-        "idx": (min_lane | (bval & ~segment), min_lane | (bval & ~segment) <= max_lane),
+        "bfly": (lane ^ bval, (lane ^ bval) <= max_lane),
+        "idx": (min_lane | (bval & ~segment), (min_lane | (bval & ~segment)) <= max_lane),
     }[mode]
-    inside = {"bfly": (lane ^ bval) <= max_lane, "idx": (min_lane | (bval & ~segment)) <= max_lane}.get(mode, inside)
     source = source if inside else lane
     return (lanes[source][0] if mask >> source & 1 else POISON), inside
 
@@ -74,13 +73,13 @@ Expected = dict[str, "tuple[Case, Callable[[Lanes, int], int]]"]
 def collective(mask: int) -> Expected:
     """Each warp-wide instruction, executed by the lanes of ``mask``; the others keep 0."""
     guard = f"setp.ne.u32 %here, %in, 0; mov.b32 {{d}}, 0; @%here"
-    head = f"{{{{ .reg .pred %here, %p, %s; .reg .b32 %in, %one; mov.u32 %one, %laneid; shr.u32 %in, {mask:#x}, %one; "
+    head = f"{{{{ .reg .pred %here, %p; .reg .b32 %in, %one; mov.u32 %one, %laneid; shr.u32 %in, {mask:#x}, %one; "
     head += f"and.b32 %in, %in, 1; {guard} "
-    to_d = "selp.b32 {d}, 1, 0, %p; @!%here mov.b32 {d}, 0; }}}}".replace("}}}}", "}}")
+    to_d = "selp.b32 {d}, 1, 0, %p; @!%here mov.b32 {d}, 0; }}"
     found: Expected = {}
 
     def add(text: str, expected: Callable[[Lanes, int], int]) -> None:
-        found[text] = (Case((head + text).replace("{{", "{{").replace("}}", "}}"), 32), expected)
+        found[text] = (Case(head + text, 32), expected)
 
     for mode in ("up", "down", "bfly", "idx"):
         text = f"shfl.sync.{mode}.b32 {{d}}, {{a32}}, {{b32}}, {{c32}}, {mask:#x}; }}}}"
@@ -132,9 +131,6 @@ def test_warp_wide_values(tmp_path: Path, mask: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ matrices
-
-Layout = "Callable[[int, int, int], tuple[int, int]]"
-
 
 def a_layout(shape: str, bits: int) -> Callable[[int, int, int], tuple[int, int]]:
     """Row and column of element i of A."""
