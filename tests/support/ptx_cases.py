@@ -38,7 +38,7 @@ class Instruction:
         return found == expected or (self.nan is not None and self.nan.is_nan(found) and self.nan.is_nan(expected))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Family:
     """The instructions of a family, compiled."""
 

@@ -34,31 +34,35 @@ def _combined(use: Use, comparison: str, other: str) -> str:
     return comparison
 
 
+def _both(use: Use, first: str, second: str) -> str:
+    """``p|q`` gets ``first`` and ``second``, each combined with the third source if the instruction has one."""
+    target, _, _, other = use.operands
+    results = ((target.elements or (target.text,))[0], first), (target.elements[1] if target.elements else "", second)
+    given = " ".join(f"{name} = {_combined(use, value, 'c')};" for name, value in results if name)
+    return f"const bool c = {other.text or 'false'}; (void)c; {given}"
+
+
 def _setp(use: Use) -> str:
-    """``setp``: with ``p|q``, q gets the opposite comparison, combined alike."""
+    """``setp``: with ``p|q``, q gets the opposite comparison."""
     target, first, second, other = use.operands
     comparison = _comparison(use, first.text, second.text)
-    if len(target.elements) < 2:  # noqa: PLR2004  # p|q has two
+    if not target.elements:
         return use.assign(_combined(use, comparison, other.text))
-    return (
-        f"{{ const bool is = {comparison}, c = {other.text or 'false'}; (void)c; "
-        f"{target.elements[0] or 'bool p'} = {_combined(use, 'is', 'c')}; "
-        f"{target.elements[1] or 'bool q'} = {_combined(use, '!is', 'c')}; }}"
-    )
+    return f"{{ const bool is = {comparison}; {_both(use, 'is', '!is')} }}"
+
+
+def _halves(use: Use) -> tuple[str, str]:
+    """The comparisons of the lower and of the upper elements of vectors of two."""
+    _, first, second, *_ = use.operands
+    function = f"ptx_{use['cmp']}{use['ftz'] and '_ftz'}_{use['pair'].removesuffix('x2')}"
+    lower = f"{function}((uint16_t){first.text}, (uint16_t){second.text})"
+    return lower, f"{function}((uint16_t)({first.text} >> 16), (uint16_t)({second.text} >> 16))"
 
 
 def _setp_of_two(use: Use) -> str:
     """``setp`` of vectors of two: p is for the lower elements, q for the upper ones."""
-    target, first, second, other = use.operands
-    half = use["pair"].removesuffix("x2")
-    function = f"ptx_{use['cmp']}{use['ftz'] and '_ftz'}_{half}"
-    lower = f"{function}((uint16_t){first.text}, (uint16_t){second.text})"
-    upper = f"{function}((uint16_t)({first.text} >> 16), (uint16_t)({second.text} >> 16))"
-    p, q = target.elements or (target.text, "")
-    return (
-        f"{{ const bool low = {lower}, high = {upper}, c = {other.text or 'false'}; (void)c; "
-        f"{p or 'bool p'} = {_combined(use, 'low', 'c')}; {q or 'bool q'} = {_combined(use, 'high', 'c')}; }}"
-    )
+    lower, upper = _halves(use)
+    return f"{{ const bool low = {lower}, high = {upper}; (void)high, (void)low; {_both(use, 'low', 'high')} }}"
 
 
 def _set(use: Use) -> str:
@@ -69,12 +73,8 @@ def _set(use: Use) -> str:
 
 
 def _set_of_two(use: Use) -> str:
-    _, first, second = use.operands
-    pair = use["pair"]
-    function = f"ptx_{use['cmp']}{use['ftz'] and '_ftz'}_{pair.removesuffix('x2')}"
     true = {"f16x2": "0x3c00", "bf16x2": "0x3f80"}.get(use["result"], "0xffff")
-    lower = f"{function}((uint16_t){first.text}, (uint16_t){second.text})"
-    upper = f"{function}((uint16_t)({first.text} >> 16), (uint16_t)({second.text} >> 16))"
+    lower, upper = _halves(use)
     return use.assign(f"({lower} ? UINT32_C({true}) : 0) | ({upper} ? UINT32_C({true}) << 16 : 0)")
 
 
