@@ -41,17 +41,23 @@ class InspectionReport:
 
 
 class Verdict(StrEnum):
-    """Where the layers were seen to run, the strongest first. ``gpu-verified`` needs a real GPU.
-
-    ``emulated-device-verified``: the wheel's host code and the PTX behind its cubins computed the right numbers on a
-    CPU; no GPU took part.
-    """
+    """Where the layers were seen to run, the strongest first; ``VERDICT_MEANINGS`` says what each means."""
 
     GPU_VERIFIED = "gpu-verified"
     EMULATED_DEVICE_VERIFIED = "emulated-device-verified"
     SIMULATED_DEVICE_VERIFIED = "simulated-device-verified"
     CPU_FALLBACK_VERIFIED = "cpu-fallback-verified"
     FAILED = "failed"
+
+
+VERDICT_MEANINGS = {
+    Verdict.GPU_VERIFIED: "a real GPU ran every layer, and its results agreed with the CPU's",
+    Verdict.EMULATED_DEVICE_VERIFIED: "the wheel's host code and the PTX behind its cubins computed the right numbers "
+    "on a CPU; no GPU took part",
+    Verdict.SIMULATED_DEVICE_VERIFIED: "no GPU: the CUDA backend ran on a simulated GPU, where kernels do nothing",
+    Verdict.CPU_FALLBACK_VERIFIED: "the CUDA backend was not in use",
+    Verdict.FAILED: "a scenario did not end as expected",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +144,8 @@ class EmulationReport:
     """What a wheel computed on an emulated GPU that runs code for ``arch`` (``sm_89``).
 
     ``kernels_in_shard`` counts all kernels for that architecture, ``refused`` are reasons why one has no translation.
-    ``seconds`` is wall time, ``memory`` the largest process in bytes.
+    ``cublas_calls`` were computed by plain loops. ``misused`` counts calls that a real GPU would refuse, and objects
+    that were not freed. ``seconds`` is wall time, ``memory`` the largest process in bytes.
     """
 
     wheel_sha256: str
@@ -147,6 +154,9 @@ class EmulationReport:
     kernels: tuple[EmulatedKernel, ...]
     kernels_in_shard: int
     refused: tuple[str, ...]
+    cublas_calls: int
+    graph_launches: int
+    misused: int
     seconds: float
     memory: int
 
@@ -158,7 +168,8 @@ class EmulationReport:
             f"{one.model} {one.kind}, {one.prompt}: {one.check.reason}" for one in self.checks if not one.check.passed
         )
         others = (f"{one.name}: its PTX is not that of the wheel's cubin" for one in self.kernels if not one.identical)
-        return (*wrong, *others, *self.refused)
+        misused = (f"{self.misused} calls were refused or objects not freed",) if self.misused else ()
+        return (*wrong, *others, *self.refused, *misused)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Literal
 from build_config.reports import EmulatedCheck
 from build_config.steps.validation import compare_with_cpu, numerics
 from build_config.steps.validation.numerics import Plan, Request
-from build_config.testbed import emulated_device, synthetic_model
+from build_config.testbed import emulated_device, simulated_device, synthetic_model
 from build_config.testbed.emulated_device import KernelUse
 from build_config.testbed.model_families import GEMMA2, LLAMA, MAMBA, QWEN2, QWEN2MOE, ModelFamily
-from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine
+from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine, SimulatedUse
 from build_config.testbed.synthetic_model import SMALL, TINY, ModelShape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 NARROW = ModelShape(
@@ -46,7 +46,7 @@ class Prompt:
     @property
     def name(self) -> str:
         """The words for a table."""
-        parts = [f"{self.tokens} tokens"]
+        parts = [f"{self.tokens} token{'s' if self.tokens > 1 else ''}"]
         parts += [f"batches of {self.small}"] if self.small else []
         parts += ["flash attention"] if self.flash else []
         parts += [f"KV cache {self.cache}"] if self.cache != "F16" else []
@@ -105,11 +105,27 @@ class EmulatedMachine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emulated:
-    """The checks of one or several cases, and the kernels that they executed. ``memory`` is in bytes."""
+    """The checks of one or several cases, and the kernels that they executed. ``memory`` is in bytes.
+
+    ``devices`` are the counters of the doubles, one for each process that ended by itself.
+    """
 
     checks: tuple[EmulatedCheck, ...]
     uses: tuple[KernelUse, ...]
+    devices: tuple[SimulatedUse, ...]
     memory: int
+
+    def count(self, name: str) -> int:
+        """A counter of the doubles in all processes."""
+        return sum(use.counts[name] for use in self.devices)
+
+    @property
+    def misused(self) -> int:
+        """The calls that a real GPU would refuse, and the objects that were not freed."""
+        objects = sum(sum(use.leaked.values()) for use in self.devices)
+        return (
+            self.count("refused") + objects + sum(one.leaked_bytes > 0 for use in self.devices for one in use.devices)
+        )
 
 
 def run(
@@ -118,44 +134,50 @@ def run(
     """Compute every case on the emulated GPU and on the CPU. A crash or a wrong number gives failed checks."""
     checks: list[EmulatedCheck] = []
     uses: list[KernelUse] = []
+    devices: list[SimulatedUse] = []
     for number, case in enumerate(cases):
         if on_case is not None:
             on_case(number, case)
-        found, used = _run_case(machine, case)
+        found, used, device = _run_case(machine, case)
         checks += found
         uses += used
+        devices += [device] if device is not None else []
     import resource  # noqa: PLC0415  # Windows has none, and no doubles
 
     # Of the largest child: in kilobytes on Linux.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return Emulated(checks=tuple(checks), uses=emulated_device.merged(uses), memory=peak)
+    return Emulated(checks=tuple(checks), uses=emulated_device.merged(uses), devices=tuple(devices), memory=peak)
 
 
-def _run_case(machine: EmulatedMachine, case: Case) -> tuple[Iterator[EmulatedCheck], tuple[KernelUse, ...]]:
+def _run_case(
+    machine: EmulatedMachine, case: Case
+) -> tuple[tuple[EmulatedCheck, ...], tuple[KernelUse, ...], SimulatedUse | None]:
     start = time.monotonic()
     model = machine.folder / f"{case.model}-{case.kind}.gguf".replace(" ", "-")
     if not model.exists():
         synthetic_model.write(model, case.shape, family=case.family, kind=case.kind)
     plan = Plan(device="CUDA0", checks=tuple(_request(case, prompt, model) for prompt in case.prompts))
     use, report = machine.folder / "simulated-use.json", machine.folder / "emulated-use.json"
-    report.unlink(missing_ok=True)
+    for old in (use, report):
+        old.unlink(missing_ok=True)
     changes: dict[str, str | None] = {"CUDA_VISIBLE_DEVICES": None}
     changes |= machine.libraries.environment(SimulatedMachine(capabilities=(machine.capability,)), report=use)
     changes |= emulated_device.environment(machine.server, report)
     measured = compare_with_cpu.measure(
         machine.python, machine.folder, plan, log=machine.log, changes=changes, timeout=TIMEOUT
     )
-    judged = numerics.judge(plan, measured)
     whole = time.monotonic() - start
-
-    def checks() -> Iterator[EmulatedCheck]:
-        for prompt, check in zip(case.prompts, judged, strict=True):
-            seconds = measured.checks.get(check.name, {}).get("seconds", whole)
-            yield EmulatedCheck(
-                model=case.model, kind=case.kind, prompt=prompt.name, check=check, seconds=round(seconds, 3)
-            )
-
-    return checks(), emulated_device.read_report(report)
+    checks = tuple(
+        EmulatedCheck(
+            model=case.model,
+            kind=case.kind,
+            prompt=check.name,
+            check=check,
+            seconds=round(measured.checks.get(check.name, {}).get("seconds", whole), 3),
+        )
+        for check in numerics.judge(plan, measured)
+    )
+    return checks, emulated_device.read_report(report), simulated_device.read_report(use)
 
 
 def _request(case: Case, prompt: Prompt, model: Path) -> Request:

@@ -125,6 +125,9 @@ def run(  # what is tried, on what, where
         kernels=tuple(_kernel(use, translated) for use in seen.uses if use.executed),
         kernels_in_shard=len(translated.code.kernels),
         refused=tuple(f"{one.name}: {one.refused}" for one in translated.facts.values() if one.refused),
+        cublas_calls=seen.count("cublas_calls"),
+        graph_launches=seen.count("graph_launches"),
+        misused=seen.misused,
         seconds=round(time.monotonic() - start, 3),
         memory=seen.memory,
     )

@@ -48,6 +48,8 @@ def counts(report: EmulationReport) -> Iterator[tuple[str, str]]:
     yield "kernels executed", f"{len(kernels)} of {report.kernels_in_shard} for {report.arch}, in {launches} launches"
     yield "identical", f"ptxas turns the PTX of {identical} of them into the wheel's cubin, byte for byte"
     yield "basic blocks", f"{executed} of {blocks} of these kernels were executed"
+    yield "CUDA graphs", f"{report.graph_launches} launches"
+    yield "cuBLAS", f"{report.cublas_calls} calls, computed by plain loops instead of NVIDIA's library"
     yield "refused", ", ".join(report.refused) or "none"
     yield "time and memory", f"{report.seconds:.0f} s, {report.memory / 1e6:.0f} MB"
 

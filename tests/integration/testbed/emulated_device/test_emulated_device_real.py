@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config.errors import ValidationError
 from build_config.testbed import emulated_device
-from build_config.testbed.emulated_device import server
-from build_config.testbed.simulated_device import SimulatedMachine
+from build_config.testbed.emulated_device import KernelUse, server
+from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine
 from tests.integration.conftest import run
 from tests.support.ptx_execution import compiled
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from build_config.model import CudaToolkit
-    from build_config.testbed.emulated_device import KernelUse
-    from build_config.testbed.simulated_device import SimulatedLibraries
 
 pytestmark = pytest.mark.integration
 
@@ -66,7 +64,8 @@ void __cudaRegisterFunction(void **, const char *, char *, const char *, int, vo
 static char add, other;
 static float * device;
 static float host[64];
-static cudaError_t launch(const void * kernel, int threads, float value, int count, size_t shared, cudaStream_t stream) {
+static cudaError_t launch(
+    const void * kernel, int threads, float value, int count, size_t shared, cudaStream_t stream) {
     void * arguments[] = {&device, &value, &count};
     return cudaLaunchKernel(kernel, (dim3) {1, 1, 1}, (dim3) {threads, 1, 1}, arguments, shared, stream);
 }

@@ -276,15 +276,15 @@ SPECIAL_VALUES = {
     "rsqrt.approx.ftz.f32": (
 (-math.inf, math.nan),(-1.0, math.nan),(-0.0, -math.inf),(0.0, math.inf),(2.0**-130, math.inf),(math.inf, 0.0),
     ),
-    "rsqrt.approx.f32": ((2.0**-128, 2.0**64),(-(2.0**-130), math.nan),),
+    "rsqrt.approx.f32": ((2.0**-128, 2.0**64),(-(2.0**-130), math.nan)),
     "lg2.approx.ftz.f32": (
 (-1.0, math.nan),(-0.0, -math.inf),(2.0**-130, -math.inf),(0.0, -math.inf),(1.0, 0.0),(math.inf, math.inf),
     ),
-    "ex2.approx.ftz.f32": ((-math.inf, 0.0),(-0.0, 1.0),(2.0**-130, 1.0),(math.inf, math.inf),(-130.0, 0.0),(128.0, math.inf),),
+    "ex2.approx.ftz.f32": ((-math.inf, 0.0),(-0.0, 1.0),(2.0**-130, 1.0),(math.inf, math.inf),(-130.0, 0.0),(128.0, math.inf)),
     "ex2.approx.f32": ((-130.0, 2.0**-130),),
-    "sin.approx.ftz.f32": ((-0.0, -0.0),(0.0, 0.0),(math.inf, math.nan),),
-    "cos.approx.ftz.f32": ((-0.0, 1.0),(2.0**-130, 1.0),(math.inf, math.nan),),
-    "tanh.approx.f32": ((-math.inf, -1.0),(-0.0, -0.0),(math.inf, 1.0),),
+    "sin.approx.ftz.f32": ((-0.0, -0.0),(0.0, 0.0),(math.inf, math.nan)),
+    "cos.approx.ftz.f32": ((-0.0, 1.0),(2.0**-130, 1.0),(math.inf, math.nan)),
+    "tanh.approx.f32": ((-math.inf, -1.0),(-0.0, -0.0),(math.inf, 1.0)),
 }  # fmt: skip
 
 

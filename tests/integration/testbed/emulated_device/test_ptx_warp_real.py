@@ -72,7 +72,7 @@ Expected = dict[str, "tuple[Case, Callable[[Lanes, int], int]]"]
 
 def collective(mask: int) -> Expected:
     """Each warp-wide instruction, executed by the lanes of ``mask``; the others keep 0."""
-    guard = f"setp.ne.u32 %here, %in, 0; mov.b32 {{d}}, 0; @%here"
+    guard = "setp.ne.u32 %here, %in, 0; mov.b32 {d}, 0; @%here"
     head = f"{{{{ .reg .pred %here, %p; .reg .b32 %in, %one; mov.u32 %one, %laneid; shr.u32 %in, {mask:#x}, %one; "
     head += f"and.b32 %in, %in, 1; {guard} "
     to_d = "selp.b32 {d}, 1, 0, %p; @!%here mov.b32 {d}, 0; }}"
