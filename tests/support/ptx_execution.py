@@ -101,13 +101,18 @@ def program(cases: Sequence[Case]) -> str:
         lines.append(f"ld.global.u64 %{name}64, [%rows+{8 * place}];")
         lines.append(f"cvt.u32.u64 %{name}32, %{name}64;\ncvt.u16.u64 %{name}16, %{name}64;")
     lines.append("setp.ne.u16 %a1, %a16, 0;\nsetp.ne.u16 %b1, %b16, 0;")
-    operands = {f"{name}{bits}": f"%{name}{bits}" for name in "abc" for bits in (16, 32, 64)} | {"a1": "%a1", "b1": "%b1"}
+    operands = {f"{name}{bits}": f"%{name}{bits}" for name in "abc" for bits in (16, 32, 64)} | {
+        "a1": "%a1",
+        "b1": "%b1",
+    }
     for case in cases:
         type_ = "pred" if case.result == 1 else f"b{max(case.result, 16)}"
         store = "st.global.b%d [%%to], %%d;" % max(case.result, 8)
         if case.result == 1:
             store = ".reg .b32 %s; selp.b32 %s, 1, 0, %d; st.global.b32 [%to], %s;"
-        lines.append(f"{{ .reg .{type_} %d; {case.text.format(d='%d', **operands)} {store} }}\nadd.s64 %to, %to, %step;")
+        lines.append(
+            f"{{ .reg .{type_} %d; {case.text.format(d='%d', **operands)} {store} }}\nadd.s64 %to, %to, %step;"
+        )
     return "\n".join((*lines, "done: ret;\n}"))
 
 

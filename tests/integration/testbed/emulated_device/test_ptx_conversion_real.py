@@ -65,9 +65,7 @@ def integers() -> Iterator[Instruction]:
                 for ftz in ("", ".ftz") if source == "f32" else ("",):
                     text = f"cvt.{rounding}{ftz}.{type_}.{source} {{d}}, {{a{form.bits}}};"
                     yield Instruction(Case(text, stored), to_integer(type_, source, rounding, ftz=bool(ftz)))
-    yield Instruction(
-        Case("cvt.rzi.sat.s32.f32 {d}, {a32};", 32), to_integer("s32", "f32", "rzi", ftz=False)
-    )
+    yield Instruction(Case("cvt.rzi.sat.s32.f32 {d}, {a32};", 32), to_integer("s32", "f32", "rzi", ftz=False))
 
 
 def narrowed(opcode: str, to: Format, source: Format) -> Instruction:
@@ -126,8 +124,7 @@ def floats() -> Iterator[Instruction]:
             )
             yield Instruction(
                 Case(f"cvt.rn.satfinite{relu}.{name}x2.f16x2 {{d}}, {{a32}};", 16),
-                lambda a, _, __, name=name, relu=relu: small(a >> 16, F16, name, relu) << 8
-                | small(a, F16, name, relu),
+                lambda a, _, __, name=name, relu=relu: small(a >> 16, F16, name, relu) << 8 | small(a, F16, name, relu),
             )
 
 
@@ -137,8 +134,9 @@ def pairs(opcode: str) -> Iterator[Instruction]:
     for name, form in (("f16x2", F16), ("bf16x2", BF16)):
         yield Instruction(
             Case(f"{opcode}.{name}.f32 {{d}}, {{a32}}, {{b32}};", 32),
-            lambda a, b, _, form=form: narrow(a & 0xFFFFFFFF, form, F32, flags) << 16
-            | narrow(b & 0xFFFFFFFF, form, F32, flags),
+            lambda a, b, _, form=form: (
+                narrow(a & 0xFFFFFFFF, form, F32, flags) << 16 | narrow(b & 0xFFFFFFFF, form, F32, flags)
+            ),
         )
 
 

@@ -22,9 +22,7 @@ pytestmark = pytest.mark.integration
 MASK32 = 0xFFFFFFFF
 
 
-def instruction(
-    opcode: str, type_: str, count: int, exact: Callable[..., int], *, any_nan: bool = True
-) -> Instruction:
+def instruction(opcode: str, type_: str, count: int, exact: Callable[..., int], *, any_nan: bool = True) -> Instruction:
     """``opcode`` with so many operands; ``exact`` takes their values and gives the bits of the result.
 
     ``ftz``, ``sat`` and ``relu`` are read from the opcode. A type of two is made of its halves.
@@ -104,9 +102,7 @@ def f32() -> Iterator[Instruction]:
         yield instruction(f"abs{ftz}", "f32", 1, lambda x: form.number(abs(x)))
         yield instruction(f"neg{ftz}", "f32", 1, lambda x: form.number(-x))
         yield from extremes("f32", ftz, (False, True))
-    yield Instruction(
-        Case("copysign.f32 {d}, {a32}, {b32};", 32), lambda a, b, _: (a & 0x80000000) | (b & 0x7FFFFFFF)
-    )
+    yield Instruction(Case("copysign.f32 {d}, {a32}, {b32};", 32), lambda a, b, _: (a & 0x80000000) | (b & 0x7FFFFFFF))
 
 
 def approximate_quotient(x: float, y: float) -> int:
@@ -146,9 +142,7 @@ def halves() -> Iterator[Instruction]:
         brain = form is FORMATS["bf16"]
         for flags in ("",) if brain else ("", ".ftz", ".sat", ".ftz.sat"):
             for rounding in ("", ".rn"):
-                yield instruction(
-                    f"add{rounding}{flags}", type_, 2, lambda x, y, form=form: added(x, y, form)
-                )
+                yield instruction(f"add{rounding}{flags}", type_, 2, lambda x, y, form=form: added(x, y, form))
                 yield instruction(f"sub{rounding}{flags}", type_, 2, lambda x, y, form=form: added(x, -y, form))
                 yield instruction(f"mul{rounding}{flags}", type_, 2, lambda x, y, form=form: multiplied(x, y, form))
             yield instruction(f"fma.rn{flags}", type_, 3, lambda x, y, z, form=form: fused(x, y, z, form))

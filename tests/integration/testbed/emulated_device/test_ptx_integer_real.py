@@ -25,9 +25,7 @@ def value(bits_: int, type_: str) -> int:
     return signed(bits_, bits) if type_[0] == "s" else bits_ & ((1 << bits) - 1)
 
 
-def instruction(
-    text: str, types: str, function: Callable[..., int], result: int | None = None
-) -> Instruction:
+def instruction(text: str, types: str, function: Callable[..., int], result: int | None = None) -> Instruction:
     """``text`` with operands of ``types`` (the first is that of a), whose values ``function`` takes."""
     names = types.split()
     bits = result or int(names[0][1:])
@@ -83,9 +81,7 @@ def dot(a_type: str, b_type: str, count: int, first: int) -> Callable[[int, int,
     a_bits, b_bits = int(a_type[1:]), int(b_type[1:])
 
     def function(a: int, b: int, c: int) -> int:
-        return c + sum(
-            value(a >> a_bits * i, a_type) * value(b >> b_bits * (i + first), b_type) for i in range(count)
-        )
+        return c + sum(value(a >> a_bits * i, a_type) * value(b >> b_bits * (i + first), b_type) for i in range(count))
 
     return function
 
@@ -172,9 +168,7 @@ def logic() -> Iterator[Instruction]:
         expected = lambda a, b, _, f=function: f(int(a & 0xFFFF != 0), int(b & 0xFFFF != 0))  # noqa: E731
         yield Instruction(Case(f"{name}.pred {{d}}, {{a1}}, {{b1}};", 1), expected)
     yield Instruction(Case("not.pred {d}, {a1};", 1), lambda a, _, __: int(a & 0xFFFF == 0))
-    yield Instruction(
-        Case("selp.b64 {d}, {b64}, {c64}, {a1};", 64), lambda a, b, c: b if a & 0xFFFF else c
-    )
+    yield Instruction(Case("selp.b64 {d}, {b64}, {c64}, {a1};", 64), lambda a, b, c: b if a & 0xFFFF else c)
 
 
 # The tables of the ISA (9.7.9.7): the four bytes, highest first, that each of the lowest bits of c selects.
@@ -208,9 +202,7 @@ def conversions_and_comparisons() -> Iterator[Instruction]:
             stored = max(bits, 16)
             for sat in ("", ".sat"):
 
-                def expected(
-                    a: int, _: int, __: int, to: str = to, source: str = source, sat: str = sat
-                ) -> int:
+                def expected(a: int, _: int, __: int, to: str = to, source: str = source, sat: str = sat) -> int:
                     bits = int(to[1:])
                     number = value(a, source)
                     least, most = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if to[0] == "s" else (0, (1 << bits) - 1)
@@ -238,7 +230,9 @@ def conversions_and_comparisons() -> Iterator[Instruction]:
         Case("slct.b32.s32 {d}, {a32}, {b32}, {c32};", 32),
         lambda a, b, c: (b if c >> 31 & 1 else a) & 0xFFFFFFFF,
     )
-    both = "{{ .reg .pred q; .reg .b32 x; setp.lt.s32 {d}|q, {a32}, {b32}; selp.b32 x, 1, 0, q; setp.eq.u32 {d}, x, 1; }}"
+    both = (
+        "{{ .reg .pred q; .reg .b32 x; setp.lt.s32 {d}|q, {a32}, {b32}; selp.b32 x, 1, 0, q; setp.eq.u32 {d}, x, 1; }}"
+    )
     yield Instruction(
         Case(both.replace("{{", "{{").replace("{d}", "{d}"), 1), lambda a, b, _: int(signed(a, 32) >= signed(b, 32))
     )

@@ -132,6 +132,7 @@ def test_warp_wide_values(tmp_path: Path, mask: int) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ matrices
 
+
 def a_layout(shape: str, bits: int) -> Callable[[int, int, int], tuple[int, int]]:
     """Row and column of element i of A."""
     return {
@@ -275,11 +276,15 @@ def test_mma_of_every_shape_and_type(tmp_path: Path) -> None:
 
 def test_ldmatrix_and_movmatrix(tmp_path: Path) -> None:
     forms = [(count, trans) for count in (1, 2, 4) for trans in ("", ".trans")]
-    lines = [".visible .entry load(.param .u64 in, .param .u64 out)\n{ .reg .b64 %in, %out, %row; .reg .b32 %l, %at, %x<9>;"]
+    lines = [
+        ".visible .entry load(.param .u64 in, .param .u64 out)\n{ .reg .b64 %in, %out, %row; .reg .b32 %l, %at, %x<9>;"
+    ]
     lines += [".shared .align 16 .b8 tile[1024]; ld.param.u64 %in, [in]; ld.param.u64 %out, [out]; mov.u32 %l, %tid.x;"]
     # Row r of the input goes to place (5 r + 3) % 32 of the tile: each lane gives the address of its row, in any order.
     lines += ["mad.wide.u32 %row, %l, 16, %in; ld.global.v4.u32 {%x0, %x1, %x2, %x3}, [%row];"]
-    lines += ["mad.lo.u32 %at, %l, 5, 3; and.b32 %at, %at, 31; shl.b32 %at, %at, 4; mov.u32 %x4, tile; add.u32 %at, %at, %x4;"]
+    lines += [
+        "mad.lo.u32 %at, %l, 5, 3; and.b32 %at, %at, 31; shl.b32 %at, %at, 4; mov.u32 %x4, tile; add.u32 %at, %at, %x4;"
+    ]
     lines += ["st.shared.v4.u32 [%at], {%x0, %x1, %x2, %x3}; bar.sync 0; mad.wide.u32 %out, %l, 4, %out;"]
     taken = 0
     for count, trans in forms:
@@ -288,7 +293,9 @@ def test_ldmatrix_and_movmatrix(tmp_path: Path) -> None:
         for name in names:
             lines.append(f"st.global.b32 [%out+{128 * taken}], {name};")
             taken += 1
-    lines += [f"ld.global.b32 %x5, [%row]; movmatrix.sync.aligned.m8n8.trans.b16 %x6, %x5; st.global.b32 [%out+{128 * taken}], %x6;"]
+    lines += [
+        f"ld.global.b32 %x5, [%row]; movmatrix.sync.aligned.m8n8.trans.b16 %x6, %x5; st.global.b32 [%out+{128 * taken}], %x6;"
+    ]
     kernel = ptx_execution.compiled("\n".join((*lines, "ret; }")), "load", tmp_path)
     rows = np.random.default_rng(3).integers(0, 1 << 16, (32, 8), dtype=np.uint16)
     found = np.zeros((taken + 1, WARP), np.uint32)
