@@ -45,7 +45,7 @@ SECONDS_TO_STOP = 2.0
 """Time in which the step may stop its compilers after Ctrl-C."""
 
 
-def get_requires_for_build_wheel(config_settings: Settings | None = None) -> list[str]:  # PEP 517
+def get_requires_for_build_wheel(config_settings: Settings | None = None) -> list[str]:  # noqa: ARG001  # PEP 517
     """No requirements: the build installs them by digest, which a requirement cannot express."""
     return []
 
@@ -53,7 +53,7 @@ def get_requires_for_build_wheel(config_settings: Settings | None = None) -> lis
 def build_wheel(
     wheel_directory: str,
     config_settings: Settings | None = None,
-    metadata_directory: str | None = None,  # PEP 517
+    metadata_directory: str | None = None,  # noqa: ARG001  # PEP 517
 ) -> str:
     """Build, inspect, validate and publish the wheel, put a copy into ``wheel_directory``, and return its name.
 
@@ -115,7 +115,7 @@ def _environment() -> Path:
 def _run(*command: str) -> None:
     """Run a command in the checkout; end with its exit code if it fails, and only after it has stopped."""
     environment = without_front_end(os.environ)
-    with subprocess.Popen(command, cwd=CHECKOUT, env=environment) as process:  # no shell, our own arguments
+    with subprocess.Popen(command, cwd=CHECKOUT, env=environment) as process:  # noqa: S603  # no shell, our own arguments
         try:
             status = process.wait()
         except KeyboardInterrupt:

@@ -56,7 +56,7 @@ def provide_sources(lock: SourceLock, layout: Layout, console: Console, *, llama
 def provide_toolkit(planned: ToolkitPlan, layout: Layout, console: Console) -> CudaToolkit:
     """Provide the toolkit of a plan: a locked one is downloaded and unpacked if it is missing."""
     if planned.lock is None:
-        assert planned.installed is not None  # a plan has one of the two
+        assert planned.installed is not None  # noqa: S101  # a plan has one of the two
         return planned.installed
     wheels = download.fetch(planned.lock.files, layout.downloads, console)
     return locked_cuda.provide(planned.lock, wheels, layout, cc=str(planned.host.cc.path))

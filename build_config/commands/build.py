@@ -16,7 +16,7 @@ from check_gpu import shell
 
 
 @app.command()
-def build(  # one parameter for each option
+def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
     arch: Annotated[
         str,
         typer.Option(
@@ -33,9 +33,7 @@ def build(  # one parameter for each option
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Compilers at once; default: one for each core, if memory allows.")
     ] = None,
-    require_gpu: Annotated[
-        bool, typer.Option("--require-gpu", help="Fail unless it ran on a real GPU.")
-    ] = False,  # typer's form
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless it ran on a real GPU.")] = False,  # noqa: FBT002  # typer's form
     sign_key: Annotated[
         Path | None, typer.Option(help="An Ed25519 key in PEM: sign the statement about the wheel with it.")
     ] = None,
@@ -43,9 +41,7 @@ def build(  # one parameter for each option
     units: Annotated[
         Path | None, typer.Option(help="A folder with units that other machines built (units --export).", exists=True)
     ] = None,
-    require_units: Annotated[
-        bool, typer.Option("--require-units", help="Compile nothing; fail without them.")
-    ] = False,  # typer's form
+    require_units: Annotated[bool, typer.Option("--require-units", help="Compile nothing; fail without them.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Build, inspect, validate and publish a CUDA wheel."""

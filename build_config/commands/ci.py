@@ -20,7 +20,7 @@ def show_matrix(
     cuda: Annotated[str, typer.Option(help="Only this release of CUDA; empty: all of the list.")] = "",
     platform: Annotated[str, typer.Option(help="Only this platform; empty: all of the list.")] = "",
     cards: Annotated[str, typer.Option(help="GPU runners, as CAPABILITY=LABEL: 8.9=rtx4090 12.0=b.")] = "",
-    gitlab: Annotated[bool, typer.Option("--gitlab", help="As a child pipeline of GitLab.")] = False,  # typer's form
+    gitlab: Annotated[bool, typer.Option("--gitlab", help="As a child pipeline of GitLab.")] = False,  # noqa: FBT002  # typer's form
     github_output: Annotated[
         Path | None, typer.Option(help="Also append the outputs of a GitHub step to this file.")
     ] = None,

@@ -16,14 +16,12 @@ from build_config.system.layout import CANONICAL_WORK_ROOT
 
 @app.command()
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # typer's form
-    recommend: Annotated[bool, typer.Option("--recommend", help="Recommend a wheel for this machine.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002  # typer's form
+    recommend: Annotated[bool, typer.Option("--recommend", help="Recommend a wheel for this machine.")] = False,  # noqa: FBT002
     index: Annotated[
         str | None, typer.Option(help="Where to search for wheels: a folder, page or address; default: the wheelhouse.")
     ] = None,
-    gpus: Annotated[
-        bool, typer.Option("--gpus", "--cards", help="Print the table of docs/choosing.md.")
-    ] = False,  # typer's form
+    gpus: Annotated[bool, typer.Option("--gpus", "--cards", help="Print the table of docs/choosing.md.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Show what this machine can build and what is missing, or recommend a wheel."""
@@ -54,7 +52,7 @@ def doctor(
 
 
 @app.command(name="check_gpu")
-def check_gpu(  # one parameter for each option
+def check_gpu(  # noqa: PLR0913, PLR0917  # one parameter for each option
     python: Annotated[
         str | None, typer.Option(help="The Python whose llama-cpp-python is checked: a command or path.")
     ] = None,
@@ -64,7 +62,7 @@ def check_gpu(  # one parameter for each option
     n_gpu_layers: Annotated[int, typer.Option(help="As for Llama().")] = -1,
     n_ctx: Annotated[int, typer.Option(min=1, help="As for Llama().")] = 512,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for loading the model.")] = 300.0,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # typer's form
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002  # typer's form
     make_file: Annotated[
         Path | None, typer.Option(help="Check nothing; write the checker as one file, to run anywhere.")
     ] = None,

@@ -33,9 +33,7 @@ def validate(
         str | None,
         typer.Option(help="A compute capability (8.9), or every: also on simulated GPUs, which never count as real."),
     ] = None,
-    require_gpu: Annotated[
-        bool, typer.Option("--require-gpu", help="Fail unless it ran on a real GPU.")
-    ] = False,  # typer's form
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail unless it ran on a real GPU.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Install a wheel into a clean environment, run it in every scenario, and show where its layers are."""
@@ -48,7 +46,7 @@ def validate(
 def emulate(
     wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
     arch: Annotated[str | None, typer.Option(help="An architecture of the wheel, 89; default: its first.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every type of weights, prompt and family.")] = False,  # noqa: FBT002  # typer's form  # typer's form
+    every: Annotated[bool, typer.Option("--all", help="Every type of weights, prompt and family.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Compute with the wheel's own kernels on an emulated GPU, and compare the numbers with the CPU's."""
@@ -123,7 +121,7 @@ def upstream_tests(
 
 
 @bench.command(name="device")
-def bench_device(  # one parameter for each option
+def bench_device(  # noqa: PLR0913, PLR0917  # one parameter for each option
     model: Annotated[
         Path | None, typer.Option(help="A GGUF file; default: a random model.", exists=True, dir_okay=False)
     ] = None,

@@ -23,7 +23,7 @@ def text(bom: Bom) -> str:
 
     It contains no time, and its serial number is derived from the rest.
     """
-    from cyclonedx.output.json import JsonV1Dot6  # reading a document needs none of cyclonedx
+    from cyclonedx.output.json import JsonV1Dot6  # noqa: PLC0415  # reading a document needs none of cyclonedx
 
     data: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     data["metadata"].pop("timestamp", None)
@@ -34,8 +34,8 @@ def text(bom: Bom) -> str:
 
 def problems(document: str) -> tuple[str, ...]:
     """The violations of the strict schema of CycloneDX 1.6 in a text, one sentence each."""
-    from cyclonedx.schema import SchemaVersion  # as in text
-    from cyclonedx.validation.json import JsonStrictValidator  # takes over a second for grammars
+    from cyclonedx.schema import SchemaVersion  # noqa: PLC0415  # as in text
+    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415  # takes over a second for grammars
 
     try:
         errors = JsonStrictValidator(SchemaVersion.V1_6).validate_str(document, all_errors=True)

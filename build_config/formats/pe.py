@@ -33,7 +33,7 @@ class Dll:
 
 def read(data: bytes) -> Dll:
     """The facts of a DLL. Raises ``UnreadableDllError``."""
-    import pefile  # type: ignore[import-untyped,unused-ignore]  # not installed on every platform
+    import pefile  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415  # not installed on every platform
 
     directories = [
         pefile.DIRECTORY_ENTRY[f"IMAGE_DIRECTORY_ENTRY_{name}"]

@@ -28,7 +28,7 @@ def extract_tar(archive: Path, target: Path) -> None:
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True)
                 packed = tar.extractfile(member)
-                assert packed is not None  # for the type checker: it is a plain file
+                assert packed is not None  # noqa: S101  # for the type checker: it is a plain file
                 with packed, path.open("xb") as file:
                     shutil.copyfileobj(packed, file, 1 << 20)
     except (tarfile.TarError, EOFError) as error:

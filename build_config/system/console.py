@@ -28,17 +28,17 @@ PLAIN_INTERVAL = 30.0
 def duration(seconds: float) -> str:
     """``75`` -> ``1 min 15 s``; below a minute ``12 s``; hours as ``1 h 02 min``."""
     whole = round(seconds)
-    if whole < 60:
+    if whole < 60:  # noqa: PLR2004
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
-    if minutes < 60:
+    if minutes < 60:  # noqa: PLR2004
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def escape(text: str) -> str:
     """Escape text so that it is not taken for markup."""
-    from rich import markup  # see Console._rich
+    from rich import markup  # noqa: PLC0415  # see Console._rich
 
     return markup.escape(text)
 
@@ -96,7 +96,7 @@ class Console:
 
     @functools.cached_property
     def _rich(self) -> RichConsole:
-        from rich import console  # slow to import, and a command that prints JSON needs none of it
+        from rich import console  # noqa: PLC0415  # slow to import, and a command that prints JSON needs none of it
 
         return console.Console(
             file=self._file, force_terminal=self._terminal, highlight=False, soft_wrap=True, emoji=False
@@ -171,7 +171,7 @@ class Console:
         if not self._rich.is_terminal or self._rich.is_dumb_terminal:
             yield ProgressBar(description, total, self.note)
             return
-        from rich import progress  # see _rich
+        from rich import progress  # noqa: PLC0415  # see _rich
 
         columns = (
             progress.SpinnerColumn(),
@@ -195,7 +195,7 @@ class Console:
 
     def table(self, title: str, rows: tuple[tuple[str, ...], ...], header: tuple[str, ...] = ()) -> None:
         """Print rows of text in columns."""
-        from rich.table import Table  # see _rich
+        from rich.table import Table  # noqa: PLC0415  # see _rich
 
         table = Table(title=title, title_justify="left", show_header=bool(header), box=None, pad_edge=False)
         for column in header or ("",) * max((len(row) for row in rows), default=0):

@@ -39,7 +39,7 @@ def to_data(value: object) -> Any:
 
 def from_data(data: Any, kind: type[T] | UnionType) -> T:
     """The reverse of ``to_data``. An unknown or missing key raises ``StepResultError``."""
-    from cattrs import BaseValidationError, transform_error  # see _converter
+    from cattrs import BaseValidationError, transform_error  # noqa: PLC0415  # see _converter
 
     try:
         return _converter().structure(data, kind)  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def read(path: Path, kind: type[T]) -> T:
 
 @functools.cache
 def _converter() -> cattrs.Converter:
-    import cattrs  # slow to import, and writing needs none of it
+    import cattrs  # noqa: PLC0415  # slow to import, and writing needs none of it
 
     converter = cattrs.Converter(forbid_extra_keys=True)
     converter.register_structure_hook(Path, lambda value, _: Path(str(value)))

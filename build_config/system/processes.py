@@ -113,7 +113,7 @@ def run(
     tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
     with _open_log(command) as log:
         try:
-            process = subprocess.Popen(  # argument list, no shell; this is the one place
+            process = subprocess.Popen(  # noqa: S603  # argument list, no shell; this is the one place
                 command.argv,
                 cwd=command.cwd,
                 env=command.full_environment(),

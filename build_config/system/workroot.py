@@ -69,7 +69,7 @@ def claim(layout: Layout, *, purpose: str, console: Console) -> Iterator[None]:
 
     Raises ``WorkRootError`` if the root is not safe to use and ``InterruptedRunError`` on Ctrl-C while waiting.
     """
-    import filelock  # `doctor` checks the root and locks nothing
+    import filelock  # noqa: PLC0415  # `doctor` checks the root and locks nothing
 
     check(layout.work_root)
     _create(layout.work_root)
@@ -235,7 +235,7 @@ def _user() -> str:
 
 
 def _acquire(lock: filelock.BaseFileLock, layout: Layout, console: Console) -> None:
-    from filelock import Timeout  # see claim
+    from filelock import Timeout  # noqa: PLC0415  # see claim
 
     waits_for = None
     announced = 0.0

@@ -89,7 +89,7 @@ def recommend(layout: Layout, where: str | None) -> Recommendation:
 
     Raises ``SettingsError`` for a missing index, ``NetworkError`` for one that does not answer.
     """
-    from build_config.tasks import recommend as choosing  # it speaks HTTP and reads signatures
+    from build_config.tasks import recommend as choosing  # noqa: PLC0415  # it speaks HTTP and reads signatures
 
     index, candidates = choosing.read(where or str(layout.wheelhouse))
     version = ".".join(map(str, sys.version_info[:2]))

@@ -154,7 +154,7 @@ def write(
 
 def write_header(path: Path, shape: ModelShape, *, family: ModelFamily = LLAMA, kind: str = "F32") -> Path:
     """Write the part of a model in front of its weights, and return ``path``. Raises as ``write`` does."""
-    import gguf  # takes half a second to import, and few steps need it
+    import gguf  # noqa: PLC0415  # takes half a second to import, and few steps need it
 
     check(shape, kind, family)
     writer = gguf.GGUFWriter(path, family.architecture)
@@ -201,14 +201,14 @@ def check(shape: ModelShape, kind: str, family: ModelFamily = LLAMA) -> None:
 
 def _type(kind: str) -> tuple[gguf.GGMLQuantizationType, int, int]:
     """A type of weights, with the weights and the bytes of one of its blocks."""
-    import gguf  # see write_header
+    import gguf  # noqa: PLC0415  # see write_header
 
     of = gguf.GGMLQuantizationType[kind]
     return of, *gguf.GGML_QUANT_SIZES[of]
 
 
 def _describe(writer: Any, shape: ModelShape, family: ModelFamily) -> None:
-    import gguf  # see write_header
+    import gguf  # noqa: PLC0415  # see write_header
 
     words = (*_WORDS, *(f"w{number}" for number in range(len(_WORDS), shape.vocabulary)))
     words = words[: shape.vocabulary - len(_CONTROLS) - _BYTES]
@@ -246,7 +246,7 @@ def _kind_of(name: str, shape: ModelShape, kind: str) -> str:
         return better
     if "attn_v" in name or "ffn_down" in name:
         layer, eighth = int(name.split(".")[1]), shape.layers // 8
-        if layer < eighth or layer >= 7 * shape.layers // 8 or (layer - eighth) % 3 == 2:
+        if layer < eighth or layer >= 7 * shape.layers // 8 or (layer - eighth) % 3 == 2:  # noqa: PLR2004
             return better
     return most
 
@@ -254,7 +254,7 @@ def _kind_of(name: str, shape: ModelShape, kind: str) -> str:
 @functools.cache
 def _codes_spread(kind: str) -> tuple[float, float]:
     """The deviation of weights with random codes and the scale 1, and the minimum that makes their mean 0."""
-    import gguf  # see write_header
+    import gguf  # noqa: PLC0415  # see write_header
 
     of, _, size = _type(kind)
     blocks = model_data.codes(np.random.default_rng(0), _SAMPLE, size)

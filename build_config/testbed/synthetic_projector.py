@@ -53,7 +53,7 @@ def write(path: Path, shape: ProjectorShape = TINY, *, model: ModelShape = synth
     The weights are float32 and random with the deviation ``1 / sqrt(inputs)``; the same arguments give the same bytes.
     Only a finished file has the name ``path``.
     """
-    import gguf  # takes half a second to import, and few steps need it
+    import gguf  # noqa: PLC0415  # takes half a second to import, and few steps need it
 
     partial = path.with_name(f"{path.name}.partial")
     writer = gguf.GGUFWriter(partial, "clip")

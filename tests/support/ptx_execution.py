@@ -59,15 +59,15 @@ class Kernel:
         return (reason or b"").decode(), list(executed)
 
 
-def compiled(ptx: str, name: str, folder: Path) -> Kernel:
-    """The kernel ``name`` of a PTX text without its first three lines."""
+def compiled(ptx: str, name: str, folder: Path, *further: str) -> Kernel:
+    """The kernel ``name`` of a PTX text without its first three lines; ``further`` are options of the compiler."""
     kernel = translate(read_module(HEADER + ptx, f"{name}.ptx"), name)
     source, library = folder / f"{name}.c", folder / f"{name}.so"
     source.write_text(kernel.source, encoding="utf-8")
     warnings = ("-Wall", "-Wextra", "-Werror")
     files = (str(source), str(HERE / "ptx_runtime.c"))
     options = ("-O1", *CFLAGS, "-fPIC", "-shared", "-pthread", f"-I{HERE}")
-    subprocess.run(("gcc", *options, *warnings, *files, "-o", str(library), "-lm"), check=True)
+    subprocess.run(("gcc", *options, *warnings, *further, *files, "-o", str(library), "-lm"), check=True)
     return Kernel(ctypes.CDLL(str(library)), kernel.blocks, kernel.opcodes)
 
 

@@ -33,14 +33,14 @@ _INSTALL = "run the step through its nox session, which installs the locked prog
 
 def find_cmake() -> Program:
     """CMake of this Python environment. Raises ``LockError`` if it is missing."""
-    import cmake  # its import searches all its files, and `doctor` needs none of them
+    import cmake  # noqa: PLC0415  # its import searches all its files, and `doctor` needs none of them
 
     return _packaged("cmake", Path(cmake.CMAKE_BIN_DIR) / platforms.HERE.program("cmake"))
 
 
 def find_ninja() -> Program:
     """Ninja of this Python environment. Raises ``LockError`` if it is missing."""
-    import ninja  # as above
+    import ninja  # noqa: PLC0415  # as above
 
     return _packaged("ninja", Path(ninja.BIN_DIR) / platforms.HERE.program("ninja"))
 

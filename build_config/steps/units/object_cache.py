@@ -62,12 +62,12 @@ def session(launcher: Program | None, layout: Layout, environment: Mapping[str, 
         return
     layout.object_cache.mkdir(parents=True, exist_ok=True)
     if not _is_sccache(launcher):
-        ready._call("--zero-stats")  # the module's own class
+        ready._call("--zero-stats")  # noqa: SLF001  # the module's own class
         yield ready
         return
     processes.stop_program(launcher.path)
     _socket(layout).unlink(missing_ok=True)
-    started = ready._call("--start-server")
+    started = ready._call("--start-server")  # noqa: SLF001
     if started.returncode != 0:
         processes.raise_for(started)
     try:
@@ -76,7 +76,7 @@ def session(launcher: Program | None, layout: Layout, environment: Mapping[str, 
         # The server runs the compilers, and would let them finish although nobody waits for the result.
         processes.stop_program(launcher.path)
         raise
-    ready._call("--stop-server")
+    ready._call("--stop-server")  # noqa: SLF001
 
 
 def parse_sccache(text: str) -> int:

@@ -36,7 +36,7 @@ def parse_ninja_log(text: str) -> dict[str, float]:
     seconds = {}
     for line in text.splitlines():
         fields = line.split("\t")
-        if len(fields) >= 4 and fields[0].isdigit() and fields[1].isdigit():  # a line has 4 or 5 fields
+        if len(fields) >= 4 and fields[0].isdigit() and fields[1].isdigit():  # noqa: PLR2004  # a line has 4 or 5 fields
             seconds[fields[3]] = (int(fields[1]) - int(fields[0])) / 1000
     return seconds
 

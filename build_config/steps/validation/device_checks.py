@@ -58,10 +58,10 @@ def main(plan_file: str, result_file: str) -> int:
             try:
                 values = getattr(session, check["check"])(check)
                 checks[check["name"]] = {**values, "seconds": time.monotonic() - start}
-            except Exception:  # the other checks are still worth running
+            except Exception:  # noqa: BLE001  # the other checks are still worth running
                 checks[check["name"]] = {"error": traceback.format_exc()}
             _write(target, result)
-    except Exception:  # the error is the result
+    except Exception:  # noqa: BLE001  # the error is the result
         result["error"] = traceback.format_exc()
     _write(target, result)
     return 1 if any("error" in one for one in (result, *checks.values())) else 0
@@ -78,8 +78,8 @@ class Session:
     """The imported ``llama_cpp`` with one of its devices."""
 
     def __init__(self, device: str, result: dict[str, Any]) -> None:
-        import llama_cpp  # a failing import is a result, too
-        from llama_cpp import _ctypes_extensions
+        import llama_cpp  # noqa: PLC0415  # a failing import is a result, too
+        from llama_cpp import _ctypes_extensions  # noqa: PLC0415
 
         self.llama_cpp: Any = llama_cpp
         package = Path(llama_cpp.__file__).resolve().parent
@@ -195,7 +195,7 @@ class Session:
         context_params.n_batch = context_params.n_ubatch = batch
         context_params.n_threads = context_params.n_threads_batch = _cores()
         context_params.offload_kqv = context_params.op_offload = device != CPU
-        cache = CACHE_TYPES["F16" if device == CPU else check["cache"]]
+        cache = CACHE_TYPES["F16" if device == CPU else check.get("cache", "F16")]
         context_params.type_k = context_params.type_v = cache
         context_params.flash_attn_type = (
             api.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else api.LLAMA_FLASH_ATTN_TYPE_DISABLED

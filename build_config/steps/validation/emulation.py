@@ -124,7 +124,7 @@ def run(
         found, used = _run_case(machine, case)
         checks += found
         uses += used
-    import resource  # Windows has none, and no doubles
+    import resource  # noqa: PLC0415  # Windows has none, and no doubles
 
     # Of the largest child: in kilobytes on Linux.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

@@ -34,7 +34,7 @@ def main(results_file: str, options: str, *tasks_and_models: str) -> int:
         messages: list[str] = []
         try:
             _use_wheel(task, model, json.loads(options), result, messages)
-        except Exception:  # the error is the result
+        except Exception:  # noqa: BLE001  # the error is the result
             result["error"] = traceback.format_exc()
         result["log"] = "".join(messages).splitlines()
         result["loaded_files"] = _loaded_files()
@@ -45,7 +45,7 @@ def main(results_file: str, options: str, *tasks_and_models: str) -> int:
 
 
 def _use_wheel(task: str, model: str, options: dict[str, Any], result: dict[str, Any], messages: list[str]) -> None:
-    import llama_cpp  # a failing import is a result, too
+    import llama_cpp  # noqa: PLC0415  # a failing import is a result, too
 
     result["package"] = str(Path(llama_cpp.__file__).resolve().parent)
     result["versions"]["llama_cpp"] = llama_cpp.__version__

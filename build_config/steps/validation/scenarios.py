@@ -162,7 +162,7 @@ def on_simulated_devices(facts: BuildFacts, capability: str | None) -> tuple[Sce
 def simulated(facts: BuildFacts, capabilities: tuple[str, ...], name: str, *, fault: str | None = None) -> Scenario:
     """The wheel on simulated GPUs of these capabilities, for at least one of which it has code."""
     expected = expected_on(facts, capabilities, simulated=True)
-    assert expected is not None, capabilities  # see above
+    assert expected is not None, capabilities  # noqa: S101  # see above
     where = "CUDA0" if len(capabilities) == 1 else "the GPUs"
     left_out = f", and {', '.join(expected.left_out)} is left out" if expected.left_out else ""
     return Scenario(

@@ -76,10 +76,10 @@ class Platform(abc.ABC):
     def cuda_flag_entries(self, work_root: PurePath) -> dict[str, str]:
         """CMake's entries for the flags of nvcc."""
 
-    def caches_cuda(self, launcher: str, version: str) -> bool:  # a platform may tell them apart
+    def caches_cuda(self, launcher: str, version: str) -> bool:  # noqa: ARG002  # a platform may tell them apart
         """Whether a compiler launcher (``sccache``) of a version may be used with nvcc."""
         return True
 
-    def toolkit_variables(self, root: PurePath) -> Mapping[str, str]:  # as above
+    def toolkit_variables(self, root: PurePath) -> Mapping[str, str]:  # noqa: ARG002  # as above
         """Variables that the compilers need for a toolkit at ``root``, in addition to the host compiler's."""
         return {}

@@ -6,7 +6,7 @@ from pathlib import PurePath, PurePosixPath
 
 from build_config.system.platforms.base import WITHOUT_NVTX, Platform
 
-WORK_ROOT = PurePosixPath("/var/tmp/llama-cuda-wheels")  # fixed on purpose; workroot.py checks its owner
+WORK_ROOT = PurePosixPath("/var/tmp/llama-cuda-wheels")  # noqa: S108  # fixed on purpose; workroot.py checks its owner
 SONAME_VERSIONS = {"11": "11.0"}
 """The version after ``libcudart.so.`` if it is not the major release."""
 STRIP = "-Wl,-s -Wl,--build-id=none"

@@ -291,7 +291,7 @@ def _model_name(plan: DevicePlan) -> str:
     if plan.model is not None:
         return plan.model.name
     weights = plan.shape.weights
-    count = f"{weights / 1e9:.1f} billion" if weights >= 1e9 else f"{weights / 1e6:.1f} million"
+    count = f"{weights / 1e9:.1f} billion" if weights >= 1e9 else f"{weights / 1e6:.1f} million"  # noqa: PLR2004
     return f"random model {plan.shape.name!r}, {count} weights, {plan.kind}"
 
 

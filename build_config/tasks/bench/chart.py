@@ -29,11 +29,11 @@ _NAME_LENGTH = 24
 
 def draw(report: DeviceReport, path: Path) -> Path:
     """Write the chart to ``path`` and return it. Failed measurements have no bar and are named."""
-    import matplotlib as mpl  # installed only in a benchmark's environment
+    import matplotlib as mpl  # noqa: PLC0415  # installed only in a benchmark's environment
 
     mpl.use("Agg")  # a machine without a screen is the usual case
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
 
     shown = [one for one in report.measurements if one.failure is None]
     height = 2.6 + 1.2 * max(1, len(shown))

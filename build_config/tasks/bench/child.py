@@ -31,7 +31,7 @@ def main(request_file: str, result_file: str) -> None:
     messages: list[str] = []
     try:
         _measure(request, result, messages)
-    except Exception as error:  # the error is the result
+    except Exception as error:  # noqa: BLE001  # the error is the result
         traceback.print_exc()  # to the log only: it contains paths of this machine
         result["error"] = "".join(traceback.format_exception_only(type(error), error))
     result["log"] = "".join(messages).splitlines()
@@ -39,7 +39,7 @@ def main(request_file: str, result_file: str) -> None:
 
 
 def _measure(request: dict[str, Any], result: dict[str, Any], messages: list[str]) -> None:
-    import llama_cpp  # a failing import is a result, too
+    import llama_cpp  # noqa: PLC0415  # a failing import is a result, too
 
     result["version"] = llama_cpp.__version__
     if hasattr(llama_cpp, "cuda_status"):

@@ -39,7 +39,7 @@ def publish(package: CondaPackage, wheel: Wheel, channel: Path) -> Path:
     It replaces the package of an earlier wheel of the same version, CUDA and shards, as in the wheelhouse: the solver
     could not tell which is newer. Every other package stays. Raises ``PackagingError``.
     """
-    from rattler.index import index_fs  # only the lock conda.txt contains it
+    from rattler.index import index_fs  # noqa: PLC0415  # only the lock conda.txt contains it
 
     folder = channel / package.subdir
     for each in (folder, channel / NOARCH):
@@ -64,7 +64,7 @@ def pack(package: CondaPackage, wheel: Wheel, folder: Path) -> Path:
     wheel, the description and the version of rattler-build; not on time, order, modes or user. Raises
     ``PackagingError`` if the wheel cannot be read, or the path of a member leads out of its folder.
     """
-    from rattler_build import (  # only the lock conda.txt contains it
+    from rattler_build import (  # noqa: PLC0415  # only the lock conda.txt contains it
         ArchiveType,
         RattlerBuildError,
         assemble_package,

@@ -48,7 +48,7 @@ class OnTheGpu(unittest.TestCase):
 
     def setUp(self) -> None:
         """Import the wheel: a failing import fails every test."""
-        import llama_cpp  # see above
+        import llama_cpp  # noqa: PLC0415  # see above
 
         self.api = llama_cpp
 
@@ -61,7 +61,7 @@ class OnTheGpu(unittest.TestCase):
 
     def test_the_loader_lists_the_gpus_of_the_driver(self) -> None:
         """The loader of the wheel sees what a program sees that asks the driver itself."""
-        from llama_cpp import _cuda_driver  # a part of this wheel only
+        from llama_cpp import _cuda_driver  # noqa: PLC0415  # a part of this wheel only
 
         status, driver = self.api.cuda_status(), _cuda_driver.ask_cuda()
         self.assertTrue(status.loaded, status.reason)
@@ -73,7 +73,7 @@ class OnTheGpu(unittest.TestCase):
 
     def test_the_wheel_has_code_for_the_gpus_in_use(self) -> None:
         """Every GPU runs the wheel's code or is left out, and a note then says how to use it."""
-        from llama_cpp import _gpu_coverage  # a part of this wheel only
+        from llama_cpp import _gpu_coverage  # noqa: PLC0415  # a part of this wheel only
 
         status = self.api.cuda_status()
         used = [device for device in status.devices if device not in status.left_out]

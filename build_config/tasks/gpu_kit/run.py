@@ -165,7 +165,7 @@ class Run:
         start = time.monotonic()
         try:
             failed = getattr(self, f"part_{name}")()
-        except Exception:  # the other parts are still worth running
+        except Exception:  # noqa: BLE001  # the other parts are still worth running
             failed = traceback.format_exc().strip().splitlines()[-1]
             self.log(traceback.format_exc())
         seconds = round(time.monotonic() - start, 3)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 def main(result_file: str) -> None:
     """Write the description. Without numpy there is none: an ``ImportError`` ends the process."""
-    import numpy as np  # importing this module must not need it
+    import numpy as np  # noqa: PLC0415  # importing this module must not need it
 
     library, version = platform.libc_ver()
     described = {

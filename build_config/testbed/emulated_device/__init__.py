@@ -56,9 +56,19 @@ class _Report:
     kernels: tuple[KernelUse, ...]
 
 
-def build(folder: Path, *, include: Path, major: int, cc: str = "gcc", log: Path | None = None) -> SimulatedLibraries:
+def build(
+    folder: Path,
+    *,
+    include: Path,
+    major: int,
+    cc: str = "gcc",
+    log: Path | None = None,
+    libraries: tuple[str, ...] = simulated_device.LIBRARIES,
+) -> SimulatedLibraries:
     """Compile the doubles of the emulated GPU. Parameters and errors are those of ``simulated_device.build``."""
-    return simulated_device.build(folder, include=include, major=major, cc=cc, log=log, replaced=REPLACED)
+    return simulated_device.build(
+        folder, include=include, major=major, cc=cc, log=log, libraries=libraries, replaced=REPLACED
+    )
 
 
 def environment(server: Path, report: Path) -> dict[str, str]:

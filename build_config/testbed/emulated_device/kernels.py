@@ -64,21 +64,25 @@ class Kernels:
     translate: Callable[[PtxFile, str], str] = field(default_factory=Translator)
     facts: dict[str, KernelFacts] = field(default_factory=dict)
     _made: dict[int, PtxFile] = field(default_factory=dict)
+    _libraries: dict[str, Path] = field(default_factory=dict)
 
     def library(self, name: str) -> Path:
         """The shared library of a kernel, which defines ``ptx_image``. Raises ``PipelineError`` with the reason."""
+        if name in self._libraries:
+            return self._libraries[name]
         start = time.monotonic()
         source, identical = None, False
         try:
             number = self.number(name)
             ptx = self.ptx(number)
             source, identical = ptx.source, ptx.cubin == self.code.cubins[number]
-            path, compiled = self._compile(self.translate(ptx, name), name)
+            path, compiled = self.compile(self.translate(ptx, name), name)
         except PipelineError as error:
             self.facts[name] = KernelFacts(name=name, source=source, identical=identical, refused=error.message)
             raise
         seconds = time.monotonic() - start if compiled else 0.0
         self.facts[name] = KernelFacts(name=name, source=source, identical=identical, seconds=round(seconds, 3))
+        self._libraries[name] = path
         return path
 
     def number(self, name: str) -> int:
@@ -96,7 +100,8 @@ class Kernels:
             self._made[number] = self.files.make(number)
         return self._made[number]
 
-    def _compile(self, text: str, name: str) -> tuple[Path, bool]:
+    def compile(self, text: str, name: str) -> tuple[Path, bool]:
+        """The library of a kernel in C, and whether it had to be compiled."""
         headers = (path.read_bytes() for path in sorted(HERE.glob("ptx_*.h")))
         parts = (text.encode(), *headers, " ".join((self.cc, *OPTIONS)).encode())
         key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]

@@ -15,14 +15,10 @@ import shlex
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, ValidationError
 from build_config.model import CudaArch
 from build_config.system.processes import Command, run
-
-if TYPE_CHECKING:
-    pass
 
 SECONDS_ALLOWED = 1800.0
 _VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)")
@@ -41,14 +37,14 @@ class PtxFile:
 class PtxFiles:
     """The PTX of a shard for one architecture, made when it is needed and kept in ``folder`` by digest.
 
-    ``build`` is the build tree of the shard's unit.
+    ``build`` is the build tree of the shard's unit, ``commands`` its compilations of CUDA files.
     """
 
     build: Path
     arch: CudaArch
     folder: Path
     log: Path | None = None
-    _commands: list[dict[str, str]] = field(default_factory=list)
+    commands: list[dict[str, str]] = field(default_factory=list)
     _inputs: str = ""
 
     def __post_init__(self) -> None:
@@ -59,8 +55,8 @@ class PtxFiles:
         except OSError as error:
             message = f"{path} is missing: the PTX of a shard is made with the commands of its build"
             raise ValidationError(message, remedy="build the wheel here first") from error
-        self._commands = [command for command in commands if command["file"].endswith(".cu")]
-        if not self._commands:
+        self.commands = [command for command in commands if command["file"].endswith(".cu")]
+        if not self.commands:
             raise ValidationError(f"{path} contains no CUDA file")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._inputs = _folder_digest(self._ggml)
@@ -68,20 +64,20 @@ class PtxFiles:
     @property
     def _ggml(self) -> Path:
         """The folder with everything that these files include, except the toolkit: that of the backends' sources."""
-        shallowest = min((Path(command["file"]) for command in self._commands), key=lambda path: len(path.parts))
+        shallowest = min((Path(command["file"]) for command in self.commands), key=lambda path: len(path.parts))
         return shallowest.parent.parent.parent
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The compiled files, in the order in which they are linked."""
-        return tuple(Path(command["file"]).name for command in self._commands)
+        return tuple(Path(command["file"]).name for command in self.commands)
 
     def make(self, number: int) -> PtxFile:
         """Make the PTX of a compiled file, by its place in ``sources``.
 
         Raises ``ValidationError`` if nvcc does not list the commands or one of them fails.
         """
-        compiled = self._commands[number]
+        compiled = self.commands[number]
         argv = _without_launcher(shlex.split(compiled["command"]))
         key = hashlib.sha256("\0".join((self._inputs, self.arch.name, *argv)).encode()).hexdigest()
         source = Path(compiled["file"]).name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from build_config.errors import PipelineError
 
@@ -13,13 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from build_config.testbed.emulated_device.kernels import Kernels
-
 _REQUEST = 65536
 
 
+class KernelSource(Protocol):
+    """Where kernels come from."""
+
+    def library(self, name: str) -> Path:
+        """The shared library of a kernel; raises ``PipelineError`` with the reason if there is none."""
+
+
 @contextlib.contextmanager
-def serve(kernels: Mapping[int, Kernels], folder: Path) -> Iterator[Path]:
+def serve(kernels: Mapping[int, KernelSource], folder: Path) -> Iterator[Path]:
     """Answer on a socket in ``folder`` during the block; ``kernels`` are those of each architecture's number.
 
     A request is a line: the number and the mangled name. The answer is ``library`` and a path, or a reason.
@@ -39,7 +44,7 @@ def serve(kernels: Mapping[int, Kernels], folder: Path) -> Iterator[Path]:
             path.unlink()
 
 
-def _answer_all(server: socket.socket, kernels: Mapping[int, Kernels]) -> None:
+def _answer_all(server: socket.socket, kernels: Mapping[int, KernelSource]) -> None:
     while True:
         try:
             connection, _ = server.accept()
@@ -50,7 +55,7 @@ def _answer_all(server: socket.socket, kernels: Mapping[int, Kernels]) -> None:
             connection.sendall(_answer(kernels, number, name).encode())
 
 
-def _answer(kernels: Mapping[int, Kernels], number: str, name: str) -> str:
+def _answer(kernels: Mapping[int, KernelSource], number: str, name: str) -> str:
     if not number.isdecimal() or int(number) not in kernels:
         return f"there is no PTX for sm_{number}"
     try:

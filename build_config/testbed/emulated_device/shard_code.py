@@ -49,7 +49,8 @@ def read(library: Path, arch: CudaArch, cuobjdump: Path) -> ShardCode:
         # A.7.sm_89.cubin is the seventh; the number counts all architectures.
         suffix = re.compile(rf"\.(\d+)\.{re.escape(arch.name)}\.cubin")
         numbered = {int(match[1]): path for path in folder.iterdir() if (match := suffix.search(path.name))}
-        cubins, kernels = [], {}
+        cubins: list[str] = []
+        kernels: dict[str, int] = {}
         for place, number in enumerate(sorted(numbered)):
             cubins.append(hashlib.sha256(numbered[number].read_bytes()).hexdigest())
             kernels |= dict.fromkeys(_kernels(numbered[number]), place)

@@ -1,4 +1,4 @@
-# a module of llama_cpp in the finished wheel, not of the pipeline
+# ruff: noqa: INP001  # a module of llama_cpp in the finished wheel, not of the pipeline
 """Loads the C++ library of the conda environment, if conda installed this package. Imported before anything else.
 
 A process has one libstdc++. This package's libraries search no folder of an environment, so they would load the

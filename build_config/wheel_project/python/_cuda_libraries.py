@@ -1,4 +1,4 @@
-# a module of llama_cpp in the finished wheel, not of the pipeline
+# ruff: noqa: INP001  # a module of llama_cpp in the finished wheel, not of the pipeline
 """Finds and loads CUDA's own libraries: they are not part of this wheel, and each installer puts them elsewhere.
 
 Standard library only, and cuda.pathfinder if it is installed; works on Python 3.8 and later.
@@ -54,10 +54,10 @@ def load_library(soname: str) -> Library:
             ctypes.CDLL(str(path))
             break
     try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-untyped,unused-ignore]
+        from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
 
         load_nvidia_dynamic_lib(name)
-    except Exception as error:  # absent or failed, the system may still have the library
+    except Exception as error:  # noqa: BLE001  # absent or failed, the system may still have the library
         _log.debug("cuda.pathfinder did not load %s: %s", name, error)
     try:
         library = ctypes.CDLL(soname)
@@ -91,7 +91,7 @@ def _in_wheels(name: str, soname: str) -> Iterator[Path]:
 def _path_of(library: ctypes.CDLL, soname: str) -> str | None:
     """The file of a loaded library."""
     if sys.platform == "win32":
-        return windows_path(library._handle)  # ctypes has no public name for it
+        return windows_path(library._handle)  # noqa: SLF001  # ctypes has no public name for it
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
     match = re.search(rf"/.*/{re.escape(soname)}.*$", maps, re.MULTILINE)
     return match[0] if match else None

@@ -1,4 +1,4 @@
-# a module of llama_cpp in the finished wheel, not of the pipeline
+# ruff: noqa: INP001  # a module of llama_cpp in the finished wheel, not of the pipeline
 """Loads the compute backends of this wheel, and says why CUDA is not in use.
 
 The backends are modules in ``llama_cpp/lib``: CPU variants (``libggml-cpu-*``) and CUDA shards (``libggml-cuda-*``),
@@ -20,7 +20,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Tuple  # Python 3.8
+from typing import TYPE_CHECKING, Any, List, Tuple  # noqa: UP035  # Python 3.8
 
 from ._cuda_libraries import Library, install_command, load_library, search_installed_toolkit, windows_path
 
@@ -35,7 +35,7 @@ else:  # copies of these two, which the build puts next to this module
 PACKAGE = Path(__file__).resolve().parent
 LIB = PACKAGE / "lib"
 
-Messages = List[Tuple[int, str]]  # Python 3.8
+Messages = List[Tuple[int, str]]  # noqa: UP006  # Python 3.8
 """Level and text of each, for the log."""
 
 _log = logging.getLogger("llama_cpp.cuda")
@@ -130,7 +130,7 @@ def _ask_driver() -> _Driver:
     devices = tuple(Device(**device) for device in answer["devices"])
     if devices:
         return _Driver(cuda, devices)
-    if error == 3:  # CUDA_ERROR_NOT_INITIALIZED
+    if error == 3:  # CUDA_ERROR_NOT_INITIALIZED  # noqa: PLR2004
         remedy = "start CUDA only after the fork, or start processes with multiprocessing's method spawn"
         started = "CUDA was started, perhaps by another package, before this process was forked"
         return _Driver(cuda, problem=f"{started}, and a forked process cannot use it: {remedy}.", failed=True)
@@ -168,7 +168,7 @@ def _load_backends() -> tuple[dict[str, _Backend], list[str]]:
     Without a folder ggml would search the current directory, where anybody may have put a library. Once a backend is
     registered, llama.cpp does not search by itself.
     """
-    from llama_cpp._ctypes_extensions import load_shared_library  # nothing may fail at import
+    from llama_cpp._ctypes_extensions import load_shared_library  # noqa: PLC0415  # nothing may fail at import
 
     ggml, base = load_shared_library("ggml", LIB), load_shared_library("ggml-base", LIB)
     with _captured_messages(base) as messages:
@@ -318,7 +318,7 @@ def load_safely() -> tuple[CudaStatus, Messages]:
     """Load the backends; what to log comes with the result. No failure may keep anybody from using ``llama_cpp``."""
     try:
         return _load()
-    except Exception as error:  # see above; the reason is kept
+    except Exception as error:  # noqa: BLE001  # see above; the reason is kept
         reason = f"The CUDA loader failed ({type(error).__name__}: {error}): install the wheel again, or report it."
         return CudaStatus(loaded=False, reason=reason), [(logging.WARNING, reason)]
 

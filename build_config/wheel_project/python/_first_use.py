@@ -1,4 +1,4 @@
-# a module of llama_cpp in the finished wheel, not of the pipeline
+# ruff: noqa: INP001  # a module of llama_cpp in the finished wheel, not of the pipeline
 """Has the backends loaded when one is first needed: ``import llama_cpp`` starts nothing.
 
 CUDA cannot be used in a process that was forked after it started, and servers import before they fork. The first
@@ -84,12 +84,12 @@ def _load_before(package: Any) -> None:
     loaded they have a derived class, and keep their identity and their C types. ``Llama`` keeps its check for a fork:
     without it llama.cpp would end the process.
     """
-    native = package.llama_cpp._lib  # upstream has no public name for the library
-    plain = native._FuncPtr  # nor ctypes for the class of its functions
+    native = package.llama_cpp._lib  # noqa: SLF001  # upstream has no public name for the library
+    plain = native._FuncPtr  # noqa: SLF001  # nor ctypes for the class of its functions
 
     def load() -> None:
         _BACKENDS.load()
-        native._FuncPtr = plain
+        native._FuncPtr = plain  # noqa: SLF001
         for function in vars(native).copy().values():
             if isinstance(function, FirstCall):
                 function.__class__ = plain
@@ -104,7 +104,7 @@ def _load_before(package: Any) -> None:
                 load()
             return plain.__call__(self, *arguments, **named)
 
-    native._FuncPtr = FirstCall  # for functions that upstream or a user names later
+    native._FuncPtr = FirstCall  # noqa: SLF001  # for functions that upstream or a user names later
     for function in vars(native).copy().values():
         if isinstance(function, plain):
             function.__class__ = FirstCall
@@ -124,6 +124,6 @@ def _load_before(package: Any) -> None:
 
 try:
     _load_before(sys.modules[__package__])
-except Exception as problem:  # nothing in here may keep anybody from importing llama_cpp
+except Exception as problem:  # noqa: BLE001  # nothing in here may keep anybody from importing llama_cpp
     logging.getLogger("llama_cpp.cuda").debug("CUDA starts with the import: %r", problem)
     _BACKENDS.load()

@@ -1,4 +1,4 @@
-# a module of llama_cpp in the finished wheel for Windows, not of the pipeline
+# ruff: noqa: INP001  # a module of llama_cpp in the finished wheel for Windows, not of the pipeline
 """Loads the DLLs that this wheel contains, before llama.cpp's libraries ask for them by name.
 
 Those libraries are loaded with Windows' old search order (upstream passes ``winmode=0``; ggml calls ``LoadLibraryW``),

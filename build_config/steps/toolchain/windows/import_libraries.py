@@ -25,7 +25,7 @@ SECONDS_ALLOWED = 120.0
 
 def exports(dll: Path) -> tuple[str, ...]:
     """The exported names, sorted. Raises ``LockError`` if it is not a DLL, or exports by number or elsewhere."""
-    import pefile  # type: ignore[import-untyped,unused-ignore]  # not installed on every platform
+    import pefile  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415  # not installed on every platform
 
     try:
         with pefile.PE(str(dll), fast_load=True) as library:

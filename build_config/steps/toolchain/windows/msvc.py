@@ -169,7 +169,7 @@ def parse_vswhere(text: str) -> tuple[Installation, ...]:
     """The complete installations in vswhere's JSON, the newest first, pre-releases last. Raises ``ValueError``."""
     found: list[dict[str, Any]] = json.loads(text or "[]")
     if not isinstance(found, list):
-        raise ValueError("not a list")  # as for text that is not JSON
+        raise ValueError("not a list")  # noqa: TRY004  # as for text that is not JSON
     usable = [one for one in found if one.get("isComplete", True)]
     usable.sort(key=lambda one: (not one.get("isPrerelease", False), Version(one["installationVersion"])), reverse=True)
     return tuple(
