@@ -183,5 +183,5 @@ def test_what_cannot_be_a_part_of_a_module(text: str, what: str) -> None:
 
 
 def test_addresses_have_64_bits() -> None:
-    with pytest.raises(PtxError, match="a.ptx:2:1: addresses of 32 bits are not supported"):
+    with pytest.raises(PtxError, match=r"a\.ptx:2:1: addresses of 32 bits are not supported"):
         read_module(".version 9.0\n.address_size 32\n", "a.ptx")

@@ -59,7 +59,7 @@ def kernel(text: str, *, rest: str = "", parameters: str = ".param .u64 p") -> T
         (
             "mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 %r1, %r2, %r3, %r4;",
             "mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 is not among the known forms of mma",
-        ),  # noqa: E501  # one opcode
+        ),  # one opcode
     ],
 )
 def test_what_is_not_known_is_refused_by_name(text: str, what: str) -> None:
@@ -150,7 +150,10 @@ def test_basic_blocks_begin_at_labels_after_branches_and_under_guards() -> None:
 
 
 def test_a_call_copies_arguments_and_results() -> None:
-    helper = ".func (.param .b32 r) twice (.param .b32 x) { .reg .b32 %a; ld.param.b32 %a, [x]; add.u32 %a, %a, %a; st.param.b32 [r], %a; ret; }\n"
+    helper = (
+        ".func (.param .b32 r) twice (.param .b32 x) {"
+        ".reg .b32 %a; ld.param.b32 %a, [x]; add.u32 %a, %a, %a; st.param.b32 [r], %a; ret; }"
+    )
     call = (
         "{ .param .b32 x; st.param.b32 [x], %r1; .param .b32 y; call.uni (y), twice, (x); ld.param.b32 %r2, [y]; } ret;"
     )
