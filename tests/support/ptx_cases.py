@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tests.support import ptx_execution
+from tests.support.ptx_execution import Kernel
 from tests.support.ptx_reference import BF16, F16, F32, F64, Format, f32_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from tests.support.ptx_execution import Kernel
 
 Row = tuple[int, int, int]
 
@@ -107,4 +107,8 @@ def edge_rows(values: Sequence[int], operands: int) -> list[Row]:
     """All combinations of ``values`` for so many operands; the others go round."""
     combinations = itertools.product(values, repeat=operands)
     spare = itertools.cycle(values)
-    return [tuple((*chosen, *(next(spare) for _ in range(3 - operands))))[:3] for chosen in combinations]  # type: ignore[misc]
+    found = []
+    for chosen in combinations:
+        a, b, c = (*chosen, *(next(spare) for _ in range(3 - operands)))
+        found.append((a, b, c))
+    return found

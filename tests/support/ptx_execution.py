@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from build_config.testbed.emulated_device.ptx_module import read_module
 from build_config.testbed.emulated_device.translation import CFLAGS, BasicBlock, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 HERE = emulated_device.HERE
@@ -107,7 +108,7 @@ def program(cases: Sequence[Case]) -> str:
     }
     for case in cases:
         type_ = "pred" if case.result == 1 else f"b{max(case.result, 16)}"
-        store = "st.global.b%d [%%to], %%d;" % max(case.result, 8)
+        store = f"st.global.b{max(case.result, 8)} [%to], %d;"
         if case.result == 1:
             store = ".reg .b32 %s; selp.b32 %s, 1, 0, %d; st.global.b32 [%to], %s;"
         lines.append(

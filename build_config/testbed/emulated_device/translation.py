@@ -164,8 +164,10 @@ class _Body:
     function: Function
     names: Names
     lines: list[str] = field(default_factory=list)
-    _open: bool = False
+    _open: int | None = None
+    """The number of the block that the next instruction without a guard continues."""
     _guard: str = ""
+    """The condition of the block that is under one; its number is the last."""
 
     def statements(self, items: tuple[Checked | Target, ...]) -> list[str]:
         """The C of all instructions. A guarded instruction other than a branch is a block under its condition."""
@@ -173,7 +175,7 @@ class _Body:
         for item in items:
             if isinstance(item, Target):
                 self._close_guard()
-                self._open = False
+                self._open = None
                 if item.c in branches:
                     self.lines.append(f"{item.c}:;")
                 continue
@@ -188,7 +190,7 @@ class _Body:
             if self._guard and self._changes_guard(item.use):
                 self._close_guard()
             if ends:
-                self._open = False
+                self._open = None
         self._close_guard()
         return self.lines
 
@@ -204,17 +206,18 @@ class _Body:
         """Begin a block in front of ``item`` if it needs one, else extend the current one."""
         blocks = self.translator.blocks
         line = self.translator.module.source.line(item.offset)
-        if alone and not self._guard:
+        number = (len(blocks) - 1 if self._guard else None) if alone else self._open
+        if number is not None:
+            block = blocks[number]
+            blocks[number] = BasicBlock(block.function, block.first, line, block.guard)
+            return
+        condition = f"if ({item.guard}) {{ " if alone else ""
+        self.lines.append(f"{condition}thread->executed[{len(blocks)}]++;")
+        if alone:
             self._guard = item.guard
-            self.lines.append(f"if ({item.guard}) {{ thread->executed[{len(blocks)}]++;")
-            blocks.append(BasicBlock(self.function.name, line, line, item.guard))
-        elif not alone and not self._open:
-            self._open = True
-            self.lines.append(f"thread->executed[{len(blocks)}]++;")
-            blocks.append(BasicBlock(self.function.name, line, line))
         else:
-            last = blocks[-1]
-            blocks[-1] = BasicBlock(last.function, last.first, line, last.guard)
+            self._open = len(blocks)
+        blocks.append(BasicBlock(self.function.name, line, line, item.guard if alone else ""))
 
     def _close_guard(self) -> None:
         if self._guard:

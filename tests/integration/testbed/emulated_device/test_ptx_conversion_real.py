@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,9 +66,7 @@ def integers() -> Iterator[Instruction]:
                 for ftz in ("", ".ftz") if source == "f32" else ("",):
                     text = f"cvt.{rounding}{ftz}.{type_}.{source} {{d}}, {{a{form.bits}}};"
                     yield Instruction(Case(text, stored), to_integer(type_, source, rounding, ftz=bool(ftz)))
-    yield Instruction(
-        Case("cvt.rzi.sat.s32.f32 {d}, {a32};", 32), to_integer("s32", "f32", "rzi", ftz=False)
-    )
+    yield Instruction(Case("cvt.rzi.sat.s32.f32 {d}, {a32};", 32), to_integer("s32", "f32", "rzi", ftz=False))
 
 
 def narrowed(opcode: str, to: Format, source: Format) -> Instruction:
@@ -120,26 +119,28 @@ def floats() -> Iterator[Instruction]:
     yield Instruction(Case("cvt.rna.tf32.f32 {d}, {a32};", 32), tf32)
     for name in SMALL:
         for relu in ("", ".relu"):
-            yield Instruction(
-                Case(f"cvt.rn.satfinite{relu}.{name}x2.f32 {{d}}, {{a32}}, {{b32}};", 16),
-                lambda a, b, _, name=name, relu=relu: small(a, F32, name, relu) << 8 | small(b, F32, name, relu),
-            )
-            yield Instruction(
-                Case(f"cvt.rn.satfinite{relu}.{name}x2.f16x2 {{d}}, {{a32}};", 16),
-                lambda a, _, __, name=name, relu=relu: small(a >> 16, F16, name, relu) << 8
-                | small(a, F16, name, relu),
-            )
+            opcode = f"cvt.rn.satfinite{relu}.{name}x2"
+            yield Instruction(Case(f"{opcode}.f32 {{d}}, {{a32}}, {{b32}};", 16), partial(small_pair, name, relu))
+            yield Instruction(Case(f"{opcode}.f16x2 {{d}}, {{a32}};", 16), partial(small_halves, name, relu))
+
+
+def small_pair(name: str, relu: str, a: int, b: int, _: int) -> int:
+    return small(a, F32, name, relu) << 8 | small(b, F32, name, relu)
+
+
+def small_halves(name: str, relu: str, a: int, _: int, __: int) -> int:
+    return small(a >> 16, F16, name, relu) << 8 | small(a, F16, name, relu)
+
+
+def pair(form: Format, flags: list[str], a: int, b: int, _: int) -> int:
+    return narrow(a & 0xFFFFFFFF, form, F32, flags) << 16 | narrow(b & 0xFFFFFFFF, form, F32, flags)
 
 
 def pairs(opcode: str) -> Iterator[Instruction]:
     """Two numbers to a vector of two: the first one is the upper one."""
-    flags = opcode.split(".")
     for name, form in (("f16x2", F16), ("bf16x2", BF16)):
-        yield Instruction(
-            Case(f"{opcode}.{name}.f32 {{d}}, {{a32}}, {{b32}};", 32),
-            lambda a, b, _, form=form: narrow(a & 0xFFFFFFFF, form, F32, flags) << 16
-            | narrow(b & 0xFFFFFFFF, form, F32, flags),
-        )
+        case = Case(f"{opcode}.{name}.f32 {{d}}, {{a32}}, {{b32}};", 32)
+        yield Instruction(case, partial(pair, form, opcode.split(".")))
 
 
 def tf32(a: int, _: int, __: int) -> int:
@@ -196,21 +197,22 @@ def test_any_operands(family: Family, rows: list[Row]) -> None:
     family.compare(rows)
 
 
+def decoded(name: str, code: int) -> int:
+    """A number of 8 bits as f16."""
+    magnitude, sign = code & 0x7F, (code & 0x80) << 8
+    if magnitude <= SMALL[name][3]:
+        return F16.encode(small_value(magnitude, name)) | sign
+    return F16.infinity | sign if name == "e5m2" and magnitude == SMALL[name][3] + 1 else F16.canonical_nan
+
+
+def both_decoded(name: str, a: int, _: int, __: int) -> int:
+    return decoded(name, a >> 8 & 0xFF) << 16 | decoded(name, a & 0xFF)
+
+
 def all_of_16_bits() -> Iterator[Instruction]:
     yield narrowed("cvt.f32.f16", F32, F16)
-    for name, (_, mantissa, bias, _) in SMALL.items():
-
-        def decoded(a: int, name: str = name, top: int = SMALL[name][3]) -> int:
-            code = a & 0x7F
-            if code > top:
-                return F16.infinity | (a & 0x80) << 8 if name == "e5m2" and code == 0x7C else F16.canonical_nan
-            return F16.encode(small_value(code, name)) | (a & 0x80) << 8
-
-        assert bias == 2 ** (6 - mantissa) - 1
-        yield Instruction(
-            Case(f"cvt.rn.f16x2.{name}x2 {{d}}, {{a16}};", 32),
-            lambda a, _, __, decoded=decoded: decoded(a >> 8) << 16 | decoded(a),
-        )
+    for name in SMALL:
+        yield Instruction(Case(f"cvt.rn.f16x2.{name}x2 {{d}}, {{a16}};", 32), partial(both_decoded, name))
 
 
 def test_every_number_of_16_bits(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Floating-point arithmetic and comparisons of PTX in f32, f64, f16 and bf16: every form, against fractions rounded once."""
+"""Arithmetic and comparisons of PTX in f32, f64, f16 and bf16: every form, against fractions rounded once."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,12 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
-MASK32 = 0xFFFFFFFF
 
 
-def instruction(
-    opcode: str, type_: str, count: int, exact: Callable[..., int], *, any_nan: bool = True
-) -> Instruction:
+def instruction(opcode: str, type_: str, count: int, exact: Callable[..., int], *, any_nan: bool = True) -> Instruction:
     """``opcode`` with so many operands; ``exact`` takes their values and gives the bits of the result.
 
     ``ftz``, ``sat`` and ``relu`` are read from the opcode. A type of two is made of its halves.
@@ -104,9 +102,7 @@ def f32() -> Iterator[Instruction]:
         yield instruction(f"abs{ftz}", "f32", 1, lambda x: form.number(abs(x)))
         yield instruction(f"neg{ftz}", "f32", 1, lambda x: form.number(-x))
         yield from extremes("f32", ftz, (False, True))
-    yield Instruction(
-        Case("copysign.f32 {d}, {a32}, {b32};", 32), lambda a, b, _: (a & 0x80000000) | (b & 0x7FFFFFFF)
-    )
+    yield Instruction(Case("copysign.f32 {d}, {a32}, {b32};", 32), lambda a, b, _: (a & 0x80000000) | (b & 0x7FFFFFFF))
 
 
 def approximate_quotient(x: float, y: float) -> int:
@@ -146,9 +142,7 @@ def halves() -> Iterator[Instruction]:
         brain = form is FORMATS["bf16"]
         for flags in ("",) if brain else ("", ".ftz", ".sat", ".ftz.sat"):
             for rounding in ("", ".rn"):
-                yield instruction(
-                    f"add{rounding}{flags}", type_, 2, lambda x, y, form=form: added(x, y, form)
-                )
+                yield instruction(f"add{rounding}{flags}", type_, 2, lambda x, y, form=form: added(x, y, form))
                 yield instruction(f"sub{rounding}{flags}", type_, 2, lambda x, y, form=form: added(x, -y, form))
                 yield instruction(f"mul{rounding}{flags}", type_, 2, lambda x, y, form=form: multiplied(x, y, form))
             yield instruction(f"fma.rn{flags}", type_, 3, lambda x, y, z, form=form: fused(x, y, z, form))
@@ -171,41 +165,38 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
+def compared(name: str, form: Format, flags: str, a: int, b: int, _: int) -> int:
+    """``name`` with u at its end is also true for a NaN; ``flags`` contains ftz or not."""
+    mask = (1 << form.bits) - 1
+    x, y = (form.flush(bits & mask) if "ftz" in flags else bits & mask for bits in (a, b))
+    unordered = name.endswith("u")
+    is_nan = form.is_nan(x) or form.is_nan(y)
+    return int((unordered and is_nan) or COMPARISONS[name.removesuffix("u")](form.decode(x), form.decode(y)))
+
+
+def less_in_a_half(form: Format, shift: int, a: int, b: int, _: int) -> int:
+    return int(form.decode(a >> shift & 0xFFFF) < form.decode(b >> shift & 0xFFFF))
+
+
+def has_property(name: str, form: Format, a: int, _: int, __: int) -> int:
+    return int(PROPERTIES[name](form, a & ((1 << form.bits) - 1)))
+
+
 def comparisons() -> Iterator[Instruction]:
+    names = [*COMPARISONS, *(f"{name}u" for name in ("eq", "ne", "lt", "le", "gt", "ge"))]
     for type_, form in FORMATS.items():
         for ftz in ("", ".ftz") if type_ in ("f32", "f16") else ("",):
-            for name, function in COMPARISONS.items():
-                for unordered in (False, True) if len(name) == 2 else (False,):
-
-                    def expected(
-                        a: int,
-                        b: int,
-                        _: int,
-                        form: Format = form,
-                        ftz: str = ftz,
-                        function: Callable[[float, float], bool] = function,
-                        unordered: bool = unordered,  # noqa: FBT001
-                    ) -> int:
-                        mask = (1 << form.bits) - 1
-                        x, y = ((form.flush(n & mask) if ftz else n & mask) for n in (a, b))
-                        nan = form.is_nan(x) or form.is_nan(y)
-                        return int((unordered and nan) or function(form.decode(x), form.decode(y)))
-
-                    opcode = f"setp.{name}{'u' if unordered else ''}{ftz}.{type_}"
-                    yield Instruction(Case(f"{opcode} {{d}}, {{a{form.bits}}}, {{b{form.bits}}};", 1), expected)
-    for name, half in (("f16x2", FORMATS["f16"]), ("bf16x2", FORMATS["bf16"])):
-        for upper, chosen in ((False, "{d}|_"), (True, "_|{d}")):
-
-            def of_two(a: int, b: int, _: int, half: Format = half, upper: bool = upper) -> int:  # noqa: FBT001
-                shift = 16 * upper
-                return int(half.decode(a >> shift & 0xFFFF) < half.decode(b >> shift & 0xFFFF))
-
-            yield Instruction(Case(f"setp.lt.{name} {chosen}, {{a32}}, {{b32}};", 1), of_two)
-    for name, test in PROPERTIES.items():
+            for name in names:
+                text = f"setp.{name}{ftz}.{type_} {{d}}, {{a{form.bits}}}, {{b{form.bits}}};"
+                yield Instruction(Case(text, 1), partial(compared, name, form, ftz))
+    for type_, form in (("f16x2", FORMATS["f16"]), ("bf16x2", FORMATS["bf16"])):
+        for shift, chosen in ((0, "{d}|_"), (16, "_|{d}")):
+            text = f"setp.lt.{type_} {chosen}, {{a32}}, {{b32}};"
+            yield Instruction(Case(text, 1), partial(less_in_a_half, form, shift))
+    for name in PROPERTIES:
         for type_ in ("f32", "f64"):
-            form = FORMATS[type_]
-            expected_one = lambda a, _, __, form=form, test=test: int(test(form, a & ((1 << form.bits) - 1)))  # noqa: E731
-            yield Instruction(Case(f"testp.{name}.{type_} {{d}}, {{a{form.bits}}};", 1), expected_one)
+            text = f"testp.{name}.{type_} {{d}}, {{a{FORMATS[type_].bits}}};"
+            yield Instruction(Case(text, 1), partial(has_property, name, FORMATS[type_]))
 
 
 PROPERTIES: dict[str, Callable[[Format, int], bool]] = {
@@ -235,7 +226,7 @@ def test_any_operands(family: Family, rows: list[Row]) -> None:
     family.compare(rows)
 
 
-# The ISA's bounds (9.7.3.13 to 9.7.3.22): relative errors as powers of two; for sin, cos and lg2 near one absolute ones.
+# The ISA's bounds (9.7.3.13 to 9.7.3.22): errors relative to the result; for sin and cos absolute ones (negative).
 BOUNDS: dict[str, tuple[Callable[[float], float], float, float, float]] = {
     "rsqrt.approx.f32": (lambda x: 1 / math.sqrt(x), 2.0**-22.9, 1e-37, 1e37),
     "rsqrt.approx.ftz.f32": (lambda x: 1 / math.sqrt(x), 2.0**-22.9, 1e-37, 1e37),
@@ -257,7 +248,7 @@ BOUNDS: dict[str, tuple[Callable[[float], float], float, float, float]] = {
 
 
 def bounded(opcode: str) -> Instruction:
-    """An instruction whose result is compared within the range for which the ISA states the bound."""
+    """An instruction whose result is compared in the range for which the ISA states the bound."""
     exact, bound, lower, upper = BOUNDS[opcode]
     form = FORMATS[opcode.rpartition(".")[2]]
 
@@ -272,26 +263,23 @@ def bounded(opcode: str) -> Instruction:
 
 
 # Limits (9.7.3.15, 9.7.3.16, 9.7.3.20, 9.7.3.21): operand and result as f32.
+INF, NAN, SUBNORMAL = math.inf, math.nan, 2.0**-130
 SPECIAL_VALUES = {
-    "rsqrt.approx.ftz.f32": (
-(-math.inf, math.nan),(-1.0, math.nan),(-0.0, -math.inf),(0.0, math.inf),(2.0**-130, math.inf),(math.inf, 0.0),
-    ),
-    "rsqrt.approx.f32": ((2.0**-128, 2.0**64),(-(2.0**-130), math.nan)),
-    "lg2.approx.ftz.f32": (
-(-1.0, math.nan),(-0.0, -math.inf),(2.0**-130, -math.inf),(0.0, -math.inf),(1.0, 0.0),(math.inf, math.inf),
-    ),
-    "ex2.approx.ftz.f32": ((-math.inf, 0.0),(-0.0, 1.0),(2.0**-130, 1.0),(math.inf, math.inf),(-130.0, 0.0),(128.0, math.inf)),
-    "ex2.approx.f32": ((-130.0, 2.0**-130),),
-    "sin.approx.ftz.f32": ((-0.0, -0.0),(0.0, 0.0),(math.inf, math.nan)),
-    "cos.approx.ftz.f32": ((-0.0, 1.0),(2.0**-130, 1.0),(math.inf, math.nan)),
-    "tanh.approx.f32": ((-math.inf, -1.0),(-0.0, -0.0),(math.inf, 1.0)),
-}  # fmt: skip
+    "rsqrt.approx.ftz.f32": ((-INF, NAN), (-1, NAN), (-0.0, -INF), (0, INF), (SUBNORMAL, INF), (INF, 0)),
+    "rsqrt.approx.f32": ((2.0**-128, 2.0**64), (-SUBNORMAL, NAN)),
+    "lg2.approx.ftz.f32": ((-1, NAN), (-0.0, -INF), (SUBNORMAL, -INF), (0, -INF), (1, 0), (INF, INF)),
+    "ex2.approx.ftz.f32": ((-INF, 0), (-0.0, 1), (SUBNORMAL, 1), (INF, INF), (-130, 0), (128, INF)),
+    "ex2.approx.f32": ((-130, 2.0**-130),),
+    "sin.approx.ftz.f32": ((-0.0, -0.0), (0, 0), (INF, NAN)),
+    "cos.approx.ftz.f32": ((-0.0, 1), (SUBNORMAL, 1), (INF, NAN)),
+    "tanh.approx.f32": ((-INF, -1), (-0.0, -0.0), (INF, 1)),
+}
 
 
 def test_approximations_are_within_the_bounds_of_the_isa(tmp_path: Path) -> None:
     family = ptx_cases.compiled([bounded(opcode) for opcode in BOUNDS], tmp_path)
     steps = [
-        (FORMATS[opcode.rpartition(".")[2]].number(lower + (upper - lower) * Fraction(i, 4000)), 0, 0)
+        (FORMATS[opcode.rpartition(".")[2]].encode(lower + (upper - lower) * Fraction(i, 4000)), 0, 0)
         for opcode, (_, _, low, high) in BOUNDS.items()
         for lower, upper in ((Fraction(low), Fraction(high)), (Fraction(low), Fraction(low) + 8))
         for i in range(0, 4001, 4)
@@ -302,10 +290,12 @@ def test_approximations_are_within_the_bounds_of_the_isa(tmp_path: Path) -> None
 def special(opcode: str, values: tuple[tuple[float, float], ...]) -> Instruction:
     form = FORMATS["f32"]
     results = {form.number(x): form.number(y) for x, y in values}
-    expected = lambda a, _, __: results.get(a & MASK32, 0)  # noqa: E731
-    right = lambda found, row: row[0] not in results or same(found, results[row[0]])  # noqa: E731
-    same = lambda x, y: x == y or (form.is_nan(x) and form.is_nan(y))  # noqa: E731
-    return Instruction(Case(f"{opcode} {{d}}, {{a32}};", 32), expected, within=right)
+
+    def within(found: int, row: Row) -> bool:
+        right = results.get(row[0], found)  # the operands of all instructions are in one list
+        return found == right or (form.is_nan(found) and form.is_nan(right))
+
+    return Instruction(Case(f"{opcode} {{d}}, {{a32}};", 32), lambda a, _, __: results[a], within=within)
 
 
 def test_approximations_of_special_values(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""Integer arithmetic, logic, shifts, conversions of integers and comparisons of PTX: every form, against Python's integers."""
+"""Integer arithmetic, logic, shifts, conversions and comparisons of PTX: every form, against Python's integers."""
 
 from __future__ import annotations
 
+import operator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,9 +67,8 @@ def arithmetic() -> Iterator[Instruction]:
         if type_[0] == "s":
             yield instruction(f"abs.{type_}", type_, abs)
             yield instruction(f"neg.{type_}", type_, lambda a: -a)
-    for name, function in (("add", lambda a, b: a + b), ("sub", lambda a, b: a - b)):
-        clamped = lambda a, b, f=function: max(-(1 << 31), min((1 << 31) - 1, f(a, b)))  # noqa: E731
-        yield instruction(f"{name}.sat.s32", "s32 s32", clamped)
+    for name, function in (("add", operator.add), ("sub", operator.sub)):
+        yield instruction(f"{name}.sat.s32", "s32 s32", partial(clamped, function))
     for a_type in ("s8", "u8"):
         for b_type in ("s8", "u8"):
             names = f"{a_type[0]}32.{b_type[0]}32"
@@ -75,6 +76,10 @@ def arithmetic() -> Iterator[Instruction]:
             wide = f"{a_type[0]}16"
             yield instruction(f"dp2a.lo.{names}", "u32 u32 u32", dot(wide, b_type, 2, 0))
             yield instruction(f"dp2a.hi.{names}", "u32 u32 u32", dot(wide, b_type, 2, 2))
+
+
+def clamped(function: Callable[[int, int], int], a: int, b: int) -> int:
+    return max(-(1 << 31), min((1 << 31) - 1, function(a, b)))
 
 
 def dot(a_type: str, b_type: str, count: int, first: int) -> Callable[[int, int, int], int]:
@@ -91,8 +96,17 @@ def bits_of(a: int, count: int) -> str:
     return format(a, f"0{count}b")[::-1]
 
 
-def field(a: int, b: int, c: int, bits: int, *, extend: bool) -> int:
+def of_predicates(function: Callable[[bool, bool], bool], a: int, b: int, _: int) -> int:
+    return int(function(a & 0xFFFF != 0, b & 0xFFFF != 0))
+
+
+def looked_up(table: int, a: int, b: int, c: int) -> int:
+    return sum((table >> ((a >> i & 1) << 2 | (b >> i & 1) << 1 | c >> i & 1) & 1) << i for i in range(32))
+
+
+def field(a: int, b: int, c: int, *, bits: int, extend: bool) -> int:
     """``bfe`` as the ISA's pseudocode has it."""
+    a &= (1 << bits) - 1
     position, length = b & 0xFF, c & 0xFF
     sign = 0 if not extend or length == 0 else int(bits_of(a, bits)[min(position + length - 1, bits - 1)])
     source = bits_of(a, bits)
@@ -101,10 +115,11 @@ def field(a: int, b: int, c: int, bits: int, *, extend: bool) -> int:
     )
 
 
-def inserted(a: int, b: int, c: int, d: int, bits: int) -> int:
+def inserted(a: int, b: int, c: int, *, length: int, bits: int) -> int:
     """``bfi`` as the ISA's pseudocode has it."""
-    target, source = list(bits_of(b, bits)), bits_of(a, bits)
-    for i in range(d & 0xFF):
+    mask = (1 << bits) - 1
+    target, source = list(bits_of(b & mask, bits)), bits_of(a & mask, bits)
+    for i in range(length & 0xFF):
         if (c & 0xFF) + i >= bits:
             break
         target[(c & 0xFF) + i] = source[i]
@@ -114,6 +129,11 @@ def inserted(a: int, b: int, c: int, d: int, bits: int) -> int:
 def highest(a: int, bits: int) -> int:
     magnitude = a if a >= 0 else ~a
     return magnitude.bit_length() - 1 & ((1 << bits) - 1)
+
+
+def distance(bits: int, a: int) -> int:
+    """From the highest bit of the type to the one that ``bfind`` finds."""
+    return -1 if a in (0, -1) else bits - 1 - highest(a, 32)
 
 
 def logic() -> Iterator[Instruction]:
@@ -135,38 +155,26 @@ def logic() -> Iterator[Instruction]:
         yield instruction(f"brev.b{bits}", u, lambda a, bits=bits: int(bits_of(a, bits), 2))
         for type_ in (u, s):
             yield instruction(f"bfind.{type_}", type_, lambda a: highest(a, 32), 32)
-            amount = lambda a, bits=bits: -1 if a in (0, -1) else bits - 1 - highest(a, 32)  # noqa: E731
-            yield instruction(f"bfind.shiftamt.{type_}", type_, amount, 32)
+            yield instruction(f"bfind.shiftamt.{type_}", type_, partial(distance, bits), 32)
             extend = type_ == s
-            function = lambda a, b, c, bits=bits, extend=extend: field(  # noqa: E731
-                a & ((1 << bits) - 1), b, c, bits, extend=extend
-            )
-            yield instruction(f"bfe.{type_}", f"{type_} u32 u32", function)
+            yield instruction(f"bfe.{type_}", f"{type_} u32 u32", partial(field, bits=bits, extend=extend))
         for length in (0, 1, 5, 31, 32, 64, 255):
             text = f"bfi.b{bits} {{d}}, {{a{bits}}}, {{b{bits}}}, {{c32}}, {length};"
-            expected = lambda a, b, c, bits=bits, length=length: inserted(  # noqa: E731
-                a & ((1 << bits) - 1), b & ((1 << bits) - 1), c, length, bits
-            )
-            yield Instruction(Case(text, bits), expected)
-    both = lambda a, b: b << 32 | a  # noqa: E731
-    for mode, limit in (("clamp", lambda n: min(n, 32)), ("wrap", lambda n: n & 31)):
-        left = lambda a, b, c, limit=limit: both(a, b) << limit(c) >> 32  # noqa: E731
-        right = lambda a, b, c, limit=limit: both(a, b) >> limit(c)  # noqa: E731
-        yield instruction(f"shf.l.{mode}.b32", "u32 u32 u32", left)
-        yield instruction(f"shf.r.{mode}.b32", "u32 u32 u32", right)
+            yield Instruction(Case(text, bits), partial(inserted, bits=bits, length=length))
+    yield instruction("shf.l.clamp.b32", "u32 u32 u32", lambda a, b, c: (b << 32 | a) << min(c, 32) >> 32)
+    yield instruction("shf.r.clamp.b32", "u32 u32 u32", lambda a, b, c: (b << 32 | a) >> min(c, 32))
+    yield instruction("shf.l.wrap.b32", "u32 u32 u32", lambda a, b, c: (b << 32 | a) << (c & 31) >> 32)
+    yield instruction("shf.r.wrap.b32", "u32 u32 u32", lambda a, b, c: (b << 32 | a) >> (c & 31))
     for table in (0x00, 0x1B, 0x96, 0xC0, 0xE8, 0xF8, 0xCA, 0xFF):
-        expected = lambda a, b, c, table=table: sum(  # noqa: E731
-            (table >> ((a >> i & 1) << 2 | (b >> i & 1) << 1 | c >> i & 1) & 1) << i for i in range(32)
-        )
-        yield Instruction(Case(f"lop3.b32 {{d}}, {{a32}}, {{b32}}, {{c32}}, {table:#x};", 32), expected)
+        text = f"lop3.b32 {{d}}, {{a32}}, {{b32}}, {{c32}}, {table:#x};"
+        yield Instruction(Case(text, 32), partial(looked_up, table))
     yield instruction("bmsk.clamp.b32", "u32 u32", lambda a, b: ((1 << min(b, 32)) - 1) << a if a < 32 else 0)
     yield instruction("bmsk.wrap.b32", "u32 u32", lambda a, b: ((1 << (b & 31)) - 1) << (a & 31))
     for mode, select in PERMUTATIONS.items():
         suffix = "" if mode == "default" else f".{mode}"
         yield instruction(f"prmt.b32{suffix}", "u32 u32 u32", permuted(select))
-    for name, function in (("and", lambda a, b: a & b), ("or", lambda a, b: a | b), ("xor", lambda a, b: a ^ b)):
-        expected = lambda a, b, _, f=function: f(int(a & 0xFFFF != 0), int(b & 0xFFFF != 0))  # noqa: E731
-        yield Instruction(Case(f"{name}.pred {{d}}, {{a1}}, {{b1}};", 1), expected)
+    for name, function in (("and", operator.and_), ("or", operator.or_), ("xor", operator.xor)):
+        yield Instruction(Case(f"{name}.pred {{d}}, {{a1}}, {{b1}};", 1), partial(of_predicates, function))
     yield Instruction(Case("not.pred {d}, {a1};", 1), lambda a, _, __: int(a & 0xFFFF == 0))
     yield Instruction(Case("selp.b64 {d}, {b64}, {c64}, {a1};", 64), lambda a, b, c: b if a & 0xFFFF else c)
 
@@ -194,6 +202,16 @@ def permuted(table: tuple[str, ...]) -> Callable[[int, int, int], int]:
     return function
 
 
+COMPARISONS = {
+    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
+}  # fmt: skip
+UNSIGNED = {"lo": operator.lt, "ls": operator.le, "hi": operator.gt, "hs": operator.ge}
+
+
+def less_combined(function: Callable[[bool, bool], bool], type_: str, a: int, b: int, _: int) -> int:
+    return int(function(value(a, type_) < value(b, type_), a & 0xFFFF == 0))
+
+
 def conversions_and_comparisons() -> Iterator[Instruction]:
     integers = ("u8", "s8", *TYPES)
     for to in integers:
@@ -211,18 +229,12 @@ def conversions_and_comparisons() -> Iterator[Instruction]:
 
                 text = f"cvt{sat}.{to}.{source} {{d}}, {{a{register}}};"
                 yield Instruction(Case(text, stored), expected)
-    signed_ = {"eq": "__eq__", "ne": "__ne__", "lt": "__lt__", "le": "__le__", "gt": "__gt__", "ge": "__ge__"}
     for type_ in TYPES:
-        unsigned = {"lo": "__lt__", "ls": "__le__", "hi": "__gt__", "hs": "__ge__"} if type_[0] == "u" else {}
-        for name, method in (signed_ | unsigned).items():
-            compare = lambda a, b, method=method: int(getattr(a, method)(b))  # noqa: E731
-            yield instruction(f"setp.{name}.{type_}", f"{type_} {type_}", compare, 1)
-        for combine, function in (("and", min), ("or", max), ("xor", lambda p, q: p ^ q)):
+        for name, method in (COMPARISONS | (UNSIGNED if type_[0] == "u" else {})).items():
+            yield instruction(f"setp.{name}.{type_}", f"{type_} {type_}", lambda a, b, f=method: int(f(a, b)), 1)
+        for combine, function in (("and", operator.and_), ("or", operator.or_), ("xor", operator.xor)):
             text = f"setp.lt.{combine}.{type_} {{d}}, {{a{type_[1:]}}}, {{b{type_[1:]}}}, !{{a1}};"
-            expected = lambda a, b, _, t=type_, f=function: f(  # noqa: E731
-                int(value(a, t) < value(b, t)), int(a & 0xFFFF == 0)
-            )
-            yield Instruction(Case(text, 1), expected)
+            yield Instruction(Case(text, 1), partial(less_combined, function, type_))
     yield Instruction(
         Case("set.gt.u32.s32 {d}, {a32}, {b32};", 32), lambda a, b, _: 0xFFFFFFFF * (signed(a, 32) > signed(b, 32))
     )
@@ -233,9 +245,7 @@ def conversions_and_comparisons() -> Iterator[Instruction]:
     both = (
         "{{ .reg .pred q; .reg .b32 x; setp.lt.s32 {d}|q, {a32}, {b32}; selp.b32 x, 1, 0, q; setp.eq.u32 {d}, x, 1; }}"
     )
-    yield Instruction(
-        Case(both.replace("{{", "{{").replace("{d}", "{d}"), 1), lambda a, b, _: int(signed(a, 32) >= signed(b, 32))
-    )
+    yield Instruction(Case(both, 1), lambda a, b, _: int(signed(a, 32) >= signed(b, 32)))
 
 
 FAMILIES = {"arithmetic": arithmetic, "logic": logic, "conversion and comparison": conversions_and_comparisons}

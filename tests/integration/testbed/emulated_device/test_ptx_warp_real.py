@@ -1,7 +1,7 @@
 """What the threads of a warp or block do together: shuffles, votes, matrices, barriers, atomics, asynchronous copies.
 
-The reference for the layout of matrices are the figures of PTX ISA 9.0, 9.7.14.5, written as they are there: the row and
-the column of element i of a fragment as functions of ``groupID = lane >> 2`` and ``threadID_in_group = lane % 4``.
+The reference for the layout of matrices are the figures of PTX ISA 9.0, 9.7.14.5, written as they are there: row and
+column of element i of a fragment as functions of ``groupID = lane >> 2`` and ``threadID_in_group = lane % 4``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import random
 from fractions import Fraction
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,7 +54,19 @@ def voted(how: str, lanes: Lanes, mask: int) -> int:
     return {"all": int(ballot == mask), "any": int(ballot != 0), "uni": int(ballot in (0, mask)), "ballot": ballot}[how]
 
 
-def reduced(how: str, type_: str, lanes: Lanes, mask: int) -> int:
+def shuffle_value(mode: str, mask: int, lanes: Lanes, lane: int) -> int:
+    return shuffled(mode, lanes, lane, mask)[0]
+
+
+def shuffle_inside(mode: str, mask: int, lanes: Lanes, lane: int) -> int:
+    return int(shuffled(mode, lanes, lane, mask)[1])
+
+
+def vote_value(how: str, mask: int, lanes: Lanes, _: int) -> int:
+    return voted(how, lanes, mask)
+
+
+def reduced(how: str, type_: str, mask: int, lanes: Lanes, _: int) -> int:
     values = [lanes[lane][0] for lane in range(WARP) if mask >> lane & 1]
     values = [signed(value, 32) if type_ == "s32" else value for value in values]
     functions: dict[str, Callable[[int, int], int]] = {
@@ -65,6 +77,10 @@ def reduced(how: str, type_: str, lanes: Lanes, mask: int) -> int:
 
 def matched(lanes: Lanes, lane: int, mask: int) -> int:
     return sum(1 << other for other in range(WARP) if mask >> other & 1 and lanes[other][0] == lanes[lane][0])
+
+
+def agreed(lanes: Lanes, lane: int, mask: int) -> int:
+    return mask if matched(lanes, lane, mask) == mask else 0
 
 
 Expected = dict[str, "tuple[Case, Callable[[Lanes, int], int]]"]
@@ -83,29 +99,29 @@ def collective(mask: int) -> Expected:
 
     for mode in ("up", "down", "bfly", "idx"):
         text = f"shfl.sync.{mode}.b32 {{d}}, {{a32}}, {{b32}}, {{c32}}, {mask:#x}; }}}}"
-        add(text, lambda lanes, lane, mode=mode: shuffled(mode, lanes, lane, mask)[0])  # type: ignore[misc]
+        add(text, partial(shuffle_value, mode, mask))
         text = f"shfl.sync.{mode}.b32 %one|%p, {{a32}}, {{b32}}, {{c32}}, {mask:#x}; {to_d}"
-        add(text, lambda lanes, lane, mode=mode: int(shuffled(mode, lanes, lane, mask)[1]))  # type: ignore[misc]
+        add(text, partial(shuffle_inside, mode, mask))
     for how in ("all", "any", "uni"):
         text = f"vote.sync.{how}.pred %p, {{a1}}, {mask:#x}; {to_d}"
-        add(text, lambda lanes, _, how=how: voted(how, lanes, mask))  # type: ignore[misc]
+        add(text, partial(vote_value, how, mask))
     add(f"vote.sync.ballot.b32 {{d}}, {{a1}}, {mask:#x}; }}}}", lambda lanes, _: voted("ballot", lanes, mask))
     negated = f"vote.sync.ballot.b32 {{d}}, !{{a1}}, {mask:#x}; }}}}"
     add(negated, lambda lanes, _: mask & ~voted("ballot", lanes, mask))
     for type_, hows in (("u32", ("add", "min", "max")), ("s32", ("add", "min", "max")), ("b32", ("and", "or", "xor"))):
         for how in hows:
             text = f"redux.sync.{how}.{type_} {{d}}, {{a32}}, {mask:#x}; }}}}"
-            add(text, lambda lanes, _, how=how, type_=type_: reduced(how, type_, lanes, mask))  # type: ignore[misc]
+            add(text, partial(reduced, how, type_, mask))
     add(f"match.any.sync.b32 {{d}}, {{a32}}, {mask:#x}; }}}}", lambda lanes, lane: matched(lanes, lane, mask))
-    every = lambda lanes, lane: mask if matched(lanes, lane, mask) == mask else 0  # noqa: E731
-    add(f"match.all.sync.b32 {{d}}|%p, {{a32}}, {mask:#x}; }}}}", every)
-    add(f"match.all.sync.b32 %one|%p, {{a32}}, {mask:#x}; {to_d}", lambda lanes, lane: int(every(lanes, lane) != 0))
+    add(f"match.all.sync.b32 {{d}}|%p, {{a32}}, {mask:#x}; }}}}", lambda lanes, lane: agreed(lanes, lane, mask))
+    text = f"match.all.sync.b32 %one|%p, {{a32}}, {mask:#x}; {to_d}"
+    add(text, lambda lanes, lane: int(agreed(lanes, lane, mask) != 0))
     return found
 
 
 @pytest.mark.parametrize("mask", [FULL, 0x0000FFFF, 0x80000001, 0x5A5A00F0])
 def test_warp_wide_values(tmp_path: Path, mask: int) -> None:
-    random_ = random.Random(mask)
+    random_ = random.Random(mask)  # noqa: S311  # operands
     instructions = collective(mask)
     cases = [case for case, _ in instructions.values()]
     kernel = ptx_execution.compiled(ptx_execution.program(cases), "cases", tmp_path)
@@ -132,6 +148,7 @@ def test_warp_wide_values(tmp_path: Path, mask: int) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ matrices
 
+
 def a_layout(shape: str, bits: int) -> Callable[[int, int, int], tuple[int, int]]:
     """Row and column of element i of A."""
     return {
@@ -157,7 +174,7 @@ def b_layout(shape: str, bits: int) -> Callable[[int, int, int], tuple[int, int]
     return {
         ("m16n8k8", 16): lambda g, t, i: (t * 2 + i, g),
         ("m16n8k16", 16): lambda g, t, i: (t * 2 + (i & 1) if i < 2 else t * 2 + (i & 1) + 8, g),
-        ("m16n8k4", 32): lambda g, t, i: (t, g),
+        ("m16n8k4", 32): lambda g, t, _: (t, g),
         ("m16n8k8", 32): lambda g, t, i: (t if i == 0 else t + 4, g),
         ("m8n8k16", 8): lambda g, t, i: (t * 4 + i, g),
         ("m16n8k16", 8): lambda g, t, i: (t * 4 + i, g),
@@ -240,7 +257,7 @@ def mma_program(rows: list[tuple[str, list[int]]]) -> str:
 
 
 def test_mma_of_every_shape_and_type(tmp_path: Path) -> None:
-    random_ = random.Random(7)
+    random_ = random.Random(7)  # noqa: S311  # operands
     rows, registers, wanted = [], [], []
     for shape, result, a_type, b_type in MULTIPLICATIONS:
         m, n, k = (int(size) for size in shape[1:].replace("n", " ").replace("k", " ").split())
@@ -275,11 +292,15 @@ def test_mma_of_every_shape_and_type(tmp_path: Path) -> None:
 
 def test_ldmatrix_and_movmatrix(tmp_path: Path) -> None:
     forms = [(count, trans) for count in (1, 2, 4) for trans in ("", ".trans")]
-    lines = [".visible .entry load(.param .u64 in, .param .u64 out)\n{ .reg .b64 %in, %out, %row; .reg .b32 %l, %at, %x<9>;"]
+    lines = [
+        ".visible .entry load(.param .u64 in, .param .u64 out)\n{ .reg .b64 %in, %out, %row; .reg .b32 %l, %at, %x<9>;"
+    ]
     lines += [".shared .align 16 .b8 tile[1024]; ld.param.u64 %in, [in]; ld.param.u64 %out, [out]; mov.u32 %l, %tid.x;"]
     # Row r of the input goes to place (5 r + 3) % 32 of the tile: each lane gives the address of its row, in any order.
     lines += ["mad.wide.u32 %row, %l, 16, %in; ld.global.v4.u32 {%x0, %x1, %x2, %x3}, [%row];"]
-    lines += ["mad.lo.u32 %at, %l, 5, 3; and.b32 %at, %at, 31; shl.b32 %at, %at, 4; mov.u32 %x4, tile; add.u32 %at, %at, %x4;"]
+    lines += [
+        "mad.lo.u32 %at, %l, 5, 3; and.b32 %at, %at, 31; shl.b32 %at, %at, 4; mov.u32 %x4, tile; add.u32 %at, %at, %x4;"
+    ]
     lines += ["st.shared.v4.u32 [%at], {%x0, %x1, %x2, %x3}; bar.sync 0; mad.wide.u32 %out, %l, 4, %out;"]
     taken = 0
     for count, trans in forms:
@@ -288,7 +309,10 @@ def test_ldmatrix_and_movmatrix(tmp_path: Path) -> None:
         for name in names:
             lines.append(f"st.global.b32 [%out+{128 * taken}], {name};")
             taken += 1
-    lines += [f"ld.global.b32 %x5, [%row]; movmatrix.sync.aligned.m8n8.trans.b16 %x6, %x5; st.global.b32 [%out+{128 * taken}], %x6;"]
+    lines += [
+        "ld.global.b32 %x5, [%row]; movmatrix.sync.aligned.m8n8.trans.b16 %x6, %x5;",
+        f"st.global.b32 [%out+{128 * taken}], %x6;",
+    ]
     kernel = ptx_execution.compiled("\n".join((*lines, "ret; }")), "load", tmp_path)
     rows = np.random.default_rng(3).integers(0, 1 << 16, (32, 8), dtype=np.uint16)
     found = np.zeros((taken + 1, WARP), np.uint32)
