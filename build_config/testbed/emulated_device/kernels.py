@@ -14,10 +14,12 @@ from build_config.errors import CommandError, PipelineError, ValidationError
 from build_config.system.processes import Command, run
 from build_config.testbed.emulated_device import ptx_module, translation
 from build_config.testbed.emulated_device.ptx_files import PtxFile, PtxFiles
+from build_config.testbed.emulated_device.ptx_source import PtxError
 from build_config.testbed.emulated_device.shard_code import ShardCode
 
 if TYPE_CHECKING:
     from build_config.testbed.emulated_device.ptx_module import Module
+from build_config.testbed.emulated_device.ptx_source import PtxError
 
 HERE = Path(__file__).parent
 OPTIONS = ("-O1", "-w", "-march=native", "-ffp-contract=off", "-fwrapv", "-fno-strict-aliasing", "-fPIC", "-shared")
@@ -47,10 +49,13 @@ class Translator:
         self._modules: dict[Path, Module] = {}
 
     def __call__(self, ptx: PtxFile, name: str) -> str:
-        """Raises ``PtxError`` for whatever is not known in it."""
-        if ptx.path not in self._modules:
-            self._modules[ptx.path] = ptx_module.read_module(ptx.path.read_text(encoding="utf-8"), ptx.source)
-        return translation.translate(self._modules[ptx.path], name).source
+        """Raises ``ValidationError`` with the place of whatever is not known in it."""
+        try:
+            if ptx.path not in self._modules:
+                self._modules[ptx.path] = ptx_module.read_module(ptx.path.read_text(encoding="utf-8"), ptx.source)
+            return translation.translate(self._modules[ptx.path], name).source
+        except PtxError as error:
+            raise ValidationError(str(error)) from error
 
 
 @dataclass(slots=True, kw_only=True)

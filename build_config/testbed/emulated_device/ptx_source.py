@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from build_config.errors import ValidationError
-
 
 class Position(NamedTuple):
     """A place in a PTX file; lines and columns count from 1."""
@@ -25,7 +23,7 @@ class Position(NamedTuple):
         return f"{self.file}:{self.line}:{self.column}"
 
 
-class PtxError(ValidationError, exit_code=ValidationError.exit_code):
+class PtxError(Exception):
     """PTX that is malformed, or that this translator does not know; it says where and what."""
 
     def __init__(self, position: Position, what: str) -> None:

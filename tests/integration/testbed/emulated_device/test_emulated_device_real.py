@@ -18,7 +18,6 @@ from tests.integration.conftest import run
 from tests.support.ptx_execution import compiled
 
 if TYPE_CHECKING:
-
     from build_config.model import CudaToolkit
 
 pytestmark = pytest.mark.integration
