@@ -19,7 +19,6 @@ from build_config.testbed.emulated_device.shard_code import ShardCode
 
 if TYPE_CHECKING:
     from build_config.testbed.emulated_device.ptx_module import Module
-from build_config.testbed.emulated_device.ptx_source import PtxError
 
 HERE = Path(__file__).parent
 OPTIONS = ("-O1", "-w", "-march=native", "-ffp-contract=off", "-fwrapv", "-fno-strict-aliasing", "-fPIC", "-shared")
