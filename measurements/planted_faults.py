@@ -2,7 +2,7 @@
 
     python -m measurements.planted_faults WHEEL [--arch 89] [--work-root FOLDER] [--only TEXT] [--output faults.json]
 
-Each fault gets a process in which the tiny model answers one prompt on the emulated GPU. A fault is found if the error
+Each fault gets a process in which a small model answers one prompt on the emulated GPU. A fault is found if the error
 of the logits is above the bound of ``nox -s emulate``, or if the launch fails and is named. Of a fault that was missed,
 the counters say whether its place was executed. Needs what ``nox -s emulate`` needs, and is slow on a busy machine.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from build_config.errors import PipelineError
 from build_config.formats import build_facts, wheelfile
 from build_config.steps.validation import emulation
-from build_config.steps.validation.emulation import Case, EmulatedMachine, Prompt
+from build_config.steps.validation.emulation import EmulatedMachine
 from build_config.system import jsonio, workroot
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
@@ -27,7 +27,6 @@ from build_config.tasks.simulate import of_wheel, provide_compilers
 from build_config.testbed import clean_environment, emulated_device
 from build_config.testbed.emulated_device import ptx_module, server, translation
 from build_config.testbed.emulated_device.kernels import Kernels
-from build_config.testbed.synthetic_model import TINY
 from measurements.planted.faults import FAULTS, SHARD, Fault
 
 
@@ -66,8 +65,7 @@ def plant(fault: Fault, kernels: Kernels, machine: EmulatedMachine) -> Shown:
     """Compute with the fault, and say whether that was noticed."""
     planted = Planted(kernels, fault)
     with server.serve({kernels.code.arch.number: planted}, machine.folder) as socket:
-        case = Case(shape=TINY, kind="F32", prompts=(Prompt(tokens=fault.tokens),))
-        seen = emulation.run(dataclasses.replace(machine, server=socket), (case,))
+        seen = emulation.run(dataclasses.replace(machine, server=socket), (fault.case,))
     (one,) = seen.checks
     if not one.check.passed:
         return Shown(name=fault.name, where=fault.where, found=True, how=one.check.reason or "")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from build_config.errors import ValidationError
+from build_config.steps.validation.emulation import NARROW, Case, Prompt
+from build_config.testbed.synthetic_model import SMALL, TINY, ModelShape
 
 if TYPE_CHECKING:
     from build_config.testbed.emulated_device.translation import TranslatedKernel
@@ -28,6 +30,11 @@ COPY = r"_Z10cpy_scalarIXadL_"
 ROWS = r"_Z16k_get_rows_floatIff"
 SET_ROWS = r"_Z10k_set_rowsIfl6__half"
 POINTERS = r"_Z22k_compute_batched_ptrs"
+FLASH = r"_Z18flash_attn_ext_f16ILi64ELi64ELi32E"
+FLASH_VECTOR = r"_Z18flash_attn_ext_vecILi64ELi1EL9ggml_type1E"
+QUANT_MATRIX = r"_Z9mul_mat_qIL9ggml_type12ELi32E"
+QUANT_VECTOR = r"_Z13mul_mat_vec_qIL9ggml_type12ELi1ELb0"
+QUANTISE = r"_Z17quantize_mmq_q8_1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +42,8 @@ class Fault:
     """A fault in the kernels whose mangled names begin with ``kernel``.
 
     ``edit`` is a pattern and its replacement in the text of the kernel's PTX; ``number`` is the match that is edited,
-    ``None`` for all of them. ``begin`` is C that each thread runs first, in which ``p`` are its parameters. ``tokens``
-    is the length of the prompt that launches the kernel.
+    ``None`` for all of them. ``begin`` is C that each thread runs first, in which ``p`` are its parameters. ``case`` is
+    the model and the prompt that launch the kernel.
     """
 
     name: str
@@ -45,7 +52,7 @@ class Fault:
     edit: tuple[str, str] | None = None
     number: int | None = 1
     begin: str = ""
-    tokens: int = 8
+    case: Case
 
     def in_ptx(self, text: str, name: str) -> tuple[str, int | None]:
         """The PTX of a file with this fault in one kernel, and the line of the fault."""
@@ -82,17 +89,30 @@ class Fault:
         return source.replace(match[0], "    .run = planted,")
 
 
-def _ptx(name: str, kernel: str, pattern: str, replacement: str, number: int | None = 1, tokens: int = 8) -> Fault:
-    return Fault(name=name, where=PTX, kernel=kernel, edit=(pattern, replacement), number=number, tokens=tokens)
+def _case(tokens: int, kind: str = "F32", *, flash: bool = False, shape: ModelShape | None = None) -> Case:
+    shape = shape or (TINY if kind == "F32" else NARROW)
+    return Case(shape=shape, kind=kind, prompts=(Prompt(tokens=tokens, flash=flash),))
 
 
-def _host(name: str, kernel: str, begin: str, tokens: int = 8) -> Fault:
-    return Fault(name=name, where=HOST, kernel=kernel, begin=begin, tokens=tokens)
+LONG, SHORT, TOKEN, SMALL_LONG = _case(64), _case(8), _case(1), _case(64, shape=SMALL)
+FLASH_LONG, FLASH_TOKEN = _case(32, "F16", flash=True), _case(1, "F16", flash=True)
+QUANTISED, QUANTISED_TOKEN = _case(32, "Q4_K_M"), _case(1, "Q4_K_M")
+
+
+def _ptx(name: str, kernel: str, edit: tuple[str, str], number: int | None = 1, case: Case = SHORT) -> Fault:
+    return Fault(name=name, where=PTX, kernel=kernel, edit=edit, number=number, case=case)
+
+
+def _host(name: str, kernel: str, begin: str, case: Case = SHORT) -> Fault:
+    return Fault(name=name, where=HOST, kernel=kernel, begin=begin, case=case)
 
 
 _SHUFFLE = r"(shfl\.sync\.bfly\.b32[ \t]+[^,]+, [^,]+, )[^,]+,"
 _BARRIER = r"bar\.sync[ \t]+0;"
 _WARP = r"bar\.warp\.sync[^;]*;"
+_FRAGMENTS = (r"(ldmatrix[^{]*\{ ?)(%r\d+), ?(%r\d+)", r"\1\3, \2")
+_OTHER_ROW = (r"(ldmatrix[^;]*\[%rd?\d+)(\+\d+)?\]", r"\1+64]")
+_NO_MMA = (r"^\t*mma\.sync[^;]*;", ";")
 _LAST_BLOCK = "if (block->ctaid[{0}] + 1 == block->nctaid[{0}] && block->nctaid[{0}] > 1) return;"
 _HALF_OF_THREADS = "if (thread->tid[0] >= block->ntid[0] / 2) return;"
 _POINTER = "*(uint64_t *)(p + {}) += 256;"
@@ -100,67 +120,88 @@ _NUMBER = "*(uint32_t *)(p + {}) += 1;"
 _LONG = "*(uint64_t *)(p + {}) += {};"
 
 FAULTS = (
-    _ptx("rms_norm: a shuffle reads its own lane", NORM, _SHUFFLE, r"\g<1>0,"),
-    _ptx("rms_norm: the shuffle of the fifth step", NORM, _SHUFFLE, r"\g<1>0,", 5),
-    _ptx("rms_norm: no barrier between the warps", NORM, _BARRIER, ";", None),
-    _ptx("rms_norm: sqrt instead of rsqrt", NORM, r"rsqrt\.approx", "sqrt.approx"),
-    _ptx("rms_norm: a sum without its product", NORM, r"fma\.rn\S*[ \t]+(\S+), \S+, \S+, (\S+);", r"mov.f32 \1, \2;"),
-    _ptx("rms_norm: the result 4 bytes further", NORM, r"(st\.global\S*[ \t]+\[%rd\d+)\]", r"\1+4]", 1),
-    _ptx("softmax: no barrier", SOFTMAX, _BARRIER, ";", None),
-    _ptx("softmax: one of three barriers is missing", SOFTMAX, _BARRIER, ";", 1),
-    _ptx("softmax: minimum instead of maximum", SOFTMAX, r"max\.ftz", "min.ftz", 1),
-    _ptx("softmax: a shuffle of the maximum", SOFTMAX, _SHUFFLE, r"\g<1>0,", 3),
-    _ptx("softmax: a shuffle of the sum", SOFTMAX, _SHUFFLE, r"\g<1>0,", 12),
+    _ptx("rms_norm: a shuffle reads its own lane", NORM, (_SHUFFLE, r"\g<1>0,")),
+    _ptx("rms_norm: the shuffle of the fifth step", NORM, (_SHUFFLE, r"\g<1>0,"), 5),
+    _ptx("rms_norm: no barrier between the warps", NORM, (_BARRIER, ";"), None),
+    _ptx("rms_norm: sqrt instead of rsqrt", NORM, (r"rsqrt\.approx", "sqrt.approx")),
+    _ptx("rms_norm: a sum without its product", NORM, (r"fma\.rn\S*[ \t]+(\S+), \S+, \S+, (\S+);", r"mov.f32 \1, \2;")),
+    _ptx("rms_norm: the result 4 bytes further", NORM, (r"(st\.global\S*[ \t]+\[%rd\d+)\]", r"\1+4]"), 1),
+    _ptx("softmax: no barrier", SOFTMAX, (_BARRIER, ";"), None),
+    _ptx("softmax: one of three barriers is missing", SOFTMAX, (_BARRIER, ";"), 1),
+    _ptx("softmax: minimum instead of maximum", SOFTMAX, (r"max\.ftz", "min.ftz"), 1),
+    _ptx("softmax: a shuffle of the maximum", SOFTMAX, (_SHUFFLE, r"\g<1>0,"), 3),
+    _ptx("softmax: a shuffle of the sum", SOFTMAX, (_SHUFFLE, r"\g<1>0,"), 12),
     _ptx(
         "softmax: the operands of a difference exchanged",
         SOFTMAX,
-        r"(sub\.ftz\.f32[ \t]+\S+, )(\S+), (\S+);",
-        r"\1\3, \2;",
+        (r"(sub\.ftz\.f32[ \t]+\S+, )(\S+), (\S+);", r"\1\3, \2;"),
     ),
-    _ptx("rope: sine instead of cosine", ROPE, r"cos\.approx", "sin.approx"),
+    _ptx("rope: sine instead of cosine", ROPE, (r"cos\.approx", "sin.approx")),
     _ptx(
         "rope: the operands of a difference exchanged",
         ROPE,
-        r"(sub\.ftz\.f32[ \t]+\S+, )(\S+), (\S+);",
-        r"\1\3, \2;",
+        (r"(sub\.ftz\.f32[ \t]+\S+, )(\S+), (\S+);", r"\1\3, \2;"),
         5,
     ),
-    _ptx("rope of keys: the result 4 bytes further", ROPE_HALF, r"(st\.global\S*[ \t]+\[%rd\d+)\]", r"\1+4]", 2),
-    _ptx("gate: a product instead of a quotient", GATED, r"div\.(approx|full)\.ftz", "mul.ftz"),
-    _ptx("addition becomes subtraction", ADD, r"add\.ftz\.f32", "sub.ftz.f32"),
-    _ptx("conversion to half rounds to zero", CONVERT, r"cvt\.rn\.f16", "cvt.rz.f16", None, 64),
-    _ptx("product with a vector: a shuffle", VECTOR, _SHUFFLE, r"\g<1>0,", 2, 1),
+    _ptx("rope of keys: the result 4 bytes further", ROPE_HALF, (r"(st\.global\S*[ \t]+\[%rd\d+)\]", r"\1+4]"), 2),
+    _ptx("gate: a product instead of a quotient", GATED, (r"div\.(approx|full)\.ftz", "mul.ftz")),
+    _ptx("addition becomes subtraction", ADD, (r"add\.ftz\.f32", "sub.ftz.f32")),
+    _ptx("conversion to half rounds to zero", CONVERT, (r"cvt\.rn\.f16", "cvt.rz.f16"), None, LONG),
+    _ptx("product with a vector: a shuffle", VECTOR, (_SHUFFLE, r"\g<1>0,"), 2, TOKEN),
     _ptx(
         "product with a vector: a sum without its product",
         VECTOR,
-        r"fma\.rn(\S*[ \t]+)(\S+), (\S+), (\S+), (\S+);",
-        r"mov.f32 \2, \5;",
+        (r"fma\.rn(\S*[ \t]+)(\S+), (\S+), (\S+), (\S+);", r"mov.f32 \2, \5;"),
         3,
-        1,
+        TOKEN,
     ),
-    _ptx("fused product with a vector: a shuffle", FUSED, _SHUFFLE, r"\g<1>0,", 4, 1),
-    _ptx("wide product with a vector: no barrier", WIDE, _BARRIER, ";", None, 1),
-    _ptx("matrix product: fragments of A exchanged", MATRIX, r"(ldmatrix[^{]*\{ ?)(%r\d+), ?(%r\d+)", r"\1\3, \2"),
-    _ptx("matrix product: ldmatrix of the wrong row", MATRIX, r"(ldmatrix[^;]*\[%rd?\d+)(\+\d+)?\]", r"\1+64]"),
-    _ptx("matrix product: an mma is missing", MATRIX, r"^\t*mma\.sync[^;]*;", ";", 3),
-    _ptx("matrix product: barriers of the warp are missing", MATRIX, _WARP, ";", None),
-    _ptx("matrix product: tf32 operand not stored", MATRIX, r"^\t*st\.shared[^;]*;", ";", 7),
-    _ptx("matrix product of three warps: no barrier", MATRIX_3, _BARRIER, ";", None),
-    _ptx("matrix product of three warps: one barrier is missing", MATRIX_3, _BARRIER, ";", 2),
-    _ptx("copy: a row too far", COPY, r"(st\.global\S*[ \t]+\[%rd\d+)\]", r"\1+64]", 1),
-    _ptx("rows of the embedding: the row before", ROWS, r"mul\.lo\.s64", "mul.hi.s64", 1),
+    _ptx("fused product with a vector: a shuffle", FUSED, (_SHUFFLE, r"\g<1>0,"), 4, TOKEN),
+    _ptx("wide product with a vector: no barrier", WIDE, (_BARRIER, ";"), None, TOKEN),
+    _ptx("matrix product: fragments of A exchanged", MATRIX, _FRAGMENTS),
+    _ptx("matrix product: ldmatrix of the wrong row", MATRIX, _OTHER_ROW),
+    _ptx("matrix product: an mma is missing", MATRIX, _NO_MMA, 3),
+    _ptx("matrix product: barriers of the warp are missing", MATRIX, (_WARP, ";"), None),
+    _ptx("matrix product: tf32 operand not stored", MATRIX, (r"^\t*st\.shared[^;]*;", ";"), 7),
+    _ptx("matrix product of three warps: no barrier", MATRIX_3, (_BARRIER, ";"), None),
+    _ptx("matrix product of three warps: one barrier is missing", MATRIX_3, (_BARRIER, ";"), 2),
+    _ptx("copy: a row too far", COPY, (r"(st\.global\S*[ \t]+\[%rd\d+)\]", r"\1+64]"), 1),
+    _ptx("rows of the embedding: the row before", ROWS, (r"mul\.lo\.s64", "mul.hi.s64"), 1),
+    _ptx("flash attention: nobody waits for copies", FLASH, (r"cp\.async\.wait_all;", ";"), None, FLASH_LONG),
+    _ptx("flash attention: one wait is missing", FLASH, (r"cp\.async\.wait_all;", ";"), 1, FLASH_LONG),
+    _ptx("flash attention: no barrier", FLASH, (_BARRIER, ";"), None, FLASH_LONG),
+    _ptx("flash attention: a fragment of K exchanged", FLASH, _FRAGMENTS, 3, FLASH_LONG),
+    _ptx("flash attention: an mma is missing", FLASH, _NO_MMA, 10, FLASH_LONG),
+    _ptx("flash attention: a shuffle", FLASH, (_SHUFFLE, r"\g<1>0,"), 1, FLASH_LONG),
+    _ptx(
+        "flash attention: a copy of half the bytes", FLASH, (r"(cp\.async\.cg[^;]*), 16;", r"\1, 16, 8;"), 2, FLASH_LONG
+    ),
+    _ptx("flash attention of a token: no barrier", FLASH_VECTOR, (_BARRIER, ";"), None, FLASH_TOKEN),
+    _ptx("flash attention of a token: an exponent", FLASH_VECTOR, (r"ex2\.approx", "lg2.approx"), 2, FLASH_TOKEN),
+    _ptx("flash attention of a token: a shuffle", FLASH_VECTOR, (_SHUFFLE, r"\g<1>0,"), 3, FLASH_TOKEN),
+    _ptx("quantised product: ldmatrix of the wrong row", QUANT_MATRIX, _OTHER_ROW, 2, QUANTISED),
+    _ptx("quantised product: an mma is missing", QUANT_MATRIX, _NO_MMA, 5, QUANTISED),
+    _ptx("quantised product: no barrier", QUANT_MATRIX, (_BARRIER, ";"), None, QUANTISED),
+    _ptx("quantised product with a vector: a shuffle", QUANT_VECTOR, (_SHUFFLE, r"\g<1>0,"), 2, QUANTISED_TOKEN),
+    _ptx(
+        "quantised product with a vector: unsigned",
+        QUANT_VECTOR,
+        (r"dp4a\.s32\.s32", "dp4a.s32.u32"),
+        3,
+        QUANTISED_TOKEN,
+    ),
+    _ptx("quantisation: a shuffle of the maximum", QUANTISE, (_SHUFFLE, r"\g<1>0,"), 1, QUANTISED),
     _host("rms_norm: a grid with a block less", NORM, _LAST_BLOCK.format(0)),
     _host("softmax: a grid with a block less", SOFTMAX, _LAST_BLOCK.format(0)),
-    _host("rope: half of the threads", ROPE, "if (thread->tid[1] >= block->ntid[1] / 2) return;"),
+    _host("rope: half of the pairs", ROPE, "if (thread->tid[1] >= 4) return;"),
     _host("addition: half of the threads", ADD, _HALF_OF_THREADS),
     _host("matrix product: a grid with a block less", MATRIX, _LAST_BLOCK.format(0)),
     _host("matrix product: an operand 256 bytes further", MATRIX, _POINTER.format(8)),
     _host("matrix product: the stride of the rows", MATRIX, _NUMBER.format(44)),
-    _host("product with a vector: a wrong operand", VECTOR, _POINTER.format(0), 1),
+    _host("product with a vector: a wrong operand", VECTOR, _POINTER.format(0), TOKEN),
     _host("rms_norm: a wrong number of columns", NORM, _NUMBER.format(16)),
     _host("rms_norm: the stride of the rows", NORM, _LONG.format(24, 1)),
     _host("softmax: too little shared memory", SOFTMAX, "block->dynamic_shared = 64;"),
     _host("matrix product: too little shared memory", MATRIX, "block->dynamic_shared /= 2;"),
     _host("keys are written one row too far", SET_ROWS, _POINTER.format(16)),
-    _host("pointers of a batch: a wrong stride", POINTERS, _LONG.format(64, 4), 64),
+    _host("pointers of a batch: a wrong stride", POINTERS, _LONG.format(64, 4), SMALL_LONG),
 )
