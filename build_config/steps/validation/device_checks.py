@@ -120,6 +120,7 @@ class Session:
             raise LookupError(message)
         self.device = device
         self.handle = handles[device]
+        self.handles = handles
         gpus = [one["name"] for one in result["devices"] if one["type"] == "gpu"]
         self.main_gpu = gpus.index(device) if device in gpus else -1
 
@@ -185,7 +186,8 @@ class Session:
         """
         api = self.llama_cpp
         # An empty list keeps the model and all its operations on the CPU, whatever GPUs there are.
-        handles = (ctypes.c_void_p * 2)(None if device == CPU else self.handle, None)
+        used = [] if device == CPU else [self.handle, *(self.handles[other] for other in check.get("others", ()))]
+        handles = (ctypes.c_void_p * (len(used) + 1))(*used, None)
         model_params = api.llama_model_default_params()
         model_params.devices = ctypes.cast(handles, ctypes.c_void_p)
         model_params.n_gpu_layers = 0 if device == CPU else -1

@@ -55,17 +55,19 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A model and the prompts that are computed with it."""
+    """A model and the prompts that are computed with it, on ``devices`` equal GPUs."""
 
     shape: ModelShape
     kind: str
     prompts: tuple[Prompt, ...]
     family: ModelFamily = LLAMA
+    devices: int = 1
 
     @property
     def model(self) -> str:
-        """The name of the model: its shape, and its architecture if that is not llama."""
-        return self.shape.name if self.family is LLAMA else f"{self.shape.name} {self.family.architecture}"
+        """The name of the model: its shape, its architecture if that is not llama, and the number of GPUs."""
+        name = self.shape.name if self.family is LLAMA else f"{self.shape.name} {self.family.architecture}"
+        return name if self.devices == 1 else f"{name} on {self.devices} GPUs"
 
 
 _LENGTHS = (Prompt(tokens=32), Prompt(tokens=8), Prompt(tokens=1))
@@ -87,6 +89,7 @@ ALL = (
     ),
     *(Case(shape=NARROW, kind="F16", prompts=_LENGTHS, family=family) for family in (QWEN2, QWEN2MOE, GEMMA2, MAMBA)),
     Case(shape=NARROW, kind="Q4_K_M", prompts=_LENGTHS, family=QWEN2MOE),
+    Case(shape=SMALL, kind="Q4_K_M", prompts=(Prompt(tokens=64, flash=True),), devices=2),
 )
 """Every check of ``nox -s emulate -- --all``."""
 
@@ -161,7 +164,9 @@ def _run_case(
     for old in (use, report):
         old.unlink(missing_ok=True)
     changes: dict[str, str | None] = {"CUDA_VISIBLE_DEVICES": None}
-    changes |= machine.libraries.environment(SimulatedMachine(capabilities=(machine.capability,)), report=use)
+    changes |= machine.libraries.environment(
+        SimulatedMachine(capabilities=(machine.capability,) * case.devices), report=use
+    )
     changes |= emulated_device.environment(machine.server, report)
     measured = compare_with_cpu.measure(
         machine.python, machine.folder, plan, log=machine.log, changes=changes, timeout=TIMEOUT
@@ -192,4 +197,5 @@ def _request(case: Case, prompt: Prompt, model: Path) -> Request:
         small=prompt.small or prompt.tokens,
         flash=prompt.flash,
         cache=prompt.cache,
+        others=tuple(f"CUDA{number}" for number in range(1, case.devices)),
     )

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from build_config.steps.validation import compare_with_cpu, emulation, numerics
 from build_config.steps.validation.emulation import ALL, QUICK, Case, EmulatedMachine, Prompt
-from build_config.steps.validation.numerics import Measured
+from build_config.steps.validation.numerics import Measured, Plan
 from build_config.testbed import synthetic_model
 from build_config.testbed.model_families import QWEN2MOE
 from build_config.testbed.simulated_device import SimulatedLibraries
 from build_config.testbed.synthetic_model import TINY
-
-if TYPE_CHECKING:
-    from build_config.steps.validation.numerics import Plan
 
 pytestmark = pytest.mark.unit
 
@@ -42,11 +38,28 @@ def test_a_quantised_cache_of_values_needs_flash_attention() -> None:
     assert any(prompt.cache != "F16" for prompt in prompts)
 
 
+def test_layers_on_two_devices_must_be_split(tmp_path: Path) -> None:
+    (request,) = _plan(tmp_path, Case(shape=TINY, kind="F32", prompts=(Prompt(tokens=8),), devices=2)).checks
+    assert request.others == ("CUDA1",)
+    split = [line.replace("CUDA0", "CUDA1") if "layer 1" in line else line for line in LOG]
+    apart = [line.replace("CUDA0", "CUDA1") if "layer 1 " in line else line for line in LOG]
+    for log, reason in ((split, None), (LOG, "no layer was on CUDA1"), (apart, "its KV cache on CUDA0")):
+        values = {"nmse": 1e-7, "scale": 1.0, "log": log, "reference_log": CPU_LOG}
+        (check,) = numerics.judge(Plan(device="CUDA0", checks=(request,)), Measured(checks={request.name: values}))
+        assert check.passed is (reason is None)
+        assert reason is None or reason in (check.reason or "")
+
+
+def _plan(folder: Path, case: Case) -> Plan:
+    return Plan(device="CUDA0", checks=tuple(emulation._request(case, prompt, folder) for prompt in case.prompts))
+
+
 def test_names_are_words() -> None:
     prompt = Prompt(tokens=64, small=8, flash=True, cache="Q8_0")
     assert prompt.name == "64 tokens, batches of 8, flash attention, KV cache Q8_0"
     assert Prompt(tokens=1).name == "1 token"
     assert Case(shape=TINY, kind="F32", prompts=(), family=QWEN2MOE).model == "tiny qwen2moe"
+    assert Case(shape=TINY, kind="F32", prompts=(), devices=2).model == "tiny on 2 GPUs"
 
 
 @pytest.mark.parametrize(("error", "passed"), [(2e-7, True), (2e-3, False)])
