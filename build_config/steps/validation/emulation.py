@@ -132,16 +132,21 @@ class Emulated:
 
 
 def run(
-    machine: EmulatedMachine, cases: tuple[Case, ...], on_case: Callable[[int, Case], None] | None = None
+    machine: EmulatedMachine,
+    cases: tuple[Case, ...],
+    on_done: Callable[[int, tuple[EmulatedCheck, ...]], None] | None = None,
 ) -> Emulated:
-    """Compute every case on the emulated GPU and on the CPU. A crash or a wrong number gives failed checks."""
+    """Compute every case on the emulated GPU and on the CPU. A crash or a wrong number gives failed checks.
+
+    ``on_done`` gets the number of finished cases and the checks of the last one.
+    """
     checks: list[EmulatedCheck] = []
     uses: list[KernelUse] = []
     devices: list[SimulatedUse] = []
-    for number, case in enumerate(cases):
-        if on_case is not None:
-            on_case(number, case)
+    for number, case in enumerate(cases, start=1):
         found, used, device = _run_case(machine, case)
+        if on_done is not None:
+            on_done(number, found)
         checks += found
         uses += used
         devices += [device] if device is not None else []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from build_config.errors import SettingsError, ValidationError
 from build_config.formats import build_facts, wheelfile
 from build_config.inputs import runtime_files
-from build_config.reports import BuildRecord, EmulatedKernel, EmulationReport, Verdict
+from build_config.reports import BuildRecord, EmulatedCheck, EmulatedKernel, EmulationReport, Verdict
 from build_config.steps.locks import download
 from build_config.steps.validation import emulation
 from build_config.steps.validation.emulation import EmulatedMachine
@@ -115,9 +115,13 @@ def run(  # what is tried, on what, where
                 capability=arch.capability,
                 log=log,
             )
-            seen = emulation.run(
-                machine, cases, lambda number, case: bar.update(number, note=f"{case.model} {case.kind}")
-            )
+
+            def show(number: int, checks: tuple[EmulatedCheck, ...]) -> None:
+                bar.update(number, note=f"{checks[0].model} {checks[0].kind}")
+                for one in checks:
+                    console.note(report_text.line(one))
+
+            seen = emulation.run(machine, cases, show)
     report = EmulationReport(
         wheel_sha256=wheel.sha256,
         arch=arch.name,

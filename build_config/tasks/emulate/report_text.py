@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from build_config.reports import EmulationReport
+    from build_config.reports import EmulatedCheck, EmulationReport
     from build_config.system.console import Console
     from build_config.testbed.emulated_device import KernelUse
 
@@ -37,6 +37,13 @@ def rows(report: EmulationReport) -> Iterator[tuple[str, ...]]:
         value = "-" if check.measured is None else f"{check.measured:.2g}"
         said = "passed" if check.passed else f"FAILED: {check.reason}"
         yield (one.model, one.kind, one.prompt, value, f"{check.bound:.0e}", f"{one.seconds:.1f}", said)
+
+
+def line(one: EmulatedCheck) -> str:
+    """A check as soon as it is done."""
+    value = "no value" if one.check.measured is None else f"{one.check.measured:.2g} {one.check.unit}"
+    said = "passed" if one.check.passed else "FAILED"
+    return f"{one.model} {one.kind}, {one.prompt}: {value}, {said}, {one.seconds:.0f} s"
 
 
 def counts(report: EmulationReport) -> Iterator[tuple[str, str]]:

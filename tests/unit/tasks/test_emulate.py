@@ -147,6 +147,7 @@ def test_a_row_for_each_check_and_counts() -> None:
     assert next(report_text.rows(REPORT)) == ("tiny", "F32", "8 tokens", "2e-07", "1e-04", "1.5", "passed")
     failed = dataclasses.replace(REPORT, checks=(dataclasses.replace(REPORT.checks[0], check=WRONG),))
     assert next(report_text.rows(failed))[-1].startswith("FAILED: 0.3 NMSE")
+    assert report_text.line(REPORT.checks[0]) == "tiny F32, 8 tokens: 2e-07 NMSE, passed, 2 s"
     counts = dict(report_text.counts(REPORT))
     assert counts["kernels executed"] == "1 of 6515 for sm_89, in 5 launches"
     assert counts["basic blocks"] == "3 of 4 of these kernels were executed"
