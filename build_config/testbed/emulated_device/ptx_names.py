@@ -126,6 +126,7 @@ class Names:
         """Begin a scope and declare all names of its statements: a branch can go to a label that follows."""
         self._scopes = self._scopes.new_child()
         label = ""
+        tables: dict[str, BranchTargets] = {}
         for statement in statements:
             if isinstance(statement, Registers):
                 for name in statement.names:
@@ -137,8 +138,9 @@ class Names:
                 self._declare(statement.name, Place(self._unique("l", statement.name)), statement.offset)
                 label = statement.name
             elif isinstance(statement, BranchTargets):
-                targets = tuple(self.place(name) for name in statement.labels)
-                self._scopes.maps[0][label] = targets
+                tables[label] = statement
+        for label, table in tables.items():
+            self._scopes.maps[0][label] = tuple(self.place(name) for name in table.labels)
 
     def leave(self) -> None:
         """End the scope that was entered last."""
