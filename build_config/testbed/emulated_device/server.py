@@ -8,11 +8,14 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from build_config.errors import PipelineError
+from build_config.system import processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+GRACE = 0.2
+"""Seconds for an answer that is nearly ready; Ctrl-C must stop a run within two."""
 _REQUEST = 65536
 
 
@@ -40,7 +43,10 @@ def serve(kernels: Mapping[int, KernelSource], folder: Path) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):  # wakes the thread up; without a connection it is an error
                 server.shutdown(socket.SHUT_RDWR)
-            thread.join()
+            thread.join(timeout=GRACE)
+            if thread.is_alive():  # the block was interrupted while a kernel was being made
+                processes.stop_children()
+                thread.join()
             path.unlink()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config.errors import ValidationError
+from build_config.system import processes
 from build_config.testbed import emulated_device
 from build_config.testbed.emulated_device import KernelUse, server
 from build_config.testbed.simulated_device import SimulatedLibraries, SimulatedMachine
@@ -168,8 +171,8 @@ class Bench:
         report.unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
         environment |= self.libraries.environment(SimulatedMachine(capabilities=capabilities))
-        with server.serve({89: OneKernel(self.folder / "add.so")}, self.folder) as socket:
-            environment |= emulated_device.environment(socket, report)
+        with server.serve({89: OneKernel(self.folder / "add.so")}, self.folder) as served:
+            environment |= emulated_device.environment(served, report)
             done = run(self.folder / "program", act, env=environment)
         lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())
         return Run(lines, done.stderr, done.returncode, emulated_device.read_report(report))
@@ -246,3 +249,27 @@ def test_more_shared_memory_must_be_allowed_first(bench: Bench) -> None:
     lines = bench.run("shared").lines
     assert lines["48 KiB"] == lines["allow"] == lines["allowed"] == "no error"
     assert lines["more"] == "error of the simulated GPU"
+
+
+@dataclass(frozen=True)
+class SlowKernel:
+    """Kernels that take a minute to compile."""
+
+    def library(self, name: str) -> Path:
+        processes.run(processes.Command(argv=("sleep", "60")))
+        return Path(name)
+
+
+def interrupted(folder: Path) -> None:
+    with server.serve({89: SlowKernel()}, folder) as path, socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"89 slow\n")
+        time.sleep(0.5)
+        raise KeyboardInterrupt
+
+
+def test_an_interruption_does_not_wait_for_a_compiler(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path)
+    assert time.monotonic() - start < 10
