@@ -77,6 +77,18 @@ def test_a_missing_barrier_shows_in_the_numbers(tmp_path: Path) -> None:
     assert POISON in found.tolist()
 
 
+def test_the_order_of_threads_differs_between_blocks(tmp_path: Path) -> None:
+    lower = """
+        sub.u32 %v, %t, 1;
+        max.s32 %v, %v, 0;
+    """
+    body = REVERSE.replace("BARRIER", "").replace("sub.u32 %v, %n, %t;\n    sub.u32 %v, %v, 1;", lower)
+    found = numbers(2 * 64)
+    kernel(tmp_path, body, shared=256).launch(found, found, found, grid=2, block=64)
+    assert found.tolist()[:64] == [0, *range(63)]
+    assert found.tolist()[65:] == [POISON] * 63
+
+
 def test_the_blocks_of_a_grid_are_all_executed_with_their_own_shared_memory(tmp_path: Path) -> None:
     found = numbers(64 * 100)
     body = REVERSE.replace("BARRIER", "bar.sync 0;").replace("st.global.u32 [%at], %v;", "")
