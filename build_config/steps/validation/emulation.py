@@ -73,10 +73,14 @@ class Case:
 _LENGTHS = (Prompt(tokens=32), Prompt(tokens=8), Prompt(tokens=1))
 _FLASH = tuple(dataclasses.replace(prompt, flash=True) for prompt in _LENGTHS)
 QUICK = (
-    Case(shape=TINY, kind="F32", prompts=(Prompt(tokens=64), Prompt(tokens=8), Prompt(tokens=1))),
+    Case(
+        shape=TINY,
+        kind="F32",
+        prompts=(Prompt(tokens=64), Prompt(tokens=8), Prompt(tokens=1), Prompt(tokens=8, small=1)),
+    ),
     Case(shape=SMALL, kind="F32", prompts=(Prompt(tokens=64),)),
 )
-"""The checks that take a minute or two, once their kernels are compiled."""
+"""The checks that take a minute or two, once their kernels are compiled. Batches of one token become a CUDA graph."""
 ALL = (
     *QUICK,
     Case(shape=SMALL, kind="F32", prompts=(Prompt(tokens=64, flash=True), Prompt(tokens=64, small=8, flash=True))),
