@@ -66,7 +66,7 @@ def compiled(ptx: str, name: str, folder: Path, *further: str) -> Kernel:
     source, library = folder / f"{name}.c", folder / f"{name}.so"
     source.write_text(kernel.source, encoding="utf-8")
     warnings = ("-Wall", "-Wextra", "-Werror")
-    files = (str(source), str(HERE / "ptx_runtime.c"))
+    files = (str(source), str(HERE / "ptx_runtime.c"), str(HERE / "blocks.c"))
     options = ("-O1", *CFLAGS, "-fPIC", "-shared", "-pthread", f"-I{HERE}")
     subprocess.run(("gcc", *options, *warnings, *further, *files, "-o", str(library), "-lm"), check=True)
     return Kernel(ctypes.CDLL(str(library)), kernel.blocks, kernel.opcodes)

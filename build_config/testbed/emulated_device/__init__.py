@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 REPLACED = {
     "memory.c": (HERE / "memory.c",),
-    "kernels.c": (HERE / "kernels.c", HERE / "ptx_runtime.c"),
+    "kernels.c": (HERE / "kernels.c", HERE / "ptx_runtime.c", HERE / "blocks.c"),
     "simulated_compute.c": (HERE / "gemm.c",),
 }
 """The files of the simulated GPU that have another one here: memory that kernels reach, kernels, cuBLAS's products."""
