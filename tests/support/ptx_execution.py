@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +19,6 @@ from build_config.testbed.emulated_device.translation import CFLAGS, BasicBlock,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 HERE = emulated_device.HERE
 HEADER = ".version 9.0\n.target sm_90\n.address_size 64\n"
@@ -35,9 +37,10 @@ class _Launch(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A translated and compiled kernel that takes addresses only."""
+    """A translated and compiled kernel that takes addresses only, and the runtime that executes it."""
 
     library: ctypes.CDLL
+    runtime: ctypes.CDLL
     blocks: tuple[BasicBlock, ...]
     opcodes: Mapping[str, int]
 
@@ -54,7 +57,7 @@ class Kernel:
             (ctypes.c_uint32 * 3)(block, 1, 1),
             dynamic_shared,
         )
-        execute = self.library.ptx_execute
+        execute = self.runtime.ptx_execute
         execute.restype = ctypes.c_char_p
         reason = execute(ctypes.byref(launch), executed)
         return (reason or b"").decode(), list(executed)
@@ -65,11 +68,22 @@ def compiled(ptx: str, name: str, folder: Path, *further: str) -> Kernel:
     kernel = translate(read_module(HEADER + ptx, f"{name}.ptx"), name)
     source, library = folder / f"{name}.c", folder / f"{name}.so"
     source.write_text(kernel.source, encoding="utf-8")
-    warnings = ("-Wall", "-Wextra", "-Werror")
-    files = (str(source), str(HERE / "ptx_runtime.c"), str(HERE / "blocks.c"))
-    options = ("-O1", *CFLAGS, "-fPIC", "-shared", "-pthread", f"-I{HERE}")
-    subprocess.run(("gcc", *options, *warnings, *further, *files, "-o", str(library), "-lm"), check=True)
-    return Kernel(ctypes.CDLL(str(library)), kernel.blocks, kernel.opcodes)
+    _compile(source, library, *further)
+    return Kernel(ctypes.CDLL(str(library)), _runtime(*further), kernel.blocks, kernel.opcodes)
+
+
+@functools.cache
+def _runtime(*further: str) -> ctypes.CDLL:
+    """The runtime; a process has one, for it maps the stacks of all threads of a block once for each core."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "runtime.so"
+        _compile(HERE / "ptx_runtime.c", library, str(HERE / "blocks.c"), *further)
+        return ctypes.CDLL(str(library))
+
+
+def _compile(source: Path, library: Path, *further: str) -> None:
+    options = ("-O1", *CFLAGS, "-fPIC", "-shared", "-pthread", f"-I{HERE}", "-Wall", "-Wextra", "-Werror")
+    subprocess.run(("gcc", *options, *further, str(source), "-o", str(library), "-lm"), check=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,8 +244,5 @@ def fits(register: str, spec: OperandSpec) -> bool:
         return register == wanted
     if spec.wider and width(register) > width(wanted):
         return not is_float(register) and (not is_float(wanted) or register[0] == "b")
-    if width(register) != width(wanted):
-        return False
-    if "b" in (register[0], wanted[0]) and "bf16" not in (register, wanted):
-        return True
-    return is_float(register) == is_float(wanted) or register[0] == "b"
+    untyped = register[0] == "b" or (wanted[0] == "b" and not is_float(wanted))
+    return width(register) == width(wanted) and (untyped or is_float(register) == is_float(wanted))

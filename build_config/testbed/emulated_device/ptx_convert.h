@@ -163,4 +163,29 @@ PTX_PURE float    ptx_relu(float value) { return value < 0 || value == 0 ? 0 : v
     }
 PTX_SMALL(e4m3x2) PTX_SMALL(e5m2x2)
 
+// Two numbers of 4 bits in a byte (e2m1 has neither infinity nor NaN: a NaN becomes the largest number), and powers of
+// two (ue8m0).
+PTX_PURE uint8_t ptx_to_e2m1(float value) {
+    const uint8_t code = ptx_small(value, 1, -1, 7, 7);
+    return (uint8_t) ((code & 7) | code >> 4);
+}
+PTX_PURE uint16_t ptx_from_e2m1(uint32_t code) {
+    const float value = code & 6 ? ldexpf((float) (2 + (code & 1)), (int) (code >> 1 & 3) - 2) : 0.5f * (float) (code & 1);
+    return ptx_to_half(code & 8 ? -value : value);
+}
+PTX_PURE uint8_t ptx_cvt_e2m1x2_f32(uint32_t a, uint32_t b) {
+    return (uint8_t) (ptx_to_e2m1(ptx_f32(b)) | ptx_to_e2m1(ptx_f32(a)) << 4);
+}
+PTX_PURE uint8_t ptx_cvt_relu_e2m1x2_f32(uint32_t a, uint32_t b) {
+    return ptx_cvt_e2m1x2_f32(ptx_bits(ptx_relu(ptx_f32(a))), ptx_bits(ptx_relu(ptx_f32(b))));
+}
+PTX_PURE uint32_t ptx_cvt_f16x2_e2m1x2(uint8_t a) { return ptx_pair(ptx_from_e2m1(a & 15), ptx_from_e2m1(a >> 4)); }
+PTX_PURE uint32_t ptx_cvt_relu_f16x2_e2m1x2(uint8_t a) {
+    return ptx_pair(ptx_relu_16(ptx_from_e2m1(a & 15)), ptx_relu_16(ptx_from_e2m1(a >> 4)));
+}
+PTX_PURE uint16_t ptx_from_ue8m0(uint8_t a) { return a == 255 ? PTX_NAN_16 : a == 0 ? 0x40 : (uint16_t) (a << 7); }
+PTX_PURE uint32_t ptx_cvt_bf16x2_ue8m0x2(uint16_t a) {
+    return ptx_pair(ptx_from_ue8m0((uint8_t) a), ptx_from_ue8m0((uint8_t) (a >> 8)));
+}
+
 #endif

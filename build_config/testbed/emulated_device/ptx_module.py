@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from build_config.testbed.emulated_device.ptx_parser import SPACES, TokenReader
+from build_config.testbed.emulated_device.ptx_parser import TokenReader
 from build_config.testbed.emulated_device.ptx_source import PtxSource
 from build_config.testbed.emulated_device.ptx_tree import Function, Variable
 
@@ -141,6 +141,3 @@ def _parameters(reader: TokenReader) -> tuple[Variable, ...]:
             reader.expect(")")
             break
     return tuple(parameters)
-
-
-__all__ = ["SPACES", "Module", "read_module"]

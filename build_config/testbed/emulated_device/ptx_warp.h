@@ -169,4 +169,38 @@ PTX_MMA(m16n8k8_f32_tf32_tf32, 16, 8, double, 1, ptx_take_tf32, ptx_take_tf32, 1
     PTX_MMA_INTEGER(M, K, s8, s8) PTX_MMA_INTEGER(M, K, s8, u8) PTX_MMA_INTEGER(M, K, u8, s8) PTX_MMA_INTEGER(M, K, u8, u8)
 PTX_MMA_INTEGERS(8, 16) PTX_MMA_INTEGERS(16, 16) PTX_MMA_INTEGERS(16, 32)
 
+// mma with block scaling of e2m1: each row of A and each column of B has `scales` factors, for as many equal parts of the
+// 64 numbers. In the quad of a row, the lane 2 * thread-id + row / 8 has those of A; in that of a column, the lane
+// thread-id has those of B; byte-id is the first of its bytes. a[10] to a[15] are the factors, byte-id and thread-id of A
+// and of B.
+PTX_PURE double ptx_take_e2m1(uint32_t bits, int i) { return ptx_half(ptx_from_e2m1(bits >> 4 * i & 15)); }
+PTX_PURE double ptx_take_ue8m0(uint32_t byte) { return ptx_brain(ptx_from_ue8m0((uint8_t) byte)); }
+PTX_PURE double ptx_take_ue4m3(uint32_t byte) { return ptx_half(ptx_from_e4m3x2(byte & 127)); }
+#define PTX_MMA_SCALED(name, scales, take)                                                                             \
+    PTX_MEETING ptx_mma_##name(struct ptx_thread * lanes[PTX_WARP], uint32_t mask) {                                   \
+        double d[16][8];                                                                                               \
+        for (uint32_t row = 0; row < 16; row++) for (uint32_t column = 0; column < 8; column++) {                      \
+            const uint32_t c_lane = 4 * (row % 8) + column / 2;                                                        \
+            d[row][column] = ptx_take_f32(ptx_operand(lanes, mask, c_lane, 6 + 2 * (row / 8) + column % 2), 0);        \
+            const uint32_t a_first = 4 * (row % 8), b_first = 4 * column;                                              \
+            const uint32_t a_lane = a_first + 2 * (ptx_operand(lanes, mask, a_first, 12) & 1) + row / 8;               \
+            const uint32_t b_lane = b_first + (ptx_operand(lanes, mask, b_first, 15) & 3);                             \
+            const uint32_t a_scales = ptx_operand(lanes, mask, a_lane, 10), b_scales = ptx_operand(lanes, mask, b_lane, 13); \
+            const uint32_t a_byte = ptx_operand(lanes, mask, a_lane, 11), b_byte = ptx_operand(lanes, mask, b_lane, 14); \
+            for (uint32_t k = 0; k < 64; k++) {                                                                        \
+                const uint32_t part = k / (64 / scales), lane = k % 32 / 8, half = k / 32;                             \
+                const double   a = ptx_take_e2m1(ptx_operand(lanes, mask, a_first + lane, row / 8 + 2 * half), (int) (k % 8)); \
+                const double   b = ptx_take_e2m1(ptx_operand(lanes, mask, b_first + lane, 4 + half), (int) (k % 8));   \
+                const double   a_scale = take(a_scales >> 8 * ((a_byte + part) & 3)), b_scale = take(b_scales >> 8 * ((b_byte + part) & 3)); \
+                d[row][column] += a * a_scale * (b * b_scale);                                                         \
+            }                                                                                                          \
+        }                                                                                                              \
+        PTX_EACH(l) {                                                                                                  \
+            const double * low = &d[l / 4][2 * (l % 4)], * high = &d[l / 4 + 8][2 * (l % 4)];                          \
+            PTX_GIVE_F32(lanes[l]->r, low, high, 4)                                                                    \
+        }                                                                                                              \
+    }
+PTX_MMA_SCALED(mxf4_2X, 2, ptx_take_ue8m0)
+PTX_MMA_SCALED(mxf4nvf4_4X, 4, ptx_take_ue4m3)
+
 #endif

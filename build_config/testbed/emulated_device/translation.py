@@ -19,7 +19,7 @@ from build_config.testbed.emulated_device.ptx_check import Checked, Target, chec
 from build_config.testbed.emulated_device.ptx_module import Module
 from build_config.testbed.emulated_device.ptx_names import C_TYPES, Names, SharedMemory, c_name, layout, width
 from build_config.testbed.emulated_device.ptx_parser import parse_body
-from build_config.testbed.emulated_device.ptx_tree import TYPE_BYTES, Function, Variable
+from build_config.testbed.emulated_device.ptx_tree import Function, Variable
 
 if TYPE_CHECKING:
     from build_config.testbed.emulated_device.instructions.form import Use
@@ -262,6 +262,3 @@ class _Body:
         if called.name == "vprintf":  # prints nothing, and says so: the number of printed arguments is 0
             return f"*(uint32_t *)(uintptr_t){results[0]} = 0;" if results else ";"
         raise self.names.error(item.offset, f"{called.name} is only declared")
-
-
-__all__ = ["CFLAGS", "TYPE_BYTES", "BasicBlock", "TranslatedKernel", "translate"]

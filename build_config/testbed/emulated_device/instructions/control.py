@@ -39,5 +39,10 @@ FORMS: tuple[Form, ...] = joined(
             ("trap", "", lambda _: 'ptx_trap(thread, "trap");'),
             ("nanosleep.u32", "u32", lambda _: "ptx_pause(thread);"),
         ),
+        table(
+            "9.7.13.13 Parallel Synchronization and Communication Instructions: griddepcontrol",
+            ("griddepcontrol.<action>", "", lambda _: ";"),  # one launch ends before the next one begins
+            action="launch_dependents wait",
+        ),
     )
 )

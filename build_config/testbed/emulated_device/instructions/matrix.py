@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from build_config.testbed.emulated_device.instructions.form import Form, Use
 
 _WARP = 32
-_BITS = {"f32": 32, "s32": 32, "tf32": 32, "f16": 16, "bf16": 16, "s8": 8, "u8": 8, "e4m3": 8, "e5m2": 8}
+_BITS = {"f32": 32, "s32": 32, "tf32": 32, "f16": 16, "bf16": 16, "s8": 8, "u8": 8}
 
 
 def _registers(rows: int, columns: int, type_: str) -> int:
@@ -23,12 +23,15 @@ def _registers(rows: int, columns: int, type_: str) -> int:
 
 def _mma(use: Use) -> str:
     """The lanes' registers of A, B and C go to ``thread->a`` in this order; those of D are in ``thread->r``."""
+    return _multiplied(use, f"mma_{use['shape']}_{use['result']}_{use['a']}_{use['b']}")
+
+
+def _multiplied(use: Use, function: str) -> str:
     target, *sources = use.operands
     values = [value for source in sources for value in source.elements or (source.text,)]
     given = " ".join(f"thread->a[{index}] = {value};" for index, value in enumerate(values))
-    function = f"ptx_mma_{use['shape']}_{use['result']}_{use['a']}_{use['b']}"
     taken = " ".join(f"{name} = thread->r[{index}];" for index, name in enumerate(target.elements) if name)
-    return f"{given} thread->runtime->warp(thread, {function}, UINT32_MAX); {taken}"
+    return f"{given} thread->runtime->warp(thread, ptx_{function}, UINT32_MAX); {taken}"
 
 
 def _ldmatrix(use: Use) -> str:
@@ -73,9 +76,32 @@ MULTIPLICATIONS: tuple[tuple[str, str, str, str], ...] = (
 )
 """Shape, type of C and D, types of A and B of every known ``mma``."""
 
+
+def _scaled_mma(use: Use) -> str:
+    """A, B, C, then for A and for B: the lane's scales, and which bytes and lanes of a quad have those that count."""
+    return _multiplied(use, f"mma_{use['kind']}_{use['scale']}")
+
+
+SCALED = (("mxf4", "2X", "ue8m0"), ("mxf4nvf4", "4X", "ue4m3"))
+"""Kind, number of scales of a row of A and type of the scales of every known ``mma`` with block scaling."""
+
 FORMS: tuple[Form, ...] = joined(
     (
         *(_mma_table(*row) for row in MULTIPLICATIONS),
+        *(
+            table(
+                "9.7.14.5 Matrix multiply-accumulate operation using mma instruction with block scaling",
+                (
+                    "mma.sync.aligned.kind::<kind>.block_scale.scale_vec::<scale>.m16n8k64.row.col.f32.e2m1.e2m1.f32."
+                    + type_,
+                    "=4*f32 4*b32 2*b32 4*f32 b32 2*b16 b32 2*b16",
+                    _scaled_mma,
+                ),
+                kind=kind,
+                scale=scale,
+            )
+            for kind, scale, type_ in SCALED
+        ),
         *(
             table(
                 "9.7.14.5.15 Warp-level matrix load instruction: ldmatrix",

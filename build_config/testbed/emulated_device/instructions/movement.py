@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from build_config.testbed.emulated_device.instructions.form import call, joined, table
+from build_config.testbed.emulated_device.instructions.form import joined, table
 from build_config.testbed.emulated_device.ptx_tree import TYPE_BYTES
 
 if TYPE_CHECKING:
@@ -105,7 +105,6 @@ _HINTS = {
     "prefetch": "L2::64B L2::128B L2::256B",
     "scope": "cta cluster gpu sys",
 }
-_LOADED = "={count}{type}"
 
 FORMS: tuple[Form, ...] = joined(
     (
@@ -144,6 +143,20 @@ FORMS: tuple[Form, ...] = joined(
             )
         ),
         table(
+            "9.7.9.8 to 9.7.9.12: ld, ld.global.nc, st of 256 bits",
+            (
+                "ld{.<order>}{.<scope>}.<space>{.nc}{.<eviction>}{.<prefetch>}.<vector>.<type>",
+                "=8*{type} address",
+                _load,
+            ),
+            ("st{.<order>}{.<scope>}.<space>{.<eviction>}.<vector>.<type>", "address 8*{type}", _store),
+            vector="v8",
+            type="b32 u32 s32 f32",
+            order="weak",
+            space="global",
+            **_HINTS,
+        ),
+        table(
             "9.7.9.15 to 9.7.9.20: prefetch, isspacep, cvta",
             ("prefetch{.<space>}.<level>", "address", _nothing),
             ("prefetchu.L1", "address", _nothing),
@@ -168,4 +181,3 @@ FORMS: tuple[Form, ...] = joined(
         ),
     )
 )
-_ = call

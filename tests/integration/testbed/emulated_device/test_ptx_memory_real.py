@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from tests.support import ptx_execution
-from tests.support.ptx_reference import BF16, F16, F32, F64, added, signed
+from tests.support.ptx_reference import BF16, F16, F32, F64, Format, added, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,7 @@ class Result:
     executed: list[int]
 
 
-def execute(  # noqa: PLR0917  # a test names them
+def execute(
     body: str, folder: Path, given: np.ndarray, size: int = 64, block: int = 1, rest: str = "", grid: int = 1
 ) -> Result:
     """A kernel with parameters ``in`` and ``out``; ``%own`` is the place of the thread's own result."""
@@ -112,7 +113,8 @@ def test_state_spaces(tmp_path: Path) -> None:
     ld.global.u32 %r1, [numbers+8]; ld.const.b32 %r2, [half]; mov.u64 %rd1, numbers+4; ld.global.u32 %r3, [%rd1];
     st.global.v4.b32 [%out], {%r1, %r2, %r3, 0};
     mov.u64 %rd2, depot; cvta.local.u64 %rd3, %rd2; st.local.b32 [depot+4], 11; ld.b32 %r4, [%rd3+4];
-    mov.u32 %r5, tile; st.shared.b32 [%r5+12], 22; mov.u64 %rd4, tile; cvta.shared.u64 %rd5, %rd4; ld.u32 %r6, [%rd5+12];
+    mov.u32 %r5, tile; st.shared.b32 [%r5+12], 22; mov.u64 %rd4, tile;
+    cvta.shared.u64 %rd5, %rd4; ld.u32 %r6, [%rd5+12];
     st.shared.b64 [common], 33; ld.shared.b32 %r7, [common];
     isspacep.shared %p1, %rd5; selp.b32 %r8, 1, 0, %p1; isspacep.shared %p2, %rd3; selp.b32 %r9, 1, 0, %p2;
     st.global.v4.b32 [%out+16], {%r4, %r6, %r7, %r8}; st.global.b32 [%out+32], %r9;
@@ -145,41 +147,53 @@ def at_once(old: int, values: list[int], step: Callable[[int, int], int]) -> int
     return old
 
 
+def updated(how: str, type_: str, a: int, b: int) -> int:
+    """The new value for the old one and the operand."""
+    bits = int(type_[1:])
+    first, second = (signed(number, bits) if type_[0] == "s" else number for number in (a, b))
+    new = {
+        "add": first + second,
+        "min": min(first, second),
+        "max": max(first, second),
+        "and": a & b,
+        "or": a | b,
+        "xor": a ^ b,
+        "inc": 0 if a >= b else a + 1,
+        "dec": b if a == 0 or a > b else a - 1,
+    }[how]
+    return new & ((1 << bits) - 1)
+
+
+def sum_of(form: Format, a: int, b: int) -> int:
+    return added(form.decode(a), form.decode(b), form)
+
+
+ATOMICS = (
+    *((how, type_) for type_ in ("u32", "s32", "u64", "s64") for how in ("add", "min", "max")),
+    *((how, f"b{bits}") for bits in (32, 64) for how in ("and", "or", "xor")),
+    *(("inc", "u32"), ("dec", "u32")),
+)
+
+
 def test_atomics_of_many_threads_lose_nothing(tmp_path: Path) -> None:
-    steps: list[tuple[str, str, Callable[[int, int], int]]] = []
-    for type_, bits in (("u32", 32), ("s32", 32), ("u64", 64), ("s64", 64)):
-        mask = (1 << bits) - 1
-        order = (lambda x, bits=bits: signed(x, bits)) if type_[0] == "s" else (lambda x: x)
-        steps += [
-            ("add", type_, lambda a, b, mask=mask: a + b & mask),
-            ("min", type_, lambda a, b, order=order: min(a, b, key=order)),
-            ("max", type_, lambda a, b, order=order: max(a, b, key=order)),
-        ]
-    for bits in (32, 64):
-        steps += [
-            ("and", f"b{bits}", lambda a, b: a & b),
-            ("or", f"b{bits}", lambda a, b: a | b),
-            ("xor", f"b{bits}", lambda a, b: a ^ b),
-        ]
-    steps += [("inc", "u32", lambda a, b: 0 if a >= b else a + 1), ("dec", "u32", lambda a, b: b if a == 0 or a > b else a - 1)]
     body = "mad.wide.u32 %rd1, %r0, 8, %in; ld.global.b64 %rd2, [%rd1]; cvt.u32.u64 %r1, %rd2;"
-    for place, (how, type_, _) in enumerate(steps):
+    for place, (how, type_) in enumerate(ATOMICS):
         value = ("%rd2" if type_.endswith("64") else "%r1") if how not in ("inc", "dec") else "100"
         body += f"red.global.{how}.{type_} [%out+{8 * place}], {value};"
     floats = (("f32", F32, 0x3F800000), ("f64", F64, 0x3FF << 52))
-    for place, (type_, form, one) in enumerate(floats, len(steps)):
+    for place, (type_, form, one) in enumerate(floats, len(ATOMICS)):
         value = f"0{'f' if type_ == 'f32' else 'd'}{one:0{form.bits // 4}X}"
         body += f"red.global.add.{type_} [%out+{8 * place}], {value};"
-    for place, (type_, form) in enumerate((("f16", F16), ("bf16", BF16)), len(steps) + 2):
+    for place, (type_, form) in enumerate((("f16", F16), ("bf16", BF16)), len(ATOMICS) + 2):
         body += f"mov.b16 %h1, {form.number(1.0):#x}; red.global.add.noftz.{type_} [%out+{8 * place}], %h1;"
     values = np.random.default_rng(5).integers(0, 1 << 64, 256, dtype=np.uint64)
     out = execute(body, tmp_path, values, block=256).out.tolist()
-    for place, (how, type_, step) in enumerate(steps):
+    for place, (how, type_) in enumerate(ATOMICS):
         mask = (1 << int(type_[1:])) - 1
         given = [value & mask for value in values.tolist()] if how not in ("inc", "dec") else [100] * 256
-        assert out[place] == at_once(0, given, step), (how, type_)
-    for place, form in enumerate((F32, F64, F16, BF16), len(steps)):
-        wanted = at_once(0, [form.number(1.0)] * 256, lambda a, b, form=form: added(form.decode(a), form.decode(b), form))
+        assert out[place] == at_once(0, given, partial(updated, how, type_)), (how, type_)
+    for place, form in enumerate((F32, F64, F16, BF16), len(ATOMICS)):
+        wanted = at_once(0, [form.number(1.0)] * 256, partial(sum_of, form))
         assert out[place] == wanted
 
 

@@ -210,7 +210,10 @@ def test_basic_blocks_are_counted_for_each_thread(tmp_path: Path) -> None:
 
 
 def ending(act: Callable[[], object]) -> int:
-    """The signal that ends a process which does this."""
+    """The signal that ends a process which does this.
+
+    Its kernel needs a runtime of its own, made with an option of its own: a child has no threads of its parent.
+    """
     child = os.fork()
     if child == 0:
         act()
@@ -230,7 +233,8 @@ def test_an_access_to_memory_that_nobody_allocated_ends_the_process_and_is_named
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     found = numbers(1)
-    tested = kernel(tmp_path, "setp.ne.u32 %p, %t, 33; @%p bra done; mov.u64 %x, 64; st.global.u32 [%x], %t; done:")
+    body = "setp.ne.u32 %p, %t, 33; @%p bra done; mov.u64 %x, 64; st.global.u32 [%x], %t; done:"
+    tested = kernel(tmp_path, body, "-DFOR_A_BAD_ACCESS")
     assert ending(lambda: tested.launch(found, found, found, block=32)) == 0
     assert ending(lambda: tested.launch(found, found, found, block=64)) == -signal.SIGSEGV
     said = capfd.readouterr().err
@@ -243,6 +247,6 @@ def test_a_kernel_that_does_not_end_is_named(
     monkeypatch.setenv("PTX_SECONDS", "1")
     monkeypatch.setenv("PTX_WORKERS", "1")
     found = numbers(1)
-    tested = kernel(tmp_path, "again: bra.uni again;")
+    tested = kernel(tmp_path, "again: bra.uni again;", "-DFOR_NO_END")
     assert ending(lambda: tested.launch(found, found, found)) == -signal.SIGABRT
     assert "tested does not end" in capfd.readouterr().err

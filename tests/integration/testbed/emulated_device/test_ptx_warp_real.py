@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from build_config.testbed.emulated_device.instructions.matrix import MULTIPLICATIONS
+from build_config.testbed.emulated_device.instructions.matrix import MULTIPLICATIONS, SCALED
 from tests.support import ptx_execution
 from tests.support.ptx_execution import Case
 from tests.support.ptx_reference import BF16, F16, F32, TF32, Format, signed
@@ -288,6 +288,70 @@ def test_mma_of_every_shape_and_type(tmp_path: Path) -> None:
     for opcode, counts in rows:
         assert found[at : at + counts[0]].tolist() == wanted[at : at + counts[0]], opcode
         at += counts[0]
+
+
+E2M1 = [Fraction(n, 2) for n in (0, 1, 2, 3, 4, 6, 8, 12)]
+"""The numbers of e2m1 without their signs (5.2.3)."""
+
+
+def scale(code: int, type_: str) -> Fraction:
+    """A factor: a power of two, or a number without sign with 4 bits of exponent and 3 of mantissa."""
+    if type_ == "ue8m0":
+        return Fraction(2) ** (code - 127)
+    exponent, mantissa = code >> 3, code & 7
+    return (Fraction(8 + mantissa) if exponent else Fraction(mantissa)) / 8 * Fraction(2) ** (max(exponent, 1) - 7)
+
+
+@pytest.mark.parametrize(("kind", "scales", "type_"), SCALED)
+@pytest.mark.parametrize("chosen", [(0, 0, 0, 0), (2, 1, 2, 3)])
+def test_mma_with_block_scaling(
+    tmp_path: Path, kind: str, scales: str, type_: str, chosen: tuple[int, int, int, int]
+) -> None:
+    count = int(scales[0])
+    a_byte, a_thread, b_byte, b_thread = chosen if count == 2 else (0, chosen[1], 0, chosen[3])
+    random_ = random.Random(kind)  # noqa: S311  # operands
+    registers = [[random_.getrandbits(32) for _ in range(WARP)] for _ in range(6)]
+    c = [[F32.encode(Fraction(random_.randint(-99, 99), 4)) for _ in range(WARP)] for _ in range(4)]
+    factors = [
+        [sum(random_.randint(120, 134) - 72 * (type_ == "ue4m3") << 8 * byte for byte in range(4)) for _ in range(WARP)]
+        for _ in range(2)
+    ]
+    opcode = f"mma.sync.aligned.kind::{kind}.block_scale.scale_vec::{scales}.m16n8k64.row.col.f32.e2m1.e2m1.f32.{type_}"
+    names = ", ".join(
+        f"{{{', '.join(f'%x{i}' for i in range(*part))}}}" for part in ((12, 16), (0, 4), (4, 6), (6, 10))
+    )
+    loads = " ".join(f"ld.global.b32 %x{i}, [%in+{128 * i}];" for i in range(12))
+    stores = " ".join(f"st.global.b32 [%out+{128 * i}], %x{12 + i};" for i in range(4))
+    ptx = f"""
+    .visible .entry scaled(.param .u64 in, .param .u64 out) {{ .reg .b64 %in, %out; .reg .b32 %l, %x<16>;
+    ld.param.u64 %in, [in]; ld.param.u64 %out, [out]; mov.u32 %l, %tid.x;
+    mad.wide.u32 %in, %l, 4, %in; mad.wide.u32 %out, %l, 4, %out; {loads}
+    {opcode} {names}, %x10, {{{a_byte}, {a_thread}}}, %x11, {{{b_byte}, {b_thread}}}; {stores} ret; }}
+    """
+    found = np.zeros((4, WARP), np.uint32)
+    kernel = ptx_execution.compiled(ptx, "scaled", tmp_path)
+    assert kernel.launch(np.array([*registers, *c, *factors], np.uint32), found)[0] == ""
+
+    def number_of(code: int) -> Fraction:
+        return E2M1[code & 7] * (-1 if code & 8 else 1)
+
+    a: dict[tuple[int, int], Fraction] = {}
+    b: dict[tuple[int, int], Fraction] = {}
+    for lane in range(WARP):
+        g, t = lane >> 2, lane % 4
+        for i in range(32):  # 9.7.14.5: figure of m16n8k64 with .e2m1
+            row, column = (g if 0 <= i < 8 or 16 <= i < 24 else g + 8), t * 8 + (i & 7) + (0 if i < 16 else 32)
+            part = factors[0][4 * g + 2 * a_thread + (row >= 8)] >> 8 * (a_byte + column * count // 64) & 0xFF
+            a[row, column] = number_of(registers[i // 8][lane] >> 4 * (i & 7)) * scale(part, type_)
+        for i in range(16):
+            row = t * 8 + (i & 7) + (0 if i < 8 else 32)
+            part = factors[1][4 * g + b_thread] >> 8 * (b_byte + row * count // 64) & 0xFF
+            b[row, g] = number_of(registers[4 + i // 8][lane] >> 4 * (i & 7)) * scale(part, type_)
+    for i in range(4):
+        for lane in range(WARP):
+            row, column = c_layout("m16n8k64")(lane >> 2, lane % 4, i)
+            exact = Fraction(F32.decode(c[i][lane])) + sum(a[row, k] * b[k, column] for k in range(64))
+            assert found[i, lane] == F32.encode(exact)
 
 
 def test_ldmatrix_and_movmatrix(tmp_path: Path) -> None:

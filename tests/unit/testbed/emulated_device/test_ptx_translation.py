@@ -28,7 +28,7 @@ def kernel(text: str, *, rest: str = "", parameters: str = ".param .u64 p") -> T
         ("add.s8 %r1, %r2, %r3;", "add.s8 is not among the known forms of add"),
         ("add.rm.f32 %f1, %f2, %f3;", "add.rm.f32 is not among the known forms of add"),
         ("add.s32.wide %r1, %r2, %r3;", "add.s32.wide is not among the known forms of add"),
-        ("ld.global.v8.b32 {%r1}, [%rd1];", "ld.global.v8.b32 is not among the known forms of ld"),
+        ("ld.global.v16.b32 {%r1}, [%rd1];", "ld.global.v16.b32 is not among the known forms of ld"),
         ("cvt.rzi.ftz.s32.f16 %r1, %h1;", "cvt.rzi.ftz.s32.f16 is not among the known forms of cvt"),
         ("cvt.f16.f32 %h1, %f1;", "cvt.f16.f32 is not among the known forms of cvt"),
         ("wgmma.fence.sync.aligned;", "instruction wgmma is not known (wgmma.fence.sync.aligned)"),
