@@ -27,7 +27,8 @@ LOCKS = Path("build_config/data/locks")
 INTERRUPT_TIMEOUT = 1.5
 TERMINATE_TIMEOUT = 0.4
 
-TESTS_INTERRUPT_TIMEOUT = 20.0  # every process of the tests stops what it started and removes what it made
+# Every process of the tests stops what it started and removes what it made. So does Wine; its programs are no children.
+TESTS_INTERRUPT_TIMEOUT = 20.0
 # The tests of a file run in one process, because they share slow fixtures. `-- -n0` runs all tests in nox's process.
 IN_PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 
@@ -52,8 +53,26 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session
 def publish(session: nox.Session) -> None:
-    """Publish wheels of other jobs in the wheelhouse: `-- FOLDER...`."""
-    step(session, "publish")
+    """Publish wheels in an index, those of other jobs in the wheelhouse, too: `-- FOLDER... --to FOLDER`."""
+    step(session, "publish", requirements="index.txt")
+
+
+@nox.session
+def yank(session: nox.Session) -> None:
+    """Yank published wheels: `-- NAME... --reason TEXT`."""
+    step(session, "yank", requirements="index.txt")
+
+
+@nox.session
+def index(session: nox.Session) -> None:
+    """Make a package index of the wheelhouse, for any web server: `-- --out FOLDER --base-url URL`."""
+    step(session, "index", requirements="index.txt")
+
+
+@nox.session
+def serve(session: nox.Session) -> None:
+    """Serve an index over HTTP: `-- FOLDER --port 8000`."""
+    step(session, "serve", requirements="index.txt")
 
 
 @nox.session
@@ -200,17 +219,37 @@ def tests_unit(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "unit", *session.posargs)
 
 
+@nox.session
+def wine(session: nox.Session) -> None:
+    """Run a Windows program under Wine, with CPython for Windows: `-- python script.py`."""
+    module(session, "ci.wine", "run", requirements="test.txt", interrupt_timeout=TESTS_INTERRUPT_TIMEOUT)
+
+
+@nox.session(name="tests-wine")
+def tests_wine(session: nox.Session) -> None:
+    """The unit tests with Windows' Python under Wine, and those that start Windows programs; `-- --require-wine`."""
+    module(session, "ci.wine", "tests", requirements="test.txt", interrupt_timeout=TESTS_INTERRUPT_TIMEOUT)
+
+
+@nox.session(name="lock-wine")
+def lock_wine(session: nox.Session) -> None:
+    """Lock the newest versions of Debian's Wine and of its compilers."""
+    module(session, "ci.wine", "lock", requirements="test.txt")
+
+
 def step(session: nox.Session, name: str, *, requirements: str = "requirements.txt") -> None:
     """Run one step of the pipeline in an environment of its locked requirements."""
     module(session, "build_config", name, requirements=requirements)
 
 
-def module(session: nox.Session, *arguments: str, requirements: str) -> None:
+def module(
+    session: nox.Session, *arguments: str, requirements: str, interrupt_timeout: float = INTERRUPT_TIMEOUT
+) -> None:
     """Run ``python -m ARGUMENTS`` with the options that follow the two dashes."""
     install(session, requirements)
     # As a module: nox changes into this folder but does not put it on sys.path, so `import build_config` would fail.
     command = ("python", "-m", *arguments, *session.posargs)
-    session.run(*command, interrupt_timeout=INTERRUPT_TIMEOUT, terminate_timeout=TERMINATE_TIMEOUT)
+    session.run(*command, interrupt_timeout=interrupt_timeout, terminate_timeout=TERMINATE_TIMEOUT)
 
 
 def install(session: nox.Session, requirements: str) -> None:

@@ -125,5 +125,9 @@ class TransferError(PipelineError, exit_code=29):
     """A unit from another machine is damaged, missing or not the one that this build needs."""
 
 
+class PublishedError(PipelineError, exit_code=30):
+    """A file name in an index would get other bytes than those that were published."""
+
+
 class InterruptedRunError(PipelineError, exit_code=130):
     """The user stopped the run. Finished files are kept."""

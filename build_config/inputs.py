@@ -167,11 +167,11 @@ def tools(pins: tuple[Pin, ...]) -> tuple[tuple[str, str, tuple[str, ...]], ...]
 
 
 def evidence(layout: Layout, *, public_key: Ed25519PublicKey | None) -> verification.Evidence:
-    """The evidence that a published wheel is compared with."""
-    locked = locks.read(layout, platforms.HERE.name)
+    """The evidence that a published wheel is compared with, whatever platform it is for."""
+    locked = [locks.read(layout, platform) for platform in platforms.PLATFORMS]
     return verification.Evidence(
-        locks=locked.digests,
+        locks=locked[0].digests,
         unrelated_locks=locks.UNRELATED_LOCKS,
-        locked_files=locked.files,
+        locked_files=tuple(file for each in locked for file in each.files),
         public_key=public_key,
     )

@@ -348,7 +348,7 @@ class WheelDeclaration:
     version: Version
     shards: tuple[Shard, ...]
     forbidden_paths: tuple[str, ...]
-    max_size: int | None
+    max_size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

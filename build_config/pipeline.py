@@ -125,12 +125,11 @@ def _make_wheel(plan: BuildPlan, compiled: CompiledUnits) -> tuple[Wheel, WheelD
         runtime_folders=toolchain.runtime_folders(chain),
         layout=plan.layout,
     )
-    limit = plan.settings.wheel.max_size_one_arch if len(shards) == 1 else None
     return finished, WheelDeclaration(
         version=wheel_plan.version,
         shards=shards,
         forbidden_paths=inspection.forbidden_paths(plan.layout),
-        max_size=limit,
+        max_size=plan.settings.wheel.max_size(shards),
     )
 
 
@@ -156,7 +155,7 @@ def _inspect(
 def _validate(plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, console: Console) -> ValidationReport:
     """Validate, unless this wheel has already passed this validation on this machine."""
     chain, require_gpu = compiled.toolchain, plan.request.require_gpu
-    simulation = None  # there are no simulated CUDA libraries for Windows
+    simulation = None  # on Windows, only MinGW-w64 compiles the simulated libraries
     if platforms.of(chain.platform).has_simulated_device:
         simulation = validation.Simulation(include=chain.cuda.include, cc=str(chain.host.cc.path))
     tried_by = (store.folder_digest(PACKAGE / "steps" / "validation"), store.folder_digest(PACKAGE / "testbed"))

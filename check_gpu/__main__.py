@@ -10,24 +10,35 @@ import io
 import json
 import os
 import pkgutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
-from check_gpu import collect, diagnosis, report, running
+from check_gpu import collect, diagnosis, log_stream, report, running
 
 if TYPE_CHECKING:
     from check_gpu.facts import Facts
     from check_gpu.result import Diagnosis
 
-INTERRUPTED = 130
-"""The status after Ctrl-C, as in a shell. By then, the processes that were running have been killed."""
+SIGNALLED = 128
+"""With the number of the signal, the status after Ctrl-C or ``kill``, as in a shell.
+
+By then, the processes that were running have been killed.
+"""
 MODEL = "tiny.gguf"
 """The model inside the one file, next to this module."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, print the answer, and return the status."""
+    try:
+        return _check(arguments)
+    except KeyboardInterrupt as request:
+        return SIGNALLED + (request.args[0] if request.args else signal.SIGINT)
+
+
+def _check(arguments: Sequence[str] | None) -> int:
     command_line = parser()
     options = command_line.parse_args(arguments)
     if options.pid is not None:
@@ -35,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command_line.error(problem)
     elif options.model is None and options.log is None and not _has_model():
         command_line.error("this copy has no model inside: name one with --model, or use check_gpu.pyz")
-    for option in ("model", "log"):
+    for option, why_not in (("model", _unreadable), ("log", log_stream.problem)):
         file = getattr(options, option)
-        if file is not None and (problem := _unreadable(file)):
+        if file is not None and (problem := why_not(file)):
             command_line.error(f"--{option}: {problem}")
     request = collect.Request(
         python=options.python,
@@ -50,8 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         facts = collect.collect(request, _write_model)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except OSError as error:
         if options.log is None:
             raise
@@ -82,7 +91,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--python", default=sys.executable, help="the interpreter to check; default: this one")
     options.add_argument("--model", type=Path, help="a GGUF file to load; default: the built-in tiny model")
     instead = options.add_mutually_exclusive_group()
-    instead.add_argument("--log", type=Path, help="judge this log of llama.cpp; examine and load nothing")
+    instead.add_argument(
+        "--log", type=Path, help="judge this log of llama.cpp, - for standard input; examine and load nothing"
+    )
     instead.add_argument("--pid", type=int, help="look at this running program instead; Linux only")
     options.add_argument("--n-gpu-layers", type=int, default=-1, help="as for Llama(); default: all layers")
     options.add_argument("--n-ctx", type=int, default=512, help="as for Llama(); default: 512")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from check_gpu import device_code, elf, log, log_file, process, running, shell, surroundings
+from check_gpu import device_code, elf, log, log_file, log_stream, process, running, shell, surroundings
 from check_gpu.facts import (
     CudaLibrary,
     Device,
@@ -85,7 +85,8 @@ def collect(request: Request, write_model: Callable[[Path], Path]) -> Facts:
 def read_log(file: Path) -> Load:
     """Read a model load from its log. Raises ``OSError``."""
     lines, signs = log_file.read(file)
-    return Load(n_gpu_layers=None, model=str(file), stage="log", log=lines, signs=signs)
+    name = "standard input" if str(file) == log_stream.STANDARD_INPUT else str(file)
+    return Load(n_gpu_layers=None, model=name, stage="log", log=lines, signs=signs)
 
 
 def examine_program(pid: int, machine: Machine, folder: Path) -> Facts:

@@ -88,7 +88,7 @@ EXPLANATIONS = {
         searched=("Could not find module ... (or one of its dependencies)",),
     ),
     Code.CRASHED: Explanation(
-        meaning="a signal ended the process, such as an illegal instruction, or CUDA failed",
+        meaning="a signal ended the process, such as an illegal instruction, or the GPU failed",
         fix=(
             "for an illegal instruction, a build that does not use the instructions of its build machine: "
             "ours, or `CMAKE_ARGS=-DGGML_NATIVE=off`; for an error of CUDA, the kernel's log shows whether "
@@ -124,7 +124,10 @@ EXPLANATIONS = {
         searched=("offloaded 0/33 layers to GPU",),
     ),
     Code.LAYERS_LEFT_ON_CPU: Explanation(
-        meaning="some layers are on the GPU, others or some of their tensors are not; these are named",
+        meaning=(
+            "some layers are on the GPU; others, some of their tensors or the part for images (CLIP) are not; these "
+            "are named"
+        ),
         fix="`n_gpu_layers=-1`; if memory does not allow it, a smaller quantisation or `n_ctx`",
     ),
     Code.KV_CACHE_ON_CPU: Explanation(

@@ -91,6 +91,24 @@ FAILURES = (
 """In the order in which they are tried; the last is every other error."""
 
 
+_PACKAGE = re.compile(r"(?:site|dist)-packages[/\\\\]+([\w.-]+)")
+_OURS = re.compile(r"llama|ggml|nvidia", re.IGNORECASE)
+_OTHERS = re.compile(
+    r"Could not load dynamic library|dso_loader|stream_executor|LD_PRELOAD|onnxruntime|bitsandbytes|xformers"
+    r"|\blib(?:torch|cudnn|cusparse|cusolver|cufft|curand|nvinfer|c10|av\w+|sox|jemalloc|tcmalloc)\w*[.-]",
+    re.IGNORECASE,
+)
+"""Packages that go on without their part for GPUs, and libraries that llama.cpp does not use."""
+
+
+def of_another_package(line: str) -> bool:
+    """Whether a line says that another package than ``llama_cpp`` did not find one of its libraries."""
+    packages = _PACKAGE.findall(line)
+    if any(map(_OURS.search, packages)) or re.search(r"lib(?:llama|ggml|mtmd|llava)", line):
+        return False
+    return bool(packages) or _OTHERS.search(line) is not None
+
+
 def classify(error: str) -> ImportFailure:
     """Return the kind of an error."""
     return next(failure for failure in FAILURES if failure.pattern.search(error))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Iterable
 
+from check_gpu import grammar, quotation
 from check_gpu.log import A_CPU
+from check_gpu.log_file import TAIL
 from check_gpu.placement import CACHES, Placements, on_gpu, on_host
 from check_gpu.result import Code, Diagnosis
 
@@ -28,12 +30,15 @@ _SOFTWARE = re.compile(
 
 def all_on_gpu(load: Load) -> bool:
     """Whether the log shows that the weights of every layer are on a GPU, and its cache, if it has one."""
-    return _gap(load) is None and not _software(load)
+    return _gap(load) is None and not _software(load) and not on_host(load.signs.image_encoder)
 
 
 def problem(load: Load) -> Diagnosis | None:
     """Say what is not on a GPU; ``None`` if the log claims nothing about a GPU, or shows that all is there."""
-    found = (check(load) for check in (_renderer, not_requested, left_on_cpu, _overridden, cache_on_cpu, _unclear))
+    found = (
+        check(load)
+        for check in (_renderer, not_requested, left_on_cpu, _overridden, cache_on_cpu, _unclear, _image_encoder)
+    )
     return next((diagnosis for diagnosis in found if diagnosis is not None), None)
 
 
@@ -133,6 +138,16 @@ def _overridden(load: Load) -> Diagnosis | None:
     return Diagnosis(Code.LAYERS_LEFT_ON_CPU, sentence, command)
 
 
+def _image_encoder(load: Load) -> Diagnosis | None:
+    if not on_host(load.signs.image_encoder) or not any_on_gpu(load):
+        return None
+    sentence = f"The layers are on {where(load)}, but the part for images and sound (CLIP) is on the CPU, and slow."
+    command = (
+        "leave out --no-mmproj-offload, or install a newer build: those of late 2024 had no GPU code for this part"
+    )
+    return Diagnosis(Code.LAYERS_LEFT_ON_CPU, sentence, command)
+
+
 def _unclear(load: Load) -> Diagnosis | None:
     """The log claims that a GPU was used, but does not show it."""
     placements = load.signs.placements
@@ -153,6 +168,10 @@ def _gap(load: Load) -> str | None:
         return "the log names a GPU, but also says that the build has no code for one"
     if load.signs.cuda_built_in is False and is_excerpt(load) and not load.signs.device_names:
         return "the log names no GPU, and its features do not name CUDA"
+    if is_excerpt(load) and not load.signs.placements.size("compute", gpu=True) and not _only_llama(load):
+        return "llama.cpp planned a GPU, but the log lists no memory, and more than llama.cpp wrote it"
+    if load.signs.quoted and load.signs.earlier:
+        return "the lines about a GPU follow the words of a person, who may have shown another log"
     if load.signs.doubtful and not load.signs.placements.size("model", gpu=True):
         return "llama.cpp planned a GPU, but other lines of the log speak of the CPU or of a backend that did not start"
     return _weights_gap(load.signs.placements) or _cache_gap(load)
@@ -221,6 +240,11 @@ def _cache_gap(load: Load) -> str | None:
     if on_card or placements.encoder or load.embedding or len(placements.halves) == len("kv"):
         return None
     return None if is_excerpt(load) else "the log does not say where the KV cache is"
+
+
+def _only_llama(load: Load) -> bool:
+    """Whether the log contains nothing else than lines of llama.cpp, as far as it is kept."""
+    return len(load.log) < TAIL and all(quotation.own(line) or grammar.match(line) for line in load.log)
 
 
 def is_excerpt(load: Load) -> bool:

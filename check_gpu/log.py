@@ -10,11 +10,11 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Iterable
 
-from check_gpu import grammar
+from check_gpu import gpu_error_lines, grammar, import_errors
 from check_gpu.placement import Collector, Placements, on_gpu
 
-_FLAGS = {"out_of_memory", "illegal_instruction"}
-_TEXTS = {"crash": "crash", "killed": "crash", "load_error": "load_error", "gpu_lost": "gpu_lost"}
+_FLAGS = {"out_of_memory", "illegal_instruction", "no_kernel"}
+_TEXTS = {"crash", "load_error", "gpu_lost", "gpu_failed"}
 _AMD = re.compile(r"\b(?:ROCm|HIP|rocBLAS|hipBLAS|hipError\w*)\b")
 
 A_CPU = "which is a CPU"
@@ -39,10 +39,12 @@ class Signs:
     ``in_use`` pairs ggml's name and the GPU's name of each device of the model, ``found`` lists the devices that the
     backend found at its start, ``cuda_built_in``: whether the features in the log name CUDA, ``no_gpu_code``: it says
     that the build has none for any GPU, ``rocm``: it is of a build for GPUs of AMD. ``init_error`` is why CUDA did not
-    start, ``cuda_error`` its later failure, ``driver_error`` the name in ``grammar.ERRORS`` of a driver that is too old
-    in a special way. ``code_for`` is the architecture for which a kernel had no code, like ``520``. ``load_error`` is
-    why llama.cpp gave up, ``crash`` how the process ended. ``wheel_reason`` is the warning of a wheel of this project.
-    ``doubtful``: a line speaks against a bare plan. ``model`` is the file, ``earlier`` are the other loads.
+    start, ``cuda_error`` its later failure, ``driver_error`` the name in ``gpu_error_lines.ERRORS`` of a driver that is
+    too old in a special way. ``code_for`` is the architecture for which a kernel had no code, like ``520``.
+    ``load_error`` is why llama.cpp gave up, ``crash`` how the process ended, ``gpu_lost`` and ``gpu_failed`` how a GPU
+    of NVIDIA or another one did. ``image_encoder`` is the device of the part for images and sound. ``wheel_reason`` is
+    the warning of a wheel of this project. ``doubtful``: a line speaks against a bare plan. ``quoted``: it follows the
+    words of a person, who may show another log. ``model`` is the file, ``earlier`` are the other loads.
     """
 
     placements: Placements = Placements()  # noqa: RUF009  # frozen
@@ -57,6 +59,8 @@ class Signs:
     load_error: str | None = None
     crash: str | None = None
     gpu_lost: str | None = None
+    gpu_failed: str | None = None
+    image_encoder: str | None = None
     code_for: str | None = None
     driver_error: str | None = None
     out_of_memory: bool = False
@@ -67,6 +71,7 @@ class Signs:
     driver_too_old: bool = False
     illegal_instruction: bool = False
     doubtful: bool = False
+    quoted: bool = False
     model: str | None = None
     earlier: tuple[Signs, ...] = ()
 
@@ -83,6 +88,7 @@ class _Process:
     found: list[FoundDevice] = field(default_factory=list)
     named: dict[str, str] = field(default_factory=dict)
     said: dict[str, str | bool] = field(default_factory=dict)
+    backends: set[str] = field(default_factory=set)
 
 
 class Reader:
@@ -91,6 +97,8 @@ class Reader:
     def __init__(self) -> None:
         self._process = _Process()
         self._earlier: deque[Signs] = deque(maxlen=EARLIER)
+        self._person_speaks = False
+        self._others: list[tuple[str, str]] = []  # failed imports of other packages
         self._begin()
 
     def _begin(self) -> None:
@@ -99,6 +107,9 @@ class Reader:
         self._said: dict[str, str | bool] = {}
         self._model: str | None = None
         self._context = False  # whether the memory of a context was logged, which comes after the weights
+        self._image_encoder: str | None = None
+        self._quoted = False
+        self._stopped = False  # whether someone asked the process to end
 
     def _next_load(self) -> None:
         self._earlier.append(self._signs())
@@ -109,18 +120,26 @@ class Reader:
         for kind, found in grammar.match(line):
             if self._starts_another(kind, found):
                 self._next_load()
-            if kind in {"cache", "gpu_cache"} or found.groupdict().get("purpose", "model") != "model":
+            if kind in {"cache", "gpu_cache", "state"} or found.groupdict().get("purpose", "model") != "model":
                 self._context = True
                 self._recover(found)
-            if not self._places.add(kind, found):
+            if self._places.add(kind, found):
+                self._stopped = False  # a process that goes on
+                self._quoted = self._quoted or self._person_speaks
+            else:
                 self._add(kind, found, line)
 
     def signs(self) -> Signs:
         """Return the last load, with those before it."""
-        last = self._signs()
         earlier = [*self._earlier]
+        if self._silent() and not earlier:
+            for kind, said in self._others:  # as no model was loaded, they may be the reason
+                self._import_error(kind, said)
+        last = self._signs()
         if self._silent() and earlier:
-            last = earlier.pop()  # nothing came after it
+            # Nothing came after it but the part for images of the same model.
+            before = earlier.pop()
+            last = replace(before, image_encoder=last.image_encoder or before.image_encoder)
         return replace(last, earlier=tuple(earlier))
 
     def _silent(self) -> bool:
@@ -159,26 +178,42 @@ class Reader:
             self._process.said["rocm"] = True
         parts = found.groupdict()
         said = (parts.get("said") or parts.get("plain") or "").strip()
-        if kind == "doubtful":
-            self._process.said[kind] = True
-        elif kind in _FLAGS:
+        if kind in _FLAGS:
             self._said[kind] = True
+            if kind == "no_kernel":
+                self._said.setdefault("code_for", parts.get("arch") or parts.get("at_most") or "")
         elif kind in _TEXTS:
-            self._said.setdefault(_TEXTS[kind], said)
+            self._said.setdefault(kind, said)
         elif kind in {"init_failed", "gpu_error"}:
-            self._gpu_error(kind, grammar.meaning(found, line), said or line.strip())
+            self._gpu_error(kind, gpu_error_lines.meaning(found, line), said or line.strip())
         elif kind in {"backend", "import_error"}:
-            self._import_error(kind, said)
-        elif kind in {"model", "vocabulary", "in_use"}:
+            if import_errors.of_another_package(line):
+                self._others.append((kind, said))
+            else:
+                self._import_error(kind, said)
+        elif kind in {"model", "vocabulary", "in_use", "image_encoder"}:
             self._add_model(kind, parts)
+        elif kind in {"stopped", "killed", "speaker"}:
+            self._add_person(kind, parts)
         else:
             self._add_process(kind, found, line)
+
+    def _add_person(self, kind: str, parts: dict[str, str]) -> None:
+        """A process that does not end in time after it was asked to is killed, and that is no failure."""
+        if kind == "stopped":
+            self._stopped = True
+        elif kind == "speaker":
+            self._person_speaks = parts["person"] is not None
+        elif not self._stopped:
+            self._said.setdefault("crash", parts["said"])
 
     def _add_model(self, kind: str, parts: dict[str, str]) -> None:
         if kind == "model":
             self._model = parts["path"].strip()
         elif kind == "vocabulary":
             self._begin()  # only the words of a model were read
+        elif kind == "image_encoder":
+            self._image_encoder = parts["device"]
         else:
             self._in_use[parts["device"]] = parts["name"]
 
@@ -198,11 +233,10 @@ class Reader:
             process.said["no_gpu_code"] = parts.get("value") != "1"
         elif kind == "features":
             process.said["cuda_built_in"] = re.search(r"\bCUDA\b|\bBLAS = 1", line) is not None
-        elif kind == "wheel_reason":
-            process.said.setdefault(kind, parts["said"].strip())
-        elif kind == "no_kernel":
-            self._said["no_kernel"] = True
-            self._said.setdefault("code_for", parts.get("arch") or parts.get("at_most") or "")
+        elif kind == "backend_loaded":
+            process.backends.add(parts["name"] or parts["registered"])
+        elif kind in {"doubtful", "wheel_reason"}:
+            process.said.setdefault(kind, (parts.get("said") or "").strip() or True)
 
     def _add_renderer(self, parts: dict[str, str]) -> None:
         named = self._process.named
@@ -239,12 +273,16 @@ class Reader:
         silent = not self._in_use and not any(map(on_gpu, used))  # about the devices of this load
         if said.pop("no_other_device", False) and silent:
             said["no_device"] = True
+        if self._process.backends and not any(map(on_gpu, self._process.backends)):
+            said["doubtful"] = True
         names = {device: name for device, name in self._process.named.items() if device in used or silent}
         return Signs(
             placements=self._places.placements(),
             in_use=tuple({**names, **self._in_use}.items()),
             found=tuple(dict.fromkeys(self._process.found)),
             model=self._model,
+            image_encoder=self._image_encoder,
+            quoted=self._quoted,
             **{name: value or None if name == "code_for" else value for name, value in said.items()},  # type: ignore[arg-type]
         )
 

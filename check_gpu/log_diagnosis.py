@@ -17,6 +17,7 @@ from check_gpu.result import Code, Diagnosis
 Cause = Callable[[Load], Optional[Diagnosis]]
 
 REMEDY_ASK_DRIVER = "nvidia-smi  # if it fails too: restart the machine, then install the driver again"
+REMEDY_RESTART = "restart the machine; if it happens again, update the driver of the GPU"
 REMEDY_ASK_KERNEL = (
     "sudo dmesg | grep Xid  # if it prints lines, the GPU or its driver failed: restart; if not, report it with --json"
 )
@@ -137,6 +138,12 @@ def _gpu_lost(load: Load) -> Diagnosis | None:
     return Diagnosis(Code.DRIVER_BROKEN, sentence, REMEDY_ASK_DRIVER) if said else None
 
 
+def _gpu_failed(load: Load) -> Diagnosis | None:
+    said = load.signs.gpu_failed
+    sentence = f"The GPU or its driver failed: {said}."
+    return Diagnosis(Code.CRASHED, sentence, REMEDY_RESTART) if said else None
+
+
 def _init_failed(load: Load) -> Diagnosis | None:
     signs = load.signs
     if signs.no_device:
@@ -226,6 +233,7 @@ CAUSES: tuple[Cause, ...] = (
     _library,
     _driver_too_old,
     _gpu_lost,
+    _gpu_failed,
     _init_failed,
     _other_cuda_error,
     _crashed,

@@ -1,18 +1,17 @@
-"""Reads a log from a file of any size, encoding and wrapping, in little memory.
+"""Reads a log of any size and wrapping in little memory.
 
-PowerShell writes UTF-16, terminals keep colours, Docker and journald wrap each line in JSON. The prefixes of Compose,
+Terminals keep colours, Docker and journald wrap each line in JSON. The prefixes of Compose,
 journald and others need nothing: no pattern of ``grammar`` begins at the beginning of a line.
 """
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections import deque
-from typing import TYPE_CHECKING, BinaryIO, Iterator
+from typing import TYPE_CHECKING, Iterator
 
-from check_gpu import grammar
+from check_gpu import grammar, log_stream
 from check_gpu.log import Reader, Signs
 
 if TYPE_CHECKING:
@@ -21,15 +20,8 @@ if TYPE_CHECKING:
 TAIL = 500
 """Number of lines from the end of a log that are kept."""
 
-
-_BLOCK = 1 << 20
-_CUT = 1 << 20  # characters without the end of a line, after which a text is cut
 _LONGEST = 2048  # characters of a line before and after a word of the grammar; the lines of llama.cpp are shorter
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+_LONGEST_JSON = 1 << 16  # which is read whole
 _ESCAPE = re.compile(r"(?:\x1b|#033)(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 _MESSAGES = ("log", "MESSAGE", "message", "msg", "line")
 """The names of the text in a line of JSON: Docker's, journald's, and those of common collectors."""
@@ -40,30 +32,14 @@ def read(file: Path) -> tuple[tuple[str, ...], Signs]:
     """Return the end of a log and its signs. Raises ``OSError``."""
     reader = Reader()
     tail: deque[str] = deque(maxlen=TAIL)
-    with file.open("rb") as stream:
-        for block in blocks(stream):
+    with log_stream.opened(file) as stream:
+        for text in log_stream.blocks(stream):
+            block = _plain(text)
             for line in _marked(block):
-                for text in unwrap(line):
-                    reader.feed(text)
+                for message in unwrap(line):
+                    reader.feed(message)
             tail.extend(line[:_LONGEST] for line in block[-TAIL * _LONGEST :].splitlines()[-TAIL:])
     return tuple(text for line in tail for text in unwrap(line)), reader.signs()
-
-
-def blocks(stream: BinaryIO) -> Iterator[str]:
-    """Decode a stream into blocks of whole lines, without colours; only a very long line is cut."""
-    content = stream.read(max(_BLOCK, len(codecs.BOM_UTF8)))
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
-    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
-    rest = ""
-    while content:
-        # The zero bytes of UTF-16 that was appended to a file that began with another encoding.
-        text = rest + decoder.decode(content).replace("\0", "")
-        end = text.rfind("\n") + 1 or (len(text) if len(text) > _CUT else 0)
-        if end:
-            yield _plain(text[:end])
-        rest = text[end:]
-        content = stream.read(_BLOCK)
-    yield _plain(rest + decoder.decode(b"", final=True))
 
 
 def _plain(text: str) -> str:
@@ -71,17 +47,29 @@ def _plain(text: str) -> str:
 
 
 def unwrap(line: str) -> list[str]:
-    """Return the text of a line: itself, or the message in a line of JSON."""
-    if not line.startswith("{"):
+    """Return the text of a line: itself, or the message in a line of JSON, also behind a prefix."""
+    begin = line.find("{")
+    if begin < 0 or not line.endswith("}"):
         return [line]
     try:
-        document = json.loads(line)
+        document = json.loads(line[begin:])
     except (ValueError, RecursionError):
         return [line]
-    text = next((document[name] for name in _MESSAGES if document.get(name)), None)
-    if isinstance(text, list) and all(isinstance(byte, int) and 0 <= byte < 1 << 8 for byte in text):
-        text = bytes(text).decode("utf-8", "replace")
-    return _plain(text).splitlines() if isinstance(text, str) else [line]
+    text = _message(document)
+    return [line] if text is None else _plain(text).splitlines()
+
+
+def _message(document: object) -> str | None:
+    """Find the message in a document: as deep as it is, but never the text of a user in a request."""
+    if not isinstance(document, dict):
+        return None
+    for name in _MESSAGES:
+        text = document.get(name)
+        if isinstance(text, list) and all(isinstance(byte, int) and 0 <= byte < 1 << 8 for byte in text):
+            text = bytes(text).decode("utf-8", "replace")
+        if text and isinstance(text, str):
+            return text
+    return next((text for text in map(_message, document.values()) if text is not None), None)
 
 
 def _marked(block: str) -> Iterator[str]:
@@ -90,10 +78,12 @@ def _marked(block: str) -> Iterator[str]:
     for word in (*grammar.WORDS, *_BYTES_OF_JOURNALD):
         at = block.find(word)
         while at >= 0:
-            start = max(block.rfind("\n", 0, at) + 1, at - _LONGEST)
+            start = block.rfind("\n", 0, at) + 1
             end = block.find("\n", at)
-            end = min(end if end >= 0 else len(block), at + _LONGEST)
+            end = end if end >= 0 else len(block)
+            if end - start > _LONGEST_JSON or block[end - 1] != "}":
+                start, end = max(start, at - _LONGEST), min(end, at + _LONGEST)
             found[start] = block[start:end]
             at = block.find(word, end)
     for start in sorted(found):
-        yield found[start].rstrip("\r")
+        yield found[start]

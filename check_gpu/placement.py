@@ -197,6 +197,7 @@ _MEMORY = {
     "host_memory": ("CPU", "host"),
     "gpu_memory": ("CUDA", "model"),
     "gpu_cache": ("CUDA", "KV"),
+    "state": ("", "RS"),
 }
 
 

@@ -12,8 +12,10 @@ import pkgutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 KILL_WAIT = 5.0
 """Seconds to wait for a killed process to end. If a driver holds it in the kernel, it may never end."""
 
+_LOOK = 0.2  # seconds between two looks at the requests to end
 _WORDS = {"SIGILL": "illegal instruction", "SIGSEGV": "segmentation fault", "SIGABRT": "aborted", "SIGKILL": "killed"}
 _WINDOWS_STATUS = {
     0xC0000005: ("SIGSEGV", "access violation"),
@@ -59,7 +62,8 @@ def run(
 ) -> EndedProcess:
     """Run ``children/<script>.py`` under ``python`` in ``folder``; ``timeout`` is in seconds.
 
-    Raises ``OSError`` if ``python`` cannot be started.
+    Raises ``OSError`` if ``python`` cannot be started. If this process is interrupted or asked to end, it kills the
+    other one first, and then raises ``KeyboardInterrupt`` with the number of the signal, if that is not of Ctrl-C.
     """
     source = pkgutil.get_data(__package__, f"children/{script}.py")
     assert source is not None  # noqa: S101  # for the type checker: loaders of files and of zip files have it
@@ -68,7 +72,7 @@ def run(
     file, result, output = place / f"{script}.py", place / "result.jsonl", place / "output.txt"
     file.write_bytes(source)
     command = [python, str(file), str(result), *arguments]
-    with output.open("wb") as stream:
+    with output.open("wb") as stream, _requests_to_end() as requests:
         process = subprocess.Popen(  # noqa: S603  # an interpreter that the user named, and our own script
             command,
             cwd=str(place),
@@ -79,9 +83,7 @@ def run(
             start_new_session=sys.platform != "win32",
         )
         try:
-            status: int | None = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            status = None
+            status = _wait(process, timeout, requests)
         finally:
             _end(process)
     how, name = (f"no answer within {timeout:.0f} seconds", None) if status is None else describe(status)
@@ -107,6 +109,40 @@ def describe(status: int) -> tuple[str | None, str | None]:
     except ValueError:
         name = f"signal {-status}"
     return f"its process was ended by {name}" + (f" ({_WORDS[name]})" if name in _WORDS else ""), name
+
+
+@contextlib.contextmanager
+def _requests_to_end() -> Iterator[list[int]]:
+    """Note Ctrl-C and the signals of ``kill`` and of a closed terminal, and follow them only after the block.
+
+    The other process has a session of its own, so it gets none of them. An exception between its start and the
+    statement that kills it would leave it running.
+    """
+    requests: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # Python gives signals to no other thread
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) not in {signal.SIG_IGN, None}:
+                before[number] = signal.signal(number, lambda number, _frame: requests.append(number))
+    try:
+        yield requests
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in requests:
+            if callable(before[number]):
+                before[number](number, None)
+            raise KeyboardInterrupt(number)
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: float, requests: Sequence[int]) -> int | None:
+    """Wait for the status of a process; ``None`` if it still runs after ``timeout`` seconds or a request to end."""
+    until = time.monotonic() + timeout
+    while not requests and (left := until - time.monotonic()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(min(left, _LOOK))
+    return process.poll()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -39,13 +39,13 @@ def install(
     program = ["uv", "pip", "install", "--python", python] if installer == UV else [python, "-m", "pip", "install"]
     command = quote([*program, *arguments], system=system)
     if cmake_args:
-        command = _set("CMAKE_ARGS", cmake_args, system) + command
+        command = setting("CMAKE_ARGS", cmake_args, system=system) + command
     if installer == ENSUREPIP:
         return f"{quote([python, '-m', 'ensurepip'], system=system)} && {command}"
     return f"curl -sS {GET_PIP} | {quote([python, '-'], system=system)} && {command}" if installer == NONE else command
 
 
-def _set(name: str, value: str, system: str) -> str:
+def setting(name: str, value: str, *, system: str = sys.platform) -> str:
     """Set a variable for the command that follows."""
     return f'set "{name}={value}" && ' if system == "win32" else f"{name}={_quoted(value, system)} "
 

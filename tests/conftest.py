@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-gpu", action="store_true", help="a gpu test that cannot run is a failure")
     parser.addoption("--require-wheel", action="store_true", help="a wheel test that finds no wheel is a failure")
+    parser.addoption("--wine-cache", metavar="FOLDER", help="run the wine tests with the Wine in this folder")
 
 
 # The time of one example depends on what else the machine does.

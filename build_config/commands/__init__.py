@@ -6,7 +6,7 @@ the answer is no.
 
 from __future__ import annotations
 
-from build_config.commands import build, ci, gpu, machine, wheel
+from build_config.commands import build, ci, gpu, machine, share, wheel
 from build_config.commands.app import app
 
-__all__ = ["app", "build", "ci", "gpu", "machine", "wheel"]
+__all__ = ["app", "build", "ci", "gpu", "machine", "share", "wheel"]

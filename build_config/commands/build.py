@@ -48,6 +48,7 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
     from build_config import pipeline
     from build_config.plan import BuildRequest, resolve
     from build_config.system import machine
+    from build_config.tasks.index import folder, rules
 
     console = Console()
     layout = layout_of(work_root)
@@ -82,6 +83,12 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
     )
     wanted = f"llama-cpp-python=={record.version}"
     console.raw(f"Install it:\n  {shell.install(['--find-links', str(layout.wheelhouse), wanted])}")
+    known = folder.read(layout.index)
+    if known is not None and (command := rules.conflict(known, published.path.name, record.sha256)):
+        console.warn(
+            f"{published.path.name} is in the index {layout.index} with other bytes, which keep that name. Nothing has"
+            f" to be built again: to publish this one next to it, and to yank the other: {command}"
+        )
 
 
 @app.command(name="units")

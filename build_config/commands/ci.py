@@ -1,4 +1,4 @@
-"""Commands for the jobs of a CI service: the list of jobs, and publishing in the last one."""
+"""The command for the jobs of a CI service: the list of jobs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from build_config.commands.app import WorkRoot, app, layout_of
+from build_config.commands.app import app, layout_of
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT
 
@@ -37,18 +37,3 @@ def show_matrix(
         with github_output.open("a", encoding="utf-8") as file:
             file.write(ci_matrix.github_output(made))
     Console().raw(jsonio.dumps(ci_matrix.gitlab_pipeline(made) if gitlab else made))
-
-
-@app.command()
-def publish(
-    folders: Annotated[list[Path], typer.Argument(help="Folders with wheels and the files next to them.", exists=True)],
-    public_key: Annotated[Path | None, typer.Option(help="The key that must have signed the wheels.")] = None,
-    work_root: WorkRoot = CANONICAL_WORK_ROOT,
-) -> None:
-    """Put wheels from other machines into the wheelhouse: all of them, if each matches its record."""
-    from build_config.tasks.publish import publish as task
-
-    console = Console()
-    layout = layout_of(work_root)
-    published = task(tuple(folders), layout, console, public_key=public_key)
-    console.summary("Done", tuple(("published", wheel.name) for wheel in published))

@@ -57,7 +57,7 @@ def check_gpu(  # noqa: PLR0913, PLR0917  # one parameter for each option
         str | None, typer.Option(help="The Python whose llama-cpp-python is checked: a command or path.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="A GGUF file to load; default: a tiny one.", exists=True)] = None,
-    log: Annotated[Path | None, typer.Option(help="Check this log of llama.cpp instead.", exists=True)] = None,
+    log: Annotated[Path | None, typer.Option(help="Check this log of llama.cpp instead; -: standard input.")] = None,
     pid: Annotated[int | None, typer.Option(help="Check this running program instead; Linux only.")] = None,
     n_gpu_layers: Annotated[int, typer.Option(help="As for Llama().")] = -1,
     n_ctx: Annotated[int, typer.Option(min=1, help="As for Llama().")] = 512,
@@ -69,7 +69,7 @@ def check_gpu(  # noqa: PLR0913, PLR0917  # one parameter for each option
 ) -> None:
     """Check whether an installed llama-cpp-python uses the GPU; status 1 if there is something to fix."""
     from build_config.system import jsonio
-    from check_gpu import collect, diagnosis, report, running
+    from check_gpu import collect, diagnosis, log_stream, report, running
 
     console = Console()
     if make_file is not None:
@@ -83,6 +83,8 @@ def check_gpu(  # noqa: PLR0913, PLR0917  # one parameter for each option
         raise SettingsError("--log and --pid are two questions", remedy="pass one of them")
     if pid is not None and (problem := running.problem(pid)):
         raise SettingsError(problem)
+    if log is not None and (problem := log_stream.problem(log)):
+        raise SettingsError(f"--log: {problem}")
     request = collect.Request(
         python=python or sys.executable,
         model=model,

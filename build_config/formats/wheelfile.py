@@ -126,9 +126,14 @@ def read_contents(path: Path) -> dict[str, bytes]:
     """Every member's bytes by name, without folder entries. Raises ``PackagingError`` if the archive is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return {info.filename: archive.read(info) for info in archive.infolist() if not info.is_dir()}
+            return {member_name(info): archive.read(info) for info in archive.infolist() if not info.is_dir()}
     except DAMAGE as error:
         raise PackagingError(f"{path.name} is not a sound archive: {error}") from error
+
+
+def member_name(info: zipfile.ZipInfo) -> str:
+    """A member's name in the archive. On Windows zipfile itself replaces the backslashes in it by slashes."""
+    return info.orig_filename.partition("\0")[0]
 
 
 def _member(name: str) -> zipfile.ZipInfo:

@@ -15,7 +15,7 @@ from build_config.errors import LockError, SettingsError, StepResultError
 from build_config.formats import tar
 from build_config.model import SourceTree
 from build_config.system import git, jsonio
-from build_config.system.files import disk_full_is_said, file_sha256, listing_sha256
+from build_config.system.files import disk_full_is_said, file_sha256, listing_sha256, rename
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ def vendor(lock: SourceLock, archive: Path, layout: Layout) -> None:
             for name, place in ((LLAMA_CPP, root / NESTED), (BINDINGS, root)):
                 _remove(place / ".git")
                 _remove(layout.vendor / name)
-                place.rename(layout.vendor / name)
+                rename(place, layout.vendor / name)
         stamp = Vendored(
             sha256=lock.file.sha256,
             commit=commit,
@@ -180,7 +180,7 @@ def _replace(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.staging")
     shutil.copyfile(source, temporary)
     temporary.chmod(MODE)
-    temporary.replace(target)
+    rename(temporary, target)
 
 
 def _remove(path: Path) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL = 30.0
 """Seconds between lines of progress without a terminal."""
+
+PLAIN_WIDTH = 120
+"""Columns of a table without a terminal: 80, the usual assumption, folds a path into three lines."""
 
 
 def duration(seconds: float) -> str:
@@ -98,8 +103,13 @@ class Console:
     def _rich(self) -> RichConsole:
         from rich import console  # noqa: PLC0415  # slow to import, and a command that prints JSON needs none of it
 
+        # On Windows a log file or a pipe has the system's code page. A path, or what a program said, may not fit.
+        if isinstance(self._file, io.TextIOWrapper) and self._file.errors == "strict":
+            self._file.reconfigure(errors="backslashreplace")
+        terminal = self._file.isatty() if self._terminal is None else self._terminal
+        width = None if terminal or "COLUMNS" in os.environ else PLAIN_WIDTH
         return console.Console(
-            file=self._file, force_terminal=self._terminal, highlight=False, soft_wrap=True, emoji=False
+            file=self._file, force_terminal=self._terminal, width=width, highlight=False, soft_wrap=True, emoji=False
         )
 
     @property
@@ -158,11 +168,15 @@ class Console:
         self.note(f"buffers: {sizes or 'none in the log'}")
 
     def raw(self, text: str) -> None:
-        """Print text for another program (JSON, a list) without changes."""
+        """Print text for another program (JSON, a list) without changes, or raise ``UnicodeEncodeError``."""
         try:
+            text.encode(self._file.encoding or "utf-8", "surrogateescape")  # ``_rich`` may have let the stream replace
             self._file.write(f"{text}\n")
             self._file.flush()
-        except (BrokenPipeError, UnicodeEncodeError):
+        except UnicodeEncodeError as error:
+            error.reason += "; set PYTHONIOENCODING=utf-8"
+            raise
+        except BrokenPipeError:
             self._rich.print(text, markup=False)  # fails again, and ends the way every other line does
 
     @contextlib.contextmanager

@@ -5,13 +5,32 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import time
 from typing import TYPE_CHECKING
 
 from build_config.errors import DiskFullError
+from build_config.system import platforms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+
+RENAMING = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds before each further attempt to rename what another program has open."""
+
+
+def rename(source: Path, target: Path) -> Path:
+    """Rename a file or a folder, over a file of that name if there is one; the new path.
+
+    Windows refuses this while another program has the file, or one in the folder, open. A virus scanner does so with
+    every new file for a moment. Raises ``OSError``.
+    """
+    for pause in RENAMING if platforms.HERE.locks_open_files else ():
+        with contextlib.suppress(PermissionError):
+            return source.replace(target)
+        time.sleep(pause)
+    return source.replace(target)
 
 
 def file_sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from packaging.version import Version
 
 from build_config.errors import StepResultError
+from build_config.system import files
 
 if TYPE_CHECKING:
     from types import UnionType
@@ -68,7 +69,7 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        files.rename(Path(temporary), path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -41,6 +41,8 @@ class Layout:
     """Unpacked upstream sources, for reading; never edited, never built in."""
     wheelhouse = _Below("checkout", "wheelhouse")
     """Published wheels, their records and the find-links page."""
+    index = _Below("checkout", "wheelhouse/whl")
+    """The package index of published wheels, for any web server."""
     conda_channel = _Below("checkout", "wheelhouse/conda")
     """Conda packages of published wheels."""
 

@@ -9,7 +9,6 @@ import collections
 import contextlib
 import os
 import queue
-import shlex
 import signal
 import subprocess
 import threading
@@ -22,6 +21,7 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 from build_config.errors import CommandError, DiskFullError, InterruptedRunError
+from check_gpu import shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +33,8 @@ BEAT = 0.25
 """Seconds between two checks of the clock while a program is silent."""
 LINGER = 1.0
 """Seconds to wait for more output of a program that has ended: a server that it started may keep the pipe open."""
+GONE = (psutil.Error, OSError)
+"""The errors of psutil for a process that ends meanwhile: on Windows some are the system's own (seen under Wine)."""
 NO_SPACE = ("No space left on device", "Disk quota exceeded", "not enough space on the disk")
 
 
@@ -62,8 +64,8 @@ class Command:
 
     def __str__(self) -> str:
         """The call as a user would type it, with the changed variables in front."""
-        changed = [f"{name}={shlex.quote(value)}" for name, value in self.changes.items() if value is not None]
-        return " ".join([*changed, shlex.join(self.argv)])
+        changed = (shell.setting(name, value) for name, value in self.changes.items() if value is not None)
+        return "".join(changed) + shell.quote(self.argv)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +179,9 @@ def capture(*argv: str, timeout: float = 60.0, environment: Mapping[str, str] | 
 
 def running_arguments(pid: int) -> Iterator[tuple[str, ...]]:
     """The argument lists of the direct children of a process: what a build tool is running at the moment."""
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(*GONE):
         for child in psutil.Process(pid).children():
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(*GONE):
                 yield tuple(child.cmdline())
 
 
@@ -196,7 +198,7 @@ def stop_program(path: Path) -> int:
     """
     family: list[psutil.Process] = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
+        with contextlib.suppress(*GONE):
             if process.pid != os.getpid() and Path(process.exe()) == path and _is_ours(process, "exe", path):
                 family += [process, *process.children(recursive=True)]
     _kill(family)
@@ -212,7 +214,7 @@ def stop_strays(folder: Path) -> int:
     strays = []
     me = os.getpid()
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
+        with contextlib.suppress(*GONE):
             where = Path(process.cwd())
             inside = where == folder or folder in where.parents
             if process.pid != me and inside and _is_ours(process, "cwd", where):
@@ -297,11 +299,11 @@ def _beats(process: subprocess.Popen[str]) -> Iterator[str | None]:
 
 def _stop_tree(process: subprocess.Popen[str]) -> None:
     """Interrupt a process and everything below it, then kill the processes that are left."""
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(*GONE):
         family = _suspended(psutil.Process(process.pid))
         for member in family:
             for act in (member.terminate, member.resume):
-                with contextlib.suppress(psutil.Error):
+                with contextlib.suppress(*GONE):
                     act()
         _kill(_still_running(family, INTERRUPT_GRACE))
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -314,7 +316,7 @@ def _suspended(root: psutil.Process) -> list[psutil.Process]:
     found = [root]
     while found:
         for member in found:
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(*GONE):
                 member.suspend()
         family += found
         found = [member for member in root.children(recursive=True) if member not in family]
@@ -323,7 +325,7 @@ def _suspended(root: psutil.Process) -> list[psutil.Process]:
 
 def _kill(processes: list[psutil.Process]) -> None:
     for process in processes:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(*GONE):
             process.kill()
     _still_running(processes, INTERRUPT_GRACE)
 
@@ -344,5 +346,5 @@ def _still_running(processes: list[psutil.Process], timeout: float) -> list[psut
 def _runs(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
+    except GONE:
         return False

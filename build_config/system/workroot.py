@@ -81,7 +81,8 @@ def claim(layout: Layout, *, purpose: str, console: Console) -> Iterator[None]:
         jsonio.write(_holder_file(layout), _myself(layout, purpose))
         yield
     finally:
-        _holder_file(layout).unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # on Windows, while a waiting build reads it
+            _holder_file(layout).unlink(missing_ok=True)
         lock.release()
 
 
@@ -197,6 +198,9 @@ def _check_windows(root: Path) -> None:
     except OSError as error:
         message = f"{root} cannot be examined: {error.strerror}"
         raise WorkRootError(message, remedy="make sure that it is yours") from error
+    if stat.S_ISREG(found.st_mode):
+        move = shell.quote(["move", str(root), f"{root}.old"], system="win32")
+        raise WorkRootError(f"{root} is not a folder", remedy=f"move it away: {move}")
     if getattr(found, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT:
         message = f"{root} is a link or a junction, but the same wheel needs the same real path"
         raise WorkRootError(message, remedy=f"remove the link: {shell.quote(['rmdir', str(root)], system='win32')}")
@@ -206,6 +210,9 @@ def _check_windows(root: Path) -> None:
             processes.run(processes.Command(argv=("icacls", str(root), "/save", str(saved))), timeout=ICACLS_SECONDS)
         except CommandError as error:
             raise WorkRootError(f"the access list of {root} cannot be read: {error.message}") from error
+        if not saved.is_file():
+            message = f"the access list of {root} cannot be read: icacls ended with status 0 and saved nothing"
+            raise WorkRootError(message, remedy="use a folder on a disk with access lists (NTFS)")
         judge_windows(root, access.parse_saved(saved.read_bytes()), _sid())
 
 
@@ -227,8 +234,8 @@ def _owner(folder: Path, uid: int) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container with a user id that has no name
-        return f"user id {os.getuid()}"
+    except (KeyError, OSError, ImportError):  # a user id without a name, or Windows without USERNAME
+        return f"user id {os.getuid()}" if platforms.HERE.has_modes else "unknown"
 
 
 # ----------------------------------------------------------------------------------------------------------- lock

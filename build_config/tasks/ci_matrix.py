@@ -30,10 +30,14 @@ _GPU_RUNNER = re.compile(r"(?P<capability>[1-9][0-9]?\.[0-9])=(?P<label>[A-Za-z0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """The machine of a platform's jobs: GitHub's label, the image of GitLab's container."""
+    """The machine of a platform's jobs: GitHub's label, the image of GitLab's container (empty: GitLab has no jobs).
+
+    ``disabled`` is the reason why there are no jobs for the platform, and empty if there are.
+    """
 
     runner: str
     image: str
+    disabled: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +124,10 @@ def select(matrix: Matrix, *, arch: str = "", cuda: str = "", platform: str = ""
     if platform and platform not in matrix.platforms:
         known = ", ".join(matrix.platforms)
         raise SettingsError(f"the matrix has no machine for {platform}", remedy=f"pass --platform {known}")
+    for name, host in matrix.platforms.items():
+        if name == platform and host.disabled:
+            message = f"{name} is disabled: {host.disabled}"
+            raise SettingsError(message, remedy=f"remove that line of [platforms.{name}] in ci/matrix.toml")
     if arch:
         chosen = next(known for known in matrix.platforms if known == (platform or DEFAULT_PLATFORM))
         wheel = WheelEntry(platform=chosen, cuda=cuda or archs.LOCKED_CUDA, arch=arch)
@@ -148,8 +156,8 @@ def read_gpu_runners(text: str) -> tuple[GpuRunner, ...]:
 def plan(matrix: Matrix, runners: tuple[GpuRunner, ...] = ()) -> Plan:
     """Plan the jobs that make the wheels of the list, and validate each on every runner whose GPU it supports.
 
-    Raises ``SettingsError`` for an entry that depends on the current machine, is listed twice or has no platform, and
-    ``ArchitectureError`` for an architecture that its toolkit cannot compile for.
+    A platform that is disabled has none. Raises ``SettingsError`` for an entry that depends on the current machine, is
+    listed twice or has no platform, and ``ArchitectureError`` for an architecture that its toolkit cannot compile for.
     """
     units: dict[str, UnitJob] = {}
     wheels: dict[str, WheelJob] = {}
@@ -160,8 +168,10 @@ def plan(matrix: Matrix, runners: tuple[GpuRunner, ...] = ()) -> Plan:
         if host is None:
             message = f"the matrix has a wheel for {entry.platform}, but no machine to build it"
             raise SettingsError(message, remedy=f"add [platforms.{entry.platform}]")
+        if host.disabled:
+            continue
         work_root = str(platforms.of(entry.platform).work_root)
-        shared = {**dataclasses.asdict(entry), **dataclasses.asdict(host), "work_root": work_root}
+        shared = {**dataclasses.asdict(entry), "runner": host.runner, "image": host.image, "work_root": work_root}
         prefix = f"{entry.platform}-cuda{entry.cuda}"
         names = {f"{prefix}-{name}": name for name in (CORE, *(shard.name for shard in selection.shards))}
         for job, name in names.items():
@@ -188,21 +198,23 @@ def github_output(made: Plan) -> str:
 def gitlab_pipeline(made: Plan) -> dict[str, Any]:
     """Format the plan as GitLab's child pipeline: names, variables and order; ``GITLAB_JOBS`` has the commands."""
     jobs: dict[str, Any] = {"include": [{"local": GITLAB_JOBS}]}
-    for unit in made.units:
+    for unit in (unit for unit in made.units if unit.image):
         variables = {"ARCH": unit.arch, "CUDA": unit.cuda, "UNIT": unit.unit, "JOB": unit.id}
         jobs[f"unit {unit.id}"] = {"extends": ".unit", "image": unit.image, "variables": variables}
-    for wheel in made.wheels:
+    wheels = [wheel for wheel in made.wheels if wheel.image]
+    for wheel in wheels:
         jobs[f"wheel {wheel.id}"] = {
             "extends": ".wheel",
             "image": wheel.image,
             "variables": {"ARCH": wheel.arch, "CUDA": wheel.cuda},
             "needs": [f"unit {unit}" for unit in wheel.units],
         }
-    for gpu in made.cards:
+    cards = [gpu for gpu in made.cards if f"wheel {gpu.wheel}" in jobs]
+    for gpu in cards:
         jobs[f"card {gpu.id}"] = {"extends": ".card", "tags": [gpu.label], "needs": [f"wheel {gpu.wheel}"]}
-    needed = [f"wheel {wheel.id}" for wheel in made.wheels]
-    waits = [{"job": f"card {gpu.id}", "artifacts": False} for gpu in made.cards]
-    jobs["publish"] = {"extends": ".publish", "image": made.wheels[0].image, "needs": [*needed, *waits]}
+    needed = [f"wheel {wheel.id}" for wheel in wheels]
+    waits = [{"job": f"card {gpu.id}", "artifacts": False} for gpu in cards]
+    jobs["publish"] = {"extends": ".publish", "image": wheels[0].image, "needs": [*needed, *waits]}
     return jobs
 
 

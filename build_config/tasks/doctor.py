@@ -204,6 +204,12 @@ def _cxx(facts: MachineFacts) -> Judged:
 def _toolkit(one: InstalledToolkit) -> Judged:
     """An installed toolkit. None is required, so a problem with one does not prevent a build."""
     text = f"installed: {one.toolkit.version} at {one.toolkit.root}"
+    if one.problem is not None and one.toolkit.release == LOCKED_CUDA:
+        return (
+            "ok",
+            f"{text}; {one.problem.message}: not used, the build brings its own",
+            None,
+        )
     if one.problem is not None:
         return "warning", f"{text}; {one.problem.message}", one.problem.remedy
     if isinstance(one.compiler, PipelineError):
@@ -218,7 +224,7 @@ def _toolkit(one: InstalledToolkit) -> Judged:
 def _git(facts: MachineFacts) -> Judged:
     if facts.git:
         return "ok", facts.git, None
-    remedy = "sudo apt install git (Debian, Ubuntu), sudo dnf install git (Fedora, RHEL)"
+    remedy = platforms.of(facts.platform).git_installation
     return "warning", "not found; needed to download this project, not to build", remedy
 
 
@@ -267,7 +273,8 @@ def _gpus(facts: MachineFacts) -> Iterator[Judged]:
         except ArchitectureError as error:
             yield "warning", f"{text}; CUDA {LOCKED_CUDA} cannot compile for it", error.remedy
     if not facts.nvidia.gpus:
-        yield "warning", "none found: wheels can be built here, and tested on the CPU and on a simulated GPU", None
+        simulated = " and on a simulated GPU" if platforms.of(facts.platform).has_simulated_device else ""
+        yield "warning", f"none found: wheels can be built here, and tested on the CPU{simulated}", None
 
 
 def _driver(facts: MachineFacts) -> Judged:

@@ -1,7 +1,9 @@
-"""Publish wheels that other jobs built in the wheelhouse, if each matches its record."""
+"""Publish wheels: those of other jobs in the wheelhouse, and all in an index, if each matches its record."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.errors import SettingsError, VerificationError
@@ -9,25 +11,96 @@ from build_config.formats import wheelfile
 from build_config.reports import BuildRecord
 from build_config.steps.wheelhouse import publication, signature, statement
 from build_config.system import jsonio
+from build_config.tasks.index import catalogue, rules, update
+from build_config.tasks.index.catalogue import FILES
 from build_config.tasks.verify import verified
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from build_config.system.console import Console
     from build_config.system.layout import Layout
+    from build_config.tasks.index.catalogue import Catalogue, Content
+    from build_config.tasks.index.rules import Change
+
+OTHER_LOCKS = frozenset({"lock-differs", "material-not-locked"})
+"""Findings about a wheel that was built from another commit: no reason to keep one of one's own from others."""
 
 
-def publish(
-    folders: tuple[Path, ...], layout: Layout, console: Console, *, public_key: Path | None = None
-) -> tuple[Path, ...]:
-    """Publish every wheel in or below ``folders`` in the wheelhouse, with the files next to it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishRequest:
+    """The request of a user.
 
-    Returns the new paths. Raises ``SettingsError`` without any wheel, and ``VerificationError`` for one that does not
-    belong to its record, or for two of one name; then none is published.
+    Without ``folders`` the wheels of the wheelhouse are published. ``to`` is the folder of the index; with it, wheels
+    of ``folders`` go there and not into the wheelhouse. ``keep`` is the number of versions that stay, ``delete``
+    removes the others instead of yanking them.
     """
-    key = None if public_key is None else signature.read_public_key(public_key)
-    found = sorted({path.absolute() for folder in folders for path in folder.rglob("*.whl")})
+
+    folders: tuple[Path, ...] = ()
+    to: Path | None = None
+    public_key: Path | None = None
+    supersede: str | None = None
+    reason: str | None = None
+    sign_key: Path | None = None
+    keep: int | None = None
+    delete: bool = False
+
+
+def publish(request: PublishRequest, layout: Layout, console: Console) -> tuple[Path, ...]:
+    """Publish wheels with the files next to them; all, or none.
+
+    Returns the new paths: in the wheelhouse, else in the index. Raises ``SettingsError`` without any wheel,
+    ``VerificationError`` for one that does not belong to its record, or for two of one name, and ``PublishedError``
+    for other bytes under a published name. Then neither the wheelhouse nor the index is changed.
+    """
+    if (request.supersede is None) != (request.reason is None):
+        raise SettingsError("--supersede NAME and --reason TEXT belong together")
+    if request.delete and request.keep is None:
+        raise SettingsError("--delete removes what --keep N does not keep", remedy="pass --keep N")
+    supersede = None
+    if request.supersede is not None and request.reason is not None:
+        key = None if request.sign_key is None else signature.read_private_key(request.sign_key)
+        (name,) = update.names((request.supersede,))
+        supersede = rules.Supersede(name=name, reason=request.reason, key=key)
+    public_key = None if request.public_key is None else signature.read_public_key(request.public_key)
+    found = _find(request.folders, layout, console, public_key) if request.folders else ()
+    index = request.to or layout.index
+    published: list[Path] = []
+
+    def change(known: Catalogue) -> Change:
+        offered = tuple(map(catalogue.read, found)) or tuple(_own(known, layout, console, public_key))
+        if not offered and request.keep is None:
+            raise SettingsError("the wheelhouse contains no wheel", remedy="nox -s build_cuda_wheel, or name a folder")
+        made = rules.add(known, offered, supersede=supersede)
+        if request.keep is not None:
+            made = _limited(made, request.keep, delete=request.delete)
+        into_wheelhouse = found if request.to is None else ()
+        published.extend(_published(path, layout) for path in into_wheelhouse)
+        published.extend(index / FILES / one.name for one in offered if not into_wheelhouse)
+        return made
+
+    update.change(index, console, change)
+    return tuple(published)
+
+
+def _limited(made: Change, keep: int, *, delete: bool) -> Change:
+    limited = rules.limit(made.catalogue, keep, delete=delete)
+    return rules.Change(
+        catalogue=limited.catalogue,
+        files=(*made.files, *limited.files),
+        removed=limited.removed,
+        said=(*made.said, *limited.said),
+    )
+
+
+def _find(
+    folders: tuple[Path, ...], layout: Layout, console: Console, key: Ed25519PublicKey | None
+) -> tuple[Path, ...]:
+    """The verified wheels in or below ``folders``, one of each name; the index of the wheelhouse is left out."""
+    below = {path.absolute() for given in folders for path in given.rglob("*.whl")}
+    found = sorted(path for path in below if not path.is_relative_to(layout.index))
     if not found:
         listed = ", ".join(map(str, folders))
         raise SettingsError(f"there is no wheel in {listed}", remedy="pass the folder that contains the wheels")
@@ -37,7 +110,16 @@ def publish(
         if digests.setdefault(path.name, result.sha256) != result.sha256:
             message = f"{path.name} was found twice, with different bytes: {digests[path.name]} and {result.sha256}"
             raise VerificationError(message, remedy="find out which build is wrong: nox -s reproduce")
-    return tuple(_published(path, layout) for path in {path.name: path for path in found}.values())
+    return tuple({path.name: path for path in found}.values())
+
+
+def _own(known: Catalogue, layout: Layout, console: Console, key: Ed25519PublicKey | None) -> Iterator[Content]:
+    """The wheels of the wheelhouse; those that are not published yet are verified first."""
+    for content in update.own_wheels(layout, console):
+        entry = known.find(content.name)
+        if entry is None or entry.sha256 != content.wheel.sha256 or key is not None:
+            verified(content.wheel.path, layout, console, key, ignored=OTHER_LOCKS)
+        yield content
 
 
 def _published(path: Path, layout: Layout) -> Path:

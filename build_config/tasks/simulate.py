@@ -29,7 +29,13 @@ EVERY_SHARD = "every"
 
 
 def provide_simulation(simulate: str, layout: Layout, console: Console, *, cuda: str) -> validation.Simulation:
-    """Provide the requirements of a simulated GPU: the headers of CUDA ``cuda`` and the host compiler."""
+    """Provide the requirements of a simulated GPU: the headers of CUDA ``cuda`` and the host compiler.
+
+    Raises ``SettingsError`` on a platform whose compiler does not make it.
+    """
+    if not platforms.HERE.has_simulated_device:
+        message = f"there is no simulated GPU here: {platforms.HERE.compiler} does not compile it"
+        raise SettingsError(message, remedy="leave out --simulate: the machine's own GPUs decide, else the CPU")
     capability = None if simulate == EVERY_SHARD else archs.as_capability(simulate)
     toolkit, cc = provide_compilers(layout, console, cuda=cuda)
     return validation.Simulation(include=toolkit.include, cc=cc, capability=capability)

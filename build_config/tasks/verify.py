@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from build_config import inputs
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
+REMEDY_CONTRADICTED = "do not install it; get it and the files next to it again"
+REMEDY_UNSIGNED = "get its signature from its publisher; your own wheel: nox -s sign -- WHEEL --sign-key KEY"
+
 
 def verify(path: Path | None, layout: Layout, console: Console, *, public_key: Path | None = None) -> None:
     """Compare a wheel, by default the newest of the wheelhouse, with the files next to it. The wheel is not run.
@@ -34,18 +38,29 @@ def verify(path: Path | None, layout: Layout, console: Console, *, public_key: P
 
 
 def verified(
-    wheel: Path, layout: Layout, console: Console, public_key: Ed25519PublicKey | None
+    wheel: Path,
+    layout: Layout,
+    console: Console,
+    public_key: Ed25519PublicKey | None,
+    *,
+    ignored: frozenset[str] = frozenset(),
 ) -> verification.Verification:
-    """Verify a wheel, show the findings, and return the result. Raises ``VerificationError`` if it is refused."""
+    """Verify a wheel, show the findings, and return the result. ``ignored`` are codes of findings that do not count.
+
+    Raises ``VerificationError`` if it is refused.
+    """
     result = verification.verify(wheel, inputs.evidence(layout, public_key=public_key))
+    result = replace(result, findings=tuple(one for one in result.findings if one.code not in ignored))
     if not result.passed:
-        errors = (finding for finding in result.findings if finding.severity is Severity.ERROR)
+        errors = [finding for finding in result.findings if finding.severity is Severity.ERROR]
         listed = "\n".join(f"  {finding.message} [{finding.code}]" for finding in errors)
         message = f"{wheel.name} was refused:\n{listed}"
-        raise VerificationError(message, remedy="do not install it; get it and the files next to it again")
+        unsigned = all(finding.code == "envelope-missing" for finding in errors)
+        raise VerificationError(message, remedy=REMEDY_UNSIGNED if unsigned else REMEDY_CONTRADICTED)
     console.findings(result.findings)
     console.note(f"{result.wheel}: SHA-256 {result.sha256}")
-    console.note("wheel, record, statement and the locks of this checkout belong together")
+    together = "wheel, record and statement" if ignored else "wheel, record, statement and the locks of this checkout"
+    console.note(f"{together} belong together")
     return result
 
 

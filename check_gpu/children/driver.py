@@ -15,6 +15,8 @@ from typing import Any
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 MANAGEMENT = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
+HINT = ". Try using the full path"
+"""On Windows ctypes ends its errors with a hint for who wrote the program."""
 KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_...
@@ -36,7 +38,7 @@ def ask_cuda() -> dict[str, Any]:
         error = api.cuInit(0) or api.cuDeviceGetCount(ctypes.byref(count))
         devices = [_device(api, index) for index in range(count.value)]
     except (OSError, AttributeError) as missing:
-        return {"problem": str(missing)}
+        return {"problem": str(missing).partition(HINT)[0]}
     return {
         "cuda": f"{version.value // 1000}.{version.value % 1000 // 10}",
         "error": error,

@@ -16,6 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+HINT = ". Try using the full path"
+"""On Windows ctypes ends its errors with a hint for who wrote the program."""
+
 
 def main(result_file: str, request: str) -> None:
     """Write an object for each library, then one for the backend."""
@@ -59,7 +62,7 @@ def _error(library: str) -> str | None:
     try:
         ctypes.CDLL(library)
     except OSError as error:
-        return str(error)
+        return str(error).partition(HINT)[0]
     return None
 
 

@@ -1,6 +1,7 @@
 """A small published wheel with its record, its statement and, with a key, its signature."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ PLATFORM: PlatformName = "linux-x86_64"
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 
 
+@functools.cache
+def _evidence() -> verification.Evidence:
+    """The locks of this checkout, read once: some tests verify a wheel a thousand times."""
+    return inputs.evidence(LAYOUT, public_key=None)
+
+
 @dataclass(frozen=True)
 class House:
     """A folder with one published and signed wheel."""
@@ -30,8 +37,8 @@ class House:
 
     def verify(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> verification.Verification:
         public = None if key is None else key.public_key()
-        against = inputs.evidence(LAYOUT, public_key=public)
-        return verification.verify(self.wheel, dataclasses.replace(against, **changes))
+        against = {"public_key": public, **changes}
+        return verification.verify(self.wheel, dataclasses.replace(_evidence(), **against))
 
     def codes(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> set[str]:
         return {finding.code for finding in self.verify(key, **changes).findings}

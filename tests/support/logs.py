@@ -1,6 +1,24 @@
-"""What llama.cpp logs about the places of a model's layers."""
+"""Logs of llama.cpp, and what the check says about one."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from check_gpu import log
+from check_gpu.diagnosis import diagnose
+from check_gpu.facts import Facts, Load, Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from check_gpu.result import Diagnosis
+
+
+def judge(text: str, machine: Machine | None = None) -> Diagnosis:
+    """The diagnosis of a log alone."""
+    lines = tuple(text.splitlines())
+    load = Load(n_gpu_layers=None, model="a.log", stage="log", log=lines, signs=log.read(lines))
+    return diagnose(Facts(machine=machine or Machine(system="linux"), load=load))
 
 
 def placed(*devices: str, cache: Sequence[str] = (), offloaded: tuple[int, int] | None = None) -> list[str]:

@@ -31,7 +31,7 @@ def policy(platform: PlatformName = "linux-x86_64") -> LibraryPolicy:
     return repair.load_policy(factories.layout(Path("/nowhere")), platform)
 
 
-def declaration(*shards: Shard, max_size: int | None = 35_000_000) -> WheelDeclaration:
+def declaration(*shards: Shard, max_size: int = 35_000_000) -> WheelDeclaration:
     return WheelDeclaration(version=VERSION, shards=shards, forbidden_paths=(CHECKOUT,), max_size=max_size)
 
 

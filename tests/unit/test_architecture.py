@@ -1,6 +1,7 @@
 """The rules of docs/architecture.md, checked on the source text: who may import whom, start a process, print, exit."""
 
 import ast
+import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,19 +52,22 @@ EXITS = frozenset({"sys.exit", "SystemExit", "typer.Exit", "os._exit", "exit", "
 
 PLATFORM_NAMES = frozenset({*platforms.PLATFORMS, "win32", "linux", "nt", "posix"})
 SYSTEMS = frozenset({"sys.platform", "os.name"})
+NOT_ON_WINDOWS = frozenset({"curses", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "termios", "tty"})
+"""Modules of Python's library that its builds for Windows do not have."""
 
 
 @dataclass(frozen=True)
 class Module:
     """One source file: its dotted name, what it imports of this project, and which outside names it uses.
 
-    ``tells_apart`` is what it decides by a platform's name, or by Python's.
+    ``tells_apart`` is what it decides by a platform's name, or by Python's; ``needs`` is what its import needs.
     """
 
     name: str
     imports: frozenset[str]
     uses: frozenset[str]
     tells_apart: frozenset[str]
+    needs: frozenset[str]
 
     @property
     def layer(self) -> int:
@@ -86,7 +90,8 @@ def read(path: Path) -> Module:
     imports: set[str] = set()
     uses: set[str] = set()
     compares: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
                 imports.update(alias.name for alias in names)
@@ -105,7 +110,11 @@ def read(path: Path) -> Module:
     outside = {part for imported in imports for part in (imported, imported.partition(".")[0])}
     own = frozenset(imported for imported in imports if imported.startswith(("build_config.", "check_gpu.")))
     return Module(
-        name=name, imports=own, uses=frozenset(uses | outside), tells_apart=frozenset(compares | uses & SYSTEMS)
+        name=name,
+        imports=own,
+        uses=frozenset(uses | outside),
+        tells_apart=frozenset(compares | uses & SYSTEMS),
+        needs=frozenset(alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names),
     )
 
 
@@ -177,6 +186,14 @@ def test_what_differs_between_platforms_is_asked_of_them() -> None:
         if module.tells_apart and not module.name.startswith(alone) and "windows" not in module.name.split(".")
     }
     assert not found
+
+
+def test_every_module_can_be_imported_on_every_system() -> None:
+    """A command imports the modules of all others, so one ``import pwd`` would end each of them on Windows."""
+    needed = {module.name: module.needs & NOT_ON_WINDOWS for module in MODULES if module.needs & NOT_ON_WINDOWS}
+    assert not needed
+    for module in MODULES:
+        importlib.import_module(module.name)
 
 
 def test_the_build_backend_needs_the_standard_library_alone() -> None:

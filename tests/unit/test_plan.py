@@ -13,6 +13,8 @@ from build_config.model import CudaToolkit, HostCompiler
 from build_config.plan import BuildRequest
 from build_config.steps import locks
 from build_config.steps.toolchain import gcc, installed_cuda, programs
+from build_config.system import platforms
+from build_config.system.platforms.linux import LINUX
 from tests.support import factories
 from tests.support.attested import LAYOUT, PLATFORM
 from tests.support.factories import MACHINE
@@ -27,6 +29,7 @@ def _compilers(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
         asked.append(newest)
         return factories.toolchain().host
 
+    monkeypatch.setattr(platforms, "HERE", LINUX)
     monkeypatch.setattr(gcc, "choose", choose)
     return asked
 

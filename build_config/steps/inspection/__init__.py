@@ -107,5 +107,4 @@ def forbidden_paths(layout: Layout) -> tuple[str, ...]:
     """
     homes = (os.environ.get("HOME", ""), os.environ.get("USERPROFILE", ""))
     candidates = (CANONICAL_WORK_ROOT, layout.work_root, layout.checkout, *homes)
-    forms = {form for path in candidates for form in (str(path), str(path).replace("\\", "/"))}  # on Windows two
-    return tuple(sorted(form for form in forms if len(form) > len("/root")))
+    return tuple(sorted({str(path) for path in candidates if len(str(path)) > len("/root")}))

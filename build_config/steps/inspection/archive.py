@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from packaging.metadata import parse_email
@@ -104,7 +104,7 @@ def check_size(subject: Subject) -> Iterator[Finding]:
     """The file is no larger than declared."""
     limit = subject.declaration.max_size
     size = subject.wheel.size
-    if limit is not None and size > limit:
+    if size > limit:
         yield error("too-large", f"{size} bytes, {size - limit} more than the {limit} allowed")
 
 
@@ -120,11 +120,21 @@ def check_build_paths(subject: Subject) -> Iterator[Finding]:
 
 
 def path_pattern(paths: tuple[str, ...]) -> re.Pattern[bytes] | None:
-    """Find these paths and those below them: ``/src`` in ``-I/src/a.h``, not in ``llama.cpp/src`` or ``/srcs``."""
-    wanted = [re.escape(path.rstrip("/").encode()) for path in sorted(paths, key=len, reverse=True) if path.rstrip("/")]
+    """Find these paths and those below them: ``/src`` in ``-I/src/a.h``, not in ``llama.cpp/src`` or ``/srcs``.
+
+    A path of Windows is found in upper and lower case, and with either slash, also twice as in escaped text.
+    """
+    wanted = [_written(path.rstrip("/\\")) for path in sorted(paths, key=len, reverse=True) if path.rstrip("/\\")]
     if not wanted:
         return None
     return re.compile(rb"(?:(?<![\w.-])|(?<=-[IL]))(?:" + b"|".join(wanted) + rb")(?![\w-])")
+
+
+def _written(path: str) -> bytes:
+    if not PureWindowsPath(path).drive:
+        return re.escape(path.encode())
+    names = (re.escape(name.encode()) for name in re.split(r"[\\/]", path))
+    return rb"(?i:" + rb"[\\/]{1,2}".join(names) + rb")"
 
 
 def required_distributions(contents: Mapping[str, bytes]) -> frozenset[str]:

@@ -105,9 +105,10 @@ def read_members(path: Path) -> tuple[dict[str, bytes], list[Finding]]:
                     findings.append(problem)
                 elif not info.is_dir():
                     try:
-                        contents[info.filename] = archive.read(info)
+                        contents[wheelfile.member_name(info)] = archive.read(info)
                     except wheelfile.DAMAGE as reason:
-                        findings.append(error("archive-damaged", f"{info.filename} cannot be read: {reason}"))
+                        message = f"{wheelfile.member_name(info)} cannot be read: {reason}"
+                        findings.append(error("archive-damaged", message))
     except wheelfile.DAMAGE as reason:
         findings.append(error("archive-damaged", f"{path.name} is not a sound archive: {reason}"))
     return contents, findings
@@ -140,11 +141,12 @@ def read_libraries(
 
 
 def _member_problem(info: zipfile.ZipInfo, seen: Mapping[str, bytes]) -> Finding | None:
-    path = PurePosixPath(info.filename)
-    if path.is_absolute() or ".." in path.parts or "\\" in info.filename:
-        return error("archive-unsafe-member", f"{info.filename} would be installed outside the environment")
+    name = wheelfile.member_name(info)
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        return error("archive-unsafe-member", f"{name} would be installed outside the environment")
     if stat.S_ISLNK(info.external_attr >> 16):
-        return error("archive-unsafe-member", f"{info.filename} is a symbolic link, which installers do not keep")
-    if info.filename in seen:
-        return error("archive-duplicate-member", f"{info.filename} is in the archive twice")
+        return error("archive-unsafe-member", f"{name} is a symbolic link, which installers do not keep")
+    if name in seen:
+        return error("archive-duplicate-member", f"{name} is in the archive twice")
     return None

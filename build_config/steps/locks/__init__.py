@@ -58,6 +58,7 @@ REQUIREMENTS = {
     "lock": RequirementSet(shares="requirements.txt", makes_wheels=False),
     "bench": RequirementSet(shares="requirements.txt", makes_wheels=False),
     "conda": RequirementSet(shares="requirements.txt", makes_wheels=False),
+    "index": RequirementSet(shares="requirements.txt", makes_wheels=False),
     "cibuildwheel": RequirementSet(shares="requirements.txt", makes_wheels=False),
     "test": RequirementSet(shares="lock.txt", makes_wheels=False),
     "validation": RequirementSet(shares=TOOLKIT_PINS, makes_wheels=True),

@@ -13,8 +13,8 @@ import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, ProjectPage, PyPISimple
 
 from build_config.errors import DigestMismatchError, NetworkError, StepResultError
-from build_config.system import jsonio
-from build_config.system.files import disk_full_is_said, file_sha256, is_disk_full
+from build_config.system import jsonio, platforms
+from build_config.system.files import disk_full_is_said, file_sha256, is_disk_full, rename
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +48,8 @@ VERIFIED = "verified.json"
 class Verified:
     """The digest of a file with the file's state at that time: saves hashing half a gigabyte on every run.
 
-    No program can set a file's change time back, so a file that was touched in any way is hashed again.
+    Where no program can set a file's change time back, a file that was touched in any way is hashed again. Elsewhere
+    every run hashes every file.
     """
 
     sha256: str
@@ -80,7 +81,7 @@ def fetch(files: tuple[LockedFile, ...], folder: Path, console: Console) -> tupl
     """
     with disk_full_is_said(folder, "downloads"):
         folder.mkdir(parents=True, exist_ok=True)
-        known = _read_verified(folder)
+        known = _read_verified(folder) if platforms.HERE.has_change_times else {}
         seen = dict(known)
         missing = []
         for file in files:
@@ -121,7 +122,7 @@ def _download_all(files: list[LockedFile], folder: Path, console: Console) -> It
                 remedy = f"connect to the network and run again, or put the file into {folder} by hand"
                 raise NetworkError(message, remedy=remedy) from error
             _verify(part, folder / file.filename, file)
-            part.replace(folder / file.filename)
+            rename(part, folder / file.filename)
             yield file
             done += file.size
 
@@ -174,7 +175,7 @@ def _verify(path: Path, name: Path, file: LockedFile) -> None:
         return
     aside = name.parent / "rejected" / name.name
     aside.parent.mkdir(exist_ok=True)
-    path.replace(aside)
+    rename(path, aside)
     raise DigestMismatchError(
         f"{file.filename} is not the locked file: SHA-256 {digest}, {size} bytes; "
         f"the lock says {file.sha256}, {file.size} bytes. Nothing was unpacked; the file is now {aside}",

@@ -151,7 +151,7 @@ def _compile(folder: Path, name: str, requirements: RequirementSet, upgrade: fro
     """Let uv resolve ``NAME.in`` for all platforms; it keeps the versions of the present lock."""
     lock = folder / f"{name}.txt"
     argv = [
-        *(_uv(), "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
+        *(uv_program(), "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
         f"--python-version={'.'.join(map(str, requirements.python))}",
         *(["--fork-strategy=fewest"] if requirements.one_version else []),
         "--only-binary=:all:",  # nothing is built when a lock is installed
@@ -169,10 +169,10 @@ def _compile(folder: Path, name: str, requirements: RequirementSet, upgrade: fro
     done = processes.run(processes.Command(argv=tuple(argv), cwd=folder, changes=changes), check=False, timeout=600)
     if done.returncode != 0:
         raise LockError(f"uv could not make {lock.name} from {name}.in:\n{done.output}")
-    lock.write_text(_header(f"{name}.in") + lock.read_text(encoding="utf-8"), encoding="utf-8")
+    jsonio.write_text(lock, _header(f"{name}.in") + lock.read_text(encoding="utf-8"))
 
 
-def _uv() -> str:
+def uv_program() -> str:
     """The locked uv of this environment, not another one on PATH."""
     found = shutil.which("uv", path=sysconfig.get_path("scripts"))
     if found is None:
@@ -215,7 +215,7 @@ def _shown(file: LockedFile) -> tuple[str, str]:
 
 
 def _write_toml(path: Path, value: Any, *, made_from: str) -> None:
-    path.write_text(_header(made_from) + tomli_w.dumps(jsonio.to_data(value)), encoding="utf-8")
+    jsonio.write_text(path, _header(made_from) + tomli_w.dumps(jsonio.to_data(value)))
 
 
 def _header(made_from: str) -> str:

@@ -21,11 +21,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, LockError, StepResultError, ToolkitMissingError
+from build_config.formats import wheelfile
 from build_config.model import CudaToolkit, Program
 from build_config.steps.toolchain.installed_cuda import nvcc_version
 from build_config.steps.toolchain.windows import import_libraries
 from build_config.system import jsonio, platforms, processes
-from build_config.system.files import disk_full_is_said
+from build_config.system.files import disk_full_is_said, rename
 
 if TYPE_CHECKING:
     from build_config.model import ToolkitLock
@@ -154,17 +155,17 @@ def _make(lock: ToolkitLock, wheels: tuple[Path, ...], root: Path, cc: str, iden
         version = _version(partial / "bin" / _nvcc(lock))
         stamp = Stamp(identity=identity, version=version, files=_listing(partial))
         jsonio.write(partial / STAMP, stamp)
-        partial.rename(root)
+        rename(partial, root)
     return stamp
 
 
 def _place(member: zipfile.ZipInfo, wheel: Path, major: str) -> PurePosixPath | None:
     """The path of a member below the root; ``None`` if it is not wanted."""
-    name = PurePosixPath(member.filename)
-    if name.is_absolute() or ".." in name.parts or "\\" in member.filename:
-        raise LockError(f"{wheel.name} cannot be unpacked: {member.filename} leads to a path outside")
+    name = PurePosixPath(wheelfile.member_name(member))
+    if name.is_absolute() or ".." in name.parts or "\\" in str(name):
+        raise LockError(f"{wheel.name} cannot be unpacked: {name} leads to a path outside")
     if stat.S_ISLNK(member.external_attr >> 16):
-        raise LockError(f"{wheel.name} cannot be unpacked: {member.filename} is a symbolic link")
+        raise LockError(f"{wheel.name} cannot be unpacked: {name} is a symbolic link")
     if member.is_dir():
         return None
     match name.parts:

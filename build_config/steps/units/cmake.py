@@ -36,7 +36,7 @@ def too_new_variants(settings: Settings, toolchain: Toolchain) -> tuple[str, ...
 def core_entries(settings: Settings, tree: SourceTree, layout: Layout, toolchain: Toolchain) -> dict[str, str]:
     """Cache entries of the core unit."""
     # As an entry and not in core.cmake: the keys for compilers that know every option must stay the same.
-    file = str(layout.staged / "wheel_project" / OLDER_GCC)
+    file = (layout.staged / "wheel_project" / OLDER_GCC).as_posix()
     older = {INCLUDE: file} if too_new_variants(settings, toolchain) else {}
     return {
         **_common_entries(settings, tree, layout, toolchain),
@@ -53,7 +53,8 @@ def shard_entries(
     """Cache entries of one CUDA shard."""
     cuda = toolchain.cuda
     # CMake finds headers outside the root only after it has tried the compiler, and ggml needs them before that.
-    scattered = {} if cuda.include.is_relative_to(cuda.root) else {"CUDAToolkit_INCLUDE_DIRECTORIES": str(cuda.include)}
+    include = cuda.include.as_posix()
+    scattered = {} if cuda.include.is_relative_to(cuda.root) else {"CUDAToolkit_INCLUDE_DIRECTORIES": include}
     return {
         **_common_entries(settings, tree, layout, toolchain),
         **settings.cuda.defines,

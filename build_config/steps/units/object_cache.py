@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from build_config.errors import CommandError
 from build_config.model import Program
 from build_config.system import platforms, processes
 
@@ -37,7 +38,10 @@ class CacheSession:
         if self.launcher is None:
             return 0
         sccache = _is_sccache(self.launcher)
-        answer = self._call(*(("--show-stats", "--stats-format", "json") if sccache else ("--print-stats",)))
+        try:
+            answer = self._call(*(("--show-stats", "--stats-format", "json") if sccache else ("--print-stats",)))
+        except CommandError:  # too slow, on a machine that is very busy: no reason to lose a build
+            return 0
         parse = parse_sccache if sccache else parse_ccache
         return parse(answer.output) if answer.returncode == 0 else 0
 
@@ -76,7 +80,10 @@ def session(launcher: Program | None, layout: Layout, environment: Mapping[str, 
         # The server runs the compilers, and would let them finish although nobody waits for the result.
         processes.stop_program(launcher.path)
         raise
-    ready._call("--stop-server")  # noqa: SLF001
+    try:
+        ready._call("--stop-server")  # noqa: SLF001
+    except CommandError:
+        processes.stop_program(launcher.path)
 
 
 def parse_sccache(text: str) -> int:

@@ -9,7 +9,10 @@ from build_config.errors import SettingsError
 from build_config.system import tomlio
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from build_config.model import Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,10 @@ class WheelSettings:
     """Limits of the finished wheel; sizes in bytes."""
 
     max_size_one_arch: int
+
+    def max_size(self, shards: Sequence[Shard]) -> int:
+        """The most that a wheel with these shards may have: as many times one architecture's as they have code for."""
+        return self.max_size_one_arch * sum(len(shard.archs) for shard in shards)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

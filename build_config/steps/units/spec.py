@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from build_config.model import Shard, SourceTree, Toolchain, UnitKey
 from build_config.steps.units import cmake
-from build_config.system import platforms
+from build_config.system import machine, platforms
 from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def _common_inputs(tree: SourceTree, toolchain: Toolchain, project_digest: str) 
         "host compiler": toolchain.host.identity,
         "host compiler version": toolchain.host.cxx.version,
         "binutils": toolchain.host.binutils,
-        **(dict(toolchain.host.system) or {"glibc": os.confstr("CS_GNU_LIBC_VERSION") or "unknown"}),
+        **(dict(toolchain.host.system) or {"glibc": f"glibc {machine.glibc_version() or 'unknown'}"}),
         "cmake": toolchain.cmake.version,
         "ninja": toolchain.ninja.version,
     }

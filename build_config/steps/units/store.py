@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from build_config.errors import BuildError, StepResultError
 from build_config.model import BuildUnit, BuiltFile, SystemHeaders
 from build_config.system import jsonio
-from build_config.system.files import file_sha256, listing_sha256
+from build_config.system.files import file_sha256, listing_sha256, rename
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ def keep(
         launcher=launcher,
     )
     write(temporary, unit)
-    temporary.rename(folder)
+    rename(temporary, folder)
     return unit
 
 
@@ -105,7 +105,8 @@ def write(folder: Path, unit: BuildUnit) -> None:
 def folder_digest(folder: Path, *, without: tuple[str, ...] = ()) -> str:
     """SHA-256 over the names and contents of the files below a folder, except those in the folders ``without``."""
     left_out = {"__pycache__", *without}
-    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    paths = sorted(found, key=lambda path: path.parts)  # Windows would ignore case
     return listing_sha256(
         (path.as_posix(), file_sha256(folder / path)) for path in paths if left_out.isdisjoint(path.parts)
     )

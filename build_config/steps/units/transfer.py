@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from build_config.errors import BuildError, StepResultError, TransferError
 from build_config.steps.units import store
 from build_config.steps.units.store import LIBRARIES
+from build_config.system.files import rename
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,7 @@ def export_units(built: tuple[BuildUnit, ...], folder: Path) -> None:
                 raise TransferError(f"{file.name} of unit {unit.name} changed while it was copied", remedy=AGAIN)
         store.write(partial, unit)
         shutil.rmtree(folder / unit.name, ignore_errors=True)
-        partial.rename(folder / unit.name)
+        rename(partial, folder / unit.name)
 
 
 def import_units(

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Self
 
 from build_config.errors import CommandError
+from build_config.system import platforms
+from build_config.system.platforms import Platform
 from build_config.system.processes import Command, run
 
-NAMES = ("libggml-cuda-evil.so", "libggml-cpu-evil.so", "libggml-cuda.so")
+STEMS = ("ggml-cuda-evil", "ggml-cpu-evil", "ggml-cuda")
 """The names that ggml searches for by itself: variants by their score, and the bare name whatever its score."""
 
 _SOURCE = """
@@ -31,16 +33,19 @@ void * ggml_backend_init(void) {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedLibraries:
-    """A folder with such libraries, which becomes the current directory of a process."""
+    """A folder with such libraries, which becomes the current directory of a process of ``platform``."""
 
     folder: Path
+    platform: Platform = platforms.HERE
 
     @classmethod
-    def compile(cls, folder: Path, *, cc: str, log: Path | None = None) -> Self | None:
+    def compile(
+        cls, folder: Path, *, cc: str, platform: Platform = platforms.HERE, log: Path | None = None
+    ) -> Self | None:
         """Compile the libraries into ``folder``; ``None`` without a working C compiler."""
         folder.mkdir()
-        planted = cls(folder=folder)
-        for name in NAMES:
+        planted = cls(folder=folder, platform=platform)
+        for name in planted.names:
             source = folder / f"{name}.c"
             source.write_text(_SOURCE, encoding="utf-8")
             mark = f'-DMARK="{planted._mark(name).name}"'  # relative: the folder can be moved
@@ -53,9 +58,14 @@ class PlantedLibraries:
                 return None
         return planted
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The file names of the libraries."""
+        return tuple(map(self.platform.library, STEMS))
+
     def loaded(self) -> tuple[str, ...]:
         """The libraries that were loaded since the last call."""
-        found = tuple(name for name in NAMES if self._mark(name).exists())
+        found = tuple(name for name in self.names if self._mark(name).exists())
         for name in found:
             self._mark(name).unlink()
         return found

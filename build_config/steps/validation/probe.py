@@ -87,11 +87,33 @@ def _missing_shards(package: Path) -> list[str]:
 
 def _loaded_files() -> list[str]:
     """The shared libraries of this process, by their real paths; empty if the system does not list them."""
+    if sys.platform == "win32":
+        return sorted(_loaded_dlls())
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return []
     lines = maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     return sorted({path[0] for line in lines if (path := line.split(maxsplit=5)[5:]) and ".so" in path[0]})
+
+
+def _loaded_dlls() -> list[str]:
+    """The same on Windows. The number of modules is not known before they are listed."""
+    kernel32 = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
+    this_process, needed, room = ctypes.c_void_p(-1), ctypes.c_ulong(), 256
+    while True:
+        modules = (ctypes.c_void_p * room)()
+        if not kernel32.K32EnumProcessModules(this_process, modules, ctypes.sizeof(modules), ctypes.byref(needed)):
+            return []
+        count = needed.value // ctypes.sizeof(ctypes.c_void_p)
+        if count <= room:
+            break
+        room = count
+    name = ctypes.create_unicode_buffer(32768)
+    return [
+        name.value
+        for module in modules[:count]
+        if kernel32.GetModuleFileNameW(ctypes.c_void_p(module), name, len(name))
+    ]
 
 
 if __name__ == "__main__":

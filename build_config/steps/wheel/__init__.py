@@ -12,6 +12,7 @@ from build_config.formats import wheelfile
 from build_config.model import UnitKey
 from build_config.steps.wheel import assemble, repair, sbom
 from build_config.system import jsonio, platforms
+from build_config.system.files import rename
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +75,7 @@ def make(
     shutil.rmtree(repaired.path.parent)
     jsonio.write(partial / DIGEST, listed.sha256)
     shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    rename(partial, folder)
     return wheelfile.read(folder / listed.path.name)
 
 

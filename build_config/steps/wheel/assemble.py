@@ -123,7 +123,7 @@ def assemble(
     shutil.rmtree(project, ignore_errors=True)
     output = project / "dist"
     write_project(project, wheel_plan, tree, layout, platforms.of(toolchain.platform))
-    folders = ";".join(str(unit.folder) for unit in units)
+    folders = ";".join(unit.folder.as_posix() for unit in units)  # a backslash would begin an escape in CMake
     log = layout.logs / "assemble.log"
     log.unlink(missing_ok=True)
     command = processes.Command(
@@ -170,8 +170,8 @@ def write_project(
     for name, source in own_modules(platform.name, layout).items():
         shutil.copyfile(source, package / name)
     upstream_init = init.read_text(encoding="utf-8").rstrip("\n")
-    init.write_text(f"{FIRST_LINES[platform.name]}{upstream_init}\n{LOADER_LINE}", encoding="utf-8")
-    (package / build_facts.FILE).write_text(build_facts.text(facts(wheel_plan, platform)), encoding="utf-8")
+    _write(init, f"{FIRST_LINES[platform.name]}{upstream_init}\n{LOADER_LINE}")
+    _write(package / build_facts.FILE, build_facts.text(facts(wheel_plan, platform)))
 
     licences = project / "licenses"
     licences.mkdir()
@@ -187,7 +187,12 @@ def write_project(
 
     shutil.copyfile(layout.wheel_project / "CMakeLists.txt", project / "CMakeLists.txt")
     upstream = tomllib.loads((tree.bindings / "pyproject.toml").read_text(encoding="utf-8"))
-    (project / "pyproject.toml").write_text(tomli_w.dumps(project_metadata(upstream, wheel_plan)), encoding="utf-8")
+    _write(project / "pyproject.toml", tomli_w.dumps(project_metadata(upstream, wheel_plan)))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file of the wheel: with the same line ends on every system."""
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def project_metadata(upstream: dict[str, Any], wheel_plan: WheelPlan) -> dict[str, Any]:

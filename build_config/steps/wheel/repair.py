@@ -70,7 +70,9 @@ def repair_windows(wheel: Wheel, out: Path, *, policy: LibraryPolicy, folders: t
     """
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="repair-") as temporary:
-        argv = windows_arguments(wheel.path, Path(temporary), policy, folders, os.pathsep)
+        contents = wheelfile.read_contents(wheel.path)
+        own = tuple(sorted(name.rpartition("/")[2] for name in contents if name.endswith(".dll")))
+        argv = windows_arguments(wheel.path, Path(temporary), policy, folders, os.pathsep, own=own)
         try:
             processes.run(processes.Command(argv=argv, changes=windows_environment(), log=log))
         except CommandError as error:
@@ -87,16 +89,27 @@ def repair_windows(wheel: Wheel, out: Path, *, policy: LibraryPolicy, folders: t
 
 
 def windows_arguments(
-    wheel: Path, folder: Path, policy: LibraryPolicy, folders: tuple[Path, ...], separator: str
+    wheel: Path,
+    folder: Path,
+    policy: LibraryPolicy,
+    folders: tuple[Path, ...],
+    separator: str,
+    *,
+    own: tuple[str, ...],
 ) -> tuple[str, ...]:
     """The call of delvewheel that writes the repaired wheel into ``folder``; lists are joined by ``separator``.
 
-    Our libraries are not extension modules and are already in the wheel: they are examined, not copied.
+    Our libraries (``own``) are not extension modules and are already in the wheel: they are examined, not copied. They
+    are excluded by their names. With ``--ignore-existing --with-mangle``, delvewheel 1.13 renames the DLLs that one of
+    them needs a second time if another one needs it, and ends with a KeyError.
+
+    So are the system's: in a wheel for any Python 3, delvewheel counts ``vcruntime140.dll`` as Visual C++'s alone.
     """
     found = (f"--add-path={separator.join(map(str, folders))}",) if folders else ()
+    excluded = (*(library.soname for library in policy.external), *policy.system, *own)
     return (
-        *(sys.executable, "-m", "delvewheel", "repair", "--analyze-existing", "--ignore-existing", "--with-mangle"),
-        f"--exclude={separator.join(library.soname for library in policy.external)}",
+        *(sys.executable, "-m", "delvewheel", "repair", "--analyze-existing"),
+        f"--exclude={separator.join(excluded)}",
         *found,
         f"--wheel-dir={folder}",
         str(wheel),

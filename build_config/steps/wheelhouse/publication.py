@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import filelock
+
 from build_config.errors import InspectionError, SettingsError, StepResultError, ValidationError
 from build_config.reports import VERDICT_MEANINGS, BuildRecord, Verdict
 from build_config.steps.wheelhouse import signature, statement
 from build_config.system import jsonio
-from build_config.system.files import file_sha256
+from build_config.system.files import file_sha256, rename
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 PAGE = "index.html"
+RECORD_SUFFIX = ".record.json"
 _PART = ".part"
+_LOCK = ".lock"
 
 
 def publish(
@@ -58,9 +62,17 @@ def publish(
         raise StepResultError(message, remedy="run the build again: nox -s build_cuda_wheel")
 
     folder.mkdir(parents=True, exist_ok=True)
+    final = folder / name
+    with filelock.FileLock(folder / _LOCK, fallback_to_soft=False):  # two publishers would write each other's page
+        _replace(wheel, record, final, key)
+    return final
+
+
+def _replace(wheel: Wheel, record: BuildRecord, final: Path, key: Ed25519PrivateKey | None) -> None:
+    """Put a checked wheel and the files about it into the wheelhouse, and write its page."""
+    folder, name = final.parent, final.name
     for leftover in folder.glob(f".*{_PART}"):  # of a run that was killed
         leftover.unlink()
-    final = folder / name
     if final.exists() and file_sha256(final) != wheel.sha256:
         # Other bytes will have this name: remove the old ones first, so that neither the page nor the record ever
         # describes another file.
@@ -70,11 +82,10 @@ def publish(
     try:
         jsonio.write(record_path(final), record)
         attest(final, record, key)
-        part.replace(final)
+        rename(part, final)
     finally:
         part.unlink(missing_ok=True)
     _write_page(folder)
-    return final
 
 
 def attest(wheel: Path, record: BuildRecord, key: Ed25519PrivateKey | None) -> None:
@@ -97,7 +108,7 @@ def is_signed(wheel: Path) -> bool:
 
 def record_path(wheel: Path) -> Path:
     """The path of the record of a published wheel."""
-    return wheel.with_name(f"{wheel.name}.record.json")
+    return wheel.with_name(wheel.name + RECORD_SUFFIX)
 
 
 def newest_wheel(layout: Layout) -> Path:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PRIVATE_NAME = "llama-cuda-wheels.key.pem"
 PUBLIC_NAME = "llama-cuda-wheels.pub.pem"
+BINARY = getattr(os, "O_BINARY", 0)
+"""Without it, Windows writes other line ends than it was given."""
 READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _HOW_TO_MAKE = "nox -s keygen -- FOLDER makes a key pair"
 
@@ -54,7 +56,7 @@ def make_keys(folder: Path) -> tuple[Path, Path]:
     public_text = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     for path, text, mode in ((private, private_text, 0o600), (public, public_text, 0o644)):
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, mode)
         except FileExistsError as error:
             message = f"{path} exists; a key is never replaced"
             raise SettingsError(message, remedy="name another folder, or move the key away") from error

@@ -31,6 +31,8 @@ class Platform(abc.ABC):
     """The folder of a virtual environment that holds its programs: ``bin``."""
     compiler: str
     """The name of the host compiler: ``GCC``."""
+    git_installation: str
+    """How a user installs git."""
     output_folders: tuple[str, ...]
     """Folders of a build tree in which CMake puts libraries of a unit; in the first they are collected."""
     uses_msvc: bool = False
@@ -39,10 +41,14 @@ class Platform(abc.ABC):
     """Whether programs are linked to glibc, whose version decides where a wheel runs."""
     has_modes: bool = False
     """Whether a mode decides who may change a file; else an access list does."""
+    locks_open_files: bool = False
+    """Whether a file that a program has open cannot be renamed or removed."""
+    has_change_times: bool = False
+    """Whether ``st_ctime`` of a file is the time of its last change; else it is that of its creation."""
     has_unix_sockets: bool = False
     """Whether a server of sccache can listen at a file; else it uses a port."""
     has_simulated_device: bool = False
-    """Whether there are simulated CUDA libraries for it."""
+    """Whether its own compiler makes the simulated CUDA libraries."""
     has_cuda_variables: bool = False
     """Whether NVIDIA's installer names the folder of each toolkit in a variable (``CUDA_PATH``)."""
     uses_dlls: bool = False

@@ -36,7 +36,7 @@ class Linux(Platform):
 
 
 def _prefix_map(work_root: PurePath) -> str:
-    return f"-ffile-prefix-map={work_root}/="
+    return f"-ffile-prefix-map={work_root.as_posix()}/="
 
 
 LINUX = Linux(
@@ -45,9 +45,11 @@ LINUX = Linux(
     work_root=WORK_ROOT,
     scripts="bin",
     compiler="GCC",
+    git_installation="sudo apt install git (Debian, Ubuntu), sudo dnf install git (Fedora, RHEL)",
     output_folders=("unit",),
     has_glibc=True,
     has_modes=True,
+    has_change_times=True,
     has_unix_sockets=True,
     has_simulated_device=True,
 )

@@ -110,9 +110,11 @@ WINDOWS = Windows(
     work_root=WORK_ROOT,
     scripts="Scripts",
     compiler="Microsoft Visual C++",
+    git_installation="winget install Git.Git",
     # A DLL that is linked against is a "runtime" for CMake, and llama.cpp has those in bin; we add mtmd.
     output_folders=("unit", "bin", "mtmd"),
     uses_msvc=True,
+    locks_open_files=True,
     has_cuda_variables=True,
     uses_dlls=True,
 )

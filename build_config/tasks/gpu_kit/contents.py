@@ -22,10 +22,10 @@ from build_config.model import GpuDevice, Machine
 from build_config.steps import locks
 from build_config.steps.toolchain import gcc
 from build_config.steps.validation import compare_with_cpu, device_checks, probe, probe_runs, scenarios
-from build_config.steps.validation.planted_libraries import NAMES, PlantedLibraries
+from build_config.steps.validation.planted_libraries import STEMS, PlantedLibraries
 from build_config.steps.wheelhouse import build_record, publication
 from build_config.system import jsonio, machine, workroot
-from build_config.system.files import disk_full_is_said, file_sha256
+from build_config.system.files import disk_full_is_said, file_sha256, rename
 from build_config.system.processes import Command, run
 from build_config.tasks import check_gpu_file
 from build_config.tasks.bench import child as bench_child
@@ -111,7 +111,7 @@ def make(out: Path, layout: Layout, console: Console, *, arch: str | None = None
                 raise PackagingError(message, remedy="use a wheel for one architecture: --arch")
             if out.exists():
                 shutil.rmtree(out)
-            folder.rename(out)
+            rename(folder, out)
     console.note(f"{chosen.name}: {size / 1e6:.1f} MB in {out}")
     return out
 
@@ -241,7 +241,7 @@ def _fill(folder: Path, wheel: Path, dependencies: tuple[Path, ...], layout: Lay
     jsonio.write(folder / "headers" / "recipes.json", recipes)
     cc = gcc.find(None, os.environ).cc.path
     if PlantedLibraries.compile(folder / "planted", cc=str(cc), log=layout.logs / "gpu-kit.log") is None:
-        raise PackagingError(f"{cc} compiled none of {', '.join(NAMES)}", log=layout.logs / "gpu-kit.log")
+        raise PackagingError(f"{cc} compiled none of {', '.join(STEMS)}", log=layout.logs / "gpu-kit.log")
     for source in (folder / "planted").glob("*.c"):
         source.unlink()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
-import pwd
 import re
 import shutil
 import socket
@@ -175,6 +174,8 @@ def _user(layout: Layout) -> tuple[int, int, str]:
 
 
 def _named_user(name: str, layout: Layout) -> tuple[int, int, str]:
+    import pwd  # noqa: PLC0415  # Windows has no such module, and imports this one for every command
+
     try:
         entry = pwd.getpwnam(name)
     except KeyError as error:

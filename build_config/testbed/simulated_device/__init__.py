@@ -33,7 +33,8 @@ LIBRARIES = tuple(HEADERS)
 """The libraries that can be simulated: the driver's, the runtime, cuBLAS."""
 
 _CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]")
-_WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror")
+WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror")
+"""Options with which every double is compiled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +64,15 @@ class SimulatedMachine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedLibraries:
-    """The compiled doubles, in the order in which a process must load them."""
+    """The compiled doubles, in the order in which a process must load them.
+
+    ``preload`` is the name of the variable that lists them, and ``separator`` stands between two of them.
+    """
 
     files: tuple[Path, ...]
     major: int
+    preload: str = "LD_PRELOAD"
+    separator: str = ":"
 
     def environment(self, machine: SimulatedMachine, *, report: Path | None = None) -> dict[str, str]:
         """The variables with which a process runs on ``machine``.
@@ -78,7 +84,7 @@ class SimulatedLibraries:
         if machine.argument is not None:
             fault += f":{machine.argument}"
         return {
-            "LD_PRELOAD": ":".join(map(str, self.files)),
+            self.preload: self.separator.join(map(str, self.files)),
             "SIMULATED_DEVICES": ",".join(machine.capabilities),
             "SIMULATED_MEMORY": str(machine.memory),
             "SIMULATED_FAULT": fault,
@@ -115,12 +121,16 @@ class SimulatedUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Double:
-    """One library: its short name, its soname, the names that it exports, and aliases that the linker adds."""
+class Double:
+    """One library: its short name, its soname, the names that it exports, and aliases that the linker adds.
+
+    ``dll`` is its name on Windows.
+    """
 
     name: str
     sources: tuple[str, ...]
     soname: str
+    dll: str
     version: str | None
     exported: tuple[str, ...]
     aliases: tuple[tuple[str, str], ...]
@@ -154,7 +164,7 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     replaced = replaced or {}
-    for double in (double for double in _doubles(major) if double.name in libraries):
+    for double in (double for double in doubles(major) if double.name in libraries):
         target = folder / double.soname
         sources = [part for name in double.sources for part in replaced.get(name, (SOURCES / name,))]
         script = folder / f"{double.soname}.map"
@@ -163,7 +173,7 @@ def build(
         aliases = [f"-Wl,--defsym,{alias}={name}" for alias, name in double.aliases if f"{name}.c" not in replaced]
         command = Command(
             argv=(
-                *(cc, "-shared", "-fPIC", "-O2", "-pthread", *_WARNINGS),
+                *(cc, "-shared", "-fPIC", "-O2", "-pthread", *WARNINGS),
                 *("-isystem", str(include), "-I", str(SOURCES), *map(str, sources), "-o", str(target)),
                 *(f"-Wl,-soname,{double.soname}", f"-Wl,--version-script,{script}", "-Wl,--no-undefined", *aliases),
                 *map(str, files[:1]),  # the driver's double contains the state
@@ -185,7 +195,7 @@ def uuid(index: int) -> str:
 
 def lacking(library: bytes, major: int) -> tuple[str, ...]:
     """The functions of CUDA that a shared library needs and the doubles lack, sorted by name."""
-    has = {name for double in _doubles(major) for name in (*double.exported, *dict(double.aliases))}
+    has = {name for double in doubles(major) for name in (*double.exported, *dict(double.aliases))}
     return tuple(sorted(name for name in _needed_by(library) if name not in has))
 
 
@@ -197,13 +207,14 @@ def read_report(path: Path) -> SimulatedUse | None:
 
 
 @functools.cache
-def _doubles(major: int) -> tuple[_Double, ...]:
+def doubles(major: int) -> tuple[Double, ...]:
+    """The libraries of a major version, in the order of loading. Raises ``ValidationError`` for an unknown version."""
     if major not in MAJORS:
         raise ValidationError(
             f"there is no simulated GPU for CUDA {major}", remedy=f"use CUDA {', '.join(map(str, MAJORS))}"
         )
     table = tomllib.loads((SOURCES / "functions.toml").read_text(encoding="utf-8"))
-    doubles = []
+    found = []
     for name, entry in table.items():
         names = [*entry["functions"]]
         for since in MAJORS:
@@ -211,20 +222,21 @@ def _doubles(major: int) -> tuple[_Double, ...]:
                 names += entry.get(f"since.{since}", ())
         renamed = {**entry.get("renamed", {}), **entry.get(f"renamed.{major}", {})}
         soname = entry["soname"][str(major)]
-        doubles.append(
-            _Double(
+        found.append(
+            Double(
                 name=name,
                 sources=tuple(entry["sources"]),
                 soname=soname,
+                dll=entry["dll"][str(major)],
                 version=soname if entry["versioned"] else None,
                 exported=tuple(renamed.get(function, function) for function in names),
                 aliases=tuple(entry.get("aliases", {}).items()),
             )
         )
-    return tuple(doubles)
+    return tuple(found)
 
 
-def _version_script(double: _Double) -> str:
+def _version_script(double: Double) -> str:
     names = "\n".join(f"    {name};" for name in (*double.exported, *dict(double.aliases)))
     return f"{double.version or ''} {{\n  global:\n{names}\n  local: *;\n}};\n"
 

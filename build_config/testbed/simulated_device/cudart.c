@@ -2,6 +2,7 @@
 // kernels.c says.
 // See README.md.
 #define _GNU_SOURCE
+#include "address_space.h"
 #include "work.h"
 
 #include <cuda_runtime_api.h>
@@ -13,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE = 4096 };  // pinned memory begins on a page
 enum { DEFAULT_SHARED = 48 << 10 };  // bytes of shared memory that a block gets without asking
 
 static _Thread_local int         current_device;
@@ -265,7 +265,7 @@ cudaError_t cudaFree(void * pointer) {
 
 cudaError_t cudaMallocHost(void ** pointer, size_t size) {
     START;
-    *pointer = aligned_alloc(PAGE, (size + PAGE - 1) / PAGE * PAGE);
+    *pointer = allocate_pages(size);
     if (*pointer == NULL) {
         return done(cudaErrorMemoryAllocation);
     }
@@ -280,7 +280,7 @@ cudaError_t cudaHostAlloc(void ** pointer, size_t size, unsigned int flags) {
 
 cudaError_t cudaFreeHost(void * pointer) {
     if (pointer != NULL) {
-        free(pointer);
+        free_pages(pointer);
         simulated_live(PINNED_BLOCKS, -1);
     }
     return cudaSuccess;

@@ -1,5 +1,6 @@
 // A double of the NVIDIA driver's library, and the state of the simulated GPU. See README.md.
 #define _GNU_SOURCE
+#include "address_space.h"
 #include "memory.h"
 
 #include <cuda.h>
@@ -10,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 enum { MAX_DEVICES = 16 };
@@ -113,11 +113,8 @@ __attribute__((constructor)) static void configure(void) {
     const char * memory = getenv("SIMULATED_MEMORY");
     const size_t bytes  = memory != NULL ? strtoull(memory, NULL, 10) : DEFAULT_MEMORY;
     char *       list   = strdup(getenv("SIMULATED_DEVICES") != NULL ? getenv("SIMULATED_DEVICES") : "");
-    char *       rest   = list;
-    for (char * entry; (entry = strsep(&rest, ",")) != NULL;) {
-        if (*entry != '\0') {
-            add_device(entry, bytes);
-        }
+    for (char * entry = strtok(list, ","); entry != NULL; entry = strtok(NULL, ",")) {
+        add_device(entry, bytes);
     }
     free(list);
     hide_devices();
@@ -199,7 +196,7 @@ static void remove_block(size_t index) {
         used[block.device] -= block.size;
     }
     if (block.managed) {
-        munmap(block.bytes, block.size);
+        give_back(block.bytes, block.size);
     } else if (block.handle == NULL) {
         memory_delete(memory_of(block), block.size);
     } else {
@@ -208,16 +205,11 @@ static void remove_block(size_t index) {
     blocks[index] = blocks[--block_count];
 }
 
-static void * reserve(size_t size, int protection) {
-    void * address = mmap(NULL, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return address == MAP_FAILED ? NULL : address;
-}
-
 static struct memory new_memory(int device, size_t size, bool managed) {
     if (!managed) {
         return memory_new(device, size);
     }
-    void * bytes = reserve(size, PROT_READ | PROT_WRITE);
+    void * bytes = reserve(size, true);
     return (struct memory) {.address = bytes, .bytes = bytes};
 }
 
@@ -428,7 +420,7 @@ CUresult cuMemAddressReserve(CUdeviceptr * address, size_t size, size_t alignmen
     (void) alignment;
     (void) wish;
     (void) flags;
-    void * reserved = reserve(size, PROT_NONE);
+    void * reserved = reserve(size, false);
     *address        = (CUdeviceptr) (uintptr_t) reserved;
     if (reserved == NULL) {
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -439,7 +431,7 @@ CUresult cuMemAddressReserve(CUdeviceptr * address, size_t size, size_t alignmen
 
 CUresult cuMemAddressFree(CUdeviceptr address, size_t size) {
     simulated_live(RESERVATIONS, -1);
-    return munmap((void *) (uintptr_t) address, size) == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    return give_back((void *) (uintptr_t) address, size) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult cuMemCreate(

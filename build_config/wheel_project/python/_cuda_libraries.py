@@ -62,8 +62,13 @@ def load_library(soname: str) -> Library:
     try:
         library = ctypes.CDLL(soname)
     except OSError as error:
-        return Library(soname, None, str(error))
+        return Library(soname, None, why(error))
     return Library(soname, _path_of(library, soname), None)
+
+
+def why(error: OSError) -> str:
+    """Why a library does not load, without the hint for programmers that ctypes adds on Windows."""
+    return str(error).partition(". Try using the full path")[0]
 
 
 def conda_folder() -> Path | None:
@@ -107,10 +112,12 @@ def search_installed_toolkit() -> None:
 
 def install_command(major: int) -> str:
     """The command that installs cudart and cuBLAS of a major version into this environment."""
+    quote = '"' if sys.platform == "win32" else "'"  # cmd knows no others
     if conda_folder() is not None:
-        return f"conda install -c conda-forge 'libcublas={major}' 'cuda-cudart={major}'"
+        return f"conda install -c conda-forge {quote}libcublas={major}{quote} {quote}cuda-cudart={major}{quote}"
     suffix = f"-cu{major}" if major < _FIRST_WITHOUT_SUFFIX else ""
-    wanted = " ".join(f"'{name}{suffix}=={major}.*'" for name in ("nvidia-cublas", "nvidia-cuda-runtime"))
+    names = ("nvidia-cublas", "nvidia-cuda-runtime")
+    wanted = " ".join(f"{quote}{name}{suffix}=={major}.*{quote}" for name in names)
     return f"pip install {wanted} cuda-pathfinder"
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, Tuple  # noqa: UP035  # Python 3.8
 
-from ._cuda_libraries import Library, install_command, load_library, search_installed_toolkit, windows_path
+from ._cuda_libraries import Library, install_command, load_library, search_installed_toolkit, why, windows_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,8 +123,10 @@ class _Driver:
 def _ask_driver() -> _Driver:
     """Ask the CUDA driver API itself: it needs nothing but the driver."""
     answer = _cuda_driver.ask_cuda()
+    on_linux = sys.platform != "win32"
     if "problem" in answer:
-        remedy = "install the GPU's driver; a container needs the NVIDIA runtime (docker run --gpus all)"
+        container = "; a container needs the NVIDIA runtime (docker run --gpus all)" if on_linux else ""
+        remedy = f"install the GPU's driver{container}"
         return _Driver(problem=f"No NVIDIA driver can be loaded ({answer['problem']}): {remedy}.")
     cuda, error = answer["cuda"], answer["error"]
     devices = tuple(Device(**device) for device in answer["devices"])
@@ -142,9 +144,8 @@ def _ask_driver() -> _Driver:
         return _Driver(
             cuda, problem=f"CUDA_VISIBLE_DEVICES={hidden!r} hides every GPU: unset it or name the index of a GPU."
         )
-    return _Driver(
-        cuda, problem="The NVIDIA driver finds no GPU: check that nvidia-smi lists it; a container needs --gpus all."
-    )
+    container = "; a container needs --gpus all" if on_linux else ""
+    return _Driver(cuda, problem=f"The NVIDIA driver finds no GPU: check that nvidia-smi lists it{container}.")
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,8 @@ def _why_not(build: _Build, driver: _Driver, libraries: Sequence[Library], messa
         try:
             ctypes.CDLL(str(LIB / shard.file))
         except OSError as error:
-            return f"{shard.file} cannot be loaded ({error}): install the wheel again; report it if that does not help."
+            remedy = "install the wheel again; report it if that does not help"
+            return f"{shard.file} cannot be loaded ({why(error)}): {remedy}."
     said = "; ".join(line for line in messages if "cuda" in line.lower()) or "ggml gave no reason"
     return f"The CUDA backend does not start ({said}): check that nvidia-smi lists the GPU without an error."
 

@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = "ABCDEF"
+KINDS = "ABCDEFJ"  # G to I are not about the lines of a log
 
 
 @dataclass(frozen=True)

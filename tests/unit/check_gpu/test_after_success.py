@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from check_gpu import log
-from check_gpu.diagnosis import diagnose
-from check_gpu.facts import Facts, Load, Machine
 from check_gpu.result import Code
+from tests.support import logs
 
 pytestmark = pytest.mark.unit
 
@@ -22,8 +20,7 @@ llama_context:      CUDA0 compute buffer size =   560.00 MiB"""
 
 
 def judge(text: str) -> Code:
-    load = Load(n_gpu_layers=None, model="a.log", stage="log", signs=log.read(text.splitlines()))
-    return diagnose(Facts(machine=Machine(system="linux"), load=load)).code
+    return logs.judge(text).code
 
 
 def test_the_log_alone_shows_a_used_gpu() -> None:

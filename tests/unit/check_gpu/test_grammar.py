@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
-from check_gpu import grammar, log
+from check_gpu import gpu_error_lines, grammar, log
 from tests.support import model_logs
 from tests.support.diagnosis_cases import CASES
+
+if TYPE_CHECKING:
+    from check_gpu.lines import Line
 
 pytestmark = pytest.mark.unit
 
@@ -24,6 +28,7 @@ INPUTS = [
     "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
     "llama-cpp-python computes on the CPU although this machine has an NVIDIA GPU. The driver is old.",
     "vk::Queue::submit: ErrorDeviceLost",
+    "  what():  std::bad_alloc",
     "zsh: killed     python -m llama_cpp.server",
     "error: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
     "hipErrorNoBinaryForGpu: Unable to find code object for all current devices!",
@@ -34,7 +39,7 @@ INPUTS = [
 
 
 @pytest.mark.parametrize("line", grammar.LINES, ids=[f"{line.kind}, {line.versions}" for line in grammar.LINES])
-def test_every_kind_of_line_is_in_an_input_and_has_one_of_its_words(line: grammar.Line) -> None:
+def test_every_kind_of_line_is_in_an_input_and_has_one_of_its_words(line: Line) -> None:
     found = [text for text in INPUTS if line.pattern.search(text)]
     assert found
     assert all(any(word in text for word in line.words) for text in found), found
@@ -64,7 +69,7 @@ def test_no_word_is_in_most_lines() -> None:
 )
 def test_what_an_error_of_the_gpu_means(said: str, meaning: str) -> None:
     found = [match for kind, match in grammar.match(said) if kind == "gpu_error"]
-    assert grammar.meaning(found[0], said) == meaning
+    assert gpu_error_lines.meaning(found[0], said) == meaning
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_our_wheel_describes_itself(tmp_path: Path) -> None:
         (0, (None, None)),
         (1, ("its process ended with status 1", None)),
         (-signal.SIGILL, ("its process was ended by SIGILL (illegal instruction)", "SIGILL")),
-        (-signal.SIGBUS, ("its process was ended by SIGBUS", "SIGBUS")),
+        (-signal.SIGTERM, ("its process was ended by SIGTERM", "SIGTERM")),
         (0xC000001D, ("its process was ended by the system (illegal instruction)", "SIGILL")),
         (0xC0000005 - (1 << 32), ("its process was ended by the system (access violation)", "SIGSEGV")),
         (-99, ("its process was ended by signal 99", "signal 99")),

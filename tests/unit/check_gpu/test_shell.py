@@ -207,7 +207,7 @@ def test_without_an_installation_the_command_is_for_any_python() -> None:
 def test_no_other_module_writes_a_command_of_pip_by_itself() -> None:
     """A constant without a path is no command with a path: those of log_diagnosis are about another machine."""
     found = {
-        f"{path.relative_to(PACKAGE.parent)}"
+        path.relative_to(PACKAGE.parent).as_posix()
         for folder in ("check_gpu", "build_config")
         for path in (PACKAGE.parent / folder).rglob("*.py")
         if re.search(r"-m pip install|\bsudo (rm|chown)|\bchmod [0-9+]", path.read_text(encoding="utf-8"))

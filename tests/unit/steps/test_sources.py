@@ -8,6 +8,7 @@ import pytest
 from build_config.errors import LockError, SettingsError, StepResultError
 from build_config.model import LockedFile, SourceLock, SourceTree
 from build_config.steps import sources
+from build_config.system import files
 from build_config.system.layout import Layout
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -141,17 +142,16 @@ def test_an_interrupted_vendoring_is_never_taken_for_whole(
     layout: Layout, archive: Path, monkeypatch: pytest.MonkeyPatch, survived: int
 ) -> None:
     """Stopped before the first, and between the two trees."""
-    rename = Path.rename
     done: list[Path] = []
 
     def stopped(path: Path, target: Path) -> Path:
         if len(done) == survived:
             raise KeyboardInterrupt
         done.append(path)
-        return rename(path, target)
+        return files.rename(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", stopped)
+        patch.setattr(sources, "rename", stopped)
         with pytest.raises(KeyboardInterrupt):
             sources.vendor(locked(), archive, layout)
     with pytest.raises(StepResultError, match="not below vendor"):

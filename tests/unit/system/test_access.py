@@ -1,14 +1,17 @@
 """Who may change a folder on Windows. The descriptors are those of folders as Windows makes them."""
 
+from pathlib import Path
+from unittest.mock import Mock
+
 import pytest
 
 from build_config.errors import WorkRootError
-from build_config.system import workroot
+from build_config.system import platforms, processes, workroot
 from build_config.system.platforms import access
+from build_config.system.platforms.windows import WINDOWS
+from tests.support.systems import ME, OURS
 from tests.support.windows_machine import windows_path
 
-ME = "S-1-5-21-1004336348-1177238915-682003330-1001"
-OURS = f"D:PAI(A;OICI;FA;;;{ME})(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
 BELOW_C = (
     "D:AI(A;OICIID;FA;;;BA)(A;OICIID;FA;;;SY)(A;OICIID;0x1200a9;;;BU)(A;ID;0x1301bf;;;AU)(A;OICIIOID;SDGXGWGR;;;AU)"
 )
@@ -52,3 +55,13 @@ def test_a_folder_as_windows_makes_it_is_refused_with_the_command_that_fixes_it(
     users = (f"*{ME}:(OI)(CI)F", "*S-1-5-18:(OI)(CI)F", "*S-1-5-32-544:(OI)(CI)F")  # this one, system, administrators
     assert workroot.restriction(ROOT, ME) == (*folder, *users)
     assert str(refused.value.remedy).startswith(" ".join(folder))
+
+
+def test_a_folder_whose_access_list_icacls_does_not_save_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platforms, "HERE", WINDOWS)
+    monkeypatch.setattr(processes, "run", icacls := Mock())
+    with pytest.raises(WorkRootError, match="saved nothing"):
+        workroot.check(tmp_path)
+    assert icacls.call_args.args[0].argv[:3] == ("icacls", str(tmp_path), "/save")

@@ -41,6 +41,14 @@ def test_text_is_printed_as_it_is_and_long_lines_are_not_broken(capsys: pytest.C
         assert text in printed
 
 
+def test_a_table_in_a_log_folds_no_text_of_a_hundred_characters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    Console(terminal=False).table("", (("Work root", "ok", "x" * 100),))
+    assert "x" * 100 in capsys.readouterr().out
+
+
 def test_json_for_programs_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"text": "[bold]:smile: 1234" + "x" * 300}
     Console(terminal=False).raw(json.dumps(value))
@@ -58,9 +66,21 @@ def test_raw_text_that_the_stream_cannot_encode_is_refused_with_advice(monkeypat
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
 
-    with pytest.raises(UnicodeEncodeError, match="PYTHONIOENCODING"):
-        Console(terminal=False).raw("caf\N{LATIN SMALL LETTER E WITH ACUTE}")
-    assert written.getvalue() == b""
+    shown = Console(terminal=False)
+    for _ in range(2):
+        with pytest.raises(UnicodeEncodeError, match="PYTHONIOENCODING"):
+            shown.raw("caf\N{LATIN SMALL LETTER E WITH ACUTE}")
+        assert written.getvalue() == b""
+        assert shown._rich is not None, "it lets all other lines pass"
+
+
+def test_a_line_that_a_log_file_of_windows_cannot_hold_is_shown_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A redirected output has the code page there; what a program printed in another one becomes U+FFFD."""
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", screen := io.TextIOWrapper(written, encoding="cp1252"))
+    Console(terminal=False).error("cl: Datei \ufffdffnen in C:\\Users\\家\\J\xf6rg")
+    screen.flush()
+    assert rb"error: cl: Datei \ufffdffnen in C:\Users\\u5bb6\J" + "ö".encode("cp1252") + b"rg" in written.getvalue()
 
 
 def test_a_step_prints_its_title_first_and_is_timed_also_if_it_fails(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from build_config.errors import StepResultError
 from build_config.model import CudaArch, LockedFile, Wheel
 from build_config.reports import BuildRecord, Severity
 from build_config.system import jsonio
+from tests.support import systems
 from tests.support.publishable import make
 
 FILE = LockedFile(name="cmake", version="4.4.4", filename="cmake.whl", sha256="0" * 64, size=3)
@@ -83,4 +84,4 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypat
 def test_files_are_readable_for_everybody(tmp_path: Path) -> None:
     jsonio.write_text(tmp_path / "page.html", "x")
 
-    assert (tmp_path / "page.html").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "page.html").stat().st_mode & 0o777 == systems.mode(0o644)

@@ -6,7 +6,7 @@ import pytest
 
 from build_config.steps.units import settings
 from build_config.steps.units.spec import core_spec, shard_spec
-from build_config.system import platforms
+from build_config.system import machine, platforms
 from build_config.system.layout import PACKAGE
 from build_config.system.platforms.linux import LINUX
 from build_config.system.platforms.windows import WINDOWS
@@ -15,7 +15,7 @@ from tests.support import factories
 
 def test_the_keys_of_linux_are_those_of_before_there_were_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another key would make everybody compile everything again. The digests were taken before platforms came."""
-    monkeypatch.setattr("os.confstr", lambda _: "glibc 2.36")
+    monkeypatch.setattr(machine, "glibc_version", lambda: "2.36")
     small = settings.Settings(
         core=settings.CoreSettings(cpu_variants=("x64", "zen4"), oldest_gcc={"zen4": 10}, defines={"GGML_CUDA": "OFF"}),
         cuda=settings.UnitSettings(defines={"GGML_CUDA": "ON"}),

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from build_config.errors import CommandError, DiskFullError, PipelineError
 from build_config.system import processes
 from build_config.system.processes import Command, Completed
+from tests.support import systems
 
 
 def failed(output: str, log: Path | None = None) -> Completed:
@@ -22,10 +24,36 @@ def test_changes_are_applied_on_top_of_our_environment_or_of_the_given_one(monke
     assert given.full_environment() == {"CC": "gcc"}
 
 
+@pytest.mark.parametrize("error", [psutil.NoSuchProcess(2), OSError(22, "Invalid parameter")])
+def test_a_child_that_ends_while_it_is_looked_at_is_left_out(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, psutil passes some errors of the system on as they are."""
+
+    class Child:
+        def __init__(self, arguments: list[str] | None) -> None:
+            self.arguments = arguments
+
+        def cmdline(self) -> list[str]:
+            if self.arguments is None:
+                raise error
+            return self.arguments
+
+    class Parent:
+        def __init__(self, _pid: int) -> None:
+            pass
+
+        def children(self) -> list[Child]:
+            return [Child(None), Child(["cl", "a.cpp"])]
+
+    monkeypatch.setattr(psutil, "Process", Parent)
+    assert list(processes.running_arguments(1)) == [("cl", "a.cpp")]
+
+
 def test_a_call_is_shown_so_that_it_can_be_typed() -> None:
     command = Command(argv=("g++", "a b.cpp", "-DX='1'"), changes={"LC_ALL": "C", "FLAGS": "-O2 -g", "HOME": None})
+    for_sh = """LC_ALL=C FLAGS='-O2 -g' g++ 'a b.cpp' '-DX='"'"'1'"'"''"""
+    for_cmd = """set "LC_ALL=C" && set "FLAGS=-O2 -g" && g++ "a b.cpp" -DX='1'"""
 
-    assert str(command) == """LC_ALL=C FLAGS='-O2 -g' g++ 'a b.cpp' '-DX='"'"'1'"'"''"""
+    assert str(command) == (for_cmd if systems.ON_WINDOWS else for_sh)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -11,9 +12,16 @@ from build_config.errors import DiskFullError, WorkRootError
 from build_config.system import workroot
 from build_config.system.console import Console
 from build_config.system.layout import Layout
-from tests.support import factories
+from tests.support import factories, systems
 
 OTHER_USER = 1  # daemon
+
+
+@pytest.fixture(name="each_system", params=[pytest.param("Linux", marks=systems.modes), "Windows"])
+def _each_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to judge a folder: by its mode, and by the access list that ``icacls`` reports."""
+    if request.param == "Windows":
+        systems.answer_as_windows(monkeypatch)
 
 
 @pytest.fixture(name="layout")
@@ -34,6 +42,7 @@ def refusal(layout: Layout) -> WorkRootError:
     return caught.value
 
 
+@systems.modes
 def test_a_missing_root_is_created_whatever_the_umask(layout: Layout) -> None:
     before = os.umask(0o077)
     try:
@@ -43,6 +52,7 @@ def test_a_missing_root_is_created_whatever_the_umask(layout: Layout) -> None:
     assert layout.work_root.stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.usefixtures("each_system")
 def test_the_holder_is_named_while_the_claim_lasts(layout: Layout) -> None:
     note = layout.work_root / "lock.holder"
     with workroot.claim(layout, purpose="build --arch 89", console=Console(terminal=False)):
@@ -52,6 +62,7 @@ def test_the_holder_is_named_while_the_claim_lasts(layout: Layout) -> None:
     assert not note.exists()
 
 
+@systems.modes
 @pytest.mark.parametrize("dangling", [False, True])
 def test_a_symbolic_link_is_refused(layout: Layout, tmp_path: Path, *, dangling: bool) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -63,6 +74,7 @@ def test_a_symbolic_link_is_refused(layout: Layout, tmp_path: Path, *, dangling:
     assert not [*elsewhere.glob("*")]
 
 
+@systems.modes
 def test_a_link_above_the_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
@@ -70,12 +82,14 @@ def test_a_link_above_the_root_is_refused(tmp_path: Path) -> None:
     assert list((tmp_path / "real").iterdir()) == []
 
 
+@pytest.mark.usefixtures("each_system")
 def test_a_file_in_its_place_is_refused(layout: Layout) -> None:
     layout.work_root.write_text("mine", encoding="utf-8")
     assert "is not a folder" in refusal(layout).message
     assert layout.work_root.read_text(encoding="utf-8") == "mine"
 
 
+@systems.modes
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
 def test_a_root_that_others_may_write_to_is_refused(layout: Layout, mode: int) -> None:
     layout.work_root.mkdir()
@@ -85,6 +99,7 @@ def test_a_root_that_others_may_write_to_is_refused(layout: Layout, mode: int) -
     assert "chmod go-w" in str(error.remedy)
 
 
+@systems.modes
 @pytest.mark.parametrize(
     ("make", "program"),
     [
@@ -105,6 +120,7 @@ def test_the_command_in_a_refusal_names_the_folder_as_one_word(
     assert (words[0], str(root) in words) == (program, True)
 
 
+@systems.modes
 def test_above_the_root_only_the_sticky_bit_makes_a_shared_folder_safe(tmp_path: Path) -> None:
     layout = factories.layout(tmp_path / "shared" / "work")
     layout.work_root.parent.mkdir()
@@ -114,7 +130,7 @@ def test_above_the_root_only_the_sticky_bit_makes_a_shared_folder_safe(tmp_path:
     claim(layout)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+@systems.root_only
 def test_a_root_of_another_user_is_refused_with_the_name(layout: Layout) -> None:
     layout.work_root.mkdir()
     os.chown(layout.work_root, OTHER_USER, OTHER_USER)
@@ -123,7 +139,7 @@ def test_a_root_of_another_user_is_refused_with_the_name(layout: Layout) -> None
     assert f"rm -r {layout.work_root}" in str(error.remedy)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+@systems.root_only
 def test_a_folder_of_another_user_above_the_root_is_refused_and_not_to_be_removed(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     os.chown(tmp_path / "theirs", 54321, OTHER_USER)
@@ -132,9 +148,11 @@ def test_a_folder_of_another_user_above_the_root_is_refused_and_not_to_be_remove
     assert "rm" not in str(error.remedy)
 
 
+@pytest.mark.usefixtures("each_system")
 def test_a_missing_folder_above_the_root_is_refused(tmp_path: Path) -> None:
     error = refusal(factories.layout(tmp_path / "missing" / "work"))
-    assert "cannot be created: No such file or directory" in error.message
+    assert "cannot be created: " in error.message
+    assert str(tmp_path / "missing") in str(error.remedy)
 
 
 def test_free_space_is_that_of_the_disk_that_will_hold_the_path(tmp_path: Path) -> None:
@@ -149,6 +167,16 @@ def test_too_little_space_is_said_before_anything_starts(layout: Layout) -> None
         workroot.require_space(layout, 10**18)
     assert caught.value.exit_code == 15
     assert not layout.work_root.exists()
+
+
+@pytest.mark.usefixtures("each_system")
+def test_a_program_that_reads_who_holds_the_root_keeps_nobody_from_releasing_it(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows removes no open file, and a build that waits reads this one five times a second."""
+    with monkeypatch.context() as patch, workroot.claim(layout, purpose="first", console=Console(terminal=False)):
+        patch.setattr(Path, "unlink", Mock(side_effect=PermissionError))
+    claim(layout)
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def test_a_busy_machine_gives_no_judgement(disturbed: Build) -> None:
         ({"shape": TINY}, "a block of Q4_K has 256"),
         ({"kind": "Q9"}, "'Q9' is not a type"),
         ({"prompt_tokens": 2000, "tokens": 49}, "more than the 2048"),
-        ({"against": Path("no/python")}, "there is no no/python"),
+        ({"against": Path("no-python")}, "there is no no-python"),
     ],
 )
 def test_an_impossible_plan_is_refused(tmp_path: Path, changes: dict[str, Any], said: str | None) -> None:

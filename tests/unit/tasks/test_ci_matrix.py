@@ -10,6 +10,7 @@ from build_config.tasks import ci_matrix
 from build_config.tasks.ci_matrix import GpuRunner, Host, Matrix, WheelEntry
 
 LISTED = ci_matrix.read(PACKAGE.parent / "ci" / "matrix.toml")
+ENABLED = {name: dataclasses.replace(host, disabled="") for name, host in LISTED.platforms.items()}
 LINUX = Host(runner="ubuntu-24.04", image="python:3.11")
 
 
@@ -32,12 +33,32 @@ def test_each_unit_is_one_job_and_a_wheel_waits_for_its_units() -> None:
 
 
 def test_the_list_of_this_project_gives_a_complete_plan() -> None:
-    made = ci_matrix.plan(LISTED)
+    made = ci_matrix.plan(dataclasses.replace(LISTED, platforms=ENABLED))
     ids = {unit.id for unit in made.units}
     assert len(ids) == len(made.units)
     assert {unit for wheel in made.wheels for unit in wheel.units} == ids
     assert "portable" in {wheel.arch for wheel in made.wheels}
-    assert {job.runner for job in made.units} == {job.runner for job in made.wheels} == {"ubuntu-24.04"}
+    runners = {"linux-x86_64": "ubuntu-24.04", "win-amd64": "windows-2022"}
+    assert {(job.platform, job.runner) for job in (*made.units, *made.wheels)} == set(runners.items())
+
+
+def test_a_disabled_platform_has_no_jobs_and_its_reason_is_told() -> None:
+    """The line that says why is the only switch: without it there are complete jobs for Windows."""
+    assert "docs/windows.md" in LISTED.platforms["win-amd64"].disabled
+    assert {job.platform for job in ci_matrix.plan(LISTED).wheels} == {"linux-x86_64"}
+    with pytest.raises(SettingsError, match=r"win-amd64 is disabled: .*docs/windows\.md"):
+        ci_matrix.select(LISTED, platform="win-amd64", arch="89")
+    enabled = ci_matrix.select(dataclasses.replace(LISTED, platforms=ENABLED), platform="win-amd64")
+    made = ci_matrix.plan(enabled, ci_matrix.read_gpu_runners("8.9=rtx4060"))
+    assert {job.platform for job in made.wheels} == {"win-amd64"}
+    assert {job.work_root for job in made.units} == {r"C:\llama-cuda-wheels"}
+    assert len(made.cards) == len(made.wheels)
+
+
+def test_gitlab_has_no_jobs_for_a_platform_without_an_image() -> None:
+    both = ci_matrix.plan(dataclasses.replace(LISTED, platforms=ENABLED), ci_matrix.read_gpu_runners("8.9=rtx4060"))
+    linux = ci_matrix.plan(LISTED, ci_matrix.read_gpu_runners("8.9=rtx4060"))
+    assert ci_matrix.gitlab_pipeline(both) == ci_matrix.gitlab_pipeline(linux)
 
 
 def test_a_shard_is_built_for_the_entry_that_contains_it() -> None:
@@ -65,7 +86,7 @@ def test_a_selection_is_a_part_of_the_list_or_one_wheel_that_need_not_be_in_it()
     assert ci_matrix.select(LISTED, cuda="13.0").wheels == LISTED.wheels
     assert ci_matrix.select(LISTED, arch="75").wheels == (entry("75"),)
     assert ci_matrix.select(LISTED, arch="75", cuda="12.9").wheels == (entry("75", "12.9"),)
-    for wrong in ({"cuda": "9.1"}, {"platform": "win-amd64"}, {"platform": "amiga", "arch": "89"}):
+    for wrong in ({"cuda": "9.1"}, {"platform": "amiga"}, {"platform": "amiga", "arch": "89"}):
         with pytest.raises(SettingsError):
             ci_matrix.select(LISTED, **wrong)
 

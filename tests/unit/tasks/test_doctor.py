@@ -129,10 +129,17 @@ def test_a_machine_with_a_gpu_that_the_toolkit_has_dropped_can_build_for_others(
     assert "other machines" in judged(**driver("580.1", "13.0", gpu("6.1")))["This machine"].text
 
 
+def test_an_installed_toolkit_of_the_locked_release_is_not_needed_and_asks_for_nothing() -> None:
+    row = judged(installed=(installed("13.0", ToolkitMissingError("no cuBLAS", remedy="libcublas-dev-13-0")),))
+    assert row["CUDA 13.0"].state == "ok"
+    assert "not used" in row["CUDA 13.0"].text
+    assert row["CUDA 13.0"].remedy is None
+
+
 def test_an_installed_toolkit_is_shown_with_its_compiler_and_what_it_builds_for() -> None:
     row = judged(installed=(installed("11.8"),))["CUDA 11.8"]
     assert row.state == "ok"
-    assert "11.8.89 at /usr/lib/nvidia-cuda-toolkit, with g++-11 11.3.0" in row.text
+    assert f"11.8.89 at {Path('/usr/lib/nvidia-cuda-toolkit')}, with g++-11 11.3.0" in row.text
     assert "--cuda 11.8 builds for 35 to 89" in row.text, "nvcc knows 90, llama.cpp does not compile for it"
 
 
@@ -169,4 +176,10 @@ def test_on_windows_visual_cpp_is_named_and_no_c_library() -> None:
     assert rows["C++ compiler"].state == "ok"
     assert "Microsoft Visual C++ 19.44.35219; CUDA 13.0 supports up to _MSC_VER 1949" in rows["C++ compiler"].text
     assert "C library" not in rows
+    assert "simulated" not in judged(platform="win-amd64", nvidia=NvidiaState())["NVIDIA GPU"].text
     assert rows["This machine"].state == "ok"
+
+
+@pytest.mark.parametrize(("platform", "command"), [("linux-x86_64", "sudo apt install git"), ("win-amd64", "winget")])
+def test_git_is_installed_as_this_system_installs_programs(platform: str, command: str) -> None:
+    assert str(judged(platform=platform, git=None)["git"].remedy).startswith(command)

@@ -13,6 +13,7 @@ from build_config.system import jsonio
 from build_config.system.layout import PACKAGE
 from build_config.tasks import recommend
 from build_config.tasks.recommend import gpu_table, judge
+from check_gpu import shell
 
 GPUS = {
     "6.1": "NVIDIA GeForce GTX 1080",
@@ -122,9 +123,8 @@ def test_the_wheel_that_uses_most_of_the_machine_is_taken_then_the_newest_then_t
         assert answer.chosen is not None
         assert (answer.chosen.candidate, answer.chosen.use, answer.chosen.reason) == (expected, "every GPU", None)
         assert (answer.build, answer.advice) == (None, ())
-        assert (
-            answer.pip == f"python -m pip install --find-links '/wheels of mine' 'llama-cpp-python=={expected.version}'"
-        )
+        wanted = ["--find-links", "/wheels of mine", f"llama-cpp-python=={expected.version}"]
+        assert answer.pip == shell.install(wanted)
 
 
 def test_a_wheel_that_runs_by_ptx_is_taken_with_a_word_on_its_first_start() -> None:

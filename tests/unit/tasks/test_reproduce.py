@@ -18,7 +18,7 @@ from build_config.system import jsonio
 from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks import reproduce
 from build_config.tasks.reproduce import ReproduceRequest, second_build
-from tests.support import factories, publishable
+from tests.support import factories, publishable, systems
 
 TOOLCHAIN = {
     "cuda": "13.0.88",
@@ -132,11 +132,13 @@ def test_equal_means_that_there_are_files_and_all_are_equal() -> None:
     assert not report(same, Compared(name="c", first="1", second=None)).equal
 
 
+@systems.second_builds
 def test_an_unknown_user_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReproductionError, match="no user no-such-user"):
         second_build._named_user("no-such-user", factories.layout(tmp_path))
 
 
+@systems.second_builds
 @pytest.mark.parametrize("locked", ["python", "work"])
 def test_root_becomes_nobody_only_if_nobody_can_enter_the_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str

@@ -11,7 +11,7 @@ from build_config.system.console import Console
 from build_config.tasks import upstream_tests
 from build_config.tasks.upstream_tests import task
 from build_config.tasks.upstream_tests.results import Noted, UpstreamTestReport
-from tests.support import factories, wheels
+from tests.support import factories, systems, wheels
 
 
 def report(*, passed: tuple[str, ...] = (), failed: tuple[Noted, ...] = ()) -> UpstreamTestReport:
@@ -48,6 +48,8 @@ def test_a_report_that_is_not_good_is_kept_and_raises_an_error(
     done: UpstreamTestReport,
     message: str,
 ) -> None:
+    if systems.ON_WINDOWS:
+        systems.answer_as_windows(monkeypatch)
     monkeypatch.setattr(download, "fetch", lambda files, *_: tuple(Path(file.filename) for file in files))
     monkeypatch.setattr(upstream_tests, "run", lambda *_, **__: done)
     wheel = wheels.write(tmp_path, {}, wheels.wheel_name())

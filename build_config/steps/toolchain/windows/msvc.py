@@ -47,6 +47,7 @@ SECONDS_ALLOWED = 120.0
 
 KEPT = ("SystemRoot", "SystemDrive", "ComSpec", "ProgramFiles", "ProgramFiles(x86)", "ProgramW6432", "ProgramData")
 """Variables that Windows' own programs and ``vcvarsall.bat`` need. Users do not choose their values."""
+KEPT_FOR_NVCC = "VSCMD_VER"
 INSIDE = ("cl.exe", "c1.dll", "c1xx.dll", "c2.dll", "link.exe")
 """Files that determine the bytes: the driver, both front ends, the code generator, the linker."""
 
@@ -57,6 +58,7 @@ _RANGE = re.compile(r"^\s*#\s*if\s+_MSC_VER\s*<\s*(?P<low>\d+)\s*\|\|\s*_MSC_VER
 _CL_VERSION = re.compile(r"\b(?P<version>19\.\d+\.\d+(?:\.\d+)?)\b")
 _LINK_VERSION = re.compile(r"\b(?P<version>14\.\d+\.\d+(?:\.\d+)?)\b")
 _RUNTIME = re.compile(r"Microsoft\.VC\d+\.(CRT|OpenMP)", re.IGNORECASE)
+_OWN = re.compile(r"__|VSCMD_|PROMPT$", re.IGNORECASE)
 _TOOLSET = re.compile(r"14\.(?P<minor>\d\d)\.\d+")
 
 
@@ -248,12 +250,16 @@ def parse_set(output: str) -> dict[str, str]:
 
 
 def difference(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
-    """New and changed variables by their present names, without the script's own."""
+    """New and changed variables by their present names, without the script's own.
+
+    ``VSCMD_VER`` is kept: without it nvcc runs ``vcvars64.bat`` for every file, which takes the newest toolset instead
+    of the chosen one (``nvcc --help``, ``--force-cl-env-setup``).
+    """
     old = {name.casefold(): value for name, value in before.items()}
     return {
         name: value
         for name, value in after.items()
-        if old.get(name.casefold()) != value and not name.startswith(("__", "VSCMD_")) and name.upper() != "PROMPT"
+        if old.get(name.casefold()) != value and (name.upper() == KEPT_FOR_NVCC or not _OWN.match(name))
     }
 
 

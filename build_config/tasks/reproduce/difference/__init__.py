@@ -110,7 +110,7 @@ def _archive(name: str, data: bytes) -> tuple[dict[str, zipfile.ZipInfo], dict[s
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for info in archive.infolist():
-                member = info.filename
+                member = wheelfile.member_name(info)
                 while member in headers:
                     member += " (again)"
                 headers[member], contents[member] = info, archive.read(info)

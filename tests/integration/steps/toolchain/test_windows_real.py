@@ -245,7 +245,7 @@ __declspec(dllexport) int ggml_backend_score(void) { return 1; }
 __declspec(dllexport) void * ggml_backend_init(void) { return 0; }
 """
 OF_A_DLL = {
-    "ggml-base": "__declspec(dllexport) int ggml_version(void) { return 1; }\n",
+    "ggml-base": "int std_terminate(void);\n__declspec(dllexport) int ggml_version(void) { return std_terminate(); }\n",
     "ggml": "int ggml_version(void);\n__declspec(dllexport) int ggml(void) { return ggml_version(); }\n",
     "llama": "int ggml(void);\n__declspec(dllexport) int llama(void) { return ggml(); }\n",
     "mtmd": "int llama(void);\n__declspec(dllexport) int mtmd(void) { return llama(); }\n",
@@ -254,12 +254,17 @@ OF_A_DLL = {
     "ggml-cuda-sm89": "int ggml_version(void); int cublasCreate_v2(void);\n"
     "__declspec(dllexport) int cuda(void) { return ggml_version() + cublasCreate_v2(); }\n" + MODULE,
 }
-RUNTIME_DLL = {"msvcp140": "__declspec(dllexport) int std_terminate(void) { return 1; }\n"}
+RUNTIME_DLL = {
+    "msvcp140": "int terminate(void);\n__declspec(dllexport) int std_terminate(void) { return terminate(); }\n",
+    "vcruntime140": "__declspec(dllexport) int terminate(void) { return 1; }\n",
+}
+"""The second is next to every python.exe, and in the same folder as the first."""
 FROM = {
     "ggml-base": ("ggml_version",),
     "ggml": ("ggml",),
     "llama": ("llama",),
     "msvcp140": ("std_terminate",),
+    "vcruntime140": ("terminate",),
     "cublas64_13": ("cublasCreate_v2",),
 }
 
@@ -288,7 +293,8 @@ def assembled(folder: Path, libraries: dict[str, bytes]) -> Path:
 def redistributable(folder: Path) -> Path:
     """A folder with what stands for Visual C++'s runtime."""
     folder.mkdir(parents=True)
-    link_own(folder, "msvcp140")
+    for name in RUNTIME_DLL:
+        link_own(folder, name)
     return folder
 
 
@@ -326,6 +332,7 @@ def test_delvewheel_takes_in_visual_cpps_runtime_by_a_name_of_its_own_and_nothin
     (runtime,) = (name for name in contents if name.startswith("llama_cpp_python.libs/msvcp140"))
     cpu, cuda = (pe.read(contents[f"llama_cpp/lib/{name}.dll"]) for name in ("ggml-cpu-x64", "ggml-cuda-sm89"))
     assert cpu.needed == ("ggml-base.dll", Path(runtime).name.lower())
+    assert pe.read(contents["llama_cpp/lib/ggml-base.dll"]).needed == (Path(runtime).name.lower(),), "others need it"
     assert Path(runtime).name != "msvcp140.dll"
     assert cuda.needed == ("cublas64_13.dll", "ggml-base.dll")
     assert cuda.reproducible

@@ -1,5 +1,6 @@
 """The parsers and judgements of the inspection, on text and values; real libraries are in test_inspection_real.py."""
 
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -258,16 +259,23 @@ def test_requirements_of_an_extra_are_not_requirements() -> None:
     assert names == {"numpy", "nvidia-cuda-runtime", "nvidia-cublas"}
 
 
+@pytest.mark.parametrize("separator", ["/", "\\"], ids=["Linux", "Windows"])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_members_that_installers_would_misplace_are_found(tmp_path: Path) -> None:
+def test_members_that_installers_would_misplace_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separator: str
+) -> None:
     path = tmp_path / "a.whl"
     with zipfile.ZipFile(path, "w") as file:
         for name in ("ok.py", "../evil.py", "/etc/evil", "ok.py", "a\\b.py"):
-            file.writestr(name, b"text")
+            member = zipfile.ZipInfo(name)
+            member.filename = name  # on Windows, ZipInfo itself writes slashes
+            file.writestr(member, b"text")
         link = zipfile.ZipInfo("link.so")
         link.external_attr = 0o120777 << 16
         file.writestr(link, "libllama.so")
-    contents, findings = read_members(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "sep", separator)  # for zipfile
+        contents, findings = read_members(path)
     assert contents == {"ok.py": b"text"}
     unsafe = "archive-unsafe-member"
     assert codes(findings) == [unsafe, unsafe, "archive-duplicate-member", unsafe, unsafe]

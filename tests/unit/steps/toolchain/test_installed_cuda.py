@@ -48,7 +48,8 @@ DEBIAN_DRY_RUN = """\
 )
 def test_the_installation_is_read_from_a_dry_run(text: str, expected: tuple[str, str, str] | None) -> None:
     found = installed_cuda.parse_dry_run(text)
-    assert (found and (str(found.here), str(found.top), found.search_path)) == expected
+    read = found and (found.here.as_posix(), found.top.as_posix(), found.search_path.replace("\\", "/"))
+    assert read == expected
 
 
 def headers(folder: Path, version: int) -> Path:
@@ -85,5 +86,5 @@ def test_a_failure_lists_everything_that_was_tried(tmp_path: Path, monkeypatch: 
     assert "leave out --cuda" in str(caught.value.remedy)
     with pytest.raises(ToolkitMissingError, match=r"CUDA 12\.4 was not found") as named:
         installed_cuda.find({"PATH": str(tmp_path)}, "12.4")
-    assert "/usr/local/cuda-12.4: there is no" in named.value.message
+    assert f"{Path('/usr/local/cuda-12.4')}: there is no" in named.value.message
     assert "install CUDA 12.4" in str(named.value.remedy)

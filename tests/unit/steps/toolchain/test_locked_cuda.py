@@ -8,7 +8,7 @@ import pytest
 from build_config.errors import LockError
 from build_config.model import LockedFile, ToolkitLock
 from build_config.steps.toolchain import locked_cuda
-from tests.support import factories
+from tests.support import factories, systems
 
 
 def unpack(folder: Path, *members: str | zipfile.ZipInfo, name: str = "x.whl") -> Path:
@@ -33,7 +33,7 @@ def test_only_the_toolkit_and_the_licences_are_unpacked_with_the_times_of_the_wh
         "nvidia_x-13.dist-info/licenses/License.txt",
         "nvidia_x-13.dist-info/RECORD",
     )
-    files = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
     assert files == ["include/cuda.h", "licenses/nvidia_x-13/License.txt"]
     assert (root / "include/cuda.h").read_text(encoding="utf-8") == "text of nvidia/cu13/include/cuda.h"
     assert (root / "include/cuda.h").stat().st_mtime == 1_756_486_920, "or all is compiled again"
@@ -59,6 +59,7 @@ def test_a_symbolic_link_a_file_of_two_wheels_and_what_is_not_an_archive_are_ref
         locked_cuda.unpack(tmp_path / "c.whl", tmp_path / "root", major="13")
 
 
+@systems.links
 def test_the_unpacked_wheels_become_a_toolkit_root(tmp_path: Path) -> None:
     names = ("bin/nvcc", "bin/crt/link.stub", "nvvm/bin/cicc", "lib/libcudart.so.13", "lib/libnvvm.so.4", "lib/libx.a")
     root = unpack(tmp_path, *(f"nvidia/cu13/{name}" for name in names))

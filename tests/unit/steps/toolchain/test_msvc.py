@@ -99,7 +99,12 @@ def test_the_compiler_with_its_environment(machine: RecordedMachine) -> None:
     assert host.system == (("windows sdk", "10.0.26100.0"), ("ucrt", "10.0.26100.0"))
     environment = dict(host.environment)
     assert {"INCLUDE", "LIB", "LIBPATH", "Path", "VCToolsInstallDir", "WindowsSdkDir"} <= set(environment)
-    assert not {"TEMP", "SystemRoot", "PROMPT", "VSCMD_VER", "__DOTNET_ADD_64BIT"} & set(environment)
+    assert not {"TEMP", "SystemRoot", "PROMPT", "VSCMD_ARG_TGT_ARCH", "__DOTNET_ADD_64BIT"} & set(environment)
+
+
+def test_nvcc_sees_that_the_environment_of_the_chosen_toolset_is_set_up(machine: RecordedMachine) -> None:
+    """Without this variable it runs ``vcvars64.bat`` for each file, which sets up the newest toolset."""
+    assert dict(msvc.find(CUDA_13_0, USER_ENVIRONMENT, machine).environment)["VSCMD_VER"] == "17.14.28"
 
 
 def test_nothing_of_the_users_own_reaches_the_compiler(machine: RecordedMachine) -> None:

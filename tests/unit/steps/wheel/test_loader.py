@@ -1,6 +1,8 @@
 """The loader's own judgement; what it does with libraries is in the integration tests."""
 
 import ast
+import ctypes
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,7 +105,37 @@ def test_only_the_missing_library_is_named(loader: ModuleType) -> None:
     reason = loader._why_not(_build(loader, ("89-real",)), _driver(loader, "8.9"), libraries, ())
     assert "missing, libcublas.so.13: no such file:" in reason
     assert "libcudart.so.13" not in reason
-    assert "pip install 'nvidia-cublas==13.*' 'nvidia-cuda-runtime==13.*'" in reason
+    assert "pip install 'nvidia-cublas==13.*' 'nvidia-cuda-runtime==13.*'" in reason.replace('"', "'")
+
+
+NOT_FOUND = "Could not find module '{}' (or one of its dependencies)"
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_reasons_on_windows_speak_of_no_container_and_repeat_no_hint_for_programmers(
+    loader: ModuleType, monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    def load(name: str) -> None:
+        raise FileNotFoundError(f"{NOT_FOUND.format(name)}. Try using the full path with constructor syntax.")
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)
+    monkeypatch.setattr(sys, "platform", platform)
+    on_windows = platform == "win32"
+    driver = loader._ask_driver().problem
+    no_gpu = {"cuda": "13.0", "error": 0, "devices": []}
+    monkeypatch.setattr(loader._cuda_driver, "ask_cuda", lambda: no_gpu)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    blas = (loader.load_library("cublasLt64_13.dll"), loader.load_library("cublas64_13.dll"))
+    build, devices = _build(loader, ("89-real",)), _driver(loader, "8.9")
+    missing = loader._why_not(build, devices, blas, ())
+    shard = loader._why_not(build, devices, (), ())
+    assert f"({NOT_FOUND.format(loader._cuda_driver.DRIVER)}): install the GPU's driver" in driver
+    assert ", ".join(NOT_FOUND.format(library.soname) for library in blas) + ": " in missing
+    assert "libggml-cuda-s0.so' (or one of its dependencies)): install the wheel again" in shard
+    assert ('pip install "nvidia-cublas==13.*"' in missing) == on_windows, "cmd knows no single quotes"
+    for reason in (driver, loader._ask_driver().problem):
+        assert ("container" not in reason) == on_windows
 
 
 @pytest.mark.parametrize(
@@ -113,7 +145,8 @@ def test_only_the_missing_library_is_named(loader: ModuleType) -> None:
 def test_before_cuda_13_the_missing_packages_have_other_names(loader: ModuleType, cuda: str, packages: str) -> None:
     earlier = _build(loader, ("61-real",), cuda=cuda)
     missing = (loader.Library("libcublas.so.x", None, "libcublas.so.x: no such file"),)
-    assert f"pip install {packages}" in loader._why_not(earlier, _driver(loader, "6.1"), missing, ())
+    reason = loader._why_not(earlier, _driver(loader, "6.1"), missing, ())
+    assert f"pip install {packages}" in reason.replace('"', "'")
 
 
 @pytest.mark.parametrize(

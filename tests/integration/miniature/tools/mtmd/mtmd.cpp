@@ -1,2 +1,4 @@
+#include "export.h"
+
 extern "C" const char * llama_file();
-extern "C" const char * mtmd_file() { return llama_file(); }
+extern "C" EXPORTED const char * mtmd_file() { return llama_file(); }

@@ -1,0 +1,104 @@
+"""Commands that share wheels: publish them in an index, yank them, make its pages again, serve it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from build_config.commands.app import WorkRoot, app, layout_of
+from build_config.system.console import Console
+from build_config.system.layout import CANONICAL_WORK_ROOT
+
+To = Annotated[Path | None, typer.Option(help="The folder of the index; default: wheelhouse/whl.", file_okay=False)]
+
+
+@app.command()
+def publish(  # noqa: PLR0913, PLR0917  # one parameter for each option
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders with wheels and the files next to them; default: the wheelhouse.", exists=True),
+    ] = None,
+    to: To = None,
+    public_key: Annotated[Path | None, typer.Option(help="The key that must have signed the wheels.")] = None,
+    supersede: Annotated[
+        str | None, typer.Option(help="A published wheel that is yanked; the new one gets a build tag. With --reason.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="One line for those who have the superseded wheel.")] = None,
+    sign_key: Annotated[
+        Path | None, typer.Option(help="An Ed25519 key in PEM: sign the wheel that gets a build tag.")
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Yank all but the newest N versions of each index and platform.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="With --keep: delete them instead.")] = False,  # noqa: FBT002  # typer's form
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Publish wheels in the index, all of them or none; wheels of other machines go into the wheelhouse, too."""
+    from build_config.tasks.publish import PublishRequest
+    from build_config.tasks.publish import publish as task
+
+    console = Console()
+    layout = layout_of(work_root)
+    request = PublishRequest(
+        folders=tuple(folders or ()),
+        to=to,
+        public_key=public_key,
+        supersede=supersede,
+        reason=reason,
+        sign_key=sign_key,
+        keep=keep,
+        delete=delete,
+    )
+    published = task(request, layout, console)
+    rows = tuple(("published", wheel.name) for wheel in published)
+    console.summary("Done", (*rows, ("index", str(to or layout.index))))
+
+
+@app.command()
+def yank(
+    wheels: Annotated[list[str], typer.Argument(help="Names of published wheels.")],
+    reason: Annotated[str | None, typer.Option(help="One line for those who have the wheel.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the yank back.")] = False,  # noqa: FBT002  # typer's form
+    to: To = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Yank published wheels: installers take them only where a lock or a user names them."""
+    from build_config.errors import SettingsError
+    from build_config.tasks.index import rules, update
+
+    if (reason is None) != undo:
+        raise SettingsError("a yank needs --reason TEXT, and --undo needs none")
+    names = update.names(wheels)
+    change = rules.unyank if reason is None else lambda known, names: rules.yank(known, names, reason)
+    update.change(to or layout_of(work_root).index, Console(), lambda known: change(known, names))
+
+
+@app.command(name="index")
+def make_index(
+    out: Annotated[Path | None, typer.Option(help="The folder; default: wheelhouse/whl.", file_okay=False)] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="The address at which the folder will be, for the lines on its page.")
+    ] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Make a package index from the wheels of the wheelhouse and those that are in it already."""
+    from build_config.tasks.index import update
+
+    console = Console()
+    folder = update.write(layout_of(work_root), console, out=out, base_url=base_url)
+    console.summary("Done", (("index", str(folder)), ("look at it", "nox -s serve")))
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path | None, typer.Argument(help="Default: wheelhouse/whl.", file_okay=False)] = None,
+    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0: for other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Serve an index over HTTP, as HTML and as JSON."""
+    from build_config.tasks.index.serve import serve as task
+
+    task((folder or layout_of(work_root).index).absolute(), Console(), host=host, port=port)

@@ -1,0 +1,121 @@
+"""Change an index: what is there, what a change makes of it, and all pages from that."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from build_config.errors import PackagingError, SettingsError, StepResultError, VerificationError
+from build_config.steps.wheelhouse import publication
+from build_config.system import jsonio
+from build_config.tasks.index import catalogue, folder, pages, rules
+from build_config.tasks.index.catalogue import FILES, Catalogue, Yank
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from build_config.system.console import Console
+    from build_config.system.layout import Layout
+    from build_config.tasks.index.catalogue import Content, Entry
+    from build_config.tasks.index.rules import Change
+
+
+def write(layout: Layout, console: Console, *, out: Path | None = None, base_url: str | None = None) -> Path:
+    """Make all of an index again from wheels and records, those of the wheelhouse included; returns its folder.
+
+    Every file is read and compared with what was published. Raises ``VerificationError`` for one that was changed,
+    ``PublishedError`` if the wheelhouse has other bytes for a published name; then nothing is changed.
+    """
+    index = out or layout.index
+    if base_url is not None and not base_url.startswith(("https://", "http://")):
+        raise SettingsError(f"--base-url {base_url}: not an address", remedy="https://example.org/whl/")
+    with folder.locked(index, console):
+        known = folder.read(index)
+        address = base_url or (known.base_url if known else None)
+        offered = tuple(own_wheels(layout, console))
+        change = rules.add(scan(index, console, known, address), offered)
+        apply(index, change)
+    for said in change.said:
+        console.note(said)
+    return index
+
+
+def change(index: Path, console: Console, make: Callable[[Catalogue], Change]) -> Change:
+    """Change an index while other publishers wait. What ``make`` raises leaves the index as it was."""
+    with folder.locked(index, console):
+        made = make(current(index, console))
+        apply(index, made)
+    for said in made.said:
+        console.note(said)
+    return made
+
+
+def apply(index: Path, made: Change) -> None:
+    """Write the files, then the catalogue and the pages, then remove files that are no longer wanted."""
+    folder.place(index, made.files)
+    folder.write_pages(index, pages.render(made.catalogue))
+    folder.remove_pages(index, made.catalogue.indexes)
+    folder.remove(index, made.removed)
+
+
+def current(index: Path, console: Console) -> Catalogue:
+    """The catalogue of an index; without one, it is made from the files. The index is locked."""
+    return folder.read(index) or scan(index, console, None, None)
+
+
+def scan(index: Path, console: Console, known: Catalogue | None, base_url: str | None) -> Catalogue:
+    """The catalogue of the files of an index. Raises ``VerificationError`` for a file that was changed or damaged."""
+    wheels = sorted((index / FILES).glob("*.whl"))
+    entries = []
+    for path in wheels:
+        published = known.find(path.name) if known else None
+        found = _entry(path)
+        if published and (found.sha256, found.metadata_sha256) != (published.sha256, published.metadata_sha256):
+            message = f"{path} has SHA-256 {found.sha256} and was published with {published.sha256}"
+            raise VerificationError(message, remedy="put the published file back; its record is next to it")
+        entries.append(found)
+    lost = {entry.file for entry in known.wheels} - {path.name for path in wheels} if known else ()
+    for name in sorted(lost):
+        console.warn(f"{name} was published and is missing: the index no longer lists it")
+    return catalogue.make(entries, base_url)
+
+
+def own_wheels(layout: Layout, console: Console) -> Iterator[Content]:
+    """The wheels of the wheelhouse. Raises ``VerificationError`` for one without a record of its bytes."""
+    for path in sorted(layout.wheelhouse.glob("*.whl")):
+        try:
+            yield catalogue.read(path)
+        except PackagingError as reason:
+            console.warn(f"{path.name} is left out: {reason.message}")
+
+
+def _entry(path: Path) -> Entry:
+    """The entry of a file of the index, with its newest evidence and its yank."""
+    evidence = _newest_evidence(path)
+    content = catalogue.read(path, evidence=evidence)
+    metadata = path.with_name(path.name + catalogue.METADATA_SUFFIX)
+    if not metadata.is_file() or metadata.read_bytes() != content.texts[catalogue.METADATA_SUFFIX]:
+        raise VerificationError(f"{metadata.name} is not the metadata in the wheel", remedy="remove that file")
+    try:
+        yanked = jsonio.read(path.with_name(path.name + catalogue.YANK_SUFFIX), Yank).reason
+    except StepResultError:
+        yanked = None
+    return dataclasses.replace(content.entry(evidence.name), yanked=yanked)
+
+
+def _newest_evidence(wheel: Path) -> Path:
+    later = wheel
+    while publication.record_path(following := wheel.with_name(_following(wheel, later))).is_file():
+        later = following
+    return later
+
+
+def _following(wheel: Path, evidence: Path) -> str:
+    number = evidence.name.removeprefix(wheel.name).removeprefix(".")
+    return f"{wheel.name}.{int(number or 1) + 1}"
+
+
+def names(given: Iterable[str]) -> tuple[str, ...]:
+    """File names of wheels, given as names or as paths."""
+    return tuple(name.replace("\\", "/").rpartition("/")[2] for name in given)

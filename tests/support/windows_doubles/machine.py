@@ -1,0 +1,108 @@
+"""A Windows under Wine with the doubles, and a checkout there in which commands build the miniature."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import certifi
+import psutil
+
+from ci.wine.windows import OVERRIDES, Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECONDS = 1800.0
+CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+INDEX = re.compile(r"PIP_(?:INDEX_URL|TRUSTED_HOST)|(?:HTTPS?|NO)_PROXY", re.IGNORECASE)
+"""Variables with which this machine reaches a package index."""
+VARIABLES = {
+    "PYTHONUTF8": "1",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONPYCACHEPREFIX": r"C:\pycache",
+    "WINEDLLOVERRIDES": f"{OVERRIDES};icacls.exe=n",  # the double, not Wine's own
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """``checkout`` is a copy of this project, ``miniature`` somebody's own checkout of llama.cpp."""
+
+    prefix: Prefix
+    checkout: Path
+
+    @property
+    def work_root(self) -> Path:
+        return self.prefix.drive_c / "llama-cuda-wheels"
+
+    @property
+    def miniature(self) -> Path:
+        return self.prefix.drive_c / "miniature"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start Windows' Python in the checkout; what it prints can be read, and it reads what is written."""
+        certificates = next((os.environ[name] for name in CERTIFICATES if os.environ.get(name)), certifi.where())
+        changes = {name: value for name, value in os.environ.items() if INDEX.fullmatch(name)}
+        changes |= dict.fromkeys(CERTIFICATES, self.prefix.windows_path(Path(certificates)))
+        command = self.prefix.command("python", *arguments, folder=self.checkout, changes=changes | VARIABLES)
+        return subprocess.Popen(
+            command.argv,
+            env=command.environment,
+            encoding="utf-8",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """Run Windows' Python to its end: its status, and what it printed."""
+        with self.start(*arguments) as process:
+            try:
+                output, _ = process.communicate(timeout=SECONDS)
+            finally:
+                process.kill()
+        return process.returncode, output
+
+    def call(self, *arguments: str) -> str:
+        """Run a command of this project that must succeed."""
+        status, output = self.run("-m", "build_config", *arguments)
+        assert status == 0, output
+        return output
+
+    def compiled(self, unit: str) -> int:
+        """The number of steps that the last build ran for a unit."""
+        log = self.work_root / "logs" / f"build-{unit}.log"
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        return len(re.findall(r"^\[\d+/\d+\] ", text, re.MULTILINE))
+
+    def programs(self, *names: str) -> list[psutil.Process]:
+        """The running programs of these names in this Windows."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                command = process.cmdline()
+                if command and re.split(r"[\\/]", command[0])[-1] in names and self._owns(process):
+                    found.append(process)
+        return found
+
+    def _owns(self, process: psutil.Process) -> bool:
+        return process.environ().get("WINEPREFIX") == str(self.prefix.folder)
+
+    @contextlib.contextmanager
+    def services(self) -> Iterator[None]:
+        """Keep the services of Windows running, which each command would start again otherwise."""
+        command = self.prefix.command("cmd", "/c", "pause")
+        quiet = subprocess.DEVNULL
+        with subprocess.Popen(
+            command.argv, env=command.environment, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet
+        ) as process:
+            try:
+                yield
+            finally:
+                process.kill()
