@@ -183,6 +183,8 @@ def try_libraries(installation: Installation, devices: tuple[Device, ...], folde
         return installation
     own = installation.own
     needs = dict.fromkeys(need for library in installation.cuda for need in library.needs)
+    if own and any(library.problem for library in installation.cuda):  # a DLL: this wheel says itself what it needs
+        needs.update(dict.fromkeys(own.libraries))
     fitting = (library.file for library in installation.cuda if library.code and all(map(library.covers, devices)))
     backend = next(fitting, installation.cuda[0].file)
     request = {

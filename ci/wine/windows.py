@@ -38,9 +38,9 @@ SIGNER = "/CN=Python Software Foundation"
 WINE = "/usr/lib/wine/wine64"
 SERVER = "/usr/lib/wine/wineserver64"
 DLLS = "usr/lib/x86_64-linux-gnu/wine/x86_64-windows"
-OVERRIDES = "mscoree=;mshtml=;explorer.exe=d"
-"""No .NET and no HTML: Wine would offer to download them. No desktop: nothing here has a window, and on a machine that is too
-busy to start ``explorer.exe`` in time, each one that waits for a desktop starts another, until thousands run."""
+OVERRIDES = "mscoree=;mshtml=;explorer.exe=;winemenubuilder.exe=;winedbg.exe="
+"""No .NET and no HTML, which Wine would offer to download; no desktop, menus and debugger. The desktop cannot start
+without a display, and each attempt begins with another one: thousands of processes within minutes."""
 VARIABLES = {
     "WINESERVER": SERVER,
     "WINEDEBUG": "-all",
@@ -131,7 +131,8 @@ class Windows:
         """A Windows of its own, in a new ``folder`` or a temporary one; its programs are ended afterwards."""
         with tempfile.TemporaryDirectory(prefix="wine-", ignore_cleanup_errors=True) as temporary:
             target = folder or Path(temporary, "prefix")
-            shutil.copytree(self.folder / "prefix", target, symlinks=True)
+            # Debian's Wine keeps the name of its server's folder there: two copies would have the same server.
+            shutil.copytree(self.folder / "prefix", target, symlinks=True, ignore=shutil.ignore_patterns("wineserver"))
             made = Prefix(folder=target, python=self.folder / "python", tree=self.tree, user=user)
             try:
                 yield made

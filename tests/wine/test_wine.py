@@ -29,7 +29,8 @@ print(json.dumps([sys.platform, platform.machine(), sys.executable, getpass.getu
 
 
 def python(prefix: Prefix, code: str, folder: Path) -> str:
-    return prefix.run("python", "-c", code, folder=folder, timeout=600).output
+    changes = {"PYTHONUTF8": "1"}  # the code page of a pipe is that of Western Europe
+    return prefix.run("python", "-c", code, folder=folder, changes=changes, timeout=600).output
 
 
 def test_windows_python_runs_in_a_folder_of_this_machine(prefix: Prefix, tmp_path: Path) -> None:
@@ -82,11 +83,12 @@ def test_numpy_computes_with_complex_numbers(prefix: Prefix, tmp_path: Path, kin
 
 
 def test_the_compilers_make_a_program_that_runs(prefix: Prefix, tmp_path: Path) -> None:
-    (tmp_path / "hello.cpp").write_text('#include <iostream>\nint main() { std::cout << "hello"; }', encoding="utf-8")
+    source = '#include <iostream>\nint main() { std::cout << "hello" << std::endl; }'
+    (tmp_path / "hello.cpp").write_text(source, encoding="utf-8")
     gcc = prefix.tree.command("x86_64-w64-mingw32ucrt-g++", "-static", "hello.cpp", "-o", "hello.exe", folder=tmp_path)
     processes.run(gcc)
 
-    assert prefix.run("hello.exe", folder=tmp_path).output == "hello"
+    assert prefix.run(prefix.windows_path(tmp_path / "hello.exe")).output == "hello"
     assert (
         "-pc-windows-msvc"
         in processes.run(

@@ -78,8 +78,8 @@ SITUATIONS = {
     "shard missing": Situation(
         without=(SHARD,),
         said=("ggml-cuda-sm89.dll cannot be loaded", "install the wheel again"),
-        code=Code.BACKEND_NOT_LOADED,
-        command="--force-reinstall",
+        code=Code.CPU_ONLY_BUILD,
+        command="set CMAKE_ARGS=-DGGML_CUDA=on",
     ),
     "hidden": Situation(
         visible="-1",
@@ -89,6 +89,8 @@ SITUATIONS = {
     ),
 }
 every_situation = pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
+UNREAD = pytest.mark.xfail(strict=True, reason="check_gpu does not read the device code in a DLL")
+"""It then takes the backend for one that does not start, and advises to install the wheel again."""
 
 
 @contextlib.contextmanager
@@ -159,7 +161,13 @@ sys.exit(status)
 
 
 @pytest.mark.usefixtures("gpu_on_bus")
-@every_situation
+@pytest.mark.parametrize(
+    "situation",
+    [
+        pytest.param(one, id=name, marks=[UNREAD] if one.code is Code.CARD_NOT_COVERED else [])
+        for name, one in SITUATIONS.items()
+    ],
+)
 def test_check_gpu_finds_the_cause_and_the_command_for_windows(
     installed: Installed, model: Path, situation: Situation
 ) -> None:
