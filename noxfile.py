@@ -178,6 +178,12 @@ def simulate(session: nox.Session) -> None:
 
 
 @nox.session
+def emulate(session: nox.Session) -> None:
+    """Compute with a wheel's own kernels on an emulated GPU, and compare with the CPU: `-- WHEEL --all`."""
+    step(session, "emulate")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure the speed of a wheel: `-- device` runs the same prompt on the CPU and on the GPU."""
     step(session, "bench", requirements="bench.txt")

@@ -41,12 +41,23 @@ class InspectionReport:
 
 
 class Verdict(StrEnum):
-    """Where the layers were seen to run. ``gpu-verified`` needs a real GPU."""
+    """Where the layers were seen to run, the strongest first; ``VERDICT_MEANINGS`` says what each means."""
 
     GPU_VERIFIED = "gpu-verified"
+    EMULATED_DEVICE_VERIFIED = "emulated-device-verified"
     SIMULATED_DEVICE_VERIFIED = "simulated-device-verified"
     CPU_FALLBACK_VERIFIED = "cpu-fallback-verified"
     FAILED = "failed"
+
+
+VERDICT_MEANINGS = {
+    Verdict.GPU_VERIFIED: "a real GPU ran every layer, and its results agreed with the CPU's",
+    Verdict.EMULATED_DEVICE_VERIFIED: "the wheel's host code and the PTX behind its cubins computed the right numbers "
+    "on a CPU; no GPU took part",
+    Verdict.SIMULATED_DEVICE_VERIFIED: "no GPU: the CUDA backend ran on a simulated GPU, where kernels do nothing",
+    Verdict.CPU_FALLBACK_VERIFIED: "the CUDA backend was not in use",
+    Verdict.FAILED: "a scenario did not end as expected",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +113,72 @@ class DeviceCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatedCheck:
+    """One comparison of an emulated GPU with the CPU: the model, its type of weights, the words for the prompt."""
+
+    model: str
+    kind: str
+    prompt: str
+    check: DeviceCheck
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatedKernel:
+    """A kernel of the wheel that was executed from its PTX.
+
+    ``identical``: ptxas turns that PTX, of the file ``source``, into the cubin that is in the wheel. ``executed`` of
+    ``basic_blocks`` were run by some thread.
+    """
+
+    name: str
+    source: str
+    identical: bool
+    launches: int
+    executed: int
+    basic_blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulationReport:
+    """What a wheel computed on an emulated GPU that runs code for ``arch`` (``sm_89``).
+
+    ``kernels_in_shard`` counts all kernels for that architecture, ``refused`` are reasons why one has no translation.
+    ``cublas_calls`` were computed by plain loops. ``misused`` counts calls that a real GPU would refuse, and objects
+    that were not freed. ``seconds`` is wall time, ``memory`` the largest process in bytes.
+    """
+
+    wheel_sha256: str
+    arch: str
+    checks: tuple[EmulatedCheck, ...]
+    kernels: tuple[EmulatedKernel, ...]
+    kernels_in_shard: int
+    refused: tuple[str, ...]
+    cublas_calls: int
+    graph_launches: int
+    misused: int
+    seconds: float
+    memory: int
+
+    def problems(self) -> tuple[str, ...]:
+        """Why it did not pass; empty if it did: right numbers, by kernels that are the wheel's."""
+        if not self.checks or not self.kernels:
+            return ("no kernel was executed", *self.refused)
+        wrong = (
+            f"{one.model} {one.kind}, {one.prompt}: {one.check.reason}" for one in self.checks if not one.check.passed
+        )
+        others = (f"{one.name}: its PTX is not that of the wheel's cubin" for one in self.kernels if not one.identical)
+        misused = (f"{self.misused} calls were refused or objects not freed",) if self.misused else ()
+        return (*wrong, *others, *self.refused, *misused)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationReport:
     """The results of installing and using the wheel.
 
     ``decisive`` names the scenario on which the verdict is based. ``device_checks`` come from real GPUs and are empty
-    without one. ``findings`` are those that belong to no scenario.
+    without one. ``findings`` are those that belong to no scenario. ``emulation`` is there if kernels ran on an emulated
+    GPU.
     """
 
     wheel_sha256: str
@@ -117,6 +189,7 @@ class ValidationReport:
     device_checks: tuple[DeviceCheck, ...]
     findings: tuple[Finding, ...]
     seconds: float
+    emulation: EmulationReport | None = None
 
     def all_findings(self) -> tuple[Finding, ...]:
         """All findings; those of a scenario begin with its name."""

@@ -43,6 +43,19 @@ def validate(
 
 
 @app.command()
+def emulate(
+    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    arch: Annotated[str | None, typer.Option(help="An architecture of the wheel, 89; default: its first.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every type of weights, prompt and family.")] = False,  # noqa: FBT002  # typer's form
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Compute with the wheel's own kernels on an emulated GPU, and compare the numbers with the CPU's."""
+    from build_config.tasks import emulate as task
+
+    task.emulate(task.EmulationRequest(wheel=wheel, arch=arch, every=every), layout_of(work_root), Console())
+
+
+@app.command()
 def verify(
     wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
     public_key: Annotated[

@@ -79,6 +79,8 @@ class Layout:
     """Finished units and wheels, by key."""
     object_cache = _Below("work_root", "cache")
     """The compiler launcher's cache."""
+    emulation = _Below("work_root", "emulation")
+    """PTX of shards, and their kernels compiled for this machine, by key."""
     logs = _Below("work_root", "logs")
     """Log files, one for each step."""
     state = _Below("work_root", "state")

@@ -185,6 +185,12 @@ def running_arguments(pid: int) -> Iterator[tuple[str, ...]]:
                 yield tuple(child.cmdline())
 
 
+def stop_children() -> None:
+    """Stop every process that this one started, with all that those started: threads may still wait for some."""
+    with contextlib.suppress(psutil.Error):
+        _kill(psutil.Process().children(recursive=True))
+
+
 def stop_program(path: Path) -> int:
     """Stop every process that runs this executable file, with all processes that it started; return their number.
 

@@ -19,6 +19,7 @@ from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import SimulatedMachine
 
 if TYPE_CHECKING:
+    from build_config.model import CudaToolkit
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
@@ -36,9 +37,14 @@ def provide_simulation(simulate: str, layout: Layout, console: Console, *, cuda:
         message = f"there is no simulated GPU here: {platforms.HERE.compiler} does not compile it"
         raise SettingsError(message, remedy="leave out --simulate: the machine's own GPUs decide, else the CPU")
     capability = None if simulate == EVERY_SHARD else archs.as_capability(simulate)
+    toolkit, cc = provide_compilers(layout, console, cuda=cuda)
+    return validation.Simulation(include=toolkit.include, cc=cc, capability=capability)
+
+
+def provide_compilers(layout: Layout, console: Console, *, cuda: str) -> tuple[CudaToolkit, str]:
+    """Provide the toolkit of CUDA ``cuda``, and the C compiler that goes with it."""
     planned = resolve_toolkit(cuda, locks.read(layout, platforms.HERE.name), os.environ)
-    toolkit = provide_toolkit(planned, layout, console)
-    return validation.Simulation(include=toolkit.include, cc=str(planned.host.cc.path), capability=capability)
+    return provide_toolkit(planned, layout, console), str(planned.host.cc.path)
 
 
 def of_wheel(wheel: Path) -> str:

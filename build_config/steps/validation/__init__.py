@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, StepResultError, ValidationError
 from build_config.formats import build_facts
-from build_config.reports import DeviceCheck, Finding, ScenarioResult, Severity, ValidationReport, Verdict
+from build_config.reports import (
+    VERDICT_MEANINGS,
+    DeviceCheck,
+    Finding,
+    ScenarioResult,
+    Severity,
+    ValidationReport,
+    Verdict,
+)
 from build_config.steps.validation import compare_with_cpu, probe, probe_runs, scenarios, several_gpus
 from build_config.steps.validation.judge import ProbeResult, error
 from build_config.steps.validation.planted_libraries import PlantedLibraries
@@ -35,10 +43,6 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
     from build_config.testbed.model_families import ModelFamily
 
-VERDICT_NOTES = {
-    Verdict.SIMULATED_DEVICE_VERIFIED: " (no GPU: the CUDA backend ran on a simulated GPU, where kernels do nothing)",
-    Verdict.CPU_FALLBACK_VERIFIED: " (the CUDA backend was not in use)",
-}
 PROBE_TIMEOUT = 120.0
 """Seconds for the probe. It takes one or two; a GPU that wakes up and loads cuBLAS for the first time takes longer."""
 
@@ -148,7 +152,7 @@ def show(report: ValidationReport, console: Console) -> None:
             console.note(f"placement of the layers in {scenario.name!r}:")
             console.placements(scenario)
     console.findings(report.findings)
-    console.note(f"verdict: {report.verdict}{VERDICT_NOTES.get(report.verdict, '')}")
+    console.note(f"verdict: {report.verdict} ({VERDICT_MEANINGS[report.verdict]})")
 
 
 def plan(machine: Machine, facts: BuildFacts | None, simulation: Simulation | None) -> tuple[Scenario, ...]:

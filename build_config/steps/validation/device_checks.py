@@ -23,6 +23,7 @@ import json
 import os
 import platform
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ CONTROL_TOKENS = 3
 """The first tokens of the vocabulary are control tokens, not text."""
 DEVICE_TYPES = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accelerator", 4: "meta"}
 """``enum ggml_backend_dev_type``."""
+CACHE_TYPES = {"F16": 1, "Q8_0": 8}
+"""``enum ggml_type``."""
 
 
 def main(plan_file: str, result_file: str) -> int:
@@ -51,8 +54,10 @@ def main(plan_file: str, result_file: str) -> int:
         session = Session(plan["device"], result)
         for check in plan["checks"]:
             _write(target, {**result, "running": check["name"]})
+            start = time.monotonic()
             try:
-                checks[check["name"]] = getattr(session, check["check"])(check)
+                values = getattr(session, check["check"])(check)
+                checks[check["name"]] = {**values, "seconds": time.monotonic() - start}
             except Exception:  # noqa: BLE001  # the other checks are still worth running
                 checks[check["name"]] = {"error": traceback.format_exc()}
             _write(target, result)
@@ -115,6 +120,7 @@ class Session:
             raise LookupError(message)
         self.device = device
         self.handle = handles[device]
+        self.handles = handles
         gpus = [one["name"] for one in result["devices"] if one["type"] == "gpu"]
         self.main_gpu = gpus.index(device) if device in gpus else -1
 
@@ -180,7 +186,8 @@ class Session:
         """
         api = self.llama_cpp
         # An empty list keeps the model and all its operations on the CPU, whatever GPUs there are.
-        handles = (ctypes.c_void_p * 2)(None if device == CPU else self.handle, None)
+        used = [] if device == CPU else [self.handle, *(self.handles[other] for other in check.get("others", ()))]
+        handles = (ctypes.c_void_p * (len(used) + 1))(*used, None)
         model_params = api.llama_model_default_params()
         model_params.devices = ctypes.cast(handles, ctypes.c_void_p)
         model_params.n_gpu_layers = 0 if device == CPU else -1
@@ -190,6 +197,8 @@ class Session:
         context_params.n_batch = context_params.n_ubatch = batch
         context_params.n_threads = context_params.n_threads_batch = _cores()
         context_params.offload_kqv = context_params.op_offload = device != CPU
+        cache = CACHE_TYPES["F16" if device == CPU else check.get("cache", "F16")]
+        context_params.type_k = context_params.type_v = cache
         context_params.flash_attn_type = (
             api.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         )

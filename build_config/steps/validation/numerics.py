@@ -65,6 +65,8 @@ class Request:
     ``reference`` is the model on the CPU, ``model`` the one on the device; except in tests they are the same file.
     ``kind`` is the type of its weights, ``layers`` the number of its layers, including the output. ``tokens`` is the
     length of the prompt or of the text, ``small`` that of a small batch; ``before`` and ``cycles`` count loads.
+    ``cache`` is the type of the KV cache on the device; the CPU's has F16. ``others`` are further devices on which
+    layers must be.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Request:
     seed: int = 1
     before: int = 2
     cycles: int = 5
+    cache: Literal["F16", "Q8_0"] = "F16"
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +198,11 @@ def _wrong_numbers(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _wrong_places(request: Request, values: Mapping[str, Any], device: str) -> Iterator[str]:
     """Check by the logs that each side ran on its device: comparing the CPU with itself would always pass."""
-    yield from misplaced(placement.parse(values["log"]), request.layers, device)
+    found = placement.parse(values["log"])
+    if request.others:
+        yield from _not_split(found, request.layers, (device, *request.others))
+    else:
+        yield from misplaced(found, request.layers, device)
     if "reference_log" in values:
         yield from misplaced(placement.parse(values["reference_log"]), request.layers, CPU)
 
@@ -210,6 +218,21 @@ def misplaced(found: Placements, layers: int, device: str) -> Iterator[str]:
         without = number == layers - 1 or number in found.without_cache  # the last one is the output
         if not without and layer.kv_cache != device:
             yield f"the KV cache of layer {number} was on {layer.kv_cache or 'an unknown device'}, not on {device}"
+
+
+def _not_split(found: Placements, layers: int, devices: tuple[str, ...]) -> Iterator[str]:
+    """Name each layer that is not on one of ``devices`` with its cache, and each device without a layer."""
+    where = {layer.layer: layer for layer in found.layers}
+    for number in range(layers):
+        layer = where.get(number)
+        if layer is None or layer.weights not in devices:
+            somewhere = (layer.weights if layer else None) or "an unknown device"
+            yield f"layer {number} was on {somewhere}, not on {' or '.join(devices)}"
+        elif number < layers - 1 and layer.kv_cache != layer.weights:  # the last one is the output
+            yield f"layer {number} was on {layer.weights}, its KV cache on {layer.kv_cache or 'an unknown device'}"
+    for device in devices:
+        if device not in {layer.weights for layer in found.layers}:
+            yield f"no layer was on {device}"
 
 
 def _wrong_texts(request: Request, values: Mapping[str, Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import filelock
 
 from build_config.errors import InspectionError, SettingsError, StepResultError, ValidationError
-from build_config.reports import BuildRecord, Verdict
+from build_config.reports import VERDICT_MEANINGS, BuildRecord, Verdict
 from build_config.steps.wheelhouse import signature, statement
 from build_config.system import jsonio
 from build_config.system.files import file_sha256, rename
@@ -197,6 +197,11 @@ def _verdict(wheel: Path, digest: str) -> str:
 
 
 def _page(rows: str) -> str:
+    meanings = "\n".join(
+        f"<li><code>{verdict}</code>: {html.escape(meaning, quote=False)}.</li>"
+        for verdict, meaning in VERDICT_MEANINGS.items()
+        if verdict is not Verdict.FAILED
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>llama-cpp-python with CUDA</title></head>
@@ -207,6 +212,9 @@ def _page(rows: str) -> str:
 <tr><th>Wheel</th><th>Size</th><th>SHA-256</th><th>Verdict</th></tr>
 {rows}
 </table>
+<ul>
+{meanings}
+</ul>
 </body>
 </html>
 """

@@ -23,7 +23,7 @@ from build_config.system.processes import Command, run
 from build_config.testbed.simulation_options import DEFAULT_MEMORY, FAULTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 SOURCES = Path(__file__).parent
 MAJORS = (11, 12, 13)
@@ -128,7 +128,7 @@ class Double:
     """
 
     name: str
-    source: str
+    sources: tuple[str, ...]
     soname: str
     dll: str
     version: str | None
@@ -144,10 +144,12 @@ def build(
     cc: str = "gcc",
     log: Path | None = None,
     libraries: tuple[str, ...] = LIBRARIES,
+    replaced: Mapping[str, tuple[Path, ...]] | None = None,
 ) -> SimulatedLibraries:
     """Compile the doubles for a CUDA major version into ``folder``, with the headers of a toolkit of that version.
 
-    ``libraries`` are the wanted ones of ``LIBRARIES``; the others depend on the first.
+    ``libraries`` are the wanted ones of ``LIBRARIES``; the others depend on the first. ``replaced`` are the sources
+    that take the place of a double's file, by that file's name: with them kernels and cuBLAS compute.
 
     Raises ``ToolkitMissingError`` if headers are missing, ``ValidationError`` if the doubles do not compile.
     """
@@ -161,15 +163,18 @@ def build(
         raise ValidationError(f"{folder}: LD_PRELOAD accepts no path with a space or a colon", remedy="set TMPDIR")
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
+    replaced = replaced or {}
     for double in (double for double in doubles(major) if double.name in libraries):
         target = folder / double.soname
+        sources = [part for name in double.sources for part in replaced.get(name, (SOURCES / name,))]
         script = folder / f"{double.soname}.map"
         script.write_text(_version_script(double), encoding="utf-8")
-        aliases = [f"-Wl,--defsym,{alias}={name}" for alias, name in double.aliases]
+        # A source that takes the place of an alias's function defines the names itself.
+        aliases = [f"-Wl,--defsym,{alias}={name}" for alias, name in double.aliases if f"{name}.c" not in replaced]
         command = Command(
             argv=(
-                *(cc, "-shared", "-fPIC", "-O1", "-pthread", *WARNINGS),
-                *("-isystem", str(include), str(SOURCES / double.source), "-o", str(target)),
+                *(cc, "-shared", "-fPIC", "-O2", "-pthread", *WARNINGS),
+                *("-isystem", str(include), "-I", str(SOURCES), *map(str, sources), "-o", str(target)),
                 *(f"-Wl,-soname,{double.soname}", f"-Wl,--version-script,{script}", "-Wl,--no-undefined", *aliases),
                 *map(str, files[:1]),  # the driver's double contains the state
             ),
@@ -220,7 +225,7 @@ def doubles(major: int) -> tuple[Double, ...]:
         found.append(
             Double(
                 name=name,
-                source=entry["source"],
+                sources=tuple(entry["sources"]),
                 soname=soname,
                 dll=entry["dll"][str(major)],
                 version=soname if entry["versioned"] else None,

@@ -1,25 +1,9 @@
-// A double of cuBLAS on the simulated GPU: checks the handle of each call and counts it, computes nothing.
+// A double of cuBLAS on the simulated GPU, without its computations, which are in simulated_compute.c.
 // See README.md.
-#include "simulated.h"
+#include "work.h"
 
 #include <cublas_v2.h>
 #include <stdlib.h>
-
-struct cublasContext {
-    cudaStream_t stream;
-};
-
-// Every computation: functions.toml makes each name an alias of it. Arguments after the handle are ignored.
-cublasStatus_t simulated_compute(cublasHandle_t handle);
-
-cublasStatus_t simulated_compute(cublasHandle_t handle) {
-    if (handle == NULL) {
-        simulated_count(REFUSED, 1);
-        return CUBLAS_STATUS_NOT_INITIALIZED;
-    }
-    simulated_count(CUBLAS_CALLS, 1);
-    return CUBLAS_STATUS_SUCCESS;
-}
 
 cublasStatus_t cublasCreate(cublasHandle_t * handle) {
     if (simulated_start() != 0) {

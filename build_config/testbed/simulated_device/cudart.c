@@ -1,8 +1,9 @@
-// A double of the CUDA runtime on the simulated GPU. Kernels do nothing; everything around them is done and counted.
+// A double of the CUDA runtime on the simulated GPU. Everything except kernels is done here and counted; what a kernel does,
+// kernels.c says.
 // See README.md.
 #define _GNU_SOURCE
 #include "address_space.h"
-#include "simulated.h"
+#include "work.h"
 
 #include <cuda_runtime_api.h>
 
@@ -12,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { DEFAULT_SHARED = 48 << 10 };  // bytes of shared memory that a block gets without asking
 
 static _Thread_local int         current_device;
 static _Thread_local cudaError_t last_error;
@@ -160,7 +163,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp * properties, int id) 
     properties->major                       = device->major;
     properties->minor                       = device->minor;
     properties->totalGlobalMem              = device->memory;
-    properties->sharedMemPerBlock           = 48 << 10;
+    properties->sharedMemPerBlock           = DEFAULT_SHARED;
     properties->sharedMemPerBlockOptin      = shared_memory(device);
     properties->sharedMemPerMultiprocessor  = shared_memory(device) + (1 << 10);
     properties->regsPerBlock                = 65536;
@@ -340,36 +343,53 @@ static bool direction_fits(enum cudaMemcpyKind kind, bool from_device, bool to_d
     }
 }
 
-static cudaError_t copy_rows(
-    void * target, size_t target_pitch, const void * source, size_t source_pitch, size_t width, size_t height, enum cudaMemcpyKind kind) {
-    START;
-    if (width == 0 || height == 0) {
-        return cudaSuccess;
-    }
-    bool   to_device   = false;
-    bool   from_device = false;
-    char * to          = simulated_view(target, target_pitch * (height - 1) + width, &to_device);
-    char * from        = simulated_view(source, source_pitch * (height - 1) + width, &from_device);
-    if (to == NULL || from == NULL || !direction_fits(kind, from_device, to_device)) {
+struct copy {
+    void *              target;
+    size_t              target_pitch;
+    const void *        source;
+    size_t              source_pitch;
+    size_t              width;
+    size_t              height;
+    enum cudaMemcpyKind kind;
+};
+
+static int do_copy(void * data) {
+    const struct copy * copy        = data;
+    bool                to_device   = false;
+    bool                from_device = false;
+    char * to   = simulated_view(copy->target, copy->target_pitch * (copy->height - 1) + copy->width, &to_device);
+    char * from = simulated_view(copy->source, copy->source_pitch * (copy->height - 1) + copy->width, &from_device);
+    if (to == NULL || from == NULL || !direction_fits(copy->kind, from_device, to_device)) {
         return refuse(cudaErrorInvalidValue);
     }
-    for (size_t row = 0; row < height; row++) {
-        memmove(to + row * target_pitch, from + row * source_pitch, width);
+    for (size_t row = 0; row < copy->height; row++) {
+        memmove(to + row * copy->target_pitch, from + row * copy->source_pitch, copy->width);
     }
     simulated_count(to_device ? (from_device ? COPIES_WITHIN_DEVICE : COPIES_TO_DEVICE) :
                                 (from_device ? COPIES_FROM_DEVICE : COPIES_WITHIN_HOST),
                     1);
-    simulated_count(BYTES_COPIED, width * height);
+    simulated_count(BYTES_COPIED, copy->width * copy->height);
     return cudaSuccess;
 }
 
+static cudaError_t copy_rows(struct copy copy, cudaStream_t stream) {
+    START;
+    if (copy.width == 0 || copy.height == 0) {
+        return cudaSuccess;
+    }
+    return work_do(stream, work_of(do_copy, &copy, sizeof copy));
+}
+
+static cudaError_t copy_bytes(void * target, const void * source, size_t size, enum cudaMemcpyKind kind, cudaStream_t stream) {
+    return copy_rows((struct copy) {target, size, source, size, size, 1, kind}, stream);
+}
+
 cudaError_t cudaMemcpy(void * target, const void * source, size_t size, enum cudaMemcpyKind kind) {
-    return copy_rows(target, size, source, size, size, 1, kind);
+    return copy_bytes(target, source, size, kind, NULL);
 }
 
 cudaError_t cudaMemcpyAsync(void * target, const void * source, size_t size, enum cudaMemcpyKind kind, cudaStream_t stream) {
-    (void) stream;
-    return copy_rows(target, size, source, size, size, 1, kind);
+    return copy_bytes(target, source, size, kind, stream);
 }
 
 cudaError_t cudaMemcpy2DAsync(void *              target,
@@ -380,47 +400,69 @@ cudaError_t cudaMemcpy2DAsync(void *              target,
                               size_t              height,
                               enum cudaMemcpyKind kind,
                               cudaStream_t        stream) {
-    (void) stream;
-    return copy_rows(target, target_pitch, source, source_pitch, width, height, kind);
+    return copy_rows((struct copy) {target, target_pitch, source, source_pitch, width, height, kind}, stream);
 }
 
 cudaError_t cudaMemcpyPeerAsync(
     void * target, int target_device, const void * source, int source_device, size_t size, cudaStream_t stream) {
-    (void) stream;
     if (simulated_device_of(target) != target_device || simulated_device_of(source) != source_device) {
         return refuse(cudaErrorInvalidValue);
     }
-    return copy_rows(target, size, source, size, size, 1, cudaMemcpyDeviceToDevice);
+    return copy_bytes(target, source, size, cudaMemcpyDeviceToDevice, stream);
 }
 
-cudaError_t cudaMemset(void * pointer, int value, size_t size) {
-    START;
-    bool   on_device = false;
-    void * view      = simulated_view(pointer, size, &on_device);
+struct fill {
+    void * pointer;
+    int    value;
+    size_t size;
+};
+
+static int do_fill(void * data) {
+    const struct fill * fill      = data;
+    bool                on_device = false;
+    void *              view      = simulated_view(fill->pointer, fill->size, &on_device);
     if (view == NULL) {
         return refuse(cudaErrorInvalidValue);
     }
-    memset(view, value, size);
+    memset(view, fill->value, fill->size);
     simulated_count(MEMSETS, 1);
     return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void * pointer, int value, size_t size, cudaStream_t stream) {
-    (void) stream;
-    return cudaMemset(pointer, value, size);
+    START;
+    const struct fill fill = {.pointer = pointer, .value = value, .size = size};
+    return work_do(stream, work_of(do_fill, &fill, sizeof fill));
+}
+
+cudaError_t cudaMemset(void * pointer, int value, size_t size) {
+    return cudaMemsetAsync(pointer, value, size, NULL);
 }
 
 // ----------------------------------------------------------------------------- streams, events, graphs of launches
 
-// While it records, a stream counts the launches of the future graph.
-struct CUstream_st {
-    bool   recording;
-    size_t recorded;
+// A graph, and what is launched of it: each has its own copy of the work.
+struct CUgraph_st {
+    struct nodes nodes;
 };
 
-struct CUgraph_st {
-    size_t launches;
-};
+static void delete_nodes(struct nodes * nodes) {
+    for (struct node * node = nodes->first; node != NULL;) {
+        struct node * next = node->next;
+        free(node->work.data);
+        free(node);
+        node = next;
+    }
+    *nodes = (struct nodes) {0};
+}
+
+static void copy_nodes(struct nodes * to, const struct nodes * from) {
+    delete_nodes(to);
+    for (const struct node * node = from->first; node != NULL; node = node->next) {
+        nodes_add(to, work_of(node->work.run, node->work.data, node->work.size));
+    }
+    to->launches = from->launches;
+}
 
 static cudaError_t new_object(void * result, size_t size, enum simulated_object kind) {
     START;
@@ -505,7 +547,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
         return refuse(cudaErrorInvalidValue);
     }
     stream->recording = true;
-    stream->recorded  = 0;
+    delete_nodes(&stream->recorded);
     return cudaSuccess;
 }
 
@@ -517,25 +559,27 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t * graph) {
     stream->recording       = false;
     const cudaError_t error = new_object(graph, sizeof **graph, GRAPHS);
     if (error == cudaSuccess) {
-        (*graph)->launches = stream->recorded;
+        (*graph)->nodes  = stream->recorded;
+        stream->recorded = (struct nodes) {0};
     }
     return error;
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus * status) {
     START;
-    *status = stream != NULL && stream->recording ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    *status = is_recording(stream) ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
     return cudaSuccess;
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete_nodes(&graph->nodes);
     return delete_object(graph, GRAPHS);
 }
 
 static cudaError_t instantiate(cudaGraphExec_t * executable, cudaGraph_t graph) {
     const cudaError_t error = new_object(executable, sizeof *graph, GRAPHS);
     if (error == cudaSuccess) {
-        ((struct CUgraph_st *) *executable)->launches = graph->launches;
+        copy_nodes(&((struct CUgraph_st *) *executable)->nodes, &graph->nodes);
     }
     return error;
 }
@@ -548,8 +592,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t * executable, cudaGraph_t graph
 
 cudaError_t cudaGraphExecUpdate(cudaGraphExec_t executable, cudaGraph_t graph, cudaGraphExecUpdateResultInfo * result) {
     START;
-    result->result                               = cudaGraphExecUpdateSuccess;
-    ((struct CUgraph_st *) executable)->launches = graph->launches;
+    result->result = cudaGraphExecUpdateSuccess;
+    copy_nodes(&((struct CUgraph_st *) executable)->nodes, &graph->nodes);
     return cudaSuccess;
 }
 #else
@@ -565,22 +609,27 @@ cudaError_t cudaGraphExecUpdate(
     cudaGraphExec_t executable, cudaGraph_t graph, cudaGraphNode_t * node, enum cudaGraphExecUpdateResult * result) {
     (void) node;
     START;
-    *result                                      = cudaGraphExecUpdateSuccess;
-    ((struct CUgraph_st *) executable)->launches = graph->launches;
+    *result = cudaGraphExecUpdateSuccess;
+    copy_nodes(&((struct CUgraph_st *) executable)->nodes, &graph->nodes);
     return cudaSuccess;
 }
 #endif
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+    delete_nodes(&((struct CUgraph_st *) executable)->nodes);
     return delete_object(executable, GRAPHS);
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
     (void) stream;
     START;
+    const struct nodes * nodes = &((struct CUgraph_st *) executable)->nodes;
     simulated_count(GRAPH_LAUNCHES, 1);
-    simulated_count(LAUNCHES, ((struct CUgraph_st *) executable)->launches);
-    return cudaSuccess;
+    simulated_count(LAUNCHES, nodes->launches);
+    for (const struct node * node = nodes->first; node != NULL && lost == cudaSuccess; node = node->next) {
+        lost = node->work.run(node->work.data);
+    }
+    return lost;
 }
 
 // ------------------------------------------------------------------------------------------------- device code
@@ -612,10 +661,12 @@ struct module {
     const char * code;
 };
 
-// A kernel's stub in the host program, and the module with which it was registered.
+// A kernel's stub in the host program, its mangled name, and the module with which it was registered.
 struct kernel {
     const void *          stub;
+    const char *          name;
     const struct module * module;
+    size_t                allowed_shared;  // dynamic shared memory, in bytes
 };
 
 static void * kernels;  // of tsearch
@@ -631,73 +682,93 @@ static bool entry_runs(const struct fat_entry * entry, int gpu) {
     return arch <= gpu && (entry->kind == FAT_PTX || (entry->kind == FAT_CUBIN && arch / 10 == gpu / 10));
 }
 
-// Whether a module has code that a device can run, read from the code itself.
-static bool has_code(const struct module * module, const struct simulated_device * device) {
+// The architecture of the code in a module that a device takes, read from the code itself: 89. 0 if it has none.
+static int code_for(const struct module * module, const struct simulated_device * device) {
     struct fat_header header;
+    int               best = 0;
     memcpy(&header, module->code, sizeof header);
     if (header.magic != FAT_MAGIC) {
-        return false;
+        return 0;
     }
     const char * position = module->code + header.header_size;
     const char * end      = position + header.size;
     while (position < end) {
         struct fat_entry entry;
         memcpy(&entry, position, sizeof entry);
-        if (entry_runs(&entry, 10 * device->major + device->minor)) {
-            return true;
+        if (entry_runs(&entry, 10 * device->major + device->minor) && (int) entry.arch > best) {
+            best = (int) entry.arch;
         }
         if (entry.header_size == 0) {
-            return false;
+            break;
         }
         position += entry.header_size + entry.size;
     }
-    return false;
+    return best;
+}
+
+static struct kernel * find_kernel(const void * stub) {
+    const struct kernel key  = {.stub = stub};
+    void *              node = tfind(&key, &kernels, by_stub);
+    return node != NULL ? *(struct kernel **) node : NULL;
 }
 
 static cudaError_t check_kernel(const void * stub) {
-    const struct kernel key  = {.stub = stub};
-    void *              node = tfind(&key, &kernels, by_stub);
-    if (node == NULL) {
+    const struct kernel * kernel = find_kernel(stub);
+    if (kernel == NULL) {
         return cudaErrorInvalidDeviceFunction;
     }
-    const struct kernel * kernel = *(struct kernel **) node;
-    return has_code(kernel->module, simulated_device(current_device)) ? cudaSuccess : cudaErrorNoKernelImageForDevice;
+    return code_for(kernel->module, simulated_device(current_device)) ? cudaSuccess : cudaErrorNoKernelImageForDevice;
 }
 
-static cudaError_t launch(const void * stub, cudaStream_t stream) {
+static cudaError_t launch(
+    const void * stub, dim3 grid, dim3 block, void ** arguments, size_t shared, cudaStream_t stream, bool cooperative) {
     START;
-    const cudaError_t error = check_kernel(stub);
+    cudaError_t error = check_kernel(stub);
     if (error != cudaSuccess) {
         return refuse(error);
     }
+    const struct kernel *         kernel = find_kernel(stub);
+    const struct simulated_launch launch = {
+        .kernel         = kernel->name,
+        .code           = code_for(kernel->module, simulated_device(current_device)),
+        .device         = current_device,
+        .grid           = {grid.x, grid.y, grid.z},
+        .block          = {block.x, block.y, block.z},
+        .shared         = shared,
+        .allowed_shared = kernel->allowed_shared,
+        .cooperative    = cooperative,
+        .arguments      = arguments,
+    };
     size_t after = 0;
     if (simulated_fault_is("launch-failure", &after)) {  // the next call reports it, as on a real GPU
         lost = cudaErrorLaunchFailure;
     }
-    if (stream != NULL && stream->recording) {
-        stream->recorded++;
+    if (is_recording(stream)) {
+        stream->recorded.launches++;
     } else {
         simulated_count(LAUNCHES, 1);
     }
-    return cudaSuccess;
+    struct simulated_work work = {0};
+    error                      = simulated_prepare(&launch, &work);
+    if (error != cudaSuccess) {
+        return refuse(error);
+    }
+    error = work_do(stream, work);
+    return error == cudaSuccess ? error : done(lost = error);
 }
 
 cudaError_t cudaLaunchKernel(const void * stub, dim3 grid, dim3 block, void ** arguments, size_t shared, cudaStream_t stream) {
-    (void) grid;
-    (void) block;
-    (void) arguments;
-    (void) shared;
-    return launch(stub, stream);
+    return launch(stub, grid, block, arguments, shared, stream, false);
 }
 
 cudaError_t cudaLaunchCooperativeKernel(
     const void * stub, dim3 grid, dim3 block, void ** arguments, size_t shared, cudaStream_t stream) {
-    return cudaLaunchKernel(stub, grid, block, arguments, shared, stream);
+    return launch(stub, grid, block, arguments, shared, stream, true);
 }
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t * configuration, const void * stub, void ** arguments) {
-    (void) arguments;
-    return launch(stub, configuration->stream);
+    return launch(stub, configuration->gridDim, configuration->blockDim, arguments, configuration->dynamicSmemBytes,
+                  configuration->stream, false);
 }
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void * data) {
@@ -717,6 +788,9 @@ cudaError_t cudaFuncSetAttribute(const void * stub, enum cudaFuncAttribute attri
     if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize && (size_t) value > shared_memory(device)) {
         return refuse(cudaErrorInvalidValue);
     }
+    if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
+        find_kernel(stub)->allowed_shared = (size_t) value;
+    }
     return cudaSuccess;
 }
 
@@ -729,7 +803,7 @@ cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes * attributes, const 
     memset(attributes, 0, sizeof *attributes);
     attributes->maxThreadsPerBlock        = 1024;
     attributes->numRegs                   = 32;
-    attributes->maxDynamicSharedSizeBytes = 48 << 10;
+    attributes->maxDynamicSharedSizeBytes = DEFAULT_SHARED;
     return cudaSuccess;
 }
 
@@ -791,7 +865,6 @@ void __cudaUnregisterFatBinary(void ** handle) {
 void __cudaRegisterFunction(void ** handle, const char * stub, char * device_stub, const char * name, int limit,
                             void * thread, void * block_id, void * block_size, void * grid_size, int * warp_size) {
     (void) device_stub;
-    (void) name;
     (void) limit;
     (void) thread;
     (void) block_id;
@@ -799,7 +872,8 @@ void __cudaRegisterFunction(void ** handle, const char * stub, char * device_stu
     (void) grid_size;
     (void) warp_size;
     struct kernel * kernel = malloc(sizeof *kernel);
-    *kernel                = (struct kernel) {.stub = stub, .module = (const struct module *) handle};
+    *kernel = (struct kernel) {
+        .stub = stub, .name = name, .module = (const struct module *) handle, .allowed_shared = DEFAULT_SHARED};
     if (*(struct kernel **) tsearch(kernel, &kernels, by_stub) != kernel) {
         free(kernel);
     }

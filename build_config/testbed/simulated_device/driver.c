@@ -1,7 +1,7 @@
 // A double of the NVIDIA driver's library, and the state of the simulated GPU. See README.md.
 #define _GNU_SOURCE
 #include "address_space.h"
-#include "simulated.h"
+#include "memory.h"
 
 #include <cuda.h>
 
@@ -185,17 +185,32 @@ static void add_block(struct block block) {
     blocks[block_count++] = block;
 }
 
+static struct memory memory_of(struct block block) {
+    return (struct memory) {.address = (void *) block.device_address, .bytes = block.bytes};
+}
+
 // With the mutex held.
 static void remove_block(size_t index) {
     const struct block block = blocks[index];
     if (block.handle == NULL) {
         used[block.device] -= block.size;
-        if (!block.managed) {
-            give_back((void *) block.device_address, block.size);
-        }
     }
-    give_back(block.bytes, block.size);
+    if (block.managed) {
+        give_back(block.bytes, block.size);
+    } else if (block.handle == NULL) {
+        memory_delete(memory_of(block), block.size);
+    } else {
+        memory_unmap(memory_of(block), block.size);
+    }
     blocks[index] = blocks[--block_count];
+}
+
+static struct memory new_memory(int device, size_t size, bool managed) {
+    if (!managed) {
+        return memory_new(device, size);
+    }
+    void * bytes = reserve(size, true);
+    return (struct memory) {.address = bytes, .bytes = bytes};
 }
 
 void * simulated_allocate(int device, size_t size, bool managed) {
@@ -205,10 +220,13 @@ void * simulated_allocate(int device, size_t size, bool managed) {
     pthread_mutex_lock(&mutex);
     void * address = NULL;
     if (take(device, size)) {
-        char * bytes = reserve(size, true);
-        address      = managed ? bytes : reserve(size, false);
-        add_block((struct block) {
-            .device_address = (uintptr_t) address, .size = size, .bytes = bytes, .device = device, .managed = managed});
+        const struct memory memory = new_memory(device, size, managed);
+        address                    = memory.address;
+        add_block((struct block) {.device_address = (uintptr_t) address,
+                                  .size           = size,
+                                  .bytes          = memory.bytes,
+                                  .device         = device,
+                                  .managed        = managed});
     }
     pthread_mutex_unlock(&mutex);
     return address;
@@ -464,7 +482,7 @@ CUresult cuMemMap(CUdeviceptr address, size_t size, size_t offset, CUmemGenericA
     handle->references++;
     add_block((struct block) {.device_address = (uintptr_t) address,
                               .size           = size,
-                              .bytes          = reserve(size, true),
+                              .bytes          = memory_map(handle->device, (void *) (uintptr_t) address, size).bytes,
                               .device         = handle->device,
                               .handle         = handle});
     pthread_mutex_unlock(&mutex);

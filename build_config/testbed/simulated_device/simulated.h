@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct simulated_device {
     int    major;
@@ -64,5 +65,32 @@ void * simulated_view(const void * address, size_t size, bool * on_device);
 int simulated_device_of(const void * address);
 
 void simulated_memory(int device, size_t * free_bytes, size_t * total);
+
+// Let kernels on a device read and write the memory that it reaches, or forbid it again.
+void simulated_open(int device, bool open);
+
+// The launch of a kernel. `arguments` are as for cudaLaunchKernel.
+struct simulated_launch {
+    const char * kernel;  // its mangled name
+    int          code;    // the architecture of the machine code that the device takes: 89
+    int          device;
+    uint32_t     grid[3];
+    uint32_t     block[3];
+    size_t       shared;          // dynamic shared memory, in bytes
+    size_t       allowed_shared;  // what cudaFuncSetAttribute allowed
+    bool         cooperative;     // its blocks may wait for one another
+    void **      arguments;
+};
+
+// Work of a stream. `run` gets `data` (from malloc, of `size` bytes, which may be copied) and returns 0 or an error of the
+// runtime API.
+struct simulated_work {
+    int (*run)(void * data);
+    void * data;
+    size_t size;
+};
+
+// Turn a launch into work; without `run`, there is nothing to do. 0, or an error of the runtime API.
+int simulated_prepare(const struct simulated_launch * launch, struct simulated_work * work);
 
 #endif

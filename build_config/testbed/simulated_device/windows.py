@@ -60,7 +60,7 @@ def build(
     options = ("-shared", "-O1", "-static", *simulated_device.WARNINGS, "-isystem", str(include), f"-I{folder}")
     files: list[Path] = []
     for double in simulated_device.doubles(major):
-        sources = [simulated_device.SOURCES / double.source]
+        sources = [simulated_device.SOURCES / name for name in double.sources]
         names = [*double.exported, *(f"{alias}={name}" for alias, name in double.aliases)]
         if major >= FROM_THE_DRIVER_SINCE and double.name == "cuda":
             sources.append(simulated_device.SOURCES / "windows_driver.c")

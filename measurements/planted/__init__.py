@@ -1,0 +1,1 @@
+"""Faults that are planted into kernels, the host's arguments and a shard."""
