@@ -169,7 +169,10 @@ def test_a_signature_about_the_old_name_is_left_out_or_made_again(tmp_path: Path
     assert in_index(house, THIRD).verify(key).passed
 
 
-@pytest.mark.parametrize("better", [{"verdict": Verdict.GPU_VERIFIED}, {"key": attested.KEY}], ids=["gpu", "signed"])
+BETTER = [{"verdict": Verdict.GPU_VERIFIED}, {"verdict": Verdict.EMULATED_DEVICE_VERIFIED}, {"key": attested.KEY}]
+
+
+@pytest.mark.parametrize("better", BETTER, ids=["gpu", "emulated", "signed"])
 def test_better_evidence_of_the_same_bytes_is_added_and_that_which_was_published_stays(
     house: House, better: dict[str, object]
 ) -> None:
