@@ -155,6 +155,12 @@ EVIDENCE_SUFFIXES = (publication.RECORD_SUFFIX, statement.STATEMENT_SUFFIX, stat
 """Of the files that say what was found out about a wheel. A later record gets names of its own."""
 
 
+def later_evidence(file: str, evidence: str) -> str:
+    """The name before the suffixes of the next evidence about the wheel ``file``: ``WHEEL.2`` after ``WHEEL``."""
+    number = evidence.removeprefix(file).removeprefix(".")
+    return f"{file}.{int(number or 1) + 1}"
+
+
 def read(path: Path, *, evidence: Path | None = None) -> Content:
     """Read a wheel and the evidence next to it, or next to the path ``evidence``.
 
