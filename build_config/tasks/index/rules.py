@@ -194,12 +194,14 @@ def yank(old: Catalogue, names: Iterable[str], reason: str) -> Change:
 def unyank(old: Catalogue, names: Iterable[str]) -> Change:
     """Take a yank back. Raises ``SettingsError`` for a wheel that is not in the index."""
     entries = {entry.file: entry for entry in old.wheels}
-    removed = []
+    removed, said = [], []
     for name in names:
         _require(entries, name)
         entries[name] = dataclasses.replace(entries[name], yanked=None)
         removed.append(name + catalogue.YANK_SUFFIX)
-    return Change(catalogue=catalogue.make(entries.values(), old.base_url), removed=tuple(removed))
+        said.append(f"{name}: not yanked any more")
+    made = catalogue.make(entries.values(), old.base_url)
+    return Change(catalogue=made, removed=tuple(removed), said=tuple(said))
 
 
 def limit(old: Catalogue, keep: int, *, delete: bool = False) -> Change:
