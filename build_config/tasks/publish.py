@@ -51,9 +51,9 @@ class PublishRequest:
 def publish(request: PublishRequest, layout: Layout, console: Console) -> tuple[Path, ...]:
     """Publish wheels with the files next to them; all, or none.
 
-    Returns the new paths: in the wheelhouse, else in the index. Raises ``SettingsError`` without any wheel,
-    ``VerificationError`` for one that does not belong to its record, or for two of one name, and ``PublishedError``
-    for other bytes under a published name. Then neither the wheelhouse nor the index is changed.
+    Returns the paths in the wheelhouse, else those that are new in the index. Raises ``SettingsError`` without any
+    wheel, ``VerificationError`` for one that does not belong to its record, or for two of one name, and
+    ``PublishedError`` for other bytes under a published name. Then neither the wheelhouse nor the index is changed.
     """
     if (request.supersede is None) != (request.reason is None):
         raise SettingsError("--supersede NAME and --reason TEXT belong together")
@@ -78,7 +78,8 @@ def publish(request: PublishRequest, layout: Layout, console: Console) -> tuple[
             made = _limited(made, request.keep, delete=request.delete)
         into_wheelhouse = found if request.to is None else ()
         published.extend(_published(path, layout) for path in into_wheelhouse)
-        published.extend(index / FILES / one.name for one in offered if not into_wheelhouse)
+        if not into_wheelhouse:  # those that are new, by the names that they have there
+            published.extend(index / FILES / one.name for one in made.files if one.name.endswith(".whl"))
         return made
 
     update.change(index, console, change)

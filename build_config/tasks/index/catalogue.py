@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CATALOGUE = "index.json"
-"""At the root of an index, for programs: ``nox -s doctor -- --recommend`` reads it."""
+"""At the root of an index, for programs."""
 FILES = "files"
 """The folder with every file of an index, each once."""
 METADATA_SUFFIX = ".metadata"
@@ -33,7 +33,6 @@ METADATA_SUFFIX = ".metadata"
 SBOM_SUFFIX = ".cdx.json"
 YANK_SUFFIX = ".yanked.json"
 _CUDA_TAG = re.compile(r"cu\d{3}")
-_RANKS = (Verdict.FAILED, Verdict.CPU_FALLBACK_VERIFIED, Verdict.SIMULATED_DEVICE_VERIFIED, Verdict.GPU_VERIFIED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +79,12 @@ class Entry:
     @property
     def trust(self) -> tuple[int, bool]:
         """How good the evidence is: a later record of the same bytes counts only if this is greater."""
-        return _RANKS.index(Verdict(self.verdict)), self.envelope is not None
+        return -tuple(Verdict).index(Verdict(self.verdict)), self.envelope is not None
+
+    @property
+    def evidence(self) -> str:
+        """The name before the suffixes of its newest evidence: ``WHEEL``, then ``WHEEL.2``."""
+        return self.record.removesuffix(publication.RECORD_SUFFIX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +153,12 @@ class Content:
 
 EVIDENCE_SUFFIXES = (publication.RECORD_SUFFIX, statement.STATEMENT_SUFFIX, statement.ENVELOPE_SUFFIX)
 """Of the files that say what was found out about a wheel. A later record gets names of its own."""
+
+
+def later_evidence(file: str, evidence: str) -> str:
+    """The name before the suffixes of the next evidence about the wheel ``file``: ``WHEEL.2`` after ``WHEEL``."""
+    number = evidence.removeprefix(file).removeprefix(".")
+    return f"{file}.{int(number or 1) + 1}"
 
 
 def read(path: Path, *, evidence: Path | None = None) -> Content:

@@ -15,6 +15,7 @@ import jinja2
 
 from build_config import archs
 from build_config.model import CudaArch
+from build_config.reports import Verdict
 from build_config.system.console import megabytes
 from build_config.tasks.index.catalogue import FILES, Entry
 from build_config.tasks.index.snippets import Snippet, snippets
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).with_name("templates")
 ADDRESS = "ADDRESS"
 """Stands for the address of the page if that is not known; the page's script puts the real one there."""
-VERDICTS = {
-    "gpu-verified": "ran on a real GPU",
-    "simulated-device-verified": "ran on a simulated GPU",
-    "cpu-fallback-verified": "ran on the CPU only",
+VERDICTS: dict[str, str] = {
+    Verdict.GPU_VERIFIED: "ran on a real GPU",
+    Verdict.EMULATED_DEVICE_VERIFIED: "computed on an emulated GPU",
+    Verdict.SIMULATED_DEVICE_VERIFIED: "ran on a simulated GPU",
+    Verdict.CPU_FALLBACK_VERIFIED: "ran on the CPU only",
 }
 
 

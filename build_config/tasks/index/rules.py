@@ -113,7 +113,7 @@ def _again(known: Entry, content: Content) -> tuple[Entry, list[NewFile], str]:
     """The same bytes again. Better evidence gets names of its own: that which was published keeps its bytes, too."""
     if known.file != content.name:
         return known, [], f"{content.name}: published already, as {known.file}"
-    evidence = later_evidence(known)
+    evidence = catalogue.later_evidence(known.file, known.evidence)
     offered = content.entry(evidence)
     if offered.trust <= known.trust:
         return known, [], f"{content.name}: published already, no change"
@@ -125,12 +125,6 @@ def _again(known: Entry, content: Content) -> tuple[Entry, list[NewFile], str]:
     signed = ", signed" if offered.envelope else ""
     note = f"{content.name}: published already; a new record is added: {offered.verdict}{signed}"
     return dataclasses.replace(offered, yanked=known.yanked), texts, note
-
-
-def later_evidence(known: Entry) -> str:
-    """The name before the suffixes of the next evidence about a wheel: ``WHEEL.2``."""
-    number = known.record.removeprefix(known.file).removesuffix(publication.RECORD_SUFFIX).removeprefix(".")
-    return f"{known.file}.{int(number or 1) + 1}"
 
 
 def _refusal(known: Entry, content: Content) -> PublishedError:
@@ -200,12 +194,14 @@ def yank(old: Catalogue, names: Iterable[str], reason: str) -> Change:
 def unyank(old: Catalogue, names: Iterable[str]) -> Change:
     """Take a yank back. Raises ``SettingsError`` for a wheel that is not in the index."""
     entries = {entry.file: entry for entry in old.wheels}
-    removed = []
+    removed, said = [], []
     for name in names:
         _require(entries, name)
         entries[name] = dataclasses.replace(entries[name], yanked=None)
         removed.append(name + catalogue.YANK_SUFFIX)
-    return Change(catalogue=catalogue.make(entries.values(), old.base_url), removed=tuple(removed))
+        said.append(f"{name}: not yanked any more")
+    made = catalogue.make(entries.values(), old.base_url)
+    return Change(catalogue=made, removed=tuple(removed), said=tuple(said))
 
 
 def limit(old: Catalogue, keep: int, *, delete: bool = False) -> Change:
@@ -226,7 +222,7 @@ def limit(old: Catalogue, keep: int, *, delete: bool = False) -> Change:
 
 def belongings(entry: Entry) -> tuple[str, ...]:
     """The files of a wheel in ``files/``, the wheel first and the marker of a yank last."""
-    number = int(later_evidence(entry).rpartition(".")[2])
+    number = int(catalogue.later_evidence(entry.file, entry.evidence).rpartition(".")[2])
     evidence = (entry.file, *(f"{entry.file}.{later}" for later in range(2, number)))
     texts = (name + suffix for name in evidence for suffix in catalogue.EVIDENCE_SUFFIXES)
     others = (catalogue.METADATA_SUFFIX, catalogue.SBOM_SUFFIX, catalogue.YANK_SUFFIX)

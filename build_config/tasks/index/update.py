@@ -105,15 +105,14 @@ def _entry(path: Path) -> Entry:
 
 
 def _newest_evidence(wheel: Path) -> Path:
-    later = wheel
-    while publication.record_path(following := wheel.with_name(_following(wheel, later))).is_file():
-        later = following
-    return later
+    newest = wheel
+    while publication.record_path(later := _later_evidence(wheel, newest)).is_file():
+        newest = later
+    return newest
 
 
-def _following(wheel: Path, evidence: Path) -> str:
-    number = evidence.name.removeprefix(wheel.name).removeprefix(".")
-    return f"{wheel.name}.{int(number or 1) + 1}"
+def _later_evidence(wheel: Path, evidence: Path) -> Path:
+    return wheel.with_name(catalogue.later_evidence(wheel.name, evidence.name))
 
 
 def names(given: Iterable[str]) -> tuple[str, ...]:

@@ -23,6 +23,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.skipif(sys.platform == "win32
 ROOT = Path(process.__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def no_signal_is_ignored() -> Iterator[None]:
+    """Not even if the tests run under nohup, or behind the shell of a script: their processes inherit it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def interpreter(tmp_path: Path) -> Iterator[Path]:
     """An interpreter that never ends, and writes its number into a file next to it."""

@@ -131,8 +131,6 @@ def _installers(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 SAME, NEWER = ("0.3.36",), ("0.3.36", "0.3.40")
 COMBINATIONS = [(kind, versions) for versions in (SAME, NEWER) for kind in ("http.server", "serve")]
 """The server of our index, and the releases that the other index has as source distributions."""
-IN_SECONDS = pytest.mark.parametrize("indexes", [COMBINATIONS[0], COMBINATIONS[-1]], indirect=True)
-"""For clients that take seconds; docs/measurements/index.md has all combinations."""
 
 
 @pytest.fixture(name="indexes", scope="module", params=COMBINATIONS)
@@ -164,7 +162,6 @@ def test_pip(setting: Setting, age: str, bundled: Environment) -> None:
     assert content(target) == OURS
 
 
-@IN_SECONDS
 def test_pip_with_a_requirements_file_and_a_digest(setting: Setting) -> None:
     target = setting.target()
     lines = setting.block("pip", 1).replace(
@@ -190,7 +187,6 @@ def test_uv_in_a_project(setting: Setting) -> None:
     assert "tar.gz" not in lock
 
 
-@IN_SECONDS
 def test_poetry(setting: Setting) -> None:
     other = {"name": "other", "url": setting.other, "priority": "primary"}
     project = setting.project("", tool={"poetry": {"package-mode": False, "source": [other]}})
@@ -203,7 +199,6 @@ def test_poetry(setting: Setting) -> None:
     assert "tar.gz" not in lock
 
 
-@IN_SECONDS
 def test_pdm(setting: Setting) -> None:
     project = setting.project(setting.block("PDM"))
     target = setting.target()
@@ -214,7 +209,6 @@ def test_pdm(setting: Setting) -> None:
     assert "tar.gz" not in lock
 
 
-@IN_SECONDS
 def test_the_line_for_conda_is_that_for_pip(setting: Setting) -> None:
     _, line = setting.block("conda").splitlines()
     assert line == f"conda run --name llama {setting.block('pip')}"

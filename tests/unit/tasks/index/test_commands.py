@@ -30,7 +30,9 @@ def test_publish_yank_and_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert f"published  {first.name}" in capsys.readouterr().out
     call("yank", house.layout.wheelhouse / first.name, "--reason", "a fault", "--to", index)
     assert yanked(index) == {first.name: "a fault"}
+    capsys.readouterr()
     call("yank", first.name, "--undo", "--to", index)
+    assert f"{first.name}: not yanked any more" in capsys.readouterr().out
     assert yanked(index) == {first.name: None}
 
     house.build(content="other")

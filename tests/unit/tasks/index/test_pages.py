@@ -167,6 +167,10 @@ def test_the_page_for_people_says_what_is_known_of_each_wheel(house: House) -> N
     assert 'data-search="GTX 10' in page, "GPUs without a wheel are named, too"
 
 
+def test_the_page_for_people_has_words_for_each_verdict_of_a_published_wheel() -> None:
+    assert people.VERDICTS.keys() == set(Verdict) - {Verdict.FAILED}
+
+
 def test_the_smallest_wheel_for_a_gpu_is_named_first(house: House) -> None:
     for version in (PORTABLE, "0.3.36+cu130.sm86.sm89", SM89, "0.3.36+cu124.sm89"):
         house.build(version)

@@ -59,7 +59,7 @@ def links(house: House, index: str = "cu130-sm89") -> dict[str, DistributionPack
 def test_equal_bytes_are_no_change(house: House) -> None:
     before = contents(house.index)
     house.build()
-    share(house)
+    assert share(house) == ()
     assert contents(house.index) == before
 
 
@@ -102,7 +102,8 @@ def test_wheels_of_other_jobs_go_into_the_wheelhouse_and_the_index_or_only_where
 
 def test_a_superseding_wheel_gets_a_build_tag_and_the_old_one_is_yanked(house: House) -> None:
     new = house.build(content="other")
-    share(house, supersede=NAME, reason="wrong results")
+    (published,) = share(house, supersede=NAME, reason="wrong results")
+    assert published == house.index / "files" / SECOND
     found = links(house)
     assert {name: each.yanked_reason for name, each in found.items()} == {NAME: "wrong results", SECOND: None}
     assert found[SECOND].digests["sha256"] == hashlib.sha256(new.read_bytes()).hexdigest(), "not built again"
@@ -169,7 +170,10 @@ def test_a_signature_about_the_old_name_is_left_out_or_made_again(tmp_path: Path
     assert in_index(house, THIRD).verify(key).passed
 
 
-@pytest.mark.parametrize("better", [{"verdict": Verdict.GPU_VERIFIED}, {"key": attested.KEY}], ids=["gpu", "signed"])
+BETTER = [{"verdict": Verdict.GPU_VERIFIED}, {"verdict": Verdict.EMULATED_DEVICE_VERIFIED}, {"key": attested.KEY}]
+
+
+@pytest.mark.parametrize("better", BETTER, ids=["gpu", "emulated", "signed"])
 def test_better_evidence_of_the_same_bytes_is_added_and_that_which_was_published_stays(
     house: House, better: dict[str, object]
 ) -> None:
