@@ -128,8 +128,8 @@ def remove(folder: Path, names: Iterable[str]) -> None:
 
 
 def remove_pages(folder: Path, known: Iterable[str]) -> None:
-    """Remove the folders of indexes that have no wheel any more."""
-    for page in folder.glob("cu*/"):
+    """Remove the folders of indexes that have no wheel any more; other folders are not ours."""
+    for page in folder.glob("cu[0-9][0-9][0-9]*/"):
         if page.name not in known:
             shutil.rmtree(page)
 
