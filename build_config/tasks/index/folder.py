@@ -79,21 +79,8 @@ def place(folder: Path, new: Iterable[NewFile]) -> None:
 
     Raises ``StepResultError`` if a copy is not what was read before, ``DiskFullError`` if the disk is full.
     """
-    into = folder / FILES
-    parts: list[tuple[Path, Path]] = []
     with files.disk_full_is_said(folder, "files of the index"):
-        try:
-            for file in new:
-                parts.append((_aside(into, file), into / file.name))  # noqa: PERF401  # after an error: those so far
-            # All are written before the first is flushed: the file system then flushes many at once.
-            for part, _ in parts:
-                _flush(part)
-            for part, final in parts:
-                part.replace(final)
-        finally:
-            for part, _ in parts:
-                part.unlink(missing_ok=True)
-        _flush_folder(into)
+        _put((folder / FILES / file.name, file) for file in new)
 
 
 def write_pages(folder: Path, pages: Mapping[str, bytes]) -> tuple[str, ...]:
@@ -102,22 +89,8 @@ def write_pages(folder: Path, pages: Mapping[str, bytes]) -> tuple[str, ...]:
     Each is whole: the old one or the new one. A page that is the same is not touched, so caches keep it.
     """
     changed = tuple(name for name, content in pages.items() if _content(folder / name) != content)
-    parts = []
     with files.disk_full_is_said(folder, "pages of the index"):
-        try:
-            for name in changed:
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                parts.append((_aside(path.parent, NewFile(name=path.name, source=pages[name])), path))
-            for part, _ in parts:
-                _flush(part)
-            for part, path in parts:
-                part.replace(path)
-        finally:
-            for part, _ in parts:
-                part.unlink(missing_ok=True)
-        for parent in {path.parent for _, path in parts}:
-            _flush_folder(parent)
+        _put((folder / name, NewFile(name=name, source=pages[name])) for name in changed)
     return changed
 
 
@@ -137,9 +110,28 @@ def remove_pages(folder: Path, known: Iterable[str]) -> None:
 # ------------------------------------------------------------------------------------------------------- details
 
 
-def _aside(folder: Path, file: NewFile) -> Path:
+def _put(new: Iterable[tuple[Path, NewFile]]) -> None:
+    """Write files aside, then give them these paths, in this order; after an error none is left half written."""
+    parts: list[tuple[Path, Path]] = []
+    try:
+        for path, file in new:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parts.append((_aside(path, file), path))
+        # All are written before the first is flushed: the file system then flushes many at once.
+        for part, _ in parts:
+            _flush(part)
+        for part, path in parts:
+            part.replace(path)
+    finally:
+        for part, _ in parts:
+            part.unlink(missing_ok=True)
+    for folder in {path.parent for _, path in parts}:
+        _flush_folder(folder)
+
+
+def _aside(path: Path, file: NewFile) -> Path:
     """Write a file under a name that no reader asks for. A wheel is copied: a link would change with its source."""
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{file.name[:100]}.", suffix=_PART)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=_PART)
     part = Path(temporary)
     try:
         with os.fdopen(handle, "wb") as target:
