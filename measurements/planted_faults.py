@@ -58,7 +58,7 @@ class Planted:
         if self.name is None:
             self.line, self.name = line, name
         translated = translation.translate(ptx_module.read_module(text, ptx.source), name)
-        return self.kernels.compile(self.fault.in_c(translated), name)[0]
+        return self.kernels.compile(self.fault.in_c(translated), name)
 
 
 def plant(fault: Fault, kernels: Kernels, machine: EmulatedMachine) -> Shown:

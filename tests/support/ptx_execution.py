@@ -6,7 +6,6 @@ import ctypes
 import functools
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ import numpy as np
 
 from build_config.testbed import emulated_device
 from build_config.testbed.emulated_device.ptx_module import read_module
-from build_config.testbed.emulated_device.translation import CFLAGS, BasicBlock, translate
+from build_config.testbed.emulated_device.translation import CFLAGS, translate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,15 +40,14 @@ class Kernel:
 
     library: ctypes.CDLL
     runtime: ctypes.CDLL
-    blocks: tuple[BasicBlock, ...]
-    opcodes: Mapping[str, int]
+    basic_blocks: int
 
     def launch(
         self, *arrays: np.ndarray, grid: int = 1, block: int = 32, dynamic_shared: int = 0
     ) -> tuple[str, list[int]]:
         """Execute it; returns why it failed (empty if it did not) and how often each basic block was executed."""
         parameters = (ctypes.c_uint64 * max(len(arrays), 1))(*(array.ctypes.data for array in arrays))
-        executed = (ctypes.c_uint64 * len(self.blocks))()
+        executed = (ctypes.c_uint64 * self.basic_blocks)()
         launch = _Launch(
             ctypes.addressof(ctypes.c_char.in_dll(self.library, "ptx_image")),
             ctypes.addressof(parameters),
@@ -69,7 +67,7 @@ def compiled(ptx: str, name: str, folder: Path, *further: str) -> Kernel:
     source, library = folder / f"{name}.c", folder / f"{name}.so"
     source.write_text(kernel.source, encoding="utf-8")
     _compile(source, library, *further)
-    return Kernel(ctypes.CDLL(str(library)), _runtime(*further), kernel.blocks, kernel.opcodes)
+    return Kernel(ctypes.CDLL(str(library)), _runtime(*further), len(kernel.lines))
 
 
 @functools.cache

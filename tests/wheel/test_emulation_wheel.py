@@ -86,7 +86,7 @@ class WithFault:
         text = ptx.path.read_text(encoding="utf-8")
         assert "rsqrt.approx" in text
         module = ptx_module.read_module(text.replace("rsqrt.approx", "sqrt.approx"), ptx.source)
-        return self.kernels.compile(translation.translate(module, name).source, name)[0]
+        return self.kernels.compile(translation.translate(module, name).source, name)
 
 
 def test_one_wrong_instruction_is_found(kernels: Kernels, machine: EmulatedMachine) -> None:

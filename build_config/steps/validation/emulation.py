@@ -80,7 +80,7 @@ QUICK = (
     ),
     Case(shape=SMALL, kind="F32", prompts=(Prompt(tokens=64),)),
 )
-"""The checks that take a minute or two, once their kernels are compiled. Batches of one token become a CUDA graph."""
+"""The checks without ``--all``, with few kernels. Batches of one token become a CUDA graph."""
 ALL = (
     *QUICK,
     Case(shape=SMALL, kind="F32", prompts=(Prompt(tokens=64, flash=True), Prompt(tokens=64, small=8, flash=True))),

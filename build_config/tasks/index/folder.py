@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,8 +60,8 @@ def locked(folder: Path, console: Console) -> Iterator[None]:
         message = f"{folder} cannot be used as an index: {error.strerror or error}"
         raise SettingsError(message, remedy="name a folder on a local disk that you can write to") from error
     try:
-        for leftover in folder.rglob(f".*{_PART}"):
-            leftover.unlink()
+        for leftover in tuple(folder.rglob(f".*{_PART}")):
+            _discard(leftover)
         yield
     finally:
         lock.release()
@@ -79,45 +80,19 @@ def place(folder: Path, new: Iterable[NewFile]) -> None:
 
     Raises ``StepResultError`` if a copy is not what was read before, ``DiskFullError`` if the disk is full.
     """
-    into = folder / FILES
-    parts: list[tuple[Path, Path]] = []
     with files.disk_full_is_said(folder, "files of the index"):
-        try:
-            for file in new:
-                parts.append((_aside(into, file), into / file.name))  # noqa: PERF401  # after an error: those so far
-            # All are written before the first is flushed: the file system then flushes many at once.
-            for part, _ in parts:
-                _flush(part)
-            for part, final in parts:
-                part.replace(final)
-        finally:
-            for part, _ in parts:
-                part.unlink(missing_ok=True)
-        _flush_folder(into)
+        _put((folder / FILES / file.name, file) for file in new)
 
 
 def write_pages(folder: Path, pages: Mapping[str, bytes]) -> tuple[str, ...]:
     """Write those pages that have changed, in this order; returns their names.
 
-    Each is whole: the old one or the new one. A page that is the same is not touched, so caches keep it.
+    Each is whole: the old one or the new one. A page that is the same is not touched, so caches keep it. A new index
+    appears with all its pages: of a folder without them, some servers would send a list of files.
     """
     changed = tuple(name for name, content in pages.items() if _content(folder / name) != content)
-    parts = []
     with files.disk_full_is_said(folder, "pages of the index"):
-        try:
-            for name in changed:
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                parts.append((_aside(path.parent, NewFile(name=path.name, source=pages[name])), path))
-            for part, _ in parts:
-                _flush(part)
-            for part, path in parts:
-                part.replace(path)
-        finally:
-            for part, _ in parts:
-                part.unlink(missing_ok=True)
-        for parent in {path.parent for _, path in parts}:
-            _flush_folder(parent)
+        _put(_by_folder(folder, {name: pages[name] for name in changed}))
     return changed
 
 
@@ -128,18 +103,72 @@ def remove(folder: Path, names: Iterable[str]) -> None:
 
 
 def remove_pages(folder: Path, known: Iterable[str]) -> None:
-    """Remove the folders of indexes that have no wheel any more."""
-    for page in folder.glob("cu*/"):
+    """Remove the folders of indexes that have no wheel any more; other folders are not ours."""
+    for page in folder.glob("cu[0-9][0-9][0-9]*/"):
         if page.name not in known:
-            shutil.rmtree(page)
+            shutil.rmtree(page.replace(_part(page)))
 
 
 # ------------------------------------------------------------------------------------------------------- details
 
 
-def _aside(folder: Path, file: NewFile) -> Path:
+def _by_folder(folder: Path, pages: Mapping[str, bytes]) -> Iterator[tuple[Path, NewFile | Mapping[str, bytes]]]:
+    """The paths of pages with their content; an index that is not there yet is one folder."""
+    for top, names in groupby(pages, key=lambda name: name.rpartition("/")[0].partition("/")[0]):
+        if top and not (folder / top).is_dir():
+            yield folder / top, {name.removeprefix(f"{top}/"): pages[name] for name in names}
+        else:
+            yield from ((folder / name, NewFile(name=name, source=pages[name])) for name in names)
+
+
+def _put(new: Iterable[tuple[Path, NewFile | Mapping[str, bytes]]]) -> None:
+    """Write files and folders aside, then give them these paths, in this order; an error leaves none half written."""
+    parts: list[tuple[Path, Path]] = []
+    try:
+        for path, content in new:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, NewFile):
+                parts.append((_aside(path, content), path))
+            else:
+                parts.append((_part(path), path))
+                _fill(_part(path), content)
+        # All are written before the first is flushed: the file system then flushes many at once.
+        for part, _ in parts:
+            for written in (part, *part.rglob("*")):
+                flush = _flush_folder if written.is_dir() else _flush
+                flush(written)
+        for part, path in parts:
+            part.replace(path)
+    finally:
+        for part, _ in parts:
+            _discard(part)
+    for folder in {path.parent for _, path in parts}:
+        _flush_folder(folder)
+
+
+def _part(folder: Path) -> Path:
+    """The name of a folder while it is not whole; one publisher at a time has it."""
+    return folder.with_name(f".{folder.name}{_PART}")
+
+
+def _fill(folder: Path, pages: Mapping[str, bytes]) -> None:
+    for name, content in pages.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o644)
+
+
+def _discard(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part)
+    else:
+        part.unlink(missing_ok=True)
+
+
+def _aside(path: Path, file: NewFile) -> Path:
     """Write a file under a name that no reader asks for. A wheel is copied: a link would change with its source."""
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{file.name[:100]}.", suffix=_PART)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=_PART)
     part = Path(temporary)
     try:
         with os.fdopen(handle, "wb") as target:

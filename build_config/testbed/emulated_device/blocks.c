@@ -70,7 +70,7 @@ static void ready(struct coroutine * coroutine) {
 
 // ------------------------------------------------------------------------------------------ operations of a warp
 
-// Run the operations for which all lanes are there. `running` is the lane that goes on without being scheduled.
+// Run the operations for which all lanes are there. `going` is the lane that goes on without being scheduled.
 static void meet(struct warp * warp, struct coroutine * going) {
     for (uint32_t rest = warp->waiting; rest != 0;) {
         const struct coroutine * one  = of(warp->lanes[__builtin_ctz(rest)]);

@@ -1,14 +1,11 @@
 // cuBLAS of the emulated GPU: matrix products in plain C, with sums in double precision. They are not NVIDIA's: what a wheel
 // computes with cuBLAS is replaced here, and only the arguments of the calls are the wheel's own.
+#include "ptx_half.h"
 #include "work.h"
 
 #include <cublas_v2.h>
 
-#include <math.h>
-#include <stdint.h>
 #include <stdio.h>
-
-enum { HALF_OF_FLOAT = 16 };
 
 // A matrix of a batch: its content for the host, and how to read it.
 struct matrix {
@@ -26,22 +23,6 @@ struct product {
     bool              by_pointers;
 };
 
-static float from_bfloat(uint16_t bits) {
-    const uint32_t wide = (uint32_t) bits << HALF_OF_FLOAT;
-    float          value;
-    memcpy(&value, &wide, sizeof value);
-    return value;
-}
-
-static uint16_t to_bfloat(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    if (isnan(value)) {
-        return 0x7FFF;
-    }
-    return (uint16_t) ((bits + 0x7FFF + (bits >> HALF_OF_FLOAT & 1)) >> HALF_OF_FLOAT);
-}
-
 static size_t size_of(cudaDataType type) {
     return type == CUDA_R_32F ? sizeof(float) : sizeof(uint16_t);
 }
@@ -54,12 +35,7 @@ static double get(const char * bytes, cudaDataType type, size_t index) {
     }
     uint16_t bits;
     memcpy(&bits, bytes + index * sizeof bits, sizeof bits);
-    if (type == CUDA_R_16BF) {
-        return from_bfloat(bits);
-    }
-    _Float16 half;
-    memcpy(&half, &bits, sizeof half);
-    return (double) half;
+    return type == CUDA_R_16BF ? ptx_brain(bits) : ptx_half(bits);
 }
 
 static void put(char * bytes, cudaDataType type, size_t index, double value) {
@@ -68,9 +44,9 @@ static void put(char * bytes, cudaDataType type, size_t index, double value) {
         memcpy(bytes + index * sizeof single, &single, sizeof single);
         return;
     }
-    uint16_t bits = to_bfloat((float) value);
+    uint16_t bits = ptx_to_brain((float) value);
     if (type == CUDA_R_16F) {
-        const _Float16 half = (_Float16) value;
+        const _Float16 half = (_Float16) value;  // rounded once, unlike by way of a float
         memcpy(&bits, &half, sizeof bits);
     }
     memcpy(bytes + index * sizeof bits, &bits, sizeof bits);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from build_config.testbed.emulated_device.ptx_module import Module
 
 HERE = Path(__file__).parent
-OPTIONS = ("-O1", "-w", "-march=native", "-ffp-contract=off", "-fwrapv", "-fno-strict-aliasing", "-fPIC", "-shared")
-"""No fused operations that PTX does not name, integers that wrap, memory without types, as on a GPU."""
+OPTIONS = ("-O1", "-w", "-march=native", *translation.CFLAGS, "-fPIC", "-shared")
 SECONDS_ALLOWED = 600.0
 
 
@@ -31,14 +29,13 @@ class KernelFacts:
     """How a kernel of the wheel became code for this machine.
 
     ``source`` is the compiled file, ``identical`` whether ptxas turns its PTX into the cubin that is in the wheel.
-    ``refused`` is why there is no code. ``seconds`` are those of the compilers; 0 if the code was kept.
+    ``refused`` is why there is no code.
     """
 
     name: str
     source: str | None = None
     identical: bool = False
     refused: str | None = None
-    seconds: float = 0.0
 
 
 class Translator:
@@ -74,18 +71,16 @@ class Kernels:
         """The shared library of a kernel, which defines ``ptx_image``. Raises ``PipelineError`` with the reason."""
         if name in self._libraries:
             return self._libraries[name]
-        start = time.monotonic()
         source, identical = None, False
         try:
             number = self.number(name)
             ptx = self.ptx(number)
             source, identical = ptx.source, ptx.cubin == self.code.cubins[number]
-            path, compiled = self.compile(self.translate(ptx, name), name)
+            path = self.compile(self.translate(ptx, name), name)
         except PipelineError as error:
             self.facts[name] = KernelFacts(name=name, source=source, identical=identical, refused=error.message)
             raise
-        seconds = time.monotonic() - start if compiled else 0.0
-        self.facts[name] = KernelFacts(name=name, source=source, identical=identical, seconds=round(seconds, 3))
+        self.facts[name] = KernelFacts(name=name, source=source, identical=identical)
         self._libraries[name] = path
         return path
 
@@ -104,14 +99,14 @@ class Kernels:
             self._made[number] = self.files.make(number)
         return self._made[number]
 
-    def compile(self, text: str, name: str) -> tuple[Path, bool]:
-        """The library of a kernel in C, and whether it had to be compiled."""
+    def compile(self, text: str, name: str) -> Path:
+        """The library of a kernel in C."""
         headers = (path.read_bytes() for path in sorted(HERE.glob("ptx_*.h")))
         parts = (text.encode(), *headers, " ".join((self.cc, *OPTIONS)).encode())
         key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
         library = self.folder / f"{key}.so"
         if library.is_file():
-            return library, False
+            return library
         self.folder.mkdir(parents=True, exist_ok=True)
         c_file, partial = self.folder / f"{key}.c", self.folder / f"{key}.{os.getpid()}"
         c_file.write_text(text, encoding="utf-8")
@@ -120,4 +115,4 @@ class Kernels:
             run(Command(argv=argv), timeout=SECONDS_ALLOWED)
         except CommandError as error:
             raise ValidationError(f"the translation of {name} does not compile: {error.message}") from error
-        return partial.replace(library), True
+        return partial.replace(library)

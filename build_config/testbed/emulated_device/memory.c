@@ -4,6 +4,8 @@
 #define _GNU_SOURCE
 #include "memory.h"
 
+#include "address_space.h"
+
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, ALIGNMENT = 256, GUARD = 1 << 20, POISON = 0xFF };
+enum { ALIGNMENT = 256, GUARD = 1 << 20, POISON = 0xFF };
 
 // What is opened and closed: whole pages.
 struct region {
@@ -81,8 +83,8 @@ static char * map_twice(char * address, size_t size) {
 
 struct memory memory_new(int device, size_t size) {
     const size_t whole = round_up(size, PAGE);
-    char * const space = mmap(NULL, whole + 2UL * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (space == MAP_FAILED) {
+    char * const space = reserve(whole + 2UL * GUARD, false);
+    if (space == NULL) {
         give_up("there are no addresses left");
     }
     char * const start = space + GUARD;
@@ -96,7 +98,7 @@ struct memory memory_new(int device, size_t size) {
 void memory_delete(struct memory memory, size_t size) {
     const size_t        skip   = round_up(size, PAGE) - round_up(size, ALIGNMENT);
     const struct region region = take_region((char *) memory.address - skip);
-    munmap(region.start - GUARD, region.size + 2UL * GUARD);
+    give_back(region.start - GUARD, region.size + 2UL * GUARD);
     munmap(memory.bytes - skip, region.size);
 }
 

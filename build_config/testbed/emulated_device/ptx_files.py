@@ -18,6 +18,7 @@ from pathlib import Path
 
 from build_config.errors import CommandError, ValidationError
 from build_config.model import CudaArch
+from build_config.system.files import file_sha256, listing_sha256
 from build_config.system.processes import Command, run
 
 SECONDS_ALLOWED = 1800.0
@@ -59,7 +60,9 @@ class PtxFiles:
         if not self.commands:
             raise ValidationError(f"{path} contains no CUDA file")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._inputs = _folder_digest(self._ggml)
+        ggml = self._ggml
+        paths = sorted(path for path in ggml.rglob("*") if path.is_file())
+        self._inputs = listing_sha256((str(path.relative_to(ggml)), file_sha256(path)) for path in paths)
 
     @property
     def _ggml(self) -> Path:
@@ -89,7 +92,7 @@ class PtxFiles:
                 except CommandError as error:
                     raise ValidationError(f"there is no PTX of {source}: {error.message}", log=self.log) from error
                 ptx.replace(path)
-                facts.write_text(json.dumps({"source": source, "cubin": _digest(cubin)}), encoding="utf-8")
+                facts.write_text(json.dumps({"source": source, "cubin": file_sha256(cubin)}), encoding="utf-8")
         return PtxFile(source=source, path=path, cubin=json.loads(facts.read_text(encoding="utf-8"))["cubin"])
 
     def _compile(self, argv: list[str], directory: Path, folder: Path) -> tuple[Path, Path]:
@@ -134,12 +137,3 @@ def _expanded(text: str, variables: dict[str, str]) -> tuple[str, ...]:
     for name in sorted(variables, key=len, reverse=True):
         text = text.replace(f"${name}", variables[name])
     return tuple(shlex.split(text))
-
-
-def _folder_digest(folder: Path) -> str:
-    lines = (f"{path.relative_to(folder)} {_digest(path)}" for path in sorted(folder.rglob("*")) if path.is_file())
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -21,17 +21,11 @@ _LIMITS = (".maxntid", ".reqntid", ".minnctapersm", ".maxnreg", ".maxnctapersm",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """A PTX file. ``target`` is its architecture (``sm_89``)."""
+    """A PTX file."""
 
     source: PtxSource
-    target: str
     functions: Mapping[str, Function]
     variables: Mapping[str, Variable]
-
-    @property
-    def kernels(self) -> tuple[str, ...]:
-        """The names of its kernels, in the order of the file."""
-        return tuple(name for name, function in self.functions.items() if function.kernel)
 
 
 def read_module(text: str, file: str) -> Module:
@@ -39,15 +33,12 @@ def read_module(text: str, file: str) -> Module:
     source = PtxSource(file, text)
     functions: dict[str, Function] = {}
     variables: dict[str, Variable] = {}
-    target = ""
     offset = _blank_end(text, 0)
     while offset < len(text):
         if text.startswith(_LINE_DIRECTIVES, offset):
             end = text.find("\n", offset)
             end = len(text) if end < 0 else end
             words = re.split(r"[\s,]+", text[offset:end].strip())
-            if words[0] == ".target":
-                target = words[1]
             if words[0] == ".address_size" and words[1] != "64":
                 raise source.error(offset, f"addresses of {words[1]} bits are not supported")
         elif text.startswith(".section", offset):  # DWARF
@@ -65,7 +56,7 @@ def read_module(text: str, file: str) -> Module:
                 variable, end = _variable(source, offset, end)
                 variables[variable.name] = variable
         offset = _blank_end(text, end)
-    return Module(source=source, target=target, functions=functions, variables=variables)
+    return Module(source=source, functions=functions, variables=variables)
 
 
 def _blank_end(text: str, offset: int) -> int:

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 SPACES = frozenset({".global", ".const", ".shared", ".local", ".param"})
 LINKAGES = frozenset({".extern", ".visible", ".weak", ".common"})
-_END = ("end", "the end of the text", -1)
 
 
 def parse_body(source: PtxSource, body: tuple[int, int]) -> tuple[Statement, ...]:

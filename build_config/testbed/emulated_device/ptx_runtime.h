@@ -14,7 +14,7 @@ enum { PTX_WARP = 32, PTX_OPERANDS = 24, PTX_RESULTS = 8 };
 
 struct ptx_thread;
 
-// An operation of a warp (PTX ISA 9.7.14: shfl, vote, match, redux; 9.7.15: mma, ldmatrix, movmatrix). It reads `a` and
+// An operation of a warp (PTX ISA 9.0, 9.7.9.6: shfl; 9.7.13: vote, match, redux; 9.7.14.5: mma, ldmatrix, movmatrix). It reads `a` and
 // `row` and writes `r` of every lane in `mask`. Lanes that are not in the mask are NULL or must not be used.
 typedef void ptx_warp_function(struct ptx_thread * lanes[PTX_WARP], uint32_t mask);
 
@@ -62,12 +62,6 @@ struct ptx_thread {
     const void *               row;  // ldmatrix: the row whose address this lane gives
 };
 
-struct ptx_variable {
-    const char * name;
-    void *       address;
-    uint64_t     size;
-};
-
 // Defined by each translated kernel as `const struct ptx_image ptx_image`.
 struct ptx_image {
     const char * name;                                                  // the mangled name, as in the PTX
@@ -80,8 +74,6 @@ struct ptx_image {
     uint32_t         max_threads;    // of .maxntid or .reqntid, 0 without one
     uint32_t         basic_blocks;   // length of ptx_thread.executed; the functions that the kernel calls are in it
     const uint32_t * lines;          // of each basic block: the line in the PTX file where it begins
-    uint32_t         variables;      // .global and .const variables of the module that the kernel uses
-    const struct ptx_variable * variable;
 };
 
 // ------------------------------------------------------------------------------ for the program that launches kernels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from elftools.elf.elffile import ELFFile
 
 from build_config.errors import CommandError, ValidationError
 from build_config.model import CudaArch
+from build_config.system.files import file_sha256
 from build_config.system.processes import Command, run
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def read(library: Path, arch: CudaArch, cuobjdump: Path) -> ShardCode:
         cubins: list[str] = []
         kernels: dict[str, int] = {}
         for place, number in enumerate(sorted(numbered)):
-            cubins.append(hashlib.sha256(numbered[number].read_bytes()).hexdigest())
+            cubins.append(file_sha256(numbered[number]))
             kernels |= dict.fromkeys(_kernels(numbered[number]), place)
     if not cubins:
         raise ValidationError(f"{library.name} contains no machine code for {arch}")

@@ -7,8 +7,6 @@ Text -> tokens (``ptx_source``) -> tree (``ptx_parser``) -> checked instructions
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,31 +29,17 @@ SHARED_ALIGNMENT = 128
 _CALL_PARTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class BasicBlock:
-    """Instructions of which all or none are executed, in lines ``first`` to ``last`` of the PTX file.
-
-    ``guard`` is the predicate of instructions that are executed under one, in C; such a run counts as a block.
-    """
-
-    function: str
-    first: int
-    last: int
-    guard: str = ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranslatedKernel:
     """A kernel as C (``source``, a whole file that defines ``ptx_image``).
 
-    ``blocks`` are in the order of the counters ``thread->executed``; ``opcodes`` says how often each opcode is there.
+    ``lines`` are those in the PTX file where its basic blocks begin: instructions of which a thread executes all or
+    none. A run of instructions under one predicate is a block, too. The counters ``thread->executed`` have this order.
     """
 
     name: str
     source: str
-    blocks: tuple[BasicBlock, ...]
-    opcodes: Mapping[str, int]
-    static_shared: int
+    lines: tuple[int, ...]
 
 
 def translate(module: Module, name: str) -> TranslatedKernel:
@@ -73,15 +57,9 @@ def translate(module: Module, name: str) -> TranslatedKernel:
         *(ptx_data.definition(module, variable) for variable in translator.used.values()),
         *(f"{_signature(module.functions[called])};\n" for called in translator.code if called != name),
         *(translator.code[called] for called in sorted(translator.code, key=lambda called: called == name)),
-        _image(kernel, translator.blocks, translator.used),
+        _image(kernel, translator.lines),
     )
-    return TranslatedKernel(
-        name=name,
-        source="".join(parts),
-        blocks=tuple(translator.blocks),
-        opcodes=dict(translator.opcodes),
-        static_shared=static_shared,
-    )
+    return TranslatedKernel(name=name, source="".join(parts), lines=tuple(translator.lines))
 
 
 def _signature(function: Function) -> str:
@@ -91,18 +69,13 @@ def _signature(function: Function) -> str:
     return f"static void {name}(struct ptx_thread *thread, const uint8_t *parameters, uint8_t *results)"
 
 
-def _image(kernel: Function, blocks: list[BasicBlock], used: Mapping[str, Variable]) -> str:
+def _image(kernel: Function, lines: list[int]) -> str:
     """What the launcher needs to know of the kernel."""
     placed, size = layout(kernel.parameters)
-    variables = ", ".join(
-        f'{{"{variable.name}", {c_name("g", variable.name)}, sizeof {c_name("g", variable.name)}}}'
-        for variable in used.values()
-    )
     tables = (
         f"static const uint32_t parameter_offsets[] = {{{', '.join(str(offset) for offset, _ in placed) or 0}}};\n",
         f"static const uint32_t parameter_sizes[] = {{{', '.join(str(one.size) for _, one in placed) or 0}}};\n",
-        f"static const uint32_t lines[] = {{{', '.join(str(block.first) for block in blocks)}}};\n",
-        f"static const struct ptx_variable variable[] = {{{variables or '{0, 0, 0}'}}};\n",
+        f"static const uint32_t lines[] = {{{', '.join(map(str, lines))}}};\n",
     )
     fields = {
         "name": f'"{kernel.name}"',
@@ -113,10 +86,8 @@ def _image(kernel: Function, blocks: list[BasicBlock], used: Mapping[str, Variab
         "parameter_bytes": size,
         "static_shared": "ptx_static_shared",
         "max_threads": kernel.max_threads,
-        "basic_blocks": len(blocks),
+        "basic_blocks": len(lines),
         "lines": "lines",
-        "variables": len(used),
-        "variable": "variable",
     }
     initial = "".join(f"    .{name} = {value},\n" for name, value in fields.items())
     return f"{''.join(tables)}const struct ptx_image ptx_image = {{\n{initial}}};\n"
@@ -130,8 +101,8 @@ class _Translator:
     shared: SharedMemory = field(default_factory=SharedMemory)
     code: dict[str, str] = field(default_factory=dict)
     used: dict[str, Variable] = field(default_factory=dict)
-    blocks: list[BasicBlock] = field(default_factory=list)
-    opcodes: Counter[str] = field(default_factory=Counter)
+    lines: list[int] = field(default_factory=list)
+    """Where the basic blocks begin."""
 
     def function(self, function: Function) -> None:
         """Translate ``function`` and, before it, those that it calls."""
@@ -140,7 +111,7 @@ class _Translator:
         self.code[function.name] = ""  # its place; recursion ends here
         names = Names(self.module, function, self.shared)
         items = tuple(checked(parse_body(self.module.source, function.body), names))
-        body = _Body(self, function, names).statements(items)
+        body = _Body(self, names).statements(items)
         declared: dict[str, list[str]] = {}
         for register, type_ in names.registers.items():
             declared.setdefault("bool" if type_ == "pred" else C_TYPES[width(type_) // 8], []).append(f"{register} = 0")
@@ -161,13 +132,12 @@ class _Body:
     """Writes the statements of one function and divides them into basic blocks."""
 
     translator: _Translator
-    function: Function
     names: Names
     lines: list[str] = field(default_factory=list)
-    _open: int | None = None
-    """The number of the block that the next instruction without a guard continues."""
+    _open: bool = False
+    """Whether the next instruction without a guard continues a block."""
     _guard: str = ""
-    """The condition of the block that is under one; its number is the last."""
+    """The condition of the open block that is under one."""
 
     def statements(self, items: tuple[Checked | Target, ...]) -> list[str]:
         """The C of all instructions. A guarded instruction other than a branch is a block under its condition."""
@@ -175,11 +145,10 @@ class _Body:
         for item in items:
             if isinstance(item, Target):
                 self._close_guard()
-                self._open = None
+                self._open = False
                 if item.c in branches:
                     self.lines.append(f"{item.c}:;")
                 continue
-            self.translator.opcodes[item.opcode] += 1
             root = item.opcode.partition(".")[0]
             ends = root in control.ENDS
             if self._guard and (ends or item.guard != self._guard):
@@ -190,7 +159,7 @@ class _Body:
             if self._guard and self._changes_guard(item.use):
                 self._close_guard()
             if ends:
-                self._open = None
+                self._open = False
         self._close_guard()
         return self.lines
 
@@ -203,21 +172,17 @@ class _Body:
         return item.use.operands[1].elements if root == "brx" else ()
 
     def _count(self, item: Checked, *, alone: bool) -> None:
-        """Begin a block in front of ``item`` if it needs one, else extend the current one."""
-        blocks = self.translator.blocks
-        line = self.translator.module.source.line(item.offset)
-        number = (len(blocks) - 1 if self._guard else None) if alone else self._open
-        if number is not None:
-            block = blocks[number]
-            blocks[number] = BasicBlock(block.function, block.first, line, block.guard)
+        """Begin a block in front of ``item`` if it does not continue one."""
+        if self._guard if alone else self._open:
             return
+        begins = self.translator.lines
         condition = f"if ({item.guard}) {{ " if alone else ""
-        self.lines.append(f"{condition}thread->executed[{len(blocks)}]++;")
+        self.lines.append(f"{condition}thread->executed[{len(begins)}]++;")
+        begins.append(self.translator.module.source.line(item.offset))
         if alone:
             self._guard = item.guard
         else:
-            self._open = len(blocks)
-        blocks.append(BasicBlock(self.function.name, line, line, item.guard if alone else ""))
+            self._open = True
 
     def _close_guard(self) -> None:
         if self._guard:

@@ -171,21 +171,23 @@ def build(
         script.write_text(_version_script(double), encoding="utf-8")
         # A source that takes the place of an alias's function defines the names itself.
         aliases = [f"-Wl,--defsym,{alias}={name}" for alias, name in double.aliases if f"{name}.c" not in replaced]
-        command = Command(
-            argv=(
-                *(cc, "-shared", "-fPIC", "-O2", "-pthread", *WARNINGS),
-                *("-isystem", str(include), "-I", str(SOURCES), *map(str, sources), "-o", str(target)),
-                *(f"-Wl,-soname,{double.soname}", f"-Wl,--version-script,{script}", "-Wl,--no-undefined", *aliases),
-                *map(str, files[:1]),  # the driver's double contains the state
-            ),
-            log=log,
+        argv = (
+            *(cc, "-shared", "-fPIC", "-O2", "-pthread", *WARNINGS),
+            *("-isystem", str(include), "-I", str(SOURCES), *map(str, sources), "-o", str(target)),
+            *(f"-Wl,-soname,{double.soname}", f"-Wl,--version-script,{script}", "-Wl,--no-undefined", *aliases),
+            *map(str, files[:1]),  # the driver's double contains the state
         )
-        try:
-            run(command, timeout=120)
-        except CommandError as error:
-            raise ValidationError(f"the simulated GPU does not compile: {error.message}", log=log) from error
+        compile_double(argv, log)
         files.append(target)
     return SimulatedLibraries(files=tuple(files), major=major)
+
+
+def compile_double(argv: tuple[str, ...], log: Path | None) -> None:
+    """Run a compiler. Raises ``ValidationError`` with what it says."""
+    try:
+        run(Command(argv=argv, log=log), timeout=120)
+    except CommandError as error:
+        raise ValidationError(f"the simulated GPU does not compile: {error.message}", log=log) from error
 
 
 def uuid(index: int) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from build_config.errors import CommandError, ToolkitMissingError, ValidationError
-from build_config.system.processes import Command, run
+from build_config.errors import ToolkitMissingError
 from build_config.testbed import simulated_device
 from build_config.testbed.simulated_device import function_numbers
 
@@ -73,11 +72,11 @@ def build(
         definition.write_text("".join(f"{line}\n" for line in ("EXPORTS", *names)), encoding="utf-8")
         target = folder / double.dll
         inputs = map(str, (*sources, definition, *files[:1]))  # the driver's double contains the state
-        _link((cc, *options, *inputs, "-o", str(target)), log)
+        simulated_device.compile_double((cc, *options, *inputs, "-o", str(target)), log)
         files.append(target)
     nothing = folder / "nothing.c"
     nothing.write_text("int simulated_nothing;\n", encoding="utf-8")
-    _link((cc, "-shared", str(nothing), "-o", str(folder / UNCALLED.format(major))), log)
+    simulated_device.compile_double((cc, "-shared", str(nothing), "-o", str(folder / UNCALLED.format(major))), log)
     return libraries(folder, major)
 
 
@@ -91,13 +90,6 @@ def libraries(folder: Path, major: int) -> SimulatedLibraries:
 def let_preload(site_packages: Path) -> None:
     """Have the Python of these ``site_packages`` load the doubles that ``environment()`` names."""
     (site_packages / "simulated_device.pth").write_text(PRELOADING, encoding="utf-8")
-
-
-def _link(argv: tuple[str, ...], log: Path | None) -> None:
-    try:
-        run(Command(argv=argv, log=log), timeout=120)
-    except CommandError as error:
-        raise ValidationError(f"the simulated GPU does not compile: {error.message}", log=log) from error
 
 
 def _write_numbers(header: Path, double: Double, import_library: Path) -> None:

@@ -30,8 +30,9 @@ NAME = f"llama_cpp_python-{SM89}-{TAG}.whl"
 NEWER = "0.3.37+cu130.sm89"
 
 
-def test_publishers_and_readers_at_once(tmp_path: Path) -> None:
-    found = index_under_load.together(tmp_path, kind="serve", seconds=2, publishers=3, readers=6)
+@pytest.mark.parametrize("kind", ["serve", "http.server"])
+def test_publishers_and_readers_at_once(tmp_path: Path, kind: str) -> None:
+    found = index_under_load.together(tmp_path, kind=kind, seconds=2, publishers=3, readers=6)
     assert not found["problems"]
     assert found["published"] >= 4
     assert found["files read and compared"] > 0

@@ -88,44 +88,59 @@ def _slct(use: Use) -> str:
     return use.assign(f"((int32_t){condition.text} >= 0 ? {first.text} : {second.text})")
 
 
+_COMPARISON = "9.7.6 Comparison and Selection Instructions"
+_HALF_COMPARISON = "9.7.7 Half Precision Comparison Instructions"
+
+
+def _setp_table(section: str, cmp: str, type_: str, *, flag: str = "") -> tuple[Form, ...]:
+    return table(
+        section,
+        (f"setp.<cmp>{flag}.<type>", "=pred|pred {type} {type} ?!pred", _setp),
+        (f"setp.<cmp>.<bool>{flag}.<type>", "=pred|pred {type} {type} !pred", _setp),
+        cmp=cmp,
+        bool="and or xor",
+        type=type_,
+    )
+
+
+def _pair_table(type_: str, *, flag: str = "") -> tuple[Form, ...]:
+    """Comparisons of vectors of two numbers of a type, and ``set`` of one."""
+    return table(
+        _HALF_COMPARISON,
+        (f"setp.<cmp>{flag}.<pair>", "=pred|pred {pair} {pair} ?!pred", _setp_of_two),
+        (f"setp.<cmp>.<bool>{flag}.<pair>", "=pred|pred {pair} {pair} !pred", _setp_of_two),
+        (f"set.<cmp>{flag}.<result>.<type>", "={result} {type} {type}", _set),
+        (f"set.<cmp>{flag}.<result>.<pair>", "={pair} {pair} {pair}", _set_of_two),
+        cmp=FLOAT_COMPARISONS,
+        bool="and or xor",
+        type=type_,
+        pair=f"{type_}x2",
+        result="f16 bf16 u16 s16 u32 s32 f16x2 bf16x2",
+    )
+
+
 FORMS: tuple[Form, ...] = joined(
     (
+        _setp_table(_COMPARISON, "eq ne lt le gt ge", "s16 s32 s64 u16 u32 u64"),
+        _setp_table(_COMPARISON, "lo ls hi hs", "u16 u32 u64"),
+        _setp_table(_COMPARISON, "eq ne", "b16 b32 b64"),
+        _setp_table(_COMPARISON, FLOAT_COMPARISONS, "f32", flag="{.ftz}"),
+        _setp_table(_COMPARISON, FLOAT_COMPARISONS, "f64"),
+        _setp_table(_HALF_COMPARISON, FLOAT_COMPARISONS, "f16", flag="{.ftz}"),
+        _setp_table(_HALF_COMPARISON, FLOAT_COMPARISONS, "bf16"),
+        _pair_table("f16", flag="{.ftz}"),
+        _pair_table("bf16"),
         table(
-            "9.7.6 Comparison and Selection Instructions",
-            ("setp.<cmp>.<type>", "=pred|pred {type} {type} ?!pred", _setp),
-            ("setp.<cmp>.<bool>.<type>", "=pred|pred {type} {type} !pred", _setp),
-            cmp="eq ne lt le gt ge",
-            bool="and or xor",
-            type="s16 s32 s64 u16 u32 u64",
-        ),
-        table(
-            "9.7.6 Comparison and Selection Instructions",
-            ("setp.<cmp>.<type>", "=pred|pred {type} {type} ?!pred", _setp),
-            ("setp.<cmp>.<bool>.<type>", "=pred|pred {type} {type} !pred", _setp),
-            cmp="lo ls hi hs",
-            bool="and or xor",
-            type="u16 u32 u64",
-        ),
-        table(
-            "9.7.6 Comparison and Selection Instructions",
-            ("setp.<cmp>.<type>", "=pred|pred {type} {type} ?!pred", _setp),
-            ("setp.<cmp>.<bool>.<type>", "=pred|pred {type} {type} !pred", _setp),
-            cmp="eq ne",
-            bool="and or xor",
-            type="b16 b32 b64",
-        ),
-        table(
-            "9.7.6 Comparison and Selection Instructions",
-            ("setp.<cmp>{.ftz}.<type>", "=pred|pred {type} {type} ?!pred", _setp),
-            ("setp.<cmp>.<bool>{.ftz}.<type>", "=pred|pred {type} {type} !pred", _setp),
-            ("set.<cmp>{.ftz}.<result>.<type>", "={result} {type} {type}", _set),
+            _COMPARISON,
+            ("set.<cmp>{.ftz}.<result>.<type=single>", "={result} {type} {type}", _set),
+            ("set.<cmp>.<result>.<type=double>", "={result} {type} {type}", _set),
             cmp=FLOAT_COMPARISONS,
-            bool="and or xor",
-            type="f32 f64",
+            single="f32",
+            double="f64",
             result="u32 s32 f32",
         ),
         table(
-            "9.7.6 Comparison and Selection Instructions",
+            _COMPARISON,
             ("set.<cmp>.<result>.<type>", "={result} {type} {type}", _set),
             ("selp.<type=any>", "={type} {type} {type} pred", _selp),
             ("slct.<type=any>.s32", "={type} {type} {type} s32", _slct),
@@ -133,20 +148,6 @@ FORMS: tuple[Form, ...] = joined(
             type="s16 s32 s64 u16 u32 u64",
             result="u32 s32 f32",
             any="b16 b32 b64 u16 u32 u64 s16 s32 s64 f32 f64",
-        ),
-        table(
-            "9.7.7 Half Precision Comparison Instructions",
-            ("setp.<cmp>{.ftz}.<type>", "=pred|pred {type} {type} ?!pred", _setp),
-            ("setp.<cmp>.<bool>{.ftz}.<type>", "=pred|pred {type} {type} !pred", _setp),
-            ("setp.<cmp>{.ftz}.<pair>", "=pred|pred {pair} {pair} ?!pred", _setp_of_two),
-            ("setp.<cmp>.<bool>{.ftz}.<pair>", "=pred|pred {pair} {pair} !pred", _setp_of_two),
-            ("set.<cmp>{.ftz}.<result>.<type>", "={result} {type} {type}", _set),
-            ("set.<cmp>{.ftz}.<result>.<pair>", "={pair} {pair} {pair}", _set_of_two),
-            cmp=FLOAT_COMPARISONS,
-            bool="and or xor",
-            type="f16 bf16",
-            pair="f16x2 bf16x2",
-            result="f16 bf16 u16 s16 u32 s32 f16x2 bf16x2",
         ),
     )
 )

@@ -45,4 +45,4 @@ FORMS: tuple[Form, ...] = table(
     first="s32 u32",
     second="s32 u32",
 )
-"""A quotient of zero is left open by the ISA; here all its bits are set, as on the GPUs."""
+"""A quotient by zero is left open by the ISA; here all its bits are set."""

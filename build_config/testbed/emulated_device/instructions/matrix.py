@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from build_config.testbed.emulated_device.instructions.form import joined, table
+from build_config.testbed.emulated_device.instructions.synchronisation import meet
 
 if TYPE_CHECKING:
     from build_config.testbed.emulated_device.instructions.form import Form, Use
@@ -30,22 +31,19 @@ def _multiplied(use: Use, function: str) -> str:
     target, *sources = use.operands
     values = [value for source in sources for value in source.elements or (source.text,)]
     given = " ".join(f"thread->a[{index}] = {value};" for index, value in enumerate(values))
-    taken = " ".join(f"{name} = thread->r[{index}];" for index, name in enumerate(target.elements) if name)
-    return f"{given} thread->runtime->warp(thread, ptx_{function}, UINT32_MAX); {taken}"
+    return meet(target, function, given)
 
 
 def _ldmatrix(use: Use) -> str:
     target, address = use.operands
-    names = target.elements or (target.text,)
-    taken = " ".join(f"{name} = thread->r[{index}];" for index, name in enumerate(names) if name)
-    function = f"ptx_ldmatrix_x{len(names)}{use['trans'] and '_trans'}"
-    row = f"thread->row = ptx_row(thread, {address.text}, {len(names)});"
-    return f"{row} thread->runtime->warp(thread, {function}, UINT32_MAX); {taken}"
+    count = len(target.elements) or 1
+    row = f"thread->row = ptx_row(thread, {address.text}, {count});"
+    return meet(target, f"ldmatrix_x{count}{use['trans'] and '_trans'}", row)
 
 
 def _movmatrix(use: Use) -> str:
-    given = f"thread->a[0] = {use.operands[1].text};"
-    return f"{given} thread->runtime->warp(thread, ptx_movmatrix, UINT32_MAX); {use.assign('thread->r[0]')}"
+    target, source = use.operands
+    return meet(target, "movmatrix", f"thread->a[0] = {source.text};")
 
 
 def _mma_table(shape: str, result: str, a: str, b: str) -> tuple[Form, ...]:

@@ -160,9 +160,10 @@ FORMS: tuple[Form, ...] = joined(
             "9.7.9.15 to 9.7.9.20: prefetch, isspacep, cvta",
             ("prefetch{.<space>}.<level>", "address", _nothing),
             ("prefetchu.L1", "address", _nothing),
-            ("isspacep.<space>", "=pred u64", _isspacep),
+            ("isspacep.<space=known>", "=pred u64", _isspacep),
             ("cvta{.to}.<space>.u64", "=u64 u64", _copy),
             space="global shared shared::cta const local param",
+            known="shared shared::cta",  # addresses do not say whether they are of another space
             level="L1 L2",
         ),
         table(

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from build_config.testbed.emulated_device.instructions.form import Form, Operand, Use
 
 
-def _meet(target: Operand, function: str, values: str, mask: Operand) -> str:
+def meet(target: Operand, function: str, values: str, mask: str = "UINT32_MAX") -> str:
     """A warp-wide function of the values in ``thread->a``; its results are in ``thread->r``."""
     results = target.elements or (target.text,)
     taken = " ".join(f"{name} = thread->r[{index}];" for index, name in enumerate(results) if name)
-    return f"{values} thread->runtime->warp(thread, ptx_{function}, {mask.text}); {taken}"
+    return f"{values} thread->runtime->warp(thread, ptx_{function}, {mask}); {taken}"
 
 
 def _meeting(use: Use) -> str:
@@ -31,23 +31,23 @@ def _meeting(use: Use) -> str:
 def _shfl(use: Use) -> str:
     target, source, lane, clamp, mask = use.operands
     values = f"thread->a[0] = {source.text}; thread->a[1] = {lane.text}; thread->a[2] = {clamp.text};"
-    return _meet(target, f"shfl_{use['mode']}", values, mask)
+    return meet(target, f"shfl_{use['mode']}", values, mask.text)
 
 
 def _vote(use: Use) -> str:
     target, condition, mask = use.operands
-    return _meet(target, f"vote_{use['how']}", f"thread->a[0] = {condition.text};", mask)
+    return meet(target, f"vote_{use['how']}", f"thread->a[0] = {condition.text};", mask.text)
 
 
 def _redux(use: Use) -> str:
     target, source, mask = use.operands
-    return _meet(target, f"redux_{use['how']}_{use['type']}", f"thread->a[0] = {source.text};", mask)
+    return meet(target, f"redux_{use['how']}_{use['type']}", f"thread->a[0] = {source.text};", mask.text)
 
 
 def _match(use: Use) -> str:
     target, source, mask = use.operands
     values = f"thread->a[0] = (uint32_t){source.text}; thread->a[1] = (uint32_t)((uint64_t){source.text} >> 32);"
-    return _meet(target, f"match_{use['how']}", values, mask)
+    return meet(target, f"match_{use['how']}", values, mask.text)
 
 
 def _barrier(use: Use) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +75,35 @@ def test_a_stop_before_any_change_leaves_the_index_whole_and_the_same_call_finis
     assert {f"files/{OLD}", f"files/{NEW}", "cu130/llama-cpp-python/index.html"} <= results[-1].keys()
 
 
+def test_the_folder_of_an_index_is_never_there_without_its_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m http.server` would send a list of the files in it."""
+    house = House(tmp_path / "checkout")
+    house.build()
+    house.build(PORTABLE)
+    looked = 0
+
+    def looking(real: Callable[..., object]) -> Callable[..., object]:
+        def changed(path: Path, *arguments: object, **named: object) -> object:
+            nonlocal looked
+            made = real(path, *arguments, **named)
+            looked += 1
+            assert all((page / "llama-cpp-python" / "index.html").is_file() for page in house.index.glob("cu*/"))
+            assert all((page / "index.html").is_file() for page in house.index.glob("cu*/"))
+            return made
+
+        return changed
+
+    for owner, name in ((Path, "mkdir"), (Path, "replace"), (os, "unlink"), (os, "rmdir")):
+        monkeypatch.setattr(owner, name, looking(getattr(owner, name)))
+    house.write()
+    assert listed(house.index) != set()
+    update.change(house.index, Console(), lambda known: rules.limit(known, 0, delete=True))
+    assert not list(house.index.glob("cu*/"))
+    assert looked > 20
+
+
 def test_files_that_a_killed_publisher_left_are_removed_or_listed(tmp_path: Path) -> None:
     house = House(tmp_path / "checkout")
     wheel = house.build()
@@ -81,6 +111,8 @@ def test_files_that_a_killed_publisher_left_are_removed_or_listed(tmp_path: Path
     before = contents(index)
     (index / "files" / f".{wheel.name}.xyz.part").write_bytes(b"half")
     (index / "cu130-sm89" / ".index.html.abc.part").write_bytes(b"half")
+    (index / ".cu130.part").mkdir()
+    (index / ".cu130.part" / "index.html").write_bytes(b"half")
     (index / "index.json").unlink()
     update.change(index, Console(), lambda known: rules.Change(catalogue=known))
     assert contents(index) == before

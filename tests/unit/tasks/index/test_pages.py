@@ -18,6 +18,7 @@ from build_config.system.console import Console
 from build_config.system.layout import PACKAGE
 from build_config.tasks.index import people, rules, snippets, update
 from build_config.tasks.index.catalogue import Catalogue
+from build_config.tasks.recommend import wheels
 from tests.support.indexed import PORTABLE, SM89, House, assert_whole, contents, facts, listed, pages
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def test_both_forms_say_the_same_of_a_yank_with_any_reason(house: House) -> None
     people_page = (index / "index.html").read_text(encoding="utf-8")
     assert html.escape(NASTY).replace("&quot;", "&#34;") in people_page
     assert NASTY not in people_page
+    _, candidates = wheels.read(str(index))
+    assert {each.file_name: each.yanked for each in candidates} == {new: False, old: True}, "a page of links, too"
 
 
 def test_the_same_wheels_give_the_same_bytes_in_whatever_order_they_came(tmp_path: Path) -> None:

@@ -282,6 +282,13 @@ def test_an_index_that_lost_its_last_wheel_is_gone(house: House) -> None:
     assert not (house.index / "cu130-sm89").exists()
 
 
+def test_folders_of_others_stay(house: House) -> None:
+    other = house.index / "custom"
+    other.mkdir()
+    share(house)
+    assert other.is_dir()
+
+
 def test_a_build_that_has_a_published_name_with_other_bytes_is_told_the_command(house: House) -> None:
     assert rules.conflict(Catalogue(), NAME, "0" * 64) is None
     known = jsonio.read(house.index / "index.json", Catalogue)
