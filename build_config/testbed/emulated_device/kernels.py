@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.errors import CommandError, PipelineError, ValidationError
+from build_config.system import machine
 from build_config.system.processes import Command, run
 from build_config.testbed.emulated_device import ptx_module, translation
 from build_config.testbed.emulated_device.ptx_files import PtxFile, PtxFiles
@@ -100,9 +101,9 @@ class Kernels:
         return self._made[number]
 
     def compile(self, text: str, name: str) -> Path:
-        """The library of a kernel in C."""
+        """The library of a kernel in C, kept for this model of processor: it may have instructions that others lack."""
         headers = (path.read_bytes() for path in sorted(HERE.glob("ptx_*.h")))
-        parts = (text.encode(), *headers, " ".join((self.cc, *OPTIONS)).encode())
+        parts = (text.encode(), *headers, " ".join((self.cc, *OPTIONS, machine.cpu_model())).encode())
         key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
         library = self.folder / f"{key}.so"
         if library.is_file():

@@ -132,6 +132,14 @@ def test_a_compiled_kernel_is_kept(tmp_path: Path, files: PtxFiles, programs: Pr
     assert "gcc" not in programs.ran
 
 
+def test_a_compiled_kernel_is_not_taken_by_another_processor(
+    tmp_path: Path, files: PtxFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = made(tmp_path, files).library("good")
+    monkeypatch.setattr("build_config.system.machine.cpu_model", lambda: "an older one")
+    assert made(tmp_path, files).library("good") != first
+
+
 @pytest.mark.parametrize(
     ("name", "cubins", "reason"),
     [
