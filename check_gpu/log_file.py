@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING, Iterable, Iterator
 
 from check_gpu import grammar, log_stream
 from check_gpu.log import Reader, Signs
@@ -73,17 +73,29 @@ def _message(document: object) -> str | None:
 
 
 def _marked(block: str) -> Iterator[str]:
-    """Find the lines with a word of the grammar; the others need no pattern."""
-    found: dict[int, str] = {}
-    for word in (*grammar.WORDS, *_BYTES_OF_JOURNALD):
-        at = block.find(word)
+    """Find the lines that may have a word of the grammar; the others need no pattern."""
+    found: dict[int, int] = {}
+    for stem, words in (*grammar.STEMS.items(), *((word, [word]) for word in _BYTES_OF_JOURNALD)):
+        at = block.find(stem)
         while at >= 0:
             start = block.rfind("\n", 0, at) + 1
             end = block.find("\n", at)
             end = end if end >= 0 else len(block)
-            if end - start > _LONGEST_JSON or block[end - 1] != "}":
-                start, end = max(start, at - _LONGEST), min(end, at + _LONGEST)
-            found[start] = block[start:end]
-            at = block.find(word, end)
-    for start in sorted(found):
-        yield found[start]
+            if end - start <= (_LONGEST_JSON if block[end - 1] == "}" else _LONGEST):
+                found[start] = end
+            else:
+                for first, last in _around(words, block, start, end):
+                    found[first] = max(last, found.get(first, 0))
+            at = block.find(stem, end)
+    for start, end in sorted(found.items()):
+        yield block[start:end]
+
+
+def _around(words: Iterable[str], block: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Find the parts of a very long line around its words."""
+    for word in words:
+        at = block.find(word, start, end)
+        while at >= 0:
+            last = min(end, at + _LONGEST)
+            yield max(start, at - _LONGEST), last
+            at = block.find(word, last, end)

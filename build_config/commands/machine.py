@@ -94,7 +94,12 @@ def check_gpu(  # noqa: PLR0913, PLR0917  # one parameter for each option
         n_ctx=n_ctx,
         timeout=timeout,
     )
-    facts = collect.collect(request, _write_model)
+    try:
+        facts = collect.collect(request, _write_model)
+    except OSError as error:
+        if log is None:
+            raise
+        raise SettingsError(f"--log: {log} cannot be read: {error.strerror}") from error
     answer = diagnosis.diagnose(facts)
     if json:
         console.raw(jsonio.dumps(report.document(facts, answer)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import gzip
 import json
 import os
 import re
@@ -552,6 +553,19 @@ def test_a_file_that_is_not_there_is_a_wrong_option(one_file: Path, option: str,
     done = conftest.run(sys.executable, one_file, option, tmp_path / "missing")
     assert f"{option}: there is no file" in done.stderr
     assert done.returncode == 2
+
+
+def test_a_log_that_is_damaged_is_a_wrong_option(one_file: Path, tmp_path: Path) -> None:
+    log = tmp_path / "a.log.gz"
+    log.write_bytes(gzip.compress(b"load_tensors: offloaded 33/33 layers to GPU\n")[:-9])
+    done = conftest.run(sys.executable, one_file, "--log", log)
+    session = conftest.run(
+        sys.executable, "-m", "build_config", "check_gpu", "--log", log, cwd=Path(report.__file__).parents[1]
+    )
+    assert (done.returncode, session.returncode) == (2, 3)
+    for said in (done.stderr, session.stderr + session.stdout):
+        assert "its compressed data is damaged or cut" in " ".join(said.split())
+        assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("named", ["venv", "venv/bin/python", "./venv/../venv/bin/python"])

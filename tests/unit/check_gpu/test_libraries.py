@@ -1,3 +1,4 @@
+import ctypes
 import json
 from pathlib import Path
 from typing import Any
@@ -5,6 +6,7 @@ from typing import Any
 import pytest
 
 from check_gpu import collect, process
+from check_gpu.children import driver, libraries
 from check_gpu.facts import CudaLibrary, Installation, OwnBuild
 
 pytestmark = pytest.mark.unit
@@ -28,3 +30,14 @@ def test_a_wheel_whose_dlls_cannot_be_read_says_itself_which_libraries_to_try(
     found = collect.try_libraries(Installation(python="python", own=own, cuda=(shard,)), (), tmp_path)
     assert seen[0]["needed"] == asked
     assert [library.error for library in found.needed] == ["not found"]
+
+
+def test_a_missing_dll_is_said_without_the_hint_for_programmers(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "Could not find module 'nvcuda.dll' (or one of its dependencies)"
+
+    def missing(_name: str) -> None:
+        raise FileNotFoundError(f"{said}. Try using the full path with constructor syntax.")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert driver.ask_cuda() == {"problem": said}
+    assert libraries._load("nvcuda.dll", [])["error"] == said

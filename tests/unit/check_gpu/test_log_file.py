@@ -190,6 +190,16 @@ def test_a_file_that_is_no_log_says_nothing(tmp_path: Path, content: bytes, said
     assert said in found.sentence
 
 
+@pytest.mark.parametrize("before", [0, 100, 3000, 100_000])
+@pytest.mark.parametrize("word", ["GPU", "failed", "layer"])
+def test_a_failure_in_a_very_long_line_is_seen(tmp_path: Path, before: int, word: str) -> None:
+    """A line of progress or of data that another program did not end; more of its parts are of words of llama.cpp."""
+    file = tmp_path / "a.log"
+    other = f"x9 {word} " * before
+    file.write_text(f"{TEXT}{other}CUDA error: out of memory {other}\n", encoding="utf-8")
+    assert judge(file).code is Code.OUT_OF_MEMORY
+
+
 def cannot_be_read(file: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as ended:
         command_line.main(["--log", file])
