@@ -113,7 +113,6 @@ static int access_list(int count, wchar_t **arguments) {
                 return 3;
             }
             name = slash != NULL ? slash + 1 : arguments[1];
-            fwprintf(file, L"");
             for (const wchar_t *part = name; *part; part++) fwrite(part, 2, 1, file);
             fwrite(L"\r\n", 2, 2, file);
             fwrite(text, 2, wcslen(text), file);

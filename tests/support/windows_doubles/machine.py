@@ -84,15 +84,12 @@ class Machine:
     def programs(self, *names: str) -> list[psutil.Process]:
         """The running programs of these names in this Windows."""
         found = []
-        for process in psutil.process_iter():
+        for process in self.prefix.programs():
             with contextlib.suppress(psutil.Error):
                 command = process.cmdline()
-                if command and re.split(r"[\\/]", command[0])[-1] in names and self._owns(process):
+                if command and re.split(r"[\\/]", command[0])[-1] in names:
                     found.append(process)
         return found
-
-    def _owns(self, process: psutil.Process) -> bool:
-        return process.environ().get("WINEPREFIX") == str(self.prefix.folder)
 
     @contextlib.contextmanager
     def services(self) -> Iterator[None]:
