@@ -93,12 +93,18 @@ class Machine:
 
     @contextlib.contextmanager
     def services(self) -> Iterator[None]:
-        """Keep the services of Windows running, which each command would start again otherwise."""
-        command = self.prefix.command("cmd", "/c", "pause")
-        quiet = subprocess.DEVNULL
+        """Keep the services of Windows running, which each command would start again otherwise.
+
+        They keep what the program that started them had open. So no other program starts before they run: the end of
+        its output would never come.
+        """
+        command = self.prefix.command("cmd", "/c", "echo up& pause")
+        pipe = subprocess.PIPE
         with subprocess.Popen(
-            command.argv, env=command.environment, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet
+            command.argv, env=command.environment, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL
         ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().strip() == b"up"
             try:
                 yield
             finally:
