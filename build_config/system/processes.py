@@ -187,7 +187,7 @@ def running_arguments(pid: int) -> Iterator[tuple[str, ...]]:
 
 def stop_children() -> None:
     """Stop every process that this one started, with all that those started: threads may still wait for some."""
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(*GONE):
         _kill(psutil.Process().children(recursive=True))
 
 

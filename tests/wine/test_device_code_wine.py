@@ -120,9 +120,10 @@ def sections(cubin: bytes) -> dict[str, bytes]:
 
 
 def bindings_of_kernels(cubin: bytes) -> set[str]:
+    """Those of the functions with code here: ``vprintf`` is the driver's."""
     table = ELFFile(io.BytesIO(cubin)).get_section_by_name(".symtab")
     assert isinstance(table, SymbolTableSection)
-    infos = [symbol["st_info"] for symbol in table.iter_symbols()]
+    infos = [symbol["st_info"] for symbol in table.iter_symbols() if symbol["st_shndx"] != "SHN_UNDEF"]
     return {info["bind"] for info in infos if info["type"] == "STT_FUNC"}
 
 

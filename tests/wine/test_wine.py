@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import cmath
+import contextlib
 import json
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -16,6 +16,8 @@ from build_config.errors import CommandError
 from build_config.system import processes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ci.wine.windows import Prefix, Windows
 
 pytestmark = pytest.mark.wine
@@ -98,38 +100,56 @@ def test_the_compilers_make_a_program_that_runs(prefix: Prefix, tmp_path: Path) 
 
 def test_nothing_runs_on_after_a_prefix(windows: Windows, tmp_path: Path) -> None:
     """Wine's programs are no children of the one that started them: an interruption would leave them running."""
-    sleep = f"import time; time.sleep(600)  # {tmp_path.name}"
+    sleep = "import time; time.sleep(600)"
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}])"
     with windows.prefix(tmp_path / "prefix") as other:
         command = other.command("python", "-c", code)
         with subprocess.Popen(command.argv, env=command.environment) as started:
             deadline = time.monotonic() + 300
-            while not (running := sleeping(sleep)) and time.monotonic() < deadline:
+            while not (running := sleeping(other)) and time.monotonic() < deadline:
                 time.sleep(0.1)
             other.stop()
             started.wait(300)
-    assert running
-    assert not sleeping(sleep)
+        assert running
+        assert command_lines(other) == []
+
+
+def sleeping(prefix: Prefix) -> bool:
+    """Whether the program of the program runs: the code of the first one contains that of the second."""
+    return any("time.sleep" in line and "Popen" not in line for line in command_lines(prefix))
+
+
+def test_a_program_that_has_just_started_does_not_wait_for_a_server_that_was_stopped(
+    windows: Windows, tmp_path: Path
+) -> None:
+    with windows.prefix(tmp_path / "prefix") as other:
+        command = other.command("python", "-c", "import time; time.sleep(600)")
+        with subprocess.Popen(command.argv, env=command.environment) as started:
+            deadline = time.monotonic() + 300
+            while not command_lines(other) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            other.stop()
+            started.wait(300)
+        assert command_lines(other) == []
 
 
 def test_a_program_with_a_window_starts_one_desktop(prefix: Prefix) -> None:
     """A desktop that cannot start would start another one, and that one the next."""
-    prefix.run("python", "-c", "import ctypes; assert ctypes.windll.user32.GetDesktopWindow()", timeout=600)
-    variable = f"WINEPREFIX={prefix.folder}".encode()
-    desktops = [
-        one
-        for one in psutil.process_iter(["cmdline"])
-        if "explorer.exe" in " ".join(one.info["cmdline"] or ()) and variable in _environment(one)
-    ]
-    assert len(desktops) <= 1
+    code = "import ctypes; print(bool(ctypes.windll.user32.GetDesktopWindow())); input()"
+    command = prefix.command("python", "-u", "-c", code)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command.argv, env=command.environment, stdin=pipe, stdout=pipe, encoding="utf-8") as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "True\n"
+        time.sleep(2)  # an endless chain would have several by then
+        desktops = [line for line in command_lines(prefix) if "explorer.exe" in line]
+        program.communicate("\n", timeout=300)
+    assert len(desktops) == 1
 
 
-def _environment(process: psutil.Process) -> bytes:
-    try:
-        return Path("/proc", str(process.pid), "environ").read_bytes()
-    except OSError:
-        return b""
-
-
-def sleeping(code: str) -> list[psutil.Process]:
-    return [one for one in psutil.process_iter(["cmdline"]) if code in " ".join(one.info["cmdline"] or ())]
+def command_lines(prefix: Prefix) -> list[str]:
+    lines = []
+    for process in prefix.programs():
+        with contextlib.suppress(psutil.Error):
+            lines.append(" ".join(process.cmdline()))
+    return lines

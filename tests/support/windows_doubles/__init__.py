@@ -16,7 +16,7 @@ from build_config.steps.locks import download
 from build_config.steps.toolchain.windows import import_libraries, msvc
 from build_config.system import jsonio, processes
 from build_config.system.console import Console
-from ci.wine.windows import DLLS
+from ci.wine.packages import WINE_DLLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -145,11 +145,11 @@ def _make_libraries(prefix: Prefix, folder: Path, redistributable: Path) -> None
 
     for name, dll in LIBRARIES.items():
         import_library(name, dll, sorted(_exports(next(redistributable.glob(f"*/{dll}")))))
-    import_library("kernel32", KERNEL, sorted(_exports(prefix.tree.folder / DLLS / KERNEL)))
+    import_library("kernel32", KERNEL, sorted(_exports(prefix.tree.folder / WINE_DLLS / KERNEL)))
     rest, whole = REST
     named = {name for names in C_LIBRARY.values() for name in names}
     named |= _exports(next(redistributable.glob(f"*/{LIBRARIES['vcruntime']}")))
-    parts = C_LIBRARY | {rest: tuple(_exports(prefix.tree.folder / DLLS / whole) - named)}
+    parts = C_LIBRARY | {rest: tuple(_exports(prefix.tree.folder / WINE_DLLS / whole) - named)}
     library(
         "ucrt",
         *(import_library(name, f"api-ms-win-crt-{name}-l1-1-0.dll", sorted(names)) for name, names in parts.items()),

@@ -113,7 +113,6 @@ static int access_list(int count, wchar_t **arguments) {
                 return 3;
             }
             name = slash != NULL ? slash + 1 : arguments[1];
-            fwprintf(file, L"");
             for (const wchar_t *part = name; *part; part++) fwrite(part, 2, 1, file);
             fwrite(L"\r\n", 2, 2, file);
             fwrite(text, 2, wcslen(text), file);
@@ -157,7 +156,9 @@ int wmain(int count, wchar_t **arguments) {
             return 0;
         }
         wcscpy(options, L"clang --driver-mode=cl --target=x86_64-pc-windows-msvc19.44.35219 /clang:-U__clang__ -w"
-                        L" -Wno-unknown-argument -Wno-unused-command-line-argument /Zc:threadSafeInit-");
+                        L" -Wno-unknown-argument -Wno-unused-command-line-argument /Zc:threadSafeInit-"
+                        /* CUDA registers its code by a static variable that nothing names, and cl keeps */
+                        L" /clang:-fkeep-persistent-storage-variables");
         rest = expand_response_file(rest);
         move_path_map(options, rest);
         return call(clang, options, rest);

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import certifi
 import psutil
 
+from build_config.system import processes
 from ci.wine.windows import OVERRIDES, Prefix
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ VARIABLES = {
     "PYTHONPYCACHEPREFIX": r"C:\pycache",
     "WINEDLLOVERRIDES": f"{OVERRIDES};icacls.exe=n",  # the double, not Wine's own
 }
+RESTING = "import ctypes; ctypes.windll.user32.GetDesktopWindow(); print('up'); input()"
+"""A program with a desktop that does nothing until it is stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +50,7 @@ class Machine:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Windows' Python in the checkout; what it prints can be read, and it reads what is written."""
-        certificates = next((os.environ[name] for name in CERTIFICATES if os.environ.get(name)), certifi.where())
-        changes = {name: value for name, value in os.environ.items() if INDEX.fullmatch(name)}
-        changes |= dict.fromkeys(CERTIFICATES, self.prefix.windows_path(Path(certificates)))
-        command = self.prefix.command("python", *arguments, folder=self.checkout, changes=changes | VARIABLES)
+        command = self._command(*arguments)
         return subprocess.Popen(
             command.argv,
             env=command.environment,
@@ -60,14 +60,16 @@ class Machine:
             stderr=subprocess.STDOUT,
         )
 
+    def _command(self, *arguments: str) -> processes.Command:
+        certificates = next((os.environ[name] for name in CERTIFICATES if os.environ.get(name)), certifi.where())
+        changes = {name: value for name, value in os.environ.items() if INDEX.fullmatch(name)}
+        changes |= dict.fromkeys(CERTIFICATES, self.prefix.windows_path(Path(certificates)))
+        return self.prefix.command("python", *arguments, folder=self.checkout, changes=changes | VARIABLES)
+
     def run(self, *arguments: str) -> tuple[int, str]:
         """Run Windows' Python to its end: its status, and what it printed."""
-        with self.start(*arguments) as process:
-            try:
-                output, _ = process.communicate(timeout=SECONDS)
-            finally:
-                process.kill()
-        return process.returncode, output
+        done = processes.run(self._command(*arguments), check=False, timeout=SECONDS)
+        return done.returncode, done.output
 
     def call(self, *arguments: str) -> str:
         """Run a command of this project that must succeed."""
@@ -84,24 +86,27 @@ class Machine:
     def programs(self, *names: str) -> list[psutil.Process]:
         """The running programs of these names in this Windows."""
         found = []
-        for process in psutil.process_iter():
+        for process in self.prefix.programs():
             with contextlib.suppress(psutil.Error):
                 command = process.cmdline()
-                if command and re.split(r"[\\/]", command[0])[-1] in names and self._owns(process):
+                if command and re.split(r"[\\/]", command[0])[-1] in names:
                     found.append(process)
         return found
 
-    def _owns(self, process: psutil.Process) -> bool:
-        return process.environ().get("WINEPREFIX") == str(self.prefix.folder)
-
     @contextlib.contextmanager
     def services(self) -> Iterator[None]:
-        """Keep the services of Windows running, which each command would start again otherwise."""
-        command = self.prefix.command("cmd", "/c", "pause")
-        quiet = subprocess.DEVNULL
+        """Keep the services and the desktop of Windows running, which each command would start again otherwise.
+
+        They keep what the program that started them had open. So no other program starts before they run: the end of
+        its output would never come.
+        """
+        command = self.prefix.command("python", "-u", "-c", RESTING)
+        pipe = subprocess.PIPE
         with subprocess.Popen(
-            command.argv, env=command.environment, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet
+            command.argv, env=command.environment, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL
         ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().strip() == b"up"
             try:
                 yield
             finally:
