@@ -52,6 +52,12 @@ def matrix(session: nox.Session) -> None:
 
 
 @nox.session
+def variant(session: nox.Session) -> None:
+    """Make variant wheels, a preview, among which uv chooses by the GPU: `-- WHEEL... --sign-key KEY`."""
+    step(session, "variant")
+
+
+@nox.session
 def publish(session: nox.Session) -> None:
     """Publish wheels in an index, those of other jobs in the wheelhouse, too: `-- FOLDER... --to FOLDER`."""
     step(session, "publish", requirements="index.txt")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from build_config.model import Machine, Shard, UnitKey
+from build_config.model import CudaArch, Machine, Shard, UnitKey
 from check_gpu.placement import Buffer, LayerPlacement
 
 
@@ -224,10 +224,20 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceWheel:
+    """The wheel that a variant wheel was made of, and the digest of its record."""
+
+    wheel: str
+    sha256: str
+    record_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRecord:
     """Everything that went into a wheel and everything found about it; published next to it.
 
-    ``request`` is what the user asked for, as pairs. ``started`` and ``created`` are times in UTC, RFC 3339.
+    ``request`` is what the user asked for, as pairs. ``started`` and ``created`` are times in UTC, RFC 3339. The record
+    of a variant wheel is that of its source wheel, which ``variant_of`` names, for other bytes.
     """
 
     wheel: str
@@ -248,6 +258,12 @@ class BuildRecord:
     steps: tuple[StepTiming, ...]
     inspection: InspectionReport
     validation: ValidationReport
+    variant_of: SourceWheel | None = None
+
+    @property
+    def archs(self) -> tuple[CudaArch, ...]:
+        """The code of all shards."""
+        return tuple(arch for shard in self.shards for arch in shard.archs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Commands that share wheels: publish them in an index, yank them, make its pages again, serve it."""
+"""Commands that share wheels: make variants, publish them in an index, yank them, make its pages again, serve it."""
 
 from __future__ import annotations
 
@@ -54,6 +54,22 @@ def publish(  # noqa: PLR0913, PLR0917  # one parameter for each option
     published = task(request, layout, console)
     rows = tuple(("published", wheel.name) for wheel in published)
     console.summary("Done", (*rows, ("index", str(to or layout.index))))
+
+
+@app.command()
+def variant(
+    wheels: Annotated[list[Path], typer.Argument(help="Wheels for one shard set each.", exists=True, dir_okay=False)],
+    public_key: Annotated[Path | None, typer.Option(help="The key that must have signed the wheels.")] = None,
+    sign_key: Annotated[Path | None, typer.Option(help="An Ed25519 key in PEM: sign the variant wheels.")] = None,
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Make variant wheels, a preview: uv takes the one for the GPU of each machine. The libraries stay the same."""
+    from build_config.tasks.variant import make_variants
+
+    console = Console()
+    made = make_variants(tuple(wheels), layout_of(work_root), console, public_key=public_key, sign_key=sign_key)
+    rows = tuple(("variant", wheel.name) for wheel in made)
+    console.summary("Done", (*rows, ("folder", str(made[0].parent)), ("publish them", "nox -s publish")))
 
 
 @app.command()

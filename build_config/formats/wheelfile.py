@@ -13,15 +13,18 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename
 
 from build_config.errors import PackagingError
+from build_config.formats import variants
 from build_config.model import Wheel
 from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from packaging.version import Version
 
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold. ``SOURCE_DATE_EPOCH`` is ignored: the same inputs must give the same
@@ -42,14 +45,14 @@ _DIST_INFO = re.compile(r"[^/]+\.dist-info")
 def read(path: Path) -> Wheel:
     """Name, digest and size of a wheel file; the archive is not opened. Raises ``PackagingError``."""
     try:
-        _, version, _, tags = parse_wheel_filename(path.name)
+        name = variants.parse(path.name)
         digest = file_sha256(path)
         size = path.stat().st_size
     except InvalidWheelFilename as error:
         raise PackagingError(f"{path.name} is not the name of a wheel: {error}") from error
     except OSError as error:
         raise PackagingError(f"{path.name} cannot be read: {error.strerror}") from error
-    return Wheel(path=path, version=version, tags=tuple(sorted(map(str, tags))), sha256=digest, size=size)
+    return Wheel(path=path, version=name.version, tags=name.tags, sha256=digest, size=size)
 
 
 def dist_info(names: Iterable[str]) -> str:
@@ -99,16 +102,21 @@ def record_problems(contents: Mapping[str, bytes]) -> tuple[str, ...]:
     return tuple(problems)
 
 
-def write_normalised(source: Path, target: Path, *, extra: Mapping[str, bytes] | None = None) -> Wheel:
+def write_normalised(
+    source: Path, target: Path, *, extra: Mapping[str, bytes] | None = None, version: Version | None = None
+) -> Wheel:
     """Write the wheel ``source`` again as ``target``, so that equal contents give equal bytes.
 
     Sorted members with ``.dist-info`` last and a new RECORD at the very end; no folder entries; one timestamp, one
     mode, one compression level. Another version of zlib may compress to other bytes. ``extra`` are members to add or to
-    replace, by their names below ``.dist-info``. Raises ``PackagingError`` if the source is not a wheel or the target's
-    name is not that of a wheel.
+    replace, by their names below ``.dist-info``. With ``version``, that folder gets the name for it. Raises
+    ``PackagingError`` if the source is not a wheel or the target's name is not that of a wheel.
     """
     contents = read_contents(source)
     folder = dist_info(contents)
+    if version is not None:
+        old, folder = folder, f"{folder.partition('-')[0]}-{version}.dist-info"
+        contents = {re.sub(f"^{re.escape(old)}/", f"{folder}/", name): data for name, data in contents.items()}
     record = f"{folder}/RECORD"
     for name in UNRECORDED:  # a signature would be of the old RECORD
         contents.pop(f"{folder}/{name}", None)

@@ -43,6 +43,8 @@ class Layout:
     """Published wheels, their records and the find-links page."""
     index = _Below("checkout", "wheelhouse/whl")
     """The package index of published wheels, for any web server."""
+    variants = _Below("checkout", "wheelhouse/variants")
+    """Variant wheels of published wheels, and their records: no installer but uv can read their names."""
     conda_channel = _Below("checkout", "wheelhouse/conda")
     """Conda packages of published wheels."""
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_config.errors import SettingsError, VerificationError
-from build_config.formats import wheelfile
+from build_config.formats import variants, wheelfile
 from build_config.reports import BuildRecord
 from build_config.steps.wheelhouse import publication, signature, statement
 from build_config.system import jsonio
 from build_config.tasks.index import catalogue, rules, update
 from build_config.tasks.index.catalogue import FILES
-from build_config.tasks.verify import verified
+from build_config.tasks.verify import OTHER_LOCKS, verified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
     from build_config.tasks.index.catalogue import Catalogue, Content
     from build_config.tasks.index.rules import Change
-
-OTHER_LOCKS = frozenset({"lock-differs", "material-not-locked"})
-"""Findings about a wheel that was built from another commit: no reason to keep one of one's own from others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +125,8 @@ def _published(path: Path, layout: Layout) -> Path:
     record = jsonio.read(publication.record_path(path), BuildRecord)
     envelope = statement.envelope_path(path)
     signed = envelope.read_text(encoding="utf-8") if envelope.exists() else None
-    final = publication.publish(wheelfile.read(path), record, record.inspection, record.validation, layout.wheelhouse)
+    folder = layout.wheelhouse if variants.label(path.name) is None else layout.variants
+    final = publication.publish(wheelfile.read(path), record, record.inspection, record.validation, folder)
     if signed is not None:
         jsonio.write_text(statement.envelope_path(final), signed)
     return final

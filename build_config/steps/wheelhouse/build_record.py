@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from build_config.model import NO_RANDOM_SEED
-from build_config.reports import BuildRecord, Material
+from build_config.reports import BuildRecord, Finding, Material, Severity, SourceWheel
 from build_config.system import git, jsonio, platforms, redaction
 
 if TYPE_CHECKING:
@@ -75,6 +76,27 @@ def make_record(
         validation=validation,
     )
     return jsonio.from_data(redaction.without_paths(jsonio.to_data(record)), BuildRecord)
+
+
+def of_variant(wheel: Wheel, record: BuildRecord, record_file: bytes) -> BuildRecord:
+    """Make the record of a variant wheel from that of its source wheel: the same arguments give the same record.
+
+    The reports stay those about the source wheel, and a finding says so. ``record_file`` are the bytes of its record.
+    """
+    message = f"inspected and validated as {record.wheel} with SHA-256 {record.sha256}: only .dist-info differs"
+    finding = Finding(code="variant-of", severity=Severity.NOTE, message=message)
+    inspected, validated = record.inspection, record.validation
+    digest = hashlib.sha256(record_file).hexdigest()
+    return replace(
+        record,
+        wheel=wheel.path.name,
+        version=str(wheel.version),
+        sha256=wheel.sha256,
+        size=wheel.size,
+        inspection=replace(inspected, wheel_sha256=wheel.sha256, findings=(*inspected.findings, finding)),
+        validation=replace(validated, wheel_sha256=wheel.sha256, findings=(*validated.findings, finding)),
+        variant_of=SourceWheel(wheel=record.wheel, sha256=record.sha256, record_sha256=digest),
+    )
 
 
 def materials(

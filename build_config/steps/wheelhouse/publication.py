@@ -17,6 +17,7 @@ from urllib.parse import quote
 import filelock
 
 from build_config.errors import InspectionError, SettingsError, StepResultError, ValidationError
+from build_config.formats import variants
 from build_config.reports import VERDICT_MEANINGS, BuildRecord, Verdict
 from build_config.steps.wheelhouse import signature, statement
 from build_config.system import jsonio
@@ -76,7 +77,7 @@ def _replace(wheel: Wheel, record: BuildRecord, final: Path, key: Ed25519Private
     if final.exists() and file_sha256(final) != wheel.sha256:
         # Other bytes will have this name: remove the old ones first, so that neither the page nor the record ever
         # describes another file.
-        _write_page(folder, without=name)
+        _write_page(folder, name, without=True)
         final.unlink()
     part = _verified_copy(wheel, folder)
     try:
@@ -85,7 +86,7 @@ def _replace(wheel: Wheel, record: BuildRecord, final: Path, key: Ed25519Private
         rename(part, final)
     finally:
         part.unlink(missing_ok=True)
-    _write_page(folder)
+    _write_page(folder, name)
 
 
 def attest(wheel: Path, record: BuildRecord, key: Ed25519PrivateKey | None) -> None:
@@ -172,9 +173,23 @@ def _verified_copy(wheel: Wheel, folder: Path) -> Path:
 # --------------------------------------------------------------------------------------------------------- page
 
 
-def _write_page(folder: Path, *, without: str | None = None) -> None:
-    wheels = sorted(path for path in folder.glob("*.whl") if path.name != without)
-    jsonio.write_text(folder / PAGE, _page("\n".join(_row(path) for path in wheels)))
+def _write_page(folder: Path, name: str, *, without: bool = False) -> None:
+    """Write the page for all wheels, or for those without ``name``.
+
+    No installer but uv can read the name of a variant wheel. So they have no page, but a file about their labels.
+    """
+    wheels = sorted(path for path in folder.glob("*.whl") if not (without and path.name == name))
+    if variants.label(name) is None:
+        jsonio.write_text(folder / PAGE, _page("\n".join(_row(path) for path in wheels)))
+        return
+    version = variants.parse(name).version
+    parsed = {path: variants.parse(path.name) for path in wheels}
+    code = {
+        str(each.label): jsonio.read(record_path(path), BuildRecord).archs
+        for path, each in parsed.items()
+        if each.version == version
+    }
+    jsonio.write_text(folder / variants.index_file(str(version)), variants.document(version, code))
 
 
 def _row(wheel: Path) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from build_config.system import jsonio
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from build_config.reports import BuildRecord, Material
@@ -22,6 +23,8 @@ PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 BUILD_TYPE = "urn:llama-cuda-wheels:build:v1"
 """docs/provenance.md explains the parameters."""
+VARIANT_TYPE = "urn:llama-cuda-wheels:variant:v1"
+"""A run of ``nox -s variant`` with the wheel that comes first among the dependencies; the rest is about that wheel."""
 BUILDER_ID = "urn:llama-cuda-wheels:builder:own-machine"
 """Any user who ran the main job on their own machine: docs/provenance.md."""
 STATEMENT_SUFFIX = ".intoto.json"
@@ -44,7 +47,7 @@ def statement(record: BuildRecord, record_file: bytes) -> str:
     digest = hashlib.sha256(record_file).hexdigest()
     provenance: dict[str, Any] = {
         "buildDefinition": {
-            "buildType": BUILD_TYPE,
+            "buildType": BUILD_TYPE if record.variant_of is None else VARIANT_TYPE,
             "externalParameters": dict(record.request),
             "internalParameters": {
                 "units": {key.digest: dict(key.inputs) for key in record.units},
@@ -52,6 +55,7 @@ def statement(record: BuildRecord, record_file: bytes) -> str:
                 "toolchain": dict(record.toolchain),
             },
             "resolvedDependencies": [
+                *_source(record),
                 *(_descriptor(material) for material in record.materials),
                 *({"name": name, "digest": {"sha256": sha256}} for name, sha256 in record.locks),
             ],
@@ -76,6 +80,13 @@ def statement(record: BuildRecord, record_file: bytes) -> str:
             "predicate": provenance,
         }
     )
+
+
+def _source(record: BuildRecord) -> Iterator[dict[str, Any]]:
+    """The wheel that a variant wheel was made of, and its record."""
+    if source := record.variant_of:
+        yield {"name": source.wheel, "digest": {"sha256": source.sha256}}
+        yield {"name": f"{source.wheel}.record.json", "digest": {"sha256": source.record_sha256}}
 
 
 def _descriptor(material: Material) -> dict[str, Any]:

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from build_config.errors import PackagingError, StepResultError, VerificationError
-from build_config.formats import cyclonedx, wheelfile
-from build_config.model import DISTRIBUTION, Wheel
+from build_config.formats import cyclonedx, variants, wheelfile
+from build_config.model import DISTRIBUTION, CudaArch, Wheel
 from build_config.reports import BuildRecord, Verdict
 from build_config.steps.wheelhouse import publication, statement
 from build_config.system import jsonio
@@ -32,6 +31,8 @@ METADATA_SUFFIX = ".metadata"
 """Of the core metadata next to a wheel: https://peps.python.org/pep-0658/"""
 SBOM_SUFFIX = ".cdx.json"
 YANK_SUFFIX = ".yanked.json"
+VARIANTS = "variants"
+"""The index of the variant wheels, a preview: other clients than uv may fail on its page."""
 _CUDA_TAG = re.compile(r"cu\d{3}")
 
 
@@ -68,13 +69,26 @@ class Entry:
 
     @property
     def index(self) -> str:
-        """The folder of the index that lists it: ``cu130-sm89``; ``cu130`` has the portable wheels."""
-        return folder_name(Version(self.version))
+        """The folder of the index that lists it: ``cu130-sm89``; ``cu130`` has the portable wheels.
+
+        That of the variant wheels lists a portable wheel of the same version, too.
+        """
+        return VARIANTS if self.label is not None else folder_name(Version(self.version))
+
+    @property
+    def label(self) -> str | None:
+        """The label of a variant wheel."""
+        return variants.label(self.file)
 
     @property
     def build(self) -> tuple[int, str] | tuple[()]:
         """The build tag of the file name."""
-        return parse_wheel_filename(self.file)[2]
+        return variants.parse(self.file).build
+
+    @property
+    def code(self) -> tuple[CudaArch, ...]:
+        """The architectures that it has code for."""
+        return tuple(map(CudaArch.parse, self.archs))
 
     @property
     def trust(self) -> tuple[int, bool]:
@@ -96,9 +110,27 @@ class Catalogue:
 
     @property
     def indexes(self) -> dict[str, tuple[Entry, ...]]:
-        """The wheels of each index, by the name of its folder; the newest wheel comes first."""
-        names = sorted({entry.index for entry in self.wheels}, key=lambda name: (-int(name[2:5]), name))
-        return {name: tuple(entry for entry in self.wheels if entry.index == name) for name in names}
+        """The wheels of each index, by the name of its folder; the newest wheel comes first.
+
+        Variant wheels come last, after the portable wheels of their versions, which uv takes if no variant fits.
+        """
+        names = sorted({entry.index for entry in self.wheels} - {VARIANTS}, key=lambda name: (-int(name[2:5]), name))
+        found = {name: tuple(entry for entry in self.wheels if entry.index == name) for name in names}
+        labelled = tuple(entry for entry in self.wheels if entry.label is not None)
+        if labelled:
+            versions = {entry.version for entry in labelled}
+            plain = (entry for entry in self.wheels if entry.label is None and entry.version in versions)
+            found[VARIANTS] = (*plain, *labelled)
+        return found
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The files that say what the labels of variant wheels mean, by their names."""
+        found: dict[Version, dict[str, tuple[CudaArch, ...]]] = {}
+        for entry in self.wheels:
+            if entry.label is not None:
+                found.setdefault(Version(entry.version), {})[entry.label] = entry.code
+        return {variants.index_file(str(version)): variants.document(version, code) for version, code in found.items()}
 
     def find(self, file: str) -> Entry | None:
         """The entry of a file name."""
@@ -142,7 +174,7 @@ class Content:
             requires_python=self.requires_python,
             metadata_sha256=hashlib.sha256(self.texts[METADATA_SUFFIX]).hexdigest(),
             uploaded=self.record.created,
-            archs=tuple(str(arch) for shard in self.record.shards for arch in shard.archs),
+            archs=tuple(map(str, self.record.archs)),
             verdict=str(self.record.validation.verdict),
             record=evidence + publication.RECORD_SUFFIX,
             statement=evidence + statement.STATEMENT_SUFFIX,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from build_config.errors import SettingsError, StepResultError
 from build_config.system import files, jsonio, platforms
-from build_config.tasks.index.catalogue import CATALOGUE, FILES, Catalogue
+from build_config.tasks.index.catalogue import CATALOGUE, FILES, VARIANTS, Catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -104,7 +104,7 @@ def remove(folder: Path, names: Iterable[str]) -> None:
 
 def remove_pages(folder: Path, known: Iterable[str]) -> None:
     """Remove the folders of indexes that have no wheel any more; other folders are not ours."""
-    for page in folder.glob("cu[0-9][0-9][0-9]*/"):
+    for page in (*folder.glob("cu[0-9][0-9][0-9]*/"), *folder.glob(f"{VARIANTS}/")):
         if page.name not in known:
             shutil.rmtree(page.replace(_part(page)))
 

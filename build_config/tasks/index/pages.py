@@ -16,10 +16,10 @@ from simple_repository.content_negotiation import Format
 from build_config.model import DISTRIBUTION
 from build_config.system import jsonio
 from build_config.tasks.index import people
-from build_config.tasks.index.catalogue import CATALOGUE, FILES
+from build_config.tasks.index.catalogue import CATALOGUE, FILES, VARIANTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from build_config.tasks.index.catalogue import Catalogue, Entry
 
@@ -37,22 +37,27 @@ def render(catalogue: Catalogue) -> dict[str, bytes]:
     """
     pages = {CATALOGUE: jsonio.dumps(catalogue)}
     for folder, entries in catalogue.indexes.items():
-        pages |= _project(f"{folder}/{DISTRIBUTION}", entries)
+        # Before the page that has their labels: uv leaves out a wheel whose label it does not find.
+        labels = catalogue.labels if folder == VARIANTS else {}
+        pages |= {f"{folder}/{DISTRIBUTION}/{name}": text for name, text in labels.items()}
+        pages |= _project(f"{folder}/{DISTRIBUTION}", entries, labels)
         listed = model.ProjectList(meta=API, projects=frozenset({model.ProjectListElement(name=DISTRIBUTION)}))
         pages |= {f"{folder}/{name}": serializer.serialize(listed, form) for name, form in TYPES.items()}
     pages["index.html"] = people.page(catalogue)
     return {name: text.encode() for name, text in pages.items()}
 
 
-def _project(folder: str, entries: Iterable[Entry]) -> dict[str, str]:
+def _project(folder: str, entries: Iterable[Entry], labels: Mapping[str, str]) -> dict[str, str]:
     """The page of the project in one index, in both forms."""
     pages = {}
     # Annotated as a set, which every process would write in another order.
     versions: Any = tuple(dict.fromkeys(entry.version for entry in entries))
-    for name, form in TYPES.items():
-        files = tuple(_file(entry, escaped=name == HTML) for entry in entries)
+    for page, form in TYPES.items():
+        # Their digests would contradict a cached copy, which is as good, once another wheel is published.
+        others = (model.File(filename=name, url=quote(name), hashes={}, size=len(labels[name])) for name in labels)
+        files = (*(_file(entry, escaped=form is Format.HTML_V1) for entry in entries), *others)
         detail = model.ProjectDetail(meta=API, name=DISTRIBUTION, files=files, versions=versions)
-        pages[f"{folder}/{name}"] = serializer.serialize(detail, form)
+        pages[f"{folder}/{page}"] = serializer.serialize(detail, form)
     return pages
 
 

@@ -14,11 +14,11 @@ from urllib.parse import quote
 import jinja2
 
 from build_config import archs
-from build_config.model import CudaArch
+from build_config.formats import variants
 from build_config.reports import Verdict
 from build_config.system.console import megabytes
-from build_config.tasks.index.catalogue import FILES, Entry
-from build_config.tasks.index.snippets import Snippet, snippets
+from build_config.tasks.index.catalogue import FILES, VARIANTS, Entry
+from build_config.tasks.index.snippets import Snippet, of_variants, snippets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).with_name("templates")
 ADDRESS = "ADDRESS"
 """Stands for the address of the page if that is not known; the page's script puts the real one there."""
+NOTE = (
+    "uv takes the wheel for the GPU with the highest compute capability and its driver; if there is none for them, "
+    f"the portable one. It needs uv {variants.OLDEST_UV} or later. The form of these wheels is a draft: other clients "
+    "ignore them or fail."
+)
+"""Of the index of the variant wheels."""
 VERDICTS: dict[str, str] = {
     Verdict.GPU_VERIFIED: "ran on a real GPU",
     Verdict.EMULATED_DEVICE_VERIFIED: "computed on an emulated GPU",
@@ -60,7 +66,7 @@ class WheelRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One index. ``gpus`` are those that its newest wheel has code for."""
+    """One index. ``gpus`` are those that its newest wheel has code for; ``note`` is what else is to be known."""
 
     name: str
     title: str
@@ -68,6 +74,7 @@ class Section:
     url: str
     snippets: tuple[Snippet, ...]
     wheels: tuple[WheelRow, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +131,15 @@ def newest(entries: Iterable[Entry]) -> Entry | None:
 
 
 def _section(name: str, entries: tuple[Entry, ...], address: str) -> Section:
+    url = f"{address}/{name}/"
+    if name == VARIANTS:
+        rows = tuple(_row(entry) for entry in entries if entry.label is not None)
+        title = "Wheel variants, a preview: uv chooses"
+        return Section(name=name, title=title, gpus="", url=url, snippets=(of_variants(url),), wheels=rows, note=NOTE)
     cuda = f"CUDA {name[2:4]}.{name[4]}"
     shown = newest(entries) or entries[0]
     covered = [models.names for models in _covered(shown)]
     kind = "all GPUs of this CUDA" if "-" not in name else ", ".join(name.split("-")[1:])
-    url = f"{address}/{name}/"
     return Section(
         name=name,
         title=f"{cuda}: {kind}",
@@ -144,7 +155,7 @@ def _row(entry: Entry) -> WheelRow:
     return WheelRow(
         entry=entry,
         size=megabytes(entry.size),
-        archs=", ".join(str(CudaArch.parse(arch).name) for arch in entry.archs) or "not stated",
+        archs=", ".join(arch.name for arch in entry.code) or "not stated",
         system=_system(entry),
         verdict=VERDICTS.get(entry.verdict, entry.verdict),
         date=entry.uploaded[:10],
@@ -161,15 +172,15 @@ def _system(entry: Entry) -> str:
 
 def _covered(entry: Entry) -> Iterator[GpuModels]:
     """The GPUs that a wheel has code for, oldest first."""
-    code = tuple(map(CudaArch.parse, entry.archs))
     for models in archs.known_gpus():
-        if not models.another_processor and archs.covers(code, models.capability):
+        if not models.another_processor and archs.covers(entry.code, models.capability):
             yield models
 
 
 def _gpus(catalogue: Catalogue) -> Iterator[GpuRow]:
     """All GPUs that wheels can be built for, the newest first."""
-    served = {name: entry for name, entries in catalogue.indexes.items() if (entry := newest(entries))}
+    indexes = {name: entries for name, entries in catalogue.indexes.items() if name != VARIANTS}
+    served = {name: entry for name, entries in indexes.items() if (entry := newest(entries))}
     # The newest CUDA first, and of each CUDA the smallest wheel.
     preferred = sorted(served, key=lambda name: (-int(name[2:5]), len(served[name].archs), name))
     capabilities = {name: {each.capability for each in _covered(served[name])} for name in preferred}

@@ -13,10 +13,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from build_config.errors import PublishedError, SettingsError
+from build_config.formats import variants
 from build_config.steps.wheelhouse import publication, signature, statement
 from build_config.system import jsonio
 from build_config.tasks.index import catalogue
@@ -66,7 +66,7 @@ def add(old: Catalogue, offered: Iterable[Content], *, supersede: Supersede | No
             superseded |= supersede is not None and _is_done(supersede, known, entries)
         elif content.name not in entries:
             entry, files, note = _first(content)
-        elif supersede is None or content.name != _plain_name(supersede.name):
+        elif supersede is None or content.name != variants.with_build(supersede.name, None):
             raise _refusal(entries[content.name], content)
         else:
             superseded = True
@@ -148,10 +148,8 @@ def _same_bytes(entries: Iterable[Entry], content: Content) -> Entry | None:
 
 def _renamed(content: Content, entries: Iterable[str], key: Ed25519PrivateKey | None) -> Content:
     """The wheel under the next free build tag: the same bytes, and evidence about the new name."""
-    taken = [parse_wheel_filename(name)[2] for name in entries if _family(name) == _family(content.name)]
-    number = max(tag[0] if tag else 0 for tag in taken) + 1
-    name, version, *tags = _plain_name(content.name).split("-")
-    renamed = "-".join((name, version, str(number), *tags))
+    taken = [variants.parse(name).build for name in entries if _family(name) == _family(content.name)]
+    renamed = variants.with_build(content.name, max(tag[0] if tag else 0 for tag in taken) + 1)
     record = dataclasses.replace(content.record, wheel=renamed)
     record_file = jsonio.dumps(record).encode()
     stated = statement.statement(record, record_file).encode()
@@ -164,14 +162,8 @@ def _renamed(content: Content, entries: Iterable[str], key: Ed25519PrivateKey | 
 
 def _family(file: str) -> tuple[object, ...]:
     """What the names of all builds of one wheel have in common: all but the build tag."""
-    name, version, _, tags = parse_wheel_filename(file)
-    return name, version, tags
-
-
-def _plain_name(file: str) -> str:
-    """The name without a build tag."""
-    parts = file.split("-")
-    return "-".join((*parts[:2], *parts[-3:]))
+    name = variants.parse(file)
+    return name.name, name.version, name.tags, name.label
 
 
 # ------------------------------------------------------------------------------------------------------------ yanks
@@ -242,10 +234,11 @@ def _require(entries: Iterable[str], name: str) -> None:
 
 
 def _by_place(old: Catalogue) -> Iterator[list[Entry]]:
-    """The wheels that compete for the same users: those of one index and one platform."""
+    """The wheels that compete for the same users: those of one index, one CUDA and one platform."""
 
-    def place(entry: Entry) -> tuple[str, str]:
-        return entry.index, re.sub(r"_\d+_\d+_", "_", entry.tags[0].rpartition("-")[2])
+    def place(entry: Entry) -> tuple[str, ...]:
+        platform = re.sub(r"_\d+_\d+_", "_", entry.tags[0].rpartition("-")[2])
+        return entry.index, str(Version(entry.version).local), platform
 
     for _, entries in groupby(sorted(old.wheels, key=place), key=place):
         yield list(entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from build_config.formats import variants
 from build_config.model import DISTRIBUTION
 
 NAME = "llama-cuda"
@@ -17,6 +18,12 @@ class Snippet:
     client: str
     text: str
     file: str | None = None
+
+
+def of_variants(url: str) -> Snippet:
+    """The line for the only client that reads wheel variants. ``url`` is the address of their index."""
+    line = f"uv pip install --index {url} {' '.join(variants.UV_OPTIONS)} {DISTRIBUTION}"
+    return Snippet(client="uv, a preview", text=line)
 
 
 def snippets(url: str) -> tuple[Snippet, ...]:

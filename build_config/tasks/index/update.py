@@ -83,7 +83,7 @@ def scan(index: Path, console: Console, known: Catalogue | None, base_url: str |
 
 def own_wheels(layout: Layout, console: Console) -> Iterator[Content]:
     """The wheels of the wheelhouse. Raises ``VerificationError`` for one without a record of its bytes."""
-    for path in sorted(layout.wheelhouse.glob("*.whl")):
+    for path in (*sorted(layout.wheelhouse.glob("*.whl")), *sorted(layout.variants.glob("*.whl"))):
         try:
             yield catalogue.read(path)
         except PackagingError as reason:
