@@ -54,7 +54,7 @@ def matrix(session: nox.Session) -> None:
 @nox.session
 def variant(session: nox.Session) -> None:
     """Make variant wheels, a preview, among which uv chooses by the GPU: `-- WHEEL... --sign-key KEY`."""
-    step(session, "variant")
+    step(session, "variant", requirements="index.txt")
 
 
 @nox.session

@@ -90,6 +90,12 @@ def file_name(source: str) -> str:
     return _joined(name, f"{parsed.version.public}+{cuda}", *tags, label)
 
 
+def shard_names(label: str) -> tuple[str, ...]:
+    """The shards that a label stands for: the reverse of the label in ``file_name``."""
+    first, *others = label.partition("_")[2].split(".")
+    return (first, *(name if name.startswith("ptx") else f"sm{name}" for name in others))
+
+
 def index_file(version: str) -> str:
     """The name of the file that says what the labels of a version mean."""
     return f"llama_cpp_python-{version}{SUFFIX}"

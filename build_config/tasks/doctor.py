@@ -93,7 +93,8 @@ def recommend(layout: Layout, where: str | None) -> Recommendation:
 
     index, candidates = choosing.read(where or str(layout.wheelhouse))
     version = ".".join(map(str, sys.version_info[:2]))
-    python = choosing.Interpreter(version=version, tags=frozenset(map(str, sys_tags())))
+    tags = frozenset(map(str, sys_tags()))
+    python = choosing.Interpreter(version=version, tags=tags, uv=shutil.which("uv") is not None)
     answer = choosing.recommend(machine.describe(), python, candidates, index)
     problem = machine.nvidia().problem
     if problem is None:

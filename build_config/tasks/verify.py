@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
-OTHER_LOCKS = frozenset({"lock-differs", "material-not-locked"})
-"""Findings about a wheel that was built from another commit: no reason to keep one of one's own from others."""
 REMEDY_CONTRADICTED = "do not install it; get it and the files next to it again"
 REMEDY_UNSIGNED = "get its signature from its publisher; your own wheel: nox -s sign -- WHEEL --sign-key KEY"
 

@@ -15,7 +15,7 @@ from packaging.version import Version
 from pypi_simple import ProjectPage
 
 from build_config import archs
-from build_config.formats import cyclonedx, wheelfile
+from build_config.formats import cyclonedx, variants, wheelfile
 from build_config.model import DISTRIBUTION, UnitKey
 from build_config.reports import BuildRecord, Verdict
 from build_config.steps.wheelhouse import publication
@@ -23,6 +23,7 @@ from build_config.system.console import Console
 from build_config.system.jsonio import to_data
 from build_config.system.layout import Layout
 from build_config.tasks.index import update
+from build_config.tasks.variant import make_variants
 from tests.support import attested
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ PORTABLE = "0.3.36+cu130"
 TAG = "py3-none-manylinux_2_17_x86_64"
 
 
-def write(folder: Path, version: str = SM89, content: str = "first", tag: str = TAG) -> Wheel:
+def write(folder: Path, version: str = SM89, content: str = "first", tag: str = TAG, sbom: str | None = None) -> Wheel:
     """Write a wheel that installers accept; its module says its version and ``content``."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"llama_cpp_python-{version}.dist-info"
@@ -46,7 +47,7 @@ def write(folder: Path, version: str = SM89, content: str = "first", tag: str = 
         "llama_cpp/__init__.py": f"__version__ = {version!r}\ncontent = {content!r}\n",
         f"{info}/METADATA": metadata,
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: false\nTag: {tag}\n",
-        f"{info}/{cyclonedx.MEMBER}": json.dumps({"bomFormat": "CycloneDX", "version": content}),
+        f"{info}/{cyclonedx.MEMBER}": sbom or json.dumps({"bomFormat": "CycloneDX", "version": content}),
     }
     rows = (f"{name},{wheelfile.digest_entry(text.encode())},{len(text)}\n" for name, text in files.items())
     files[f"{info}/RECORD"] = f"{''.join(rows)}{info}/RECORD,,\n"
@@ -113,11 +114,16 @@ class House:
         tag: str = TAG,
         verdict: Verdict = Verdict.SIMULATED_DEVICE_VERIFIED,
         key: Ed25519PrivateKey | None = None,
+        sbom: str | None = None,
     ) -> Path:
         """Put a wheel into the wheelhouse, as the main job does."""
-        wheel = write(self.folder / "store", version, content, tag)
+        wheel = write(self.folder / "store", version, content, tag, sbom)
         made = record(wheel, self.folder / "scratch", verdict)
         return publication.publish(wheel, made, made.inspection, made.validation, self.layout.wheelhouse, key=key)
+
+    def variant(self, *wheels: Path, **keys: Path) -> tuple[Path, ...]:
+        """Make variant wheels of wheels in the wheelhouse."""
+        return make_variants(wheels, self.layout, Console(), **keys)
 
     def write(self, **options: str) -> Path:
         return update.write(self.layout, Console(), **options)  # type: ignore[arg-type]
@@ -154,6 +160,12 @@ def assert_whole(index: Path) -> None:
         for form in forms:
             for each in form.packages:
                 path = Path(unquote(each.url.removeprefix("file://")).partition("#")[0])
+                if each.filename.endswith("-variants.json"):  # it changes with each variant, so no page has its digest
+                    version = each.filename.removesuffix("-variants.json")
+                    of_version = (one.filename for one in form.packages if one.filename.startswith(f"{version}-"))
+                    labels = set(map(variants.label, of_version)) - {None}
+                    assert labels <= json.loads(path.read_bytes())["variants"].keys()
+                    continue
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == each.digests["sha256"]
                 metadata = path.with_name(f"{path.name}.metadata").read_bytes()
                 assert each.metadata_digests == {"sha256": hashlib.sha256(metadata).hexdigest()}

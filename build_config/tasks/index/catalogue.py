@@ -124,6 +124,12 @@ class Catalogue:
         return found
 
     @property
+    def variants_alone(self) -> tuple[str, ...]:
+        """The versions of variant wheels without a portable wheel that is not yanked."""
+        plain = {entry.version for entry in self.wheels if entry.label is None and entry.yanked is None}
+        return tuple(sorted({entry.version for entry in self.wheels if entry.label is not None} - plain))
+
+    @property
     def labels(self) -> dict[str, str]:
         """The files that say what the labels of variant wheels mean, by their names."""
         found: dict[Version, dict[str, tuple[CudaArch, ...]]] = {}

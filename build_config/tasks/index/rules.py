@@ -84,6 +84,10 @@ def add(old: Catalogue, offered: Iterable[Content], *, supersede: Supersede | No
         message = f"--supersede {supersede.name}: none of these wheels has other bytes under that name"
         raise SettingsError(message, remedy="leave it out, or name the wheel that is to be replaced")
     made = catalogue.make(entries.values(), old.base_url)
+    said += [
+        f"{catalogue.VARIANTS}/ has no portable wheel {version}: publish it, too, or uv fails where no variant fits"
+        for version in made.variants_alone
+    ]
     return Change(catalogue=made, files=tuple(new), said=tuple(said))
 
 

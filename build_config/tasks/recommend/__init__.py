@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from build_config import archs
 from build_config.archs import BUILD_COMMAND, LOCKED_CUDA
+from build_config.formats import variants
 from build_config.model import DISTRIBUTION, Driver
 from build_config.tasks.recommend.gpu_table import table
 from build_config.tasks.recommend.judge import Assessment, Interpreter, assess, best_first, driver_major, oldest_driver
@@ -27,14 +28,18 @@ BUILDS_FOR = "Linux x86_64"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """``pip`` installs ``chosen``; ``build`` is the command if no wheel fits and one can be built here.
+    """``pip`` installs ``chosen``, and so does ``uv`` if it is there; a variant wheel is for uv alone.
 
-    ``advice`` are sentences, in the order in which they are to be followed; ``others`` are sorted, the best first.
+    ``variants`` is the line with which uv chooses a wheel by itself, if it is there and the index has variants.
+    ``build`` is the command if no wheel fits and one can be built here. ``advice`` are sentences, in the order in which
+    they are to be followed; ``others`` are sorted, the best first.
     """
 
     machine: tuple[str, ...]
     chosen: Assessment | None
     pip: str | None
+    uv: str | None
+    variants: str | None
     build: str | None
     advice: tuple[str, ...]
     others: tuple[Assessment, ...]
@@ -43,14 +48,25 @@ class Recommendation:
 def recommend(
     machine: Machine, python: Interpreter, candidates: Iterable[Candidate], index: Iterable[str]
 ) -> Recommendation:
-    """Choose the best wheel; on a machine with a GPU, none for the CPU. ``index`` is pip's option to find wheels."""
+    """Choose the best wheel; on a machine with a GPU, none for the CPU.
+
+    ``index`` is pip's option to find wheels; it does not count for a candidate whose index is known.
+    """
+    candidates = tuple(candidates)
     assessed = best_first(assess(each, machine, python) for each in candidates)
     wanted = {"every GPU", "some GPUs"} if machine.gpus else {"the CPU"}
     chosen = assessed[0] if assessed and assessed[0].use in wanted else None
-    build, advice, pip = None, [], None
+    build, advice, pip, uv = None, [], None, None
     if chosen:
+        wheel = chosen.candidate
+        found = ("--extra-index-url", wheel.index) if wheel.index else index
         # Exactly this version: a later source distribution of the package index cannot win.
-        pip = shell.install([*index, f"{DISTRIBUTION}=={chosen.candidate.version}"])
+        wanted_wheel = [*found, f"{DISTRIBUTION}=={wheel.version}"]
+        if wheel.label is not None:  # and exactly this one of the variants, which have one version
+            wanted_wheel = [*variants.UV_OPTIONS, f"{DISTRIBUTION} @ {wheel.address}"]
+        else:
+            pip = shell.install(wanted_wheel)
+        uv = shell.install(wanted_wheel, installer=shell.UV) if python.uv else None
         if chosen.just_in_time:
             advice.append(
                 "A GPU runs it by PTX: the driver compiles it at the first start, which takes minutes, and keeps that."
@@ -73,10 +89,19 @@ def recommend(
         ),
         chosen=chosen,
         pip=pip,
+        uv=uv,
+        variants=_by_uv(candidates) if python.uv else None,
         build=build,
         advice=tuple(advice),
         others=tuple(each for each in assessed if each is not chosen),
     )
+
+
+def _by_uv(candidates: Iterable[Candidate]) -> str | None:
+    """The line with which uv chooses by itself, from an index of variants that is known."""
+    address = next((each.index for each in candidates if each.label is not None and each.index), None)
+    options = None if address is None else ["--index", address, *variants.UV_OPTIONS, DISTRIBUTION]
+    return None if options is None else shell.install(options, installer=shell.UV)
 
 
 def _with_another_driver(assessed: Iterable[Assessment], machine: Machine, python: Interpreter) -> Iterator[str]:
@@ -129,15 +154,25 @@ def text(answer: Recommendation) -> str:
     if answer.chosen is not None:
         wheel = answer.chosen.candidate
         verdict = f"; verdict {wheel.verdict}" if wheel.verdict else ""
-        lines += [f"take: {wheel.file_name}", f"      computes on {answer.chosen.use}{verdict}", f"      {answer.pip}"]
+        lines += [
+            f"take: {wheel.file_name}",
+            f"      computes on {answer.chosen.use}{verdict}",
+            f"      {answer.uv or answer.pip}",
+        ]
     else:
         lines.append("None of the wheels there is for this machine." if answer.others else "There is no wheel there.")
+    if answer.variants is not None:
+        lines += [
+            "or let uv choose by the GPU with the highest compute capability, a preview:",
+            f"      {answer.variants}",
+        ]
     lines += answer.advice
     if answer.build is not None:
         lines.append(f"build: {answer.build}")
     if answer.others:
         lines += ["", "the others:"]
     for other in answer.others:
-        reason = other.reason or "fits too, and is older, larger or slower to start"
+        fits = "older, larger or slower to start" if other.candidate.label is None else "a variant wheel, a preview"
+        reason = other.reason or f"fits too, and is {fits}"
         lines += [f"  {other.candidate.file_name}", f"    {reason}"]
     return "\n".join(lines)

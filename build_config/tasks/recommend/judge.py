@@ -11,6 +11,7 @@ from packaging.version import Version
 
 from build_config import archs
 from build_config.errors import ArchitectureError
+from build_config.formats import variants
 from build_config.tasks.recommend.wheels import Candidate
 
 if TYPE_CHECKING:
@@ -25,10 +26,14 @@ _LEGACY = {"manylinux1_": "manylinux_2_5_", "manylinux2010_": "manylinux_2_12_",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """The Python that pip installs for: its version (``3.12``), and the tags of the wheels that it accepts."""
+    """The Python that pip installs for: its version (``3.12``), and the tags of the wheels that it accepts.
+
+    ``uv``: uv is there, too.
+    """
 
     version: str
     tags: frozenset[str]
+    uv: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +66,10 @@ def assess(wheel: Candidate, machine: Machine, python: Interpreter) -> Assessmen
 def best_first(assessed: Iterable[Assessment]) -> list[Assessment]:
     """Sort: the wheel that uses most of the machine first, ours before others', a release, the newest, the best fit."""
 
-    def fit(each: Assessment) -> tuple[bool, int, int, str]:  # machine code, for exactly these GPUs, the smallest
-        size = sum(len(shard.archs) for shard in each.candidate.shards)
-        return each.just_in_time, each.distance, size, each.candidate.file_name
+    def fit(each: Assessment) -> tuple[object, ...]:  # machine code, for exactly these GPUs, the smallest, no preview
+        wheel = each.candidate
+        size = sum(len(shard.archs) for shard in wheel.shards)
+        return each.just_in_time, each.distance, size, wheel.label is not None, wheel.file_name
 
     def worth(each: Assessment) -> tuple[int, bool, bool, Version, Version]:
         version, cuda = each.candidate.version, each.candidate.cuda or "0"
@@ -95,13 +101,25 @@ def _why_not_installed(wheel: Candidate, machine: Machine, python: Interpreter) 
     if wheel.requires_python and python.version not in SpecifierSet(wheel.requires_python):
         return f"it needs Python {wheel.requires_python}"
     if not python.tags.isdisjoint(wheel.tags):
-        return None
+        return None if wheel.label is None else _why_not_taken(wheel, machine, python)
     pythons, _, platforms = (sorted(set(part)) for part in zip(*(tag.split("-") for tag in wheel.tags), strict=True))
     if any(tag.split("-")[2] in platforms for tag in python.tags):
         return f"it is for {', '.join(pythons)}, this is cp{python.version.replace('.', '')}"
     if glibcs := [glibc for tag in platforms if (glibc := _glibc(tag, machine))]:
         return f"it needs glibc {min(glibcs)} or later, here is {machine.glibc or 'another C library'}"
     return f"it is for {', '.join(platforms)}, this is {machine.system}"
+
+
+def _why_not_taken(wheel: Candidate, machine: Machine, python: Interpreter) -> str | None:
+    """Why a variant wheel is not installed here, if it is not."""
+    if not python.uv:
+        return f"it is a variant wheel, a preview: only uv installs it, since {variants.OLDEST_UV}"
+    highest = max((gpu.capability for gpu in machine.gpus), key=archs.as_number, default=None)
+    code = tuple(arch for shard in wheel.shards for arch in shard.archs)
+    if highest is None or not variants.takes(code, highest):
+        here = "a machine without a GPU" if highest is None else f"a machine whose highest GPU is {highest}"
+        return f"it is a variant wheel, which uv does not take for {here}"
+    return None
 
 
 def _glibc(platform: str, machine: Machine) -> Version | None:

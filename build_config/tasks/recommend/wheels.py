@@ -1,27 +1,29 @@
-"""The wheels of a folder, a page for ``--find-links`` or a package index, read by their names. None is fetched."""
+"""The wheels of a folder, a page for ``--find-links`` or a package index, ours or another. No wheel is fetched."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import requests
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename
 from packaging.version import Version
 from pypi_simple import NoSuchProjectError, ProjectPage, PyPISimple
 
 from build_config import archs
 from build_config.errors import ArchitectureError, NetworkError, PackagingError, SettingsError, StepResultError
-from build_config.formats import build_facts, wheelfile
+from build_config.formats import build_facts, variants, wheelfile
 from build_config.model import DISTRIBUTION, Shard
 from build_config.reports import BuildRecord
 from build_config.steps.locks import download
 from build_config.steps.wheelhouse import publication
 from build_config.system import jsonio
+from build_config.tasks.index.catalogue import CATALOGUE, FILES, Catalogue
 
 _CUDA_TAG = re.compile(r"cu(\d\d)(\d)")
 _OWN_TAG = re.compile(r"py3-none-(manylinux.*|win_amd64)")
@@ -34,7 +36,8 @@ class Candidate:
     """A wheel of an index; ``verdict`` is from the record, if there is one.
 
     ``cuda`` is ``major.minor``; ``None`` for a wheel that is not this project's, whatever its version is called.
-    ``needs_driver``: it is another publisher's build for a GPU, which cannot be imported without a driver.
+    ``needs_driver``: it is another publisher's build for a GPU, which cannot be imported without a driver. ``label`` is
+    that of a variant wheel. ``address`` is that of the file, ``index`` that of the index that lists it, if known.
     """
 
     file_name: str
@@ -47,12 +50,16 @@ class Candidate:
     requires_python: str = ""
     yanked: bool = False
     verdict: str | None = None
+    label: str | None = None
+    address: str = ""
+    index: str = ""
 
 
 def read(where: str) -> tuple[tuple[str, str], tuple[Candidate, ...]]:
     """The option of pip for a path or an address, and the wheels there by name; in a folder, with their records.
 
-    A folder without wheels may be the copy of an index: a page of links, or the project's page in a folder of its name.
+    The root of an index of this project has a catalogue of all its wheels, each with the index that lists it. A folder
+    without wheels may be the copy of an index: a page of links, or the project's page in a folder of its name.
 
     Raises ``SettingsError`` for a path that does not exist, ``NetworkError`` for an address without an answer or page.
     """
@@ -72,15 +79,16 @@ def candidate(
 ) -> Candidate | None:
     """Read a file name; ``None`` for anything but a wheel of llama-cpp-python. ``address`` is that of its link."""
     try:
-        name, version, _, tags = parse_wheel_filename(file_name)
+        name = variants.parse(file_name)
     except InvalidWheelFilename:
         return None
-    if name != DISTRIBUTION:
+    if name.name != DISTRIBUTION:
         return None
-    cuda_tag, *names = (version.local or "").split(".")
+    cuda_tag, *names = (name.version.local or "").split(".")
+    names += () if name.label is None else variants.shard_names(name.label)
     match = _CUDA_TAG.fullmatch(cuda_tag)
     shards = tuple(filter(None, map(archs.parse_shard, names)))
-    own_tags = all(_OWN_TAG.fullmatch(str(tag)) for tag in tags)
+    own_tags = all(map(_OWN_TAG.fullmatch, name.tags))
     ours = match is not None and len(shards) == len(names) and own_tags  # else the local version is somebody else's
     cuda = f"{match[1]}.{match[2]}" if match and ours else None
     if cuda and not names:
@@ -88,14 +96,16 @@ def candidate(
             shards = archs.resolve("portable", cuda_release=cuda, gpus=()).shards
     return Candidate(
         file_name=file_name,
-        version=version,
-        tags=tuple(sorted(map(str, tags))),
+        version=name.version,
+        tags=name.tags,
         cuda=cuda,
         shards=shards if ours else (),
         portable=ours and not names,
         needs_driver=not ours and (_says_gpu(cuda_tag) or _FOR_A_GPU.search(address.lower()) is not None),
         requires_python=requires_python,
         yanked=yanked,
+        label=name.label,
+        address=address,
     )
 
 
@@ -108,6 +118,9 @@ def _read_folder(path: Path) -> tuple[tuple[str, str], tuple[Candidate, ...]]:
     links = ("--find-links", str(path))
     if found := tuple(filter(None, map(_with_record, sorted(path.glob("*.whl"))))):
         return links, found
+    with contextlib.suppress(OSError):
+        if found := _catalogued((path / CATALOGUE).read_bytes(), path.as_uri()):
+            return links, found
     if found := tuple(each for page in sorted(path.glob("*.htm*")) for each in _read_page(page)):
         return links, found
     project = path / DISTRIBUTION / "index.html"
@@ -134,6 +147,21 @@ def _with_record(wheel: Path) -> Candidate | None:
     return found
 
 
+def _catalogued(content: bytes, root: str) -> tuple[Candidate, ...]:
+    """The wheels of a catalogue, which is at the root of an index of this project; none for any other text."""
+    try:
+        wheels = jsonio.from_data(json.loads(content), Catalogue).wheels
+    except (ValueError, StepResultError):
+        return ()
+    found = []
+    for entry in wheels:
+        address = f"{root}/{FILES}/{quote(entry.file)}"
+        requires = entry.requires_python or ""
+        if read := candidate(entry.file, address=address, requires_python=requires, yanked=entry.yanked is not None):
+            found.append(replace(read, verdict=entry.verdict, index=f"{root}/{entry.index}/"))
+    return tuple(found)
+
+
 def _listed(page: ProjectPage) -> tuple[Candidate, ...]:
     """The wheels of a page, by their addresses as pip does it: the text of a link may be anything."""
     found = []
@@ -145,9 +173,16 @@ def _listed(page: ProjectPage) -> tuple[Candidate, ...]:
 
 
 def _read_address(url: str) -> tuple[tuple[str, str], tuple[Candidate, ...]]:
-    """Ask for the project first, as in a package index; without such a page, the address is a page of links."""
+    """Ask for our catalogue first, then for the project, as in a package index; else it is a page of links."""
     remedy = "check the address, and that it can be reached from here"
     with PyPISimple(url) as simple:
+        try:
+            answer = simple.s.get(f"{url.rstrip('/')}/{CATALOGUE}", timeout=download.TIMEOUT)
+        except requests.RequestException as error:
+            message = f"--index {url} does not answer: {type(error).__name__}"
+            raise NetworkError(message, remedy=remedy) from error
+        if answer.ok and (found := _catalogued(answer.content, url.rstrip("/"))):
+            return ("--find-links", url), found
         try:
             return ("--extra-index-url", url), _listed(download.project_page(simple, DISTRIBUTION))
         except NetworkError as error:
