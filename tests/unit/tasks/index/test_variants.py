@@ -9,6 +9,7 @@ import pytest
 
 from build_config.errors import PublishedError
 from build_config.system.console import Console
+from build_config.tasks import recommend
 from build_config.tasks.index import pages as rendered
 from build_config.tasks.index import rules, update
 from build_config.tasks.index.catalogue import Catalogue, make
@@ -159,3 +160,32 @@ def test_the_page_for_people_has_the_line_for_uv_and_no_variant_in_its_table(hou
     assert "a preview" in section
     table = page.partition("<tbody>")[2].partition("</tbody>")[0]
     assert "variants" not in table
+
+
+def test_doctor_reads_the_catalogue_of_a_folder(house: House) -> None:
+    share(house)
+    option, found = recommend.read(str(house.index))
+    assert option[0] == "--find-links"
+    root = house.index.as_uri()
+    assert {each.file_name: each.index for each in found} == {
+        PLAIN: f"{root}/cu130/",
+        f"llama_cpp_python-0.3.36+cu130.sm89-{TAG}.whl": f"{root}/cu130-sm89/",
+        VARIANT: f"{root}/variants/",
+    }
+    variant = next(each for each in found if each.label is not None)
+    assert [str(arch) for shard in variant.shards for arch in shard.archs] == ["89-real"]
+    assert (variant.portable, variant.verdict) == (False, "simulated-device-verified")
+    assert variant.address == f"{root}/files/{VARIANT.replace('+', '%2B')}"
+    update.change(house.index, Console(), lambda known: rules.yank(known, (VARIANT,), "a fault"))
+    _, found = recommend.read(str(house.index))
+    assert [each.file_name for each in found if each.yanked] == [VARIANT]
+
+
+def test_doctor_reads_the_page_where_the_catalogue_is_of_a_later_version(house: House) -> None:
+    share(house)
+    path = house.index / "index.json"
+    later = {**json.loads(path.read_bytes()), "something": "new"}
+    path.write_text(json.dumps(later), encoding="utf-8")
+    _, found = recommend.read(str(house.index))
+    assert VARIANT in {each.file_name for each in found}
+    assert {each.index for each in found} == {""}, "the page for people says it to people only"
