@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import venv
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from build_config.model import Driver, GpuDevice, Machine
 from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks import recommend
 from build_config.tasks.index import snippets
-from tests.support import client_environment
+from tests.support import client_environment, nvidia_smi
 from tests.support.client_environment import Environment
 from tests.support.indexed import PORTABLE, TAG, House
 from tests.support.served import server
@@ -27,19 +26,6 @@ pytestmark = pytest.mark.integration
 
 SHARDS = ("sm75", "sm86", "sm89", "sm90", "sm120a")
 CONTENT = "import llama_cpp; print(llama_cpp.content)"
-NVIDIA_SMI = """#!{python}
-import sys
-query = " ".join(sys.argv[1:])
-if "driver_version" in query:
-    print("\\n".join([{driver!r}] * len({capabilities!r})))
-elif "compute_cap" in query:
-    print("\\n".join({capabilities!r}))
-elif query == "-q":
-    print("    CUDA Version                          : " + {cuda!r})
-else:
-    sys.exit(6)
-"""
-"""What uv asks: the driver, its CUDA, and the compute capability of each GPU."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +45,9 @@ class Shop:
     def variables(self, environment: Environment, *capabilities: str, driver: str = "580.65.06") -> dict[str, str]:
         """The environment of uv on a machine with these GPUs."""
         programs = self.folder / "programs"
-        programs.mkdir(exist_ok=True)
-        path = str(programs)
-        if capabilities:
-            cuda = {"580": "13.0", "570": "12.8"}[driver[:3]]
-            script = NVIDIA_SMI.format(python=sys.executable, driver=driver, capabilities=capabilities, cuda=cuda)
-            (programs / "nvidia-smi").write_text(script, encoding="utf-8")
-            (programs / "nvidia-smi").chmod(0o755)
+        nvidia_smi.write(programs, capabilities, driver)
         return {
-            "PATH": path,
+            "PATH": str(programs),
             "HOME": str(self.folder),
             "UV_NO_CACHE": "1",
             "UV_PYTHON": str(environment.python),
