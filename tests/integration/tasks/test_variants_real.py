@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import tomli_w
 
 from build_config.model import Driver, GpuDevice, Machine
 from build_config.system.layout import PACKAGE, Layout
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-SHARDS = ("sm75", "sm86", "sm89", "sm90", "sm120a")
+SHARDS = ("sm75", "sm86", "sm89", "sm90", "sm120a", "sm86x120a")
 CONTENT = "import llama_cpp; print(llama_cpp.content)"
 
 
@@ -112,15 +114,26 @@ def _shop(house: House, url: str, installers: Environment, tmp_path: Path) -> Sh
         (("10.0",), "portable"),
         (("8.6", "12.0"), "sm120a"),
         (("12.0", "8.6"), "sm120a"),
+        (("8.6", "8.9"), "sm89"),
     ],
     ids=lambda value: "+".join(value) or "no GPU" if isinstance(value, tuple) else None,
 )
 def test_uv_takes_the_wheel_of_the_highest_gpu(shop: Shop, capabilities: tuple[str, ...], expected: str) -> None:
+    """Of several that fit equally, the one whose label is first as text."""
     assert shop.installed(*capabilities) == expected
 
 
 def test_with_an_older_driver_uv_takes_the_portable_wheel(shop: Shop) -> None:
     assert shop.installed("8.9", driver="570.86.10") == "portable"
+
+
+def test_a_shard_for_two_kinds_of_gpus_is_taken_if_its_label_is_first(installers: Environment, tmp_path: Path) -> None:
+    house = House(tmp_path / "published")
+    house.variant(*(house.build(f"{PORTABLE}.{shard}", shard) for shard in ("sm89", "sm86x89")))
+    house.write()
+    with server(house.index, "http.server") as url:
+        shop = Shop(house=house, url=url, installers=installers, folder=tmp_path)
+        assert shop.installed("8.6", "8.9") == "sm86x89"
 
 
 def test_uv_in_other_ways(shop: Shop) -> None:
@@ -157,6 +170,16 @@ def test_clients_without_variants_take_the_portable_wheel(shop: Shop, line: str)
     assert content(target) == "portable"
 
 
+def test_a_project_of_uv_takes_the_portable_wheel(shop: Shop) -> None:
+    version = "{}.{}".format(*sys.version_info)
+    index = {"name": "llama-cuda", "url": f"{shop.url}variants/", "explicit": True}
+    project = {"name": "app", "version": "1", "requires-python": f"=={version}.*", "dependencies": ["llama-cpp-python"]}
+    uv = {"index": [index], "sources": {"llama-cpp-python": {"index": "llama-cuda"}}}
+    (shop.folder / "pyproject.toml").write_text(tomli_w.dumps({"project": project, "tool": {"uv": uv}}))
+    shop.run("uv sync --preview-features wheel-variants", shop.variables(shop.target(), "8.9"))
+    assert content(Environment(shop.folder / ".venv")) == "portable"
+
+
 def test_what_uv_installs_can_be_checked_and_removed(shop: Shop) -> None:
     target = shop.target()
     line = snippets.of_variants(f"{shop.url}variants/").text
@@ -182,7 +205,7 @@ def on(*capabilities: str) -> Machine:
 def test_the_recommended_line_installs_the_recommended_wheel(
     shop: Shop, capabilities: tuple[str, ...], kind: str
 ) -> None:
-    """From the catalogue, for a machine with these GPUs and the client that is there."""
+    """The one that uses all GPUs, from the catalogue; by its own choice uv takes the variant for the highest alone."""
     option, candidates = recommend.read(shop.url)
     if kind.startswith("variant"):
         candidates = tuple(each for each in candidates if each.label is not None or each.portable)
@@ -197,12 +220,10 @@ def test_the_recommended_line_installs_the_recommended_wheel(
         assert answer.uv is not None
         shop.run(answer.uv.replace("--python python", f"--python {target.python}"), variables)
         assert answer.variants is not None
-        assert content(target) == ("sm89" if capabilities == ("8.9",) else "sm120a")
-        shop.run(answer.variants.replace("--python python", f"--python {target.python}"), variables)
     else:
         assert answer.pip is not None
         assert (answer.uv, answer.variants) == (None, None)
         command = (shop.installers.python, "-I", "-m", "pip", "--python", target.python)
         settings = {**variables, "PIP_NO_CACHE_DIR": "1", "PIP_INDEX_URL": f"{shop.url}none/"}
         client_environment.run(*command, *shlex.split(answer.pip)[3:], variables=settings)
-    assert content(target) == ("sm89" if capabilities == ("8.9",) else "sm120a")
+    assert content(target) == ("sm89" if capabilities == ("8.9",) else "sm86x120a")

@@ -9,6 +9,7 @@ import pytest
 
 from build_config.errors import PublishedError
 from build_config.system.console import Console
+from build_config.system.layout import PACKAGE
 from build_config.tasks import recommend
 from build_config.tasks.index import pages as rendered
 from build_config.tasks.index import rules, update
@@ -155,6 +156,7 @@ def test_the_page_for_people_has_the_line_for_uv_and_no_variant_in_its_table(hou
     page = (house.index / "index.html").read_text(encoding="utf-8")
     line = "uv pip install --index https://example.org/whl/variants/ --preview-features wheel-variants llama-cpp-python"
     assert line in page
+    assert line in (PACKAGE.parent / "docs" / "installing.md").read_text(encoding="utf-8")
     section = page.partition('aria-labelledby="variants"')[2]
     assert section.count('<a class="file"') == 1, "the portable wheel is listed above"
     assert "a preview" in section
