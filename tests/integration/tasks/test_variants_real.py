@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import venv
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ import pytest
 import tomli_w
 
 from build_config.model import Driver, GpuDevice, Machine
+from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks import recommend
-from build_config.tasks.index import snippets
+from build_config.tasks.index import rules, snippets, update
+from build_config.tasks.publish import PublishRequest, publish
 from tests.support import client_environment, nvidia_smi
 from tests.support.client_environment import Environment
 from tests.support.indexed import PORTABLE, TAG, House
@@ -227,3 +230,22 @@ def test_the_recommended_line_installs_the_recommended_wheel(
         settings = {**variables, "PIP_NO_CACHE_DIR": "1", "PIP_INDEX_URL": f"{shop.url}none/"}
         client_environment.run(*command, *shlex.split(answer.pip)[3:], variables=settings)
     assert content(target) == ("sm89" if capabilities == ("8.9",) else "sm86x120a")
+
+
+def test_a_yanked_variant_is_not_taken_and_a_superseding_one_is(installers: Environment, tmp_path: Path) -> None:
+    house = House(tmp_path / "published")
+    house.build(PORTABLE, "portable")
+    (first,) = house.variant(house.build(content="first"))
+    house.write()
+    with server(house.index, "http.server") as url:
+        shop = Shop(house=house, url=url, installers=installers, folder=tmp_path)
+        update.change(house.index, Console(), lambda known: rules.yank(known, (first.name,), "a fault"))
+        assert shop.installed("8.9") == "portable"
+        update.change(house.index, Console(), lambda known: rules.unyank(known, (first.name,)))
+        house.variant(house.build(content="second"))
+        request = PublishRequest(
+            folders=(house.layout.variants,), to=house.index, supersede=first.name, reason="a fault"
+        )
+        publish(request, house.layout, Console())
+        shutil.rmtree(tmp_path / "target")
+        assert shop.installed("8.9") == "second"
