@@ -43,7 +43,18 @@ _DIST_INFO = re.compile(r"[^/]+\.dist-info")
 
 
 def read(path: Path) -> Wheel:
-    """Name, digest and size of a wheel file; the archive is not opened. Raises ``PackagingError``."""
+    """Name, digest and size of a wheel file; the archive is not opened.
+
+    Raises ``PackagingError``, also for a variant wheel: pip cannot install it.
+    """
+    if variants.label(path.name) is not None:
+        message = f"{path.name} is a variant wheel, which pip cannot install"
+        raise PackagingError(message, remedy="name the wheel that it was made of: variant_of in its record")
+    return read_any(path)
+
+
+def read_any(path: Path) -> Wheel:
+    """The same as ``read`` for an ordinary wheel or a variant wheel."""
     try:
         name = variants.parse(path.name)
         digest = file_sha256(path)
@@ -127,7 +138,7 @@ def write_normalised(
     with zipfile.ZipFile(target, "w") as archive:
         for name in (*names, record):
             archive.writestr(_member(name), contents[name], zipfile.ZIP_DEFLATED, COMPRESSION_LEVEL)
-    return read(target)
+    return read_any(target)
 
 
 def read_contents(path: Path) -> dict[str, bytes]:

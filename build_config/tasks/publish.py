@@ -130,7 +130,7 @@ def _published(path: Path, layout: Layout) -> Path:
     envelope = statement.envelope_path(path)
     signed = envelope.read_text(encoding="utf-8") if envelope.exists() else None
     folder = layout.wheelhouse if variants.label(path.name) is None else layout.variants
-    final = publication.publish(wheelfile.read(path), record, record.inspection, record.validation, folder)
+    final = publication.publish(wheelfile.read_any(path), record, record.inspection, record.validation, folder)
     if signed is not None:
         jsonio.write_text(statement.envelope_path(final), signed)
     return final

@@ -57,7 +57,7 @@ def verify(path: Path, evidence: Evidence) -> Verification:
 
     Raises ``PackagingError`` if the wheel cannot be read or its name is not that of a wheel.
     """
-    wheel = wheelfile.read(path)
+    wheel = wheelfile.read_any(path)
     findings = list(_wheel_findings(path))
     record_file, record, unreadable = _read_record(publication.record_path(path))
     findings += unreadable

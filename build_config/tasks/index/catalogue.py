@@ -205,7 +205,7 @@ def read(path: Path, *, evidence: Path | None = None) -> Content:
     Raises ``PackagingError`` for a wheel that is damaged or not this project's, ``VerificationError`` if the record is
     missing, unreadable or about other bytes.
     """
-    wheel = wheelfile.read(path)
+    wheel = wheelfile.read_any(path)
     if not path.name.startswith(f"{DISTRIBUTION.replace('-', '_')}-"):
         raise PackagingError(f"{path.name} is not a wheel of {DISTRIBUTION}")
     folder_name(wheel.version)

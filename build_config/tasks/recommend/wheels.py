@@ -142,7 +142,7 @@ def _with_record(wheel: Path) -> Candidate | None:
             found = replace(found, cuda=None, shards=(), portable=False, needs_driver=True)
     with contextlib.suppress(StepResultError, PackagingError):
         record = jsonio.read(publication.record_path(wheel), BuildRecord)
-        if found and record.sha256 == wheelfile.read(wheel).sha256:
+        if found and record.sha256 == wheelfile.read_any(wheel).sha256:
             return replace(found, verdict=str(record.validation.verdict), shards=record.shards)
     return found
 

@@ -11,9 +11,10 @@ import pytest
 
 from build_config.errors import PackagingError, SettingsError, VerificationError
 from build_config.formats import variants, wheelfile
-from build_config.reports import BuildRecord
+from build_config.reports import BuildRecord, Verdict
 from build_config.steps.wheelhouse import publication, signature, statement
 from build_config.system import jsonio
+from build_config.tasks.index.catalogue import Catalogue
 from tests.support import attested
 from tests.support.indexed import PORTABLE, TAG, House
 
@@ -125,6 +126,25 @@ def test_one_that_cannot_be_a_variant_keeps_the_others_from_being_made(house: Ho
     with pytest.raises(PackagingError, match="not a wheel for one shard set"):
         house.variant(*wheels)
     assert not house.layout.variants.exists()
+
+
+def test_what_installs_a_wheel_refuses_a_variant_and_names_its_source(house: House) -> None:
+    (made,) = house.variant(house.build())
+    with pytest.raises(PackagingError, match="a variant wheel, which pip cannot install") as failure:
+        wheelfile.read(made)
+    assert "variant_of" in str(failure.value.remedy)
+
+
+def test_a_better_record_of_the_source_becomes_one_of_the_variant(house: House) -> None:
+    (made,) = house.variant(house.build())
+    house.build(PORTABLE)
+    house.write()
+    before = made.read_bytes()
+    house.variant(house.build(verdict=Verdict.GPU_VERIFIED))
+    assert made.read_bytes() == before
+    index = house.write()
+    known = jsonio.read(index / "index.json", Catalogue)
+    assert {entry.file: entry.verdict for entry in known.wheels if entry.label} == {NAME: "gpu-verified"}
 
 
 def test_a_wheel_that_was_changed_is_refused(house: House) -> None:
