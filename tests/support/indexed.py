@@ -106,6 +106,10 @@ class House:
     def index(self) -> Path:
         return self.layout.index
 
+    def variant(self, *wheels: Path, **keys: Path) -> tuple[Path, ...]:
+        """Make variant wheels of wheels in the wheelhouse."""
+        return make_variants(wheels, self.layout, Console(), **keys)
+
     def build(
         self,
         version: str = SM89,
@@ -120,10 +124,6 @@ class House:
         wheel = write(self.folder / "store", version, content, tag, sbom)
         made = record(wheel, self.folder / "scratch", verdict)
         return publication.publish(wheel, made, made.inspection, made.validation, self.layout.wheelhouse, key=key)
-
-    def variant(self, *wheels: Path, **keys: Path) -> tuple[Path, ...]:
-        """Make variant wheels of wheels in the wheelhouse."""
-        return make_variants(wheels, self.layout, Console(), **keys)
 
     def write(self, **options: str) -> Path:
         return update.write(self.layout, Console(), **options)  # type: ignore[arg-type]

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 CATALOGUE = "index.json"
 """At the root of an index, for programs."""
+VARIANTS = "variants"
+"""The index of the variant wheels, a preview: other clients than uv may fail on its page."""
 FILES = "files"
 """The folder with every file of an index, each once."""
 METADATA_SUFFIX = ".metadata"
 """Of the core metadata next to a wheel: https://peps.python.org/pep-0658/"""
 SBOM_SUFFIX = ".cdx.json"
 YANK_SUFFIX = ".yanked.json"
-VARIANTS = "variants"
-"""The index of the variant wheels, a preview: other clients than uv may fail on its page."""
 _CUDA_TAG = re.compile(r"cu\d{3}")
 
 
