@@ -1,65 +1,22 @@
 """Which wheel is for which machine."""
 
 import re
-from dataclasses import replace
 
 import pytest
-from packaging.tags import compatible_tags, cpython_tags
 from packaging.version import Version
 
 from build_config import archs
-from build_config.model import Driver, GpuDevice, Machine
+from build_config.model import Machine
 from build_config.steps.wheel.assemble import wheel_version
 from build_config.system import jsonio
 from build_config.system.layout import PACKAGE
 from build_config.tasks import recommend
 from build_config.tasks.recommend import gpu_table, judge
 from check_gpu import shell
+from tests.support.users_machines import GPUS, machine, named, python_on
 
-GPUS = {
-    "6.1": "NVIDIA GeForce GTX 1080",
-    "7.0": "Tesla V100",
-    "7.5": "NVIDIA GeForce RTX 2080",
-    "8.6": "NVIDIA GeForce RTX 3090",
-    "8.9": "NVIDIA GeForce RTX 4090",
-    "9.0": "NVIDIA H100",
-    "10.0": "NVIDIA B200",
-    "12.0": "NVIDIA GeForce RTX 5090",
-}
 BUILD = "nox -s build_cuda_wheel -- --arch"
 INSTALL_12_9 = "Install CUDA 12.9 first: it compiles for these GPUs, and this driver runs it."
-
-
-def machine(*capabilities: str, driver: str | None = "580.65.06", **changes: str) -> Machine:
-    gpus = tuple(
-        GpuDevice(index=number, name=GPUS.get(capability, "another"), capability=capability, memory=24 << 30)
-        for number, capability in enumerate(capabilities)
-    )
-    return Machine(
-        system=changes.get("system", "Linux x86_64"),
-        cpu="x86-64",
-        cores=8,
-        glibc=changes.get("glibc", "2.36"),
-        driver=Driver(version=driver, cuda="13.0") if driver else None,
-        gpus=gpus,
-    )
-
-
-def python_on(here: Machine) -> recommend.Interpreter:
-    """Python 3.12 with the tags that pip accepts there."""
-    system, _, processor = here.system.partition(" ")
-    newest = int(here.glibc.partition(".")[2] or 0)
-    linux = [f"manylinux_2_{minor}_{processor}" for minor in range(newest, 16, -1)]
-    linux += [f"manylinux2014_{processor}"] if linux else []
-    platforms = {"Linux": [*linux, f"linux_{processor}"], "Windows": ["win_amd64"]}.get(system, ["another"])
-    tags = {*cpython_tags((3, 12), platforms=platforms), *compatible_tags((3, 12), "cp312", platforms)}
-    return recommend.Interpreter(version="3.12", tags=frozenset(map(str, tags)))
-
-
-def named(name: str, *, address: str = "", requires_python: str = "", yanked: bool = False) -> recommend.Candidate:
-    found = recommend.candidate(name, address=address, requires_python=requires_python, yanked=yanked)
-    assert found is not None
-    return found
 
 
 def wheel(version: str, platform: str = "manylinux_2_35_x86_64", python: str = "py3-none") -> recommend.Candidate:
@@ -359,69 +316,3 @@ def test_the_readme_says_of_every_gpu_what_the_table_says() -> None:
         assert (rows[capability].gpus, rows[capability].option) == (names, option)
     (jetson,) = re.findall(r"^\| Jetson \| ([^|]+) \| not covered", README, re.MULTILINE)
     assert all(rows[capability].option == "not covered" for capability in jetson.split(", "))
-
-
-# ------------------------------------------------------------------------------------------------- variants, and uv
-
-TAG = "py3-none-manylinux_2_35_x86_64"
-VARIANT = replace(
-    named(f"llama_cpp_python-0.3.36+cu130-{TAG}-cu130_sm89.whl", address="https://example.org/whl/files/variant.whl"),
-    index="https://example.org/whl/variants/",
-)
-INDEXED = replace(SM89, index="https://example.org/whl/cu130-sm89/")
-
-
-def with_uv(here: Machine, *candidates: recommend.Candidate, uv: bool = True) -> recommend.Recommendation:
-    python = replace(python_on(here), uv=uv)
-    return recommend.recommend(here, python, candidates, ("--find-links", "/wheels of mine"))
-
-
-def test_the_line_is_for_the_client_that_is_there_and_names_the_index_of_the_wheel() -> None:
-    answer = with_uv(machine("8.9"), INDEXED)
-    expected = "--extra-index-url https://example.org/whl/cu130-sm89/ 'llama-cpp-python==0.3.36+cu130.sm89'"
-    assert answer.uv == f"uv pip install --python python {expected}"
-    assert answer.pip == f"python -m pip install {expected}"
-    assert answer.uv in recommend.text(answer)
-    assert answer.pip not in recommend.text(answer)
-    without = with_uv(machine("8.9"), INDEXED, uv=False)
-    assert (without.uv, without.pip) == (None, answer.pip)
-    assert answer.pip in recommend.text(without)
-
-
-def test_an_ordinary_wheel_is_better_than_its_variant_which_uv_may_choose_by_itself() -> None:
-    answer = with_uv(machine("8.9"), VARIANT, INDEXED)
-    assert answer.chosen is not None
-    assert answer.chosen.candidate == INDEXED
-    assert answer.variants == (
-        "uv pip install --python python --index https://example.org/whl/variants/ "
-        "--preview-features wheel-variants llama-cpp-python"
-    )
-    said = recommend.text(answer)
-    assert answer.variants in said
-    assert "fits too, and is a variant wheel, a preview" in said
-
-
-def test_a_variant_wheel_is_recommended_by_its_address_if_it_is_the_only_one() -> None:
-    answer = with_uv(machine("8.9"), VARIANT)
-    assert answer.uv == (
-        "uv pip install --python python --preview-features wheel-variants "
-        "'llama-cpp-python @ https://example.org/whl/files/variant.whl'"
-    )
-    assert answer.pip is None
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "uv", "reason"),
-    [
-        (("8.9",), False, "only uv installs it, since 0.13.6"),
-        ((), True, "uv does not take for a machine without a GPU"),
-        (("9.0",), True, "uv does not take for a machine whose highest GPU is 9.0"),
-        (("8.9", "12.0"), True, "uv does not take for a machine whose highest GPU is 12.0"),
-    ],
-)
-def test_a_variant_wheel_that_would_not_be_installed_is_not_recommended(
-    capabilities: tuple[str, ...], reason: str, *, uv: bool
-) -> None:
-    answer = with_uv(machine(*capabilities), VARIANT, uv=uv)
-    assert answer.chosen is None
-    assert reason in str(answer.others[0].reason)
