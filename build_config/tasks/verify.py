@@ -10,7 +10,7 @@ from build_config.errors import VerificationError
 from build_config.reports import BuildRecord, Severity
 from build_config.steps.wheelhouse import publication, signature, verification
 from build_config.steps.wheelhouse.publication import newest_wheel
-from build_config.system import jsonio
+from build_config.system import jsonio, storage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
+UNSIGNED = "NO SIGNATURE was checked: whoever can replace a wheel can replace all files; --public-key KEY"
 REMEDY_CONTRADICTED = "do not install it; get it and the files next to it again"
 REMEDY_UNSIGNED = "get its signature from its publisher; your own wheel: nox -s sign -- WHEEL --sign-key KEY"
 
@@ -32,9 +33,23 @@ def verify(path: Path | None, layout: Layout, console: Console, *, public_key: P
     key = None if public_key is None else signature.read_public_key(public_key)
     result = verified(path or newest_wheel(layout), layout, console, key)
     if result.signed_by is None:
-        console.warn("NO SIGNATURE was checked: whoever can replace the wheel can replace all files; --public-key KEY")
+        console.warn(UNSIGNED)
     else:
         console.note(f"signed by the key {result.signed_by}")
+
+
+def verify_index(place: str, layout: Layout, console: Console, *, public_keys: tuple[Path, ...] = ()) -> None:
+    """Verify all wheels and pages of an index, a folder or an address.
+
+    Raises ``VerificationError`` with all contradictions.
+    """
+    from build_config.tasks.index import whole  # noqa: PLC0415  # a single wheel needs no pages
+
+    keys = tuple(map(signature.read_public_key, public_keys))
+    number = whole.verify(storage.reader(storage.place(place)), keys, layout, console)
+    console.note(f"{number} wheels, their files and all pages belong together")
+    if not keys:
+        console.warn(UNSIGNED)
 
 
 def verified(
