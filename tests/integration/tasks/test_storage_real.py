@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from build_config.errors import PublishedError, SettingsError
+from build_config.errors import PublishedError, SettingsError, VerificationError
 from build_config.system import storage
 from build_config.system.console import Console
-from build_config.system.layout import PACKAGE
+from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks.index import rules, update
 from build_config.tasks.index.catalogue import Catalogue
 from build_config.tasks.publish import PublishRequest, publish
+from build_config.tasks.verify import verify_index
 from tests.integration.conftest import bare_environment, run
 from tests.support import bucket, client_environment, indexed
 from tests.support.indexed import SM89, TAG, House
@@ -169,7 +170,7 @@ def test_a_second_publication_that_stops_at_any_write_is_finished_by_the_same_ca
         left = WRITES
         publish(to(again), house.layout, Console())
         assert bucket.contents(again) == expected, number
-    assert left == 1, "the last point was the last write"
+    assert left == WRITES - 1, "at the last point, only the last page was missing"
 
 
 @pytest.mark.parametrize("writes", [3, 8])
@@ -203,11 +204,15 @@ def test_other_bytes_under_a_published_name_are_refused(place: str, house: House
 
 def test_a_file_of_another_publisher_is_never_replaced(place: str, house: House) -> None:
     target = storage.writer(place)
-    assert target.create(f"files/{NAME}", b"of somebody else", {})
-    with pytest.raises(PublishedError, match=f"{NAME} is there with other bytes"):
+    publish(to(place), house.layout, Console())
+    before = bucket.contents(place)
+    name = house.build(SM86).name
+    assert target.create(f"files/{name}", b"of somebody else", {})
+    with pytest.raises(PublishedError, match=r"sm86.* is there with other bytes"):
         publish(to(place), house.layout, Console())
-    assert target.read(f"files/{NAME}") == b"of somebody else"
-    assert target.read("index.json") is None
+    after = bucket.contents(place)
+    assert after.pop(f"files/{name}") == b"of somebody else"
+    assert {name: content for name, content in after.items() if name in before} == before
 
 
 def test_two_publishers_at_once_lose_nothing(place: str, house: House, tmp_path: Path) -> None:
@@ -314,3 +319,16 @@ def test_an_index_begins_with_another_one(server: bucket.Server, place: str, hou
     nowhere = storage.reader(server.website(server.place()))
     publish(PublishRequest(to=tmp_path / "new", start=nowhere), house.layout, Console())
     indexed.assert_whole(tmp_path / "new")
+
+
+def test_a_whole_index_is_verified_in_storage_and_over_http(server: bucket.Server, place: str, house: House) -> None:
+    publish(to(place), house.layout, Console())
+    layout = Layout(checkout=PACKAGE.parent, work_root=house.folder / "none")
+    for address in (place, server.website(place)):
+        verify_index(address, layout, Console())
+    storage.writer(place).write(f"files/{NAME}.record.json", b"{}", {})
+    for address in (place, server.website(place)):
+        with pytest.raises(VerificationError, match="record-unreadable"):
+            verify_index(address, layout, Console())
+    with pytest.raises(VerificationError, match="not the address of an index"):
+        verify_index(f"{server.website(place)}/cu130-sm89", layout, Console())
