@@ -68,10 +68,11 @@ def verify(
     """Compare a wheel with its record, its statement, its signature and the locks of this checkout."""
     from build_config.errors import SettingsError
     from build_config.tasks import verify as task
+    from build_config.tasks.index.whole import verify_index
 
     layout, keys = layout_of(work_root), tuple(public_key or ())
     if whole:
-        task.verify_index(wheel or str(layout.index), layout, Console(), public_keys=keys)
+        verify_index(wheel or str(layout.index), layout, Console(), public_keys=keys)
     elif len(keys) > 1:
         raise SettingsError("one wheel is compared with one key", remedy="pass --public-key once, or --all")
     else:

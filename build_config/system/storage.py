@@ -309,4 +309,4 @@ def _reason(error: BaseException) -> str:
 
 
 def _public(text: str) -> str:
-    return re.sub(r"\?[^\s'\"]*", "", re.sub(r"//[^/@\s]*@", "//", text))
+    return re.sub(r"[?#][^\s'\"]*", "", re.sub(r"//[^/@\s]*@", "//", text))

@@ -10,7 +10,7 @@ from build_config.errors import VerificationError
 from build_config.reports import BuildRecord, Severity
 from build_config.steps.wheelhouse import publication, signature, verification
 from build_config.steps.wheelhouse.publication import newest_wheel
-from build_config.system import jsonio, storage
+from build_config.system import jsonio
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,20 +36,6 @@ def verify(path: Path | None, layout: Layout, console: Console, *, public_key: P
         console.warn(UNSIGNED)
     else:
         console.note(f"signed by the key {result.signed_by}")
-
-
-def verify_index(place: str, layout: Layout, console: Console, *, public_keys: tuple[Path, ...] = ()) -> None:
-    """Verify all wheels and pages of an index, a folder or an address.
-
-    Raises ``VerificationError`` with all contradictions.
-    """
-    from build_config.tasks.index import whole  # noqa: PLC0415  # a single wheel needs no pages
-
-    keys = tuple(map(signature.read_public_key, public_keys))
-    number = whole.verify(storage.reader(storage.place(place)), keys, layout, console)
-    console.note(f"{number} wheels, their files and all pages belong together")
-    if not keys:
-        console.warn(UNSIGNED)
 
 
 def verified(

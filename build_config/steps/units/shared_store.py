@@ -12,7 +12,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_config.errors import BuildError, NetworkError, StepResultError, TransferError, VerificationError
+from build_config.errors import (
+    BuildError,
+    NetworkError,
+    SettingsError,
+    StepResultError,
+    TransferError,
+    VerificationError,
+)
 from build_config.steps.units import store
 from build_config.system import jsonio
 
@@ -68,7 +75,7 @@ def import_units(  # the specs, where they are looked for, whom to trust, where 
         if store.find(spec, layout) is None:
             try:
                 reason = _import(spec, place, opened, layout, console)
-            except NetworkError as error:
+            except (NetworkError, SettingsError) as error:  # a bucket that does not list refuses what is missing
                 reason = error.message
             if reason is not None:
                 lacking.append(f"unit {spec.name} ({spec.key.digest[:SHOWN]}): {reason}")

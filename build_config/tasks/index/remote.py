@@ -101,10 +101,17 @@ def fetch(place: Reader, folder: Path) -> tuple[Catalogue, tuple[str, ...]]:
     (folder / CATALOGUE).write_bytes(text)
     missing = []
     for entry in known.wheels:
+        if not _NAME.fullmatch(entry.file) or not re.fullmatch(r"(\.\d{1,2})?", _number(entry)):
+            message = f"{CATALOGUE} of {place.url} names {entry.file!r} with {entry.record!r}: not the files of a wheel"
+            raise VerificationError(message)
         for name, required in _named(entry):
-            if not _NAME.fullmatch(name):
-                raise VerificationError(f"{CATALOGUE} of {place.url} names {name!r}, which is not the name of a file")
-            if place.fetch(f"{FILES}/{name}", folder / FILES / name) is None and required:
+            try:
+                there = place.fetch(f"{FILES}/{name}", folder / FILES / name) is not None
+            except NetworkError:
+                if required:
+                    raise
+                there = False  # a bucket that does not list its files refuses what is missing
+            if required and not there:
                 missing.append(name)
     return known, tuple(missing)
 
@@ -114,6 +121,11 @@ def fetch_all(storage: Bucket, folder: Path) -> None:
     (folder / FILES).mkdir(parents=True)
     for name in storage.names(FILES):
         storage.fetch(name, folder / FILES / Path(name).name)
+
+
+def _number(entry: Entry) -> str:
+    """What follows the name of a wheel in that of its newest evidence: nothing, or ``.2``."""
+    return entry.evidence.removeprefix(entry.file)
 
 
 def _named(entry: Entry) -> Iterator[tuple[str, bool]]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from build_config import inputs
 from build_config.errors import PackagingError, StepResultError, VerificationError
 from build_config.reports import Severity
-from build_config.steps.wheelhouse import verification
+from build_config.steps.wheelhouse import signature, verification
 from build_config.system import jsonio, storage
 from build_config.tasks.index import catalogue, pages, remote
 from build_config.tasks.index.catalogue import CATALOGUE, FILES, METADATA_SUFFIX, SBOM_SUFFIX, YANK_SUFFIX, Yank
 from build_config.tasks.publish import OTHER_LOCKS
+from build_config.tasks.verify import UNSIGNED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
 
 REMEDY = "install nothing of it; its publisher makes it again from the wheels: nox -s index"
 Keys = tuple["Ed25519PublicKey", ...]
+
+
+def verify_index(place: str, layout: Layout, console: Console, *, public_keys: tuple[Path, ...] = ()) -> None:
+    """Verify all wheels and pages of an index, a folder or an address, and say what was found.
+
+    Raises ``VerificationError`` with all contradictions, ``NetworkError``, and ``SettingsError``.
+    """
+    keys = tuple(map(signature.read_public_key, public_keys))
+    number = verify(storage.reader(storage.place(place)), keys, layout, console)
+    console.note(f"{number} wheels, their files and all pages belong together")
+    if not keys:
+        console.warn(UNSIGNED)
 
 
 def verify(place: storage.Reader, keys: Keys, layout: Layout, console: Console) -> int:

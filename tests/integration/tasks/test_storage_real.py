@@ -18,8 +18,8 @@ from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks.index import rules, update
 from build_config.tasks.index.catalogue import Catalogue
+from build_config.tasks.index.whole import verify_index
 from build_config.tasks.publish import PublishRequest, publish
-from build_config.tasks.verify import verify_index
 from tests.integration.conftest import bare_environment, run
 from tests.support import bucket, client_environment, indexed
 from tests.support.indexed import SM89, TAG, House

@@ -9,7 +9,7 @@ import json
 import threading
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,7 +19,7 @@ from build_config.model import BuildUnit, SystemHeaders
 from build_config.steps.units import settings, shared_store, store
 from build_config.steps.units.spec import UnitSpec, shard_spec
 from build_config.steps.wheelhouse import signature
-from build_config.system import storage
+from build_config.system import jsonio, storage
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE
 from tests.support import bucket, factories
@@ -99,11 +99,11 @@ class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def copyfile(self, source: object, outputfile: object) -> None:
-        if not self.cut:
-            super().copyfile(source, outputfile)  # type: ignore[type-var]
-            return
-        self.wfile.write(source.read(self.cut.pop(0)))  # type: ignore[attr-defined]
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        if self.cut:
+            outputfile.write(source.read(self.cut.pop(0)))
+        else:
+            super().copyfile(source, outputfile)
 
 
 @contextlib.contextmanager
@@ -198,12 +198,10 @@ def test_what_was_not_pushed_is_compiled(shared: Shared, here: Layout, capsys: p
 @pytest.mark.usefixtures("there")
 def test_an_unsigned_unit_is_not_used(shared: Shared, here: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     envelope = json.loads(shared.written.read(shared.description) or b"")
-    payload = signature.payload_of_anybody(signature.seal(b"{}", KIND, OURS), KIND)
-    assert payload == b"{}"
     for text, said in (
         (json.dumps(envelope), "not written as this project writes"),
         ("{}", "is not a DSSE envelope"),
-        (signature.jsonio.dumps({**envelope, "signatures": []}), "is not signed"),
+        (jsonio.dumps({**envelope, "signatures": []}), "is not signed"),
     ):
         shared.change(shared.description, text.encode())
         assert_missed(shared, here, capsys, said)
@@ -224,7 +222,7 @@ def test_a_signature_of_something_else_is_an_error(shared: Shared, here: Layout)
     payload = signature.unverified_payload(text, KIND).replace(b'"network": "none"', b'"network": "all"')
     forged = json.loads(signature.seal(payload, KIND, FOREIGN))
     forged["signatures"] = json.loads(text)["signatures"]
-    shared.change(shared.description, signature.jsonio.dumps(forged).encode())
+    shared.change(shared.description, jsonio.dumps(forged).encode())
     assert_refused(shared, here, key_id(OURS), "not valid")
 
 

@@ -104,7 +104,7 @@ def test_a_toolkit_without_its_compiler_has_what_reads_a_wheel(tmp_path: Path, m
         with zipfile.ZipFile(tmp_path / f"{name}.whl", "w") as archive:
             archive.writestr(member, name)
     files = tuple(replace(locked(f"{name}.whl"), name=name, version="13.0.88") for name in members)
-    lock = ToolkitLock(cuda="13.0", files=files)
+    lock = ToolkitLock(cuda="13.0", platform="linux-x86_64", files=files)
     fetched: list[str] = []
 
     def fetch(files: tuple[LockedFile, ...], *_: object) -> tuple[Path, ...]:
@@ -117,8 +117,9 @@ def test_a_toolkit_without_its_compiler_has_what_reads_a_wheel(tmp_path: Path, m
     chain = replace(factories.toolchain(), cuda=locked_cuda.planned(lock, layout))
     plan = ToolkitPlan(release="13.0", lock=lock, installed=None, host=chain.host)
     for _ in range(2):
-        provided = inputs.provide_toolchain(chain, plan, layout, Console(), compiles=False)
+        inputs.provide_toolchain(chain, plan, layout, Console(), compiles=False)
         assert set(fetched) == {"nvidia-cuda-runtime", "nvidia-cublas", "nvidia-cuda-cuobjdump"}
+    provided = inputs.provide_toolchain(chain, plan, layout, Console(), compiles=False)
     assert provided.cuda == replace(chain.cuda, root=provided.cuda.root), "its identity is that of the whole toolkit"
     assert provided.cuda.root != chain.cuda.root
     there = {path.name for path in provided.cuda.root.rglob("*") if path.is_file()}

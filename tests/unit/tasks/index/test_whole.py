@@ -14,8 +14,8 @@ from build_config.reports import Verdict
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks.index import rules, update
+from build_config.tasks.index.whole import verify_index
 from build_config.tasks.publish import PublishRequest, publish
-from build_config.tasks.verify import verify_index
 from tests.support.indexed import PORTABLE, SM89, TAG, House
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def test_a_changed_file_is_named(house: House, name: str) -> None:
     with pytest.raises(VerificationError) as caught:
         verify(house)
     assert f"[{CHANGES[name]}]" in caught.value.message
-    assert name.rpartition("/")[2].removesuffix(".json") in caught.value.message
+    assert (NAME if name.startswith("files/") else name) in caught.value.message
 
 
 @pytest.mark.parametrize("name", [f"files/{NAME}", f"files/{NAME}.record.json", f"files/{NAME}.2.intoto.dsse.json"])
@@ -130,17 +130,18 @@ def test_a_changed_catalogue_is_found(house: House, changes: dict[str, object], 
 
 
 @pytest.mark.parametrize("name", ["../../escaped.whl", "a/b.whl", "..", ".lock", "/etc/passwd", "x\\y.whl", ""])
-def test_a_catalogue_that_names_a_path_is_refused(house: House, tmp_path: Path, name: str) -> None:
-    change_catalogue(house, sbom=name, file=name)
-    with pytest.raises(VerificationError):
+@pytest.mark.parametrize("evidence", ["", ".2", ".2000000000"])
+def test_a_catalogue_that_names_a_path_is_refused(house: House, tmp_path: Path, name: str, evidence: str) -> None:
+    change_catalogue(house, file=name, record=f"{name}{evidence}.record.json")
+    with pytest.raises(VerificationError, match="not the files of a wheel"):
         verify(house)
     assert not list(tmp_path.rglob("escaped*"))
 
 
-def test_a_folder_that_is_no_index_is_refused(house: House, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_index_is_refused(house: House) -> None:
     (house.index / "index.json").unlink()
     with pytest.raises(VerificationError, match="not the address of an index"):
         verify(house)
-    (house.index / "index.json").write_text("{}", encoding="utf-8")
+    (house.index / "index.json").write_text("[]", encoding="utf-8")
     with pytest.raises(VerificationError, match="not the catalogue of an index"):
         verify(house)
