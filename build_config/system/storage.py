@@ -268,7 +268,7 @@ class Website:
         return None
 
     def _attempt(self, name: str, take: Callable[[Iterator[bytes]], T]) -> T | None:
-        headers = {"Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity", "Cache-Control": "no-cache"}  # what is there now, not 600 seconds ago
         with self._session.get(f"{self.url}/{quote(name)}", headers=headers, stream=True, timeout=TIMEOUT) as answer:
             if answer.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
                 return None

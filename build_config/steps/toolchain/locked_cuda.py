@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 STAMP = "toolkit.json"
 COMPILER = "nvidia-cuda-nvcc"
-COMPILES = frozenset({COMPILER, "nvidia-nvvm", "nvidia-cuda-cccl", "nvidia-cuda-culibos"})
-"""Wheels that only a compilation needs: the compiler, its back end, headers and a static library for device code."""
+COMPILES = frozenset({COMPILER, "nvidia-nvvm", "nvidia-cuda-culibos"})
+"""Wheels that only a compilation needs: the compiler, its back end, a static library."""
 PROGRAM_FOLDERS = ("bin", "nvvm/bin")
 
 DRIVER_SYMBOLS = (

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from build_config.errors import NetworkError, PublishedError, StepResultError, VerificationError
@@ -35,8 +35,11 @@ PAGES_KEPT = "max-age=600"
 """What uv assumes of a page that does not say."""
 ATTEMPTS = 20
 """Publishers that may come first, one after the other."""
-_HTML = "text/html; charset=utf-8"
-_TYPES = {".json": "application/json", catalogue.METADATA_SUFFIX: "text/plain; charset=utf-8"}
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    catalogue.METADATA_SUFFIX: "text/plain; charset=utf-8",
+}
 _NAME = re.compile(r"[\w+!][\w.+!-]*")
 
 
@@ -72,13 +75,12 @@ def _change_catalogue(storage: Bucket, console: Console, make: Callable[[Catalog
 
 def attributes(name: str) -> Mapping[str, str]:
     """The type of a file, and how long caches may keep it."""
-    path = Path(name)
-    if path.parts[0] == FILES:
-        kept = PAGES_KEPT if name.endswith(YANK_SUFFIX) else FILES_KEPT
-        return {"Content-Type": _TYPES.get(path.suffix, "application/octet-stream"), "Cache-Control": kept}
-    listed = path.name in pages.TYPES and len(path.parts) > 1
-    kind = _HTML if path.suffix == ".html" else pages.TYPES[path.name].value if listed else _TYPES[path.suffix]
-    return {"Content-Type": kind, "Cache-Control": PAGES_KEPT}
+    path = PurePosixPath(name)
+    kept = FILES_KEPT if path.parts[0] == FILES and not name.endswith(YANK_SUFFIX) else PAGES_KEPT
+    kind = _TYPES.get(path.suffix, "application/octet-stream")
+    if path.name == pages.JSON and len(path.parts) > 1:  # for installers; the catalogue is at the top
+        kind = pages.TYPES[pages.JSON].value
+    return {"Content-Type": kind, "Cache-Control": kept}
 
 
 # ---------------------------------------------------------------------------------------------------------- reading

@@ -330,5 +330,5 @@ def test_a_whole_index_is_verified_in_storage_and_over_http(server: bucket.Serve
     for address in (place, server.website(place)):
         with pytest.raises(VerificationError, match="record-unreadable"):
             verify_index(address, layout, Console())
-    with pytest.raises(VerificationError, match="not the address of an index"):
+    with pytest.raises(VerificationError, match="not the catalogue of an index"):
         verify_index(f"{server.website(place)}/cu130-sm89", layout, Console())
