@@ -14,14 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from build_config.errors import NetworkError, PublishedError, StepResultError, VerificationError
-from build_config.model import DISTRIBUTION
 from build_config.steps.wheelhouse import statement
 from build_config.system import jsonio
 from build_config.tasks.index import catalogue, pages, rules
 from build_config.tasks.index.catalogue import CATALOGUE, FILES, FILES_KEPT, YANK_SUFFIX, Catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from obstore import UpdateVersion
 
@@ -181,11 +180,6 @@ def _write_pages(storage: Bucket, known: Catalogue) -> None:
     for name, content in pages.render(known).items():
         if name != CATALOGUE and storage.read(name) != content:
             storage.write(name, content, attributes(name))
-    gone = (name for name in storage.folders() if catalogue.is_folder(name) and name not in known.indexes)
-    storage.remove(_pages_of(gone))
-
-
-def _pages_of(folders: Iterable[str]) -> Iterator[str]:
-    for folder in folders:
-        for name in pages.TYPES:
-            yield from (f"{folder}/{DISTRIBUTION}/{name}", f"{folder}/{name}")
+    for name in storage.folders():
+        if catalogue.is_folder(name) and name not in known.indexes:
+            storage.remove(storage.names(name))
