@@ -107,8 +107,8 @@ def validate(session: nox.Session) -> None:
 
 @nox.session
 def verify(session: nox.Session) -> None:
-    """Compare a wheel with its record, its statement, its signature and the locks: `-- WHEEL --public-key KEY`."""
-    step(session, "verify")
+    """Compare a wheel with its record, statement, signature and locks; `--all`: an index: `-- --public-key KEY`."""
+    step(session, "verify", requirements="index.txt")
 
 
 @nox.session

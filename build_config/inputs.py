@@ -62,12 +62,24 @@ def provide_toolkit(planned: ToolkitPlan, layout: Layout, console: Console) -> C
     return locked_cuda.provide(planned.lock, wheels, layout, cc=str(planned.host.cc.path))
 
 
-def provide_toolchain(
-    planned: ToolkitPlan, launcher: Launcher, layout: Layout, console: Console, environ: Mapping[str, str]
-) -> Toolchain:
-    """Provide the toolkit of a plan and the other programs of the toolchain."""
-    toolkit = provide_toolkit(planned, layout, console)
+def plan_toolchain(planned: ToolkitPlan, launcher: Launcher, layout: Layout, environ: Mapping[str, str]) -> Toolchain:
+    """The toolchain of a plan; a locked toolkit need not be there yet."""
+    toolkit = planned.installed if planned.lock is None else locked_cuda.planned(planned.lock, layout)
+    assert toolkit is not None  # noqa: S101  # a plan has one of the two
     return toolchain.assemble(toolkit, planned.host, environ=environ, launcher=launcher, layout=layout)
+
+
+def provide_toolchain(
+    chain: Toolchain, planned: ToolkitPlan, layout: Layout, console: Console, *, compiles: bool
+) -> Toolchain:
+    """Provide the toolkit of a planned toolchain; unless something ``compiles``, its compiler is not downloaded."""
+    lock = planned.lock
+    if compiles or lock is None:
+        return toolchain.with_toolkit(chain, provide_toolkit(planned, layout, console))
+    if locked_cuda.is_complete(chain.cuda):
+        return toolchain.with_toolkit(chain, chain.cuda)
+    wheels = download.fetch(locked_cuda.without_compiler(lock).files, layout.downloads, console)
+    return toolchain.with_toolkit(chain, locked_cuda.provide_without_compiler(lock, wheels, layout))
 
 
 def stage_wheel_project(layout: Layout) -> tuple[str, str]:

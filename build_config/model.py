@@ -276,7 +276,8 @@ class BuildUnit:
     """A finished unit in the store.
 
     ``network`` says which network its compilers could reach. ``launcher`` is the object cache that they were called
-    through. ``headers`` and ``launcher`` are ``None`` if an earlier version of this project built the unit.
+    through. ``headers`` and ``launcher`` are ``None`` if an earlier version of this project built the unit. ``origin``
+    says where it came from, and whose key vouches for it; ``None`` if it was compiled for this store.
     """
 
     name: str
@@ -287,6 +288,7 @@ class BuildUnit:
     network: str
     headers: SystemHeaders | None = None
     launcher: str | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from dataclasses import dataclass
@@ -14,18 +15,19 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.model import CompiledUnits, WheelDeclaration
 from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
 from build_config.steps import inspection, toolchain, validation, wheel
-from build_config.steps.units import cmake, compilation, store, transfer
+from build_config.steps.units import cmake, compilation, shared_store, store, transfer
 from build_config.steps.units.spec import core_spec, shard_spec
 from build_config.steps.wheel import assemble
-from build_config.steps.wheelhouse import build_record, publication
-from build_config.system import jsonio, platforms, workroot
+from build_config.steps.wheelhouse import build_record, publication, signature
+from build_config.system import jsonio, platforms, storage, workroot
 from build_config.system.layout import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from build_config.model import Wheel
+    from build_config.model import BuildUnit, Wheel
     from build_config.plan import BuildPlan
+    from build_config.steps.units.spec import UnitSpec
     from build_config.system.console import Console
 
 T = TypeVar("T")
@@ -74,10 +76,13 @@ def build(plan: BuildPlan, console: Console) -> Published:
     return Published(path=path, record=record)
 
 
-def compile_units(plan: BuildPlan, console: Console, *, only: tuple[str, ...] = ()) -> CompiledUnits:
+def compile_units(
+    plan: BuildPlan, console: Console, *, only: tuple[str, ...] = (), for_wheel: bool = True
+) -> CompiledUnits:
     """Provide sources and toolchain, and compile the units that the store lacks; ``only`` limits the units.
 
-    The caller has claimed the work root. Raises ``SettingsError`` for a unit that is not part of this request.
+    If it lacks none, no compiler is downloaded, and nothing of the toolkit unless the units are ``for_wheel``. The
+    caller has claimed the work root. Raises ``SettingsError`` for a unit that is not part of this request.
     """
     request, layout, config = plan.request, plan.layout, plan.settings
     with console.step("sources", "Sources of llama-cpp-python"):
@@ -85,17 +90,9 @@ def compile_units(plan: BuildPlan, console: Console, *, only: tuple[str, ...] = 
         note = "locked" if tree.locked else "NOT the locked one: your own checkout"
         console.note(f"llama-cpp-python {tree.version}, llama.cpp {tree.commit[:9]} ({note})")
     with console.step("toolchain", "Toolchain"):
-        chain = inputs.provide_toolchain(plan.toolkit, request.launcher, layout, console, os.environ)
-        for line in inputs.describe_toolchain(chain):
-            console.note(line)
-    if plan.selection.notice:
-        console.warn(plan.selection.notice)
-    if too_new := cmake.too_new_variants(config, chain):
-        names = ", ".join(too_new)
-        console.warn(f"GCC {chain.host.cxx.version} cannot compile all CPU variants; missing: {names}")
-    shards = plan.selection.shards
-    with console.step("build", f"Building for {', '.join(shard.name for shard in shards)}"):
+        chain = inputs.plan_toolchain(plan.toolkit, request.launcher, layout, os.environ)
         compiled_digest, project_digest = inputs.stage_wheel_project(layout)
+        shards = plan.selection.shards
         specs = (
             core_spec(config, tree, layout, chain, compiled_digest),
             *(shard_spec(config, tree, layout, chain, compiled_digest, shard) for shard in shards),
@@ -105,12 +102,48 @@ def compile_units(plan: BuildPlan, console: Console, *, only: tuple[str, ...] = 
             names = ", ".join(spec.name for spec in specs)
             raise SettingsError(f"there is no unit {', '.join(sorted(unknown))} in this build", remedy=f"use {names}")
         wanted = tuple(spec for spec in specs if not only or spec.name in only)
-        if request.units is not None or request.require_units:
-            transfer.import_units(wanted, request.units, layout, console, required=request.require_units)
-        if any(store.find(spec, layout) is None for spec in wanted):
+        _import_units(plan, wanted, console)
+        compiles = any(store.find(spec, layout) is None for spec in wanted)
+        if compiles or for_wheel:
+            chain = inputs.provide_toolchain(chain, plan.toolkit, layout, console, compiles=compiles)
+        for line in inputs.describe_toolchain(chain):
+            console.note(line)
+    if plan.selection.notice:
+        console.warn(plan.selection.notice)
+    if too_new := cmake.too_new_variants(config, chain):
+        names = ", ".join(too_new)
+        console.warn(f"GCC {chain.host.cxx.version} cannot compile all CPU variants; missing: {names}")
+    with console.step("build", f"Building for {', '.join(shard.name for shard in shards)}"):
+        if compiles:
             workroot.require_space(layout, workroot.COLD_BUILD_BYTES)
         built = compilation.build_units(wanted, chain, layout, console, jobs=plan.jobs)
     return CompiledUnits(tree=tree, toolchain=chain, shards=shards, units=built, project_digest=project_digest)
+
+
+def push_units(plan: BuildPlan, units: tuple[BuildUnit, ...], place: storage.Bucket, console: Console) -> None:
+    """Put units into a store that others share, signed with the plan's key. Raises as ``shared_store`` does."""
+    assert plan.sign_key is not None  # noqa: S101  # the command requires one
+    kind = shared_store.DESCRIPTION_TYPE
+    shared_store.push_units(
+        units,
+        place,
+        functools.partial(signature.seal, payload_type=kind, key=plan.sign_key),
+        functools.partial(signature.payload_of_anybody, payload_type=kind),
+        console,
+    )
+
+
+def _import_units(plan: BuildPlan, wanted: tuple[UnitSpec, ...], console: Console) -> None:
+    """Take units from a store that others share, or from a folder of other jobs."""
+    request, layout, required = plan.request, plan.layout, plan.request.require_units
+    if plan.trusted and request.units is not None:
+        kind = shared_store.DESCRIPTION_TYPE
+        opened = functools.partial(signature.trusted_payload, payload_type=kind, keys=plan.trusted)
+        place = storage.reader(request.units)
+        shared_store.import_units(wanted, place, opened, layout, console, required=required)
+    elif request.units is not None or required:
+        folder = None if request.units is None else Path(request.units)
+        transfer.import_units(wanted, folder, layout, console, required=required)
 
 
 def _make_wheel(plan: BuildPlan, compiled: CompiledUnits) -> tuple[Wheel, WheelDeclaration]:

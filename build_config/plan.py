@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from build_config import archs
 from build_config.errors import SettingsError, ValidationError
@@ -36,7 +36,8 @@ SYSTEM = "system"
 class BuildRequest:
     """The request of a user. ``jobs`` is ``None`` if the machine decides, ``sign_key`` the file of a private key.
 
-    ``units`` is a folder with units that other machines built; with ``require_units`` nothing is compiled here.
+    ``units`` is a folder with units that other machines built, or with ``trust_units``, files of public keys, a store
+    that several machines share: its folder or address. With ``require_units`` nothing is compiled here.
     """
 
     arch: str = "auto"
@@ -46,7 +47,8 @@ class BuildRequest:
     jobs: int | None = None
     require_gpu: bool = False
     sign_key: Path | None = None
-    units: Path | None = None
+    units: Path | str | None = None
+    trust_units: tuple[Path, ...] = ()
     require_units: bool = False
 
 
@@ -67,7 +69,7 @@ class ToolkitPlan:
 class BuildPlan:
     """A request with all decisions for it on this machine, before anything is created or downloaded.
 
-    ``jobs`` is the number of compilers that run at once.
+    ``jobs`` is the number of compilers that run at once, ``trusted`` are the keys whose units are used.
     """
 
     request: BuildRequest
@@ -80,6 +82,7 @@ class BuildPlan:
     selection: ArchSelection
     jobs: int
     sign_key: Ed25519PrivateKey | None
+    trusted: tuple[Ed25519PublicKey, ...] = ()
 
 
 def resolve(request: BuildRequest, here: Machine, layout: Layout) -> BuildPlan:
@@ -91,6 +94,7 @@ def resolve(request: BuildRequest, here: Machine, layout: Layout) -> BuildPlan:
     if request.require_gpu and not here.gpus:
         message = "--require-gpu: the driver of this machine lists no GPU"
         raise ValidationError(message, remedy="leave it out, or build on a machine with an NVIDIA GPU and its driver")
+    trusted = _trusted(request)
     locked = locks.read(layout, platforms.HERE.name)
     toolkit = resolve_toolkit(request.cuda, locked, os.environ)
     return BuildPlan(
@@ -104,7 +108,18 @@ def resolve(request: BuildRequest, here: Machine, layout: Layout) -> BuildPlan:
         selection=archs.resolve(request.arch, cuda_release=toolkit.release, gpus=here.gpus),
         jobs=request.jobs or default_jobs(),
         sign_key=None if request.sign_key is None else signature.read_private_key(request.sign_key),
+        trusted=trusted,
     )
+
+
+def _trusted(request: BuildRequest) -> tuple[Ed25519PublicKey, ...]:
+    """The keys whose units are used. Raises ``SettingsError`` for an address without one."""
+    if isinstance(request.units, str) and not request.trust_units:
+        message = f"--units {request.units}: units from an address are used only if a trusted key has signed them"
+        raise SettingsError(message, remedy="--trust-units KEY, the public key of their builder")
+    if request.trust_units and request.units is None:
+        raise SettingsError("--trust-units says whose units are used", remedy="--units FOLDER or ADDRESS")
+    return tuple(map(signature.read_public_key, request.trust_units))
 
 
 def resolve_toolkit(cuda: str, locked: Locks, environ: Mapping[str, str]) -> ToolkitPlan:

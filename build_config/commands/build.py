@@ -14,6 +14,14 @@ from build_config.system.console import Console, duration, megabytes
 from build_config.system.layout import CANONICAL_WORK_ROOT
 from check_gpu import shell
 
+Units = Annotated[
+    str | None,
+    typer.Option(help="Units of other machines: a folder (units --export); with --trust-units, a shared store."),
+]
+TrustUnits = Annotated[
+    list[Path] | None, typer.Option(help="A key whose units are used from the shared store --units: folder or address.")
+]
+
 
 @app.command()
 def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
@@ -38,9 +46,8 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
         Path | None, typer.Option(help="An Ed25519 key in PEM: sign the statement about the wheel with it.")
     ] = None,
     copy_to: Annotated[Path | None, typer.Option(help="A folder for a copy of the wheel.", file_okay=False)] = None,
-    units: Annotated[
-        Path | None, typer.Option(help="A folder with units that other machines built (units --export).", exists=True)
-    ] = None,
+    units: Units = None,
+    trust_units: TrustUnits = None,
     require_units: Annotated[bool, typer.Option("--require-units", help="Compile nothing; fail without them.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
@@ -60,7 +67,8 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
         jobs=jobs,
         require_gpu=require_gpu,
         sign_key=sign_key,
-        units=units,
+        units=_place(units),
+        trust_units=tuple(trust_units or ()),
         require_units=require_units,
     )
     published = pipeline.build(resolve(request, machine.describe(), layout), console)
@@ -91,8 +99,21 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
         )
 
 
+def _place(units: str | None) -> Path | str | None:
+    """A folder with units, or an address."""
+    from build_config.errors import SettingsError
+    from build_config.system import storage
+
+    if units is None:
+        return None
+    place = storage.place(units)
+    if isinstance(place, Path) and not place.is_dir():
+        raise SettingsError(f"--units {units}: there is no such folder")
+    return place
+
+
 @app.command(name="units")
-def build_units(
+def build_units(  # noqa: PLR0913, PLR0917  # one parameter for each option
     arch: Annotated[str, typer.Option(help="As for build.")] = "auto",
     cuda: Annotated[str, typer.Option(help="As for build.")] = LOCKED_CUDA,
     only: Annotated[list[str] | None, typer.Option(help="core, sm89, ...; default: all of the build.")] = None,
@@ -101,23 +122,43 @@ def build_units(
     export: Annotated[
         Path | None, typer.Option(help="A folder for a copy of each unit, for build --units.", file_okay=False)
     ] = None,
+    units: Units = None,
+    trust_units: TrustUnits = None,
+    push: Annotated[
+        str | None, typer.Option(help="A shared store to put them into: a folder, or s3://, gs://, az://BUCKET/FOLDER.")
+    ] = None,
+    sign_key: Annotated[Path | None, typer.Option(help="An Ed25519 key in PEM, for --push.")] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Build units into the store, without a wheel."""
     from build_config import pipeline
+    from build_config.errors import SettingsError
     from build_config.plan import BuildRequest, resolve
     from build_config.steps.units import transfer
-    from build_config.system import machine, workroot
+    from build_config.system import machine, storage, workroot
 
     console = Console()
     layout = layout_of(work_root)
-    request = BuildRequest(arch=arch, cuda=cuda, launcher=launcher.value, jobs=jobs)
+    if (push is None) != (sign_key is None):
+        raise SettingsError("--push and --sign-key belong together: others use a unit only if it is signed")
+    place = None if push is None else storage.writer(storage.place(push))
+    request = BuildRequest(
+        arch=arch,
+        cuda=cuda,
+        launcher=launcher.value,
+        jobs=jobs,
+        units=_place(units),
+        trust_units=tuple(trust_units or ()),
+        sign_key=sign_key,
+    )
     plan = resolve(request, machine.describe(), layout)
     with workroot.claim(layout, purpose=f"units --arch {arch}", console=console):
-        compiled = pipeline.compile_units(plan, console, only=tuple(only or ()))
+        compiled = pipeline.compile_units(plan, console, only=tuple(only or ()), for_wheel=False)
         if export is not None:
             transfer.export_units(compiled.units, export)
             console.note(f"exported {', '.join(unit.name for unit in compiled.units)} to {export}")
+        if place is not None:
+            pipeline.push_units(plan, compiled.units, place, console)
     for unit in compiled.units:
         for file in unit.files:
             console.note(f"{file.sha256}  {file.name}")

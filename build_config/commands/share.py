@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,12 @@ from build_config.commands.app import WorkRoot, app, layout_of
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT
 
-To = Annotated[Path | None, typer.Option(help="The folder of the index; default: wheelhouse/whl.", file_okay=False)]
+if TYPE_CHECKING:
+    from build_config.system.storage import Bucket
+
+To = Annotated[
+    str | None, typer.Option(help="The index, a folder or s3://, gs://, az://BUCKET/FOLDER; default: wheelhouse/whl.")
+]
 
 
 @app.command()
@@ -21,6 +26,9 @@ def publish(  # noqa: PLR0913, PLR0917  # one parameter for each option
         typer.Argument(help="Folders with wheels and the files next to them; default: the wheelhouse.", exists=True),
     ] = None,
     to: To = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="An index to continue in an empty folder: its address or its folder.")
+    ] = None,
     public_key: Annotated[Path | None, typer.Option(help="The key that must have signed the wheels.")] = None,
     supersede: Annotated[
         str | None, typer.Option(help="A published wheel that is yanked; the new one gets a build tag. With --reason.")
@@ -36,6 +44,7 @@ def publish(  # noqa: PLR0913, PLR0917  # one parameter for each option
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Publish wheels in the index, all of them or none; wheels of other machines go into the wheelhouse, too."""
+    from build_config.system import storage
     from build_config.tasks.publish import PublishRequest
     from build_config.tasks.publish import publish as task
 
@@ -43,7 +52,8 @@ def publish(  # noqa: PLR0913, PLR0917  # one parameter for each option
     layout = layout_of(work_root)
     request = PublishRequest(
         folders=tuple(folders or ()),
-        to=to,
+        to=_place(to),
+        start=None if start is None else storage.reader(storage.place(start)),
         public_key=public_key,
         supersede=supersede,
         reason=reason,
@@ -53,7 +63,7 @@ def publish(  # noqa: PLR0913, PLR0917  # one parameter for each option
     )
     published = task(request, layout, console)
     rows = tuple(("published", wheel.name) for wheel in published)
-    console.summary("Done", (*rows, ("index", str(to or layout.index))))
+    console.summary("Done", (*rows, ("index", to or str(layout.index))))
 
 
 @app.command()
@@ -88,12 +98,12 @@ def yank(
         raise SettingsError("a yank needs --reason TEXT, and --undo needs none")
     names = update.names(wheels)
     change = rules.unyank if reason is None else lambda known, names: rules.yank(known, names, reason)
-    update.change(to or layout_of(work_root).index, Console(), lambda known: change(known, names))
+    update.change(_place(to) or layout_of(work_root).index, Console(), lambda known: change(known, names))
 
 
 @app.command(name="index")
 def make_index(
-    out: Annotated[Path | None, typer.Option(help="The folder; default: wheelhouse/whl.", file_okay=False)] = None,
+    out: To = None,
     base_url: Annotated[
         str | None, typer.Option(help="The address at which the folder will be, for the lines on its page.")
     ] = None,
@@ -103,8 +113,9 @@ def make_index(
     from build_config.tasks.index import update
 
     console = Console()
-    folder = update.write(layout_of(work_root), console, out=out, base_url=base_url)
-    console.summary("Done", (("index", str(folder)), ("look at it", "nox -s serve")))
+    layout = layout_of(work_root)
+    update.write(layout, console, out=_place(out), base_url=base_url)
+    console.summary("Done", (("index", out or str(layout.index)), ("look at it", "nox -s serve")))
 
 
 @app.command()
@@ -118,3 +129,12 @@ def serve(
     from build_config.tasks.index.serve import serve as task
 
     task((folder or layout_of(work_root).index).absolute(), Console(), host=host, port=port)
+
+
+def _place(name: str | None) -> Path | Bucket | None:
+    """The index of ``--to``."""
+    from build_config.system import storage
+
+    if name is None:
+        return None
+    return storage.writer(name) if storage.is_address(name) else Path(name)

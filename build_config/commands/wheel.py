@@ -57,16 +57,27 @@ def emulate(
 
 @app.command()
 def verify(
-    wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    wheel: Annotated[str | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
     public_key: Annotated[
-        Path | None, typer.Option(help="The key that must have signed the wheel. Without it no signature is checked.")
+        list[Path] | None,
+        typer.Option(help="A key that must have signed; with --all, one of several. Without it none is checked."),
     ] = None,
+    whole: Annotated[bool, typer.Option("--all", help="A whole index: a folder or an address.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Compare a wheel with its record, its statement, its signature and the locks of this checkout."""
+    from build_config.errors import SettingsError
     from build_config.tasks import verify as task
+    from build_config.tasks.index.whole import verify_index
 
-    task.verify(wheel, layout_of(work_root), Console(), public_key=public_key)
+    layout, keys = layout_of(work_root), tuple(public_key or ())
+    if whole:
+        verify_index(wheel or str(layout.index), layout, Console(), public_keys=keys)
+    elif len(keys) > 1:
+        raise SettingsError("one wheel is compared with one key", remedy="pass --public-key once, or --all")
+    else:
+        path = None if wheel is None else Path(wheel)
+        task.verify(path, layout, Console(), public_key=keys[0] if keys else None)
 
 
 @app.command()

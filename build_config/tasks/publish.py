@@ -10,7 +10,7 @@ from build_config.errors import SettingsError, VerificationError
 from build_config.formats import variants, wheelfile
 from build_config.reports import BuildRecord
 from build_config.steps.wheelhouse import publication, signature, statement
-from build_config.system import jsonio
+from build_config.system import jsonio, storage
 from build_config.tasks.index import catalogue, rules, update
 from build_config.tasks.index.catalogue import FILES
 from build_config.tasks.verify import verified
@@ -34,13 +34,14 @@ OTHER_LOCKS = frozenset({"lock-differs", "material-not-locked"})
 class PublishRequest:
     """The request of a user.
 
-    Without ``folders`` the wheels of the wheelhouse are published. ``to`` is the folder of the index; with it, wheels
-    of ``folders`` go there and not into the wheelhouse. ``keep`` is the number of versions that stay, ``delete``
-    removes the others instead of yanking them.
+    Without ``folders`` the wheels of the wheelhouse are published. ``to`` is the index, a folder or storage; with it,
+    wheels of ``folders`` go there and not into the wheelhouse. ``start`` is an index that an empty ``to`` begins with.
+    ``keep`` is the number of versions that stay, ``delete`` removes the others instead of yanking them.
     """
 
     folders: tuple[Path, ...] = ()
-    to: Path | None = None
+    to: update.Place | None = None
+    start: storage.Reader | None = None
     public_key: Path | None = None
     supersede: str | None = None
     reason: str | None = None
@@ -78,11 +79,14 @@ def publish(request: PublishRequest, layout: Layout, console: Console) -> tuple[
         if request.keep is not None:
             made = _limited(made, request.keep, delete=request.delete)
         into_wheelhouse = found if request.to is None else ()
-        published.extend(_published(path, layout) for path in into_wheelhouse)
+        published[:] = [_published(path, layout) for path in into_wheelhouse]
         if not into_wheelhouse:  # those that are new, by the names that they have there
-            published.extend(index / FILES / one.name for one in made.files if one.name.endswith(".whl"))
+            files = index / FILES if isinstance(index, Path) else Path(FILES)
+            published[:] = [files / one.name for one in made.files if one.name.endswith(".whl")]
         return made
 
+    if request.start is not None:
+        update.begin(index, request.start, console)
     update.change(index, console, change)
     return tuple(published)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
+UNSIGNED = "NO SIGNATURE was checked: whoever can replace a wheel can replace all files; --public-key KEY"
 REMEDY_CONTRADICTED = "do not install it; get it and the files next to it again"
 REMEDY_UNSIGNED = "get its signature from its publisher; your own wheel: nox -s sign -- WHEEL --sign-key KEY"
 
@@ -32,7 +33,7 @@ def verify(path: Path | None, layout: Layout, console: Console, *, public_key: P
     key = None if public_key is None else signature.read_public_key(public_key)
     result = verified(path or newest_wheel(layout), layout, console, key)
     if result.signed_by is None:
-        console.warn("NO SIGNATURE was checked: whoever can replace the wheel can replace all files; --public-key KEY")
+        console.warn(UNSIGNED)
     else:
         console.note(f"signed by the key {result.signed_by}")
 

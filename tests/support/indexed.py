@@ -125,8 +125,9 @@ class House:
         made = record(wheel, self.folder / "scratch", verdict)
         return publication.publish(wheel, made, made.inspection, made.validation, self.layout.wheelhouse, key=key)
 
-    def write(self, **options: str) -> Path:
-        return update.write(self.layout, Console(), **options)  # type: ignore[arg-type]
+    def write(self, *, base_url: str | None = None) -> Path:
+        update.write(self.layout, Console(), base_url=base_url)
+        return self.index
 
 
 def contents(folder: Path) -> dict[str, bytes]:

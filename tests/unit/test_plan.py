@@ -105,6 +105,14 @@ def test_what_is_wrong_is_said_before_anything_is_created(tmp_path: Path, monkey
     assert "leave it out" in str(required.value.remedy)
     with pytest.raises(SettingsError):
         plan.resolve(BuildRequest(sign_key=tmp_path / "none.pem"), MACHINE, layout)
+    for units, keys, said in (
+        ("s3://team/units", (), "a trusted key has signed"),
+        ("https://example.org/units", (), "a trusted key has signed"),
+        (None, (tmp_path / "none.pub",), "whose units are used"),
+        (tmp_path, (tmp_path / "none.pub",), "cannot be read"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            plan.resolve(BuildRequest(units=units, trust_units=keys), MACHINE, layout)
     assert not layout.work_root.exists()
 
 

@@ -68,6 +68,7 @@ REQUIREMENTS = {
     "upstream-tests": RequirementSet(shares="validation.txt", makes_wheels=False),
     "clients": RequirementSet(shares="validation.txt", makes_wheels=False),
     "installers": RequirementSet(shares="lock.txt", makes_wheels=False),
+    "storage": RequirementSet(shares=None, makes_wheels=False),
     "pythons": RequirementSet(shares=TOOLKIT_PINS, makes_wheels=False, python=OLDEST_PYTHON_OF_WHEELS),
 }
 UNRELATED_LOCKS = frozenset(f"{name}.txt" for name, each in REQUIREMENTS.items() if not each.makes_wheels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from build_config.model import Toolchain
@@ -35,6 +36,11 @@ def assemble(
         cuobjdump=programs.find_cuobjdump(cuda.root, cuda.programs),
         platform=platforms.HERE.name,
     )
+
+
+def with_toolkit(chain: Toolchain, cuda: CudaToolkit) -> Toolchain:
+    """The toolchain with a toolkit that is there now."""
+    return replace(chain, cuda=cuda, cuobjdump=programs.find_cuobjdump(cuda.root, cuda.programs))
 
 
 def host_for_locked(newest_gcc: int, environ: Mapping[str, str]) -> HostCompiler:

@@ -16,7 +16,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 STAMP = "toolkit.json"
+COMPILER = "nvidia-cuda-nvcc"
+COMPILES = frozenset({COMPILER, "nvidia-nvvm", "nvidia-cuda-culibos"})
+"""Wheels that only a compilation needs: the compiler, its back end, a static library."""
 PROGRAM_FOLDERS = ("bin", "nvvm/bin")
 
 DRIVER_SYMBOLS = (
@@ -78,12 +81,47 @@ def provide(lock: ToolkitLock, wheels: tuple[Path, ...], layout: Layout, *, cc: 
     if sorted(wheel.name for wheel in wheels) != sorted(file.filename for file in lock.files):
         message = f"these are not the wheels of the lock for CUDA {lock.cuda}: {', '.join(w.name for w in wheels)}"
         raise LockError(message)
+    whole = planned(lock, layout)
+    stamp = _complete(whole.root, whole.identity) or _make(lock, wheels, whole.root, cc, whole.identity)
+    return replace(whole, version=stamp.version, nvcc=replace(whole.nvcc, version=stamp.version))
+
+
+def planned(lock: ToolkitLock, layout: Layout) -> CudaToolkit:
+    """The toolkit that ``provide`` makes of ``lock``, before anything of it is there."""
     identity = lock_digest(lock)
     root = layout.toolkits / f"cuda-{lock.cuda}-{identity[:12]}"
-    stamp = _complete(root, identity) or _make(lock, wheels, root, cc, identity)
-    found_via = f"locked wheels, CUDA {lock.cuda}"
-    nvcc = Program(path=root / "bin" / _nvcc(lock), version=stamp.version, found_via=found_via)
-    return CudaToolkit(root=root, nvcc=nvcc, version=stamp.version, identity=identity, locked=True)
+    version = next((file.version for file in lock.files if file.name == COMPILER), "unknown")
+    nvcc = Program(path=root / "bin" / _nvcc(lock), version=version, found_via=f"locked wheels, CUDA {lock.cuda}")
+    return CudaToolkit(root=root, nvcc=nvcc, version=version, identity=identity, locked=True)
+
+
+def is_complete(toolkit: CudaToolkit) -> bool:
+    """Whether everything of a planned toolkit is there."""
+    return _complete(toolkit.root, toolkit.identity) is not None
+
+
+def without_compiler(lock: ToolkitLock) -> ToolkitLock:
+    """The wheels that a finished wheel is read and tried with."""
+    return replace(lock, files=tuple(file for file in lock.files if file.name not in COMPILES))
+
+
+def provide_without_compiler(lock: ToolkitLock, wheels: tuple[Path, ...], layout: Layout) -> CudaToolkit:
+    """Make a root of the ``wheels`` of ``without_compiler(lock)``, or reuse it; the rest is that of ``lock``.
+
+    Raises ``LockError`` if a wheel has an unknown layout, and ``DiskFullError``.
+    """
+    whole = planned(lock, layout)
+    identity = lock_digest(without_compiler(lock))
+    root = layout.toolkits / f"cuda-{lock.cuda}-{identity[:12]}-without-compiler"
+    if _complete(root, identity) is None:
+        partial = root.with_name(f".{root.name}.partial")
+        with disk_full_is_said(root, f"the wheels of CUDA {lock.cuda}"):
+            _unpack_all(lock, wheels, partial, root)
+            if not platforms.of(lock.platform).uses_dlls:
+                repair(partial)
+            jsonio.write(partial / STAMP, Stamp(identity=identity, version=whole.version, files=_listing(partial)))
+            rename(partial, root)
+    return replace(whole, root=root)
 
 
 def lock_digest(lock: ToolkitLock) -> str:
@@ -140,12 +178,7 @@ def _complete(root: Path, identity: str) -> Stamp | None:
 def _make(lock: ToolkitLock, wheels: tuple[Path, ...], root: Path, cc: str, identity: str) -> Stamp:
     partial = root.with_name(f".{root.name}.partial")
     with disk_full_is_said(root, f"the wheels of CUDA {lock.cuda}"):
-        for leftover in (partial, root):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        partial.mkdir(parents=True)
-        for wheel in wheels:
-            unpack(wheel, partial, major=lock.cuda.split(".")[0])
+        _unpack_all(lock, wheels, partial, root)
         if platforms.of(lock.platform).uses_dlls:
             librarian = functools.partial(import_libraries.arguments, Path(cc).with_name("lib.exe"))
             import_libraries.make(partial, lock.cuda.split(".")[0], librarian)
@@ -157,6 +190,16 @@ def _make(lock: ToolkitLock, wheels: tuple[Path, ...], root: Path, cc: str, iden
         jsonio.write(partial / STAMP, stamp)
         rename(partial, root)
     return stamp
+
+
+def _unpack_all(lock: ToolkitLock, wheels: tuple[Path, ...], partial: Path, root: Path) -> None:
+    """Unpack wheels to ``partial``; what an earlier run left there and at ``root`` is removed."""
+    for leftover in (partial, root):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    partial.mkdir(parents=True)
+    for wheel in wheels:
+        unpack(wheel, partial, major=lock.cuda.split(".")[0])
 
 
 def _place(member: zipfile.ZipInfo, wheel: Path, major: str) -> PurePosixPath | None:

@@ -40,11 +40,15 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
 
 def read(folder: Path) -> BuildUnit:
     """Read the description of the unit in ``folder``. Raises ``StepResultError`` if it is missing or malformed."""
-    data = jsonio.read(folder / DESCRIPTION, dict[str, Any])
+    return described(jsonio.read(folder / DESCRIPTION, dict[str, Any]), folder / LIBRARIES)
+
+
+def described(data: dict[str, Any], libraries: Path) -> BuildUnit:
+    """The unit of a description whose files are in ``libraries``. Raises ``StepResultError`` if it is malformed."""
     headers = data.get("headers")
     if isinstance(headers, dict) and "strangers" in headers:  # the key that earlier versions of this project wrote
         headers["unexpected"] = headers.pop("strangers")
-    return jsonio.from_data({**data, "folder": folder / LIBRARIES}, BuildUnit)
+    return jsonio.from_data({**data, "folder": libraries}, BuildUnit)
 
 
 def keep(
@@ -56,12 +60,13 @@ def keep(
     headers: SystemHeaders | None = None,
     launcher: str | None = None,
     declared: tuple[BuiltFile, ...] | None = None,
+    origin: str | None = None,
 ) -> BuildUnit:
     """Put a finished unit into the store, completely or not at all.
 
-    ``built`` is the folder with the unit's libraries; ``network``, ``headers`` and ``launcher`` are those of
-    ``BuildUnit``. ``declared`` are the expected files, if they are known. Raises ``BuildError`` if a library is missing
-    and ``StepResultError`` if one is not as declared.
+    ``built`` is the folder with the unit's libraries; ``network``, ``headers``, ``launcher`` and ``origin`` are those
+    of ``BuildUnit``. ``declared`` are the expected files, if they are known. Raises ``BuildError`` if a library is
+    missing and ``StepResultError`` if one is not as declared.
     """
     missing = [name for name in spec.expected if not (built / name).is_file()]
     if missing:
@@ -89,6 +94,7 @@ def keep(
         network=network,
         headers=headers,
         launcher=launcher,
+        origin=origin,
     )
     write(temporary, unit)
     rename(temporary, folder)
@@ -96,10 +102,16 @@ def keep(
 
 
 def write(folder: Path, unit: BuildUnit) -> None:
-    """Write the description of a unit into ``folder``, where ``read`` finds it: everything but its place."""
+    """Write the description of a unit into ``folder``, where ``read`` finds it."""
+    come_from = {} if unit.origin is None else {"origin": unit.origin}
+    jsonio.write(folder / DESCRIPTION, description(unit) | come_from)
+
+
+def description(unit: BuildUnit) -> dict[str, Any]:
+    """Everything about a unit but its place and how it came there."""
     data = jsonio.to_data(unit)
-    del data["folder"]
-    jsonio.write(folder / DESCRIPTION, data)
+    del data["folder"], data["origin"]
+    return dict(data)
 
 
 def folder_digest(folder: Path, *, without: tuple[str, ...] = ()) -> str:

@@ -8,6 +8,7 @@ the same workflow.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from build_config.errors import BuildError, StepResultError, TransferError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 AGAIN = "copy the folder again; if that does not help, build the unit again"
+UNSIGNED = "a folder of another machine, unsigned"
+"""The origin of an imported unit."""
 SAME = (
     "build all units from one commit, with the same compilers and on the same system as this:"
     " nox -s units -- --arch ARCH --only UNIT --export FOLDER"
@@ -44,7 +47,7 @@ def export_units(built: tuple[BuildUnit, ...], folder: Path) -> None:
             shutil.copyfile(unit.folder / file.name, copied)
             if store.describe(copied) != file:
                 raise TransferError(f"{file.name} of unit {unit.name} changed while it was copied", remedy=AGAIN)
-        store.write(partial, unit)
+        store.write(partial, replace(unit, origin=None))
         shutil.rmtree(folder / unit.name, ignore_errors=True)
         rename(partial, folder / unit.name)
 
@@ -106,6 +109,7 @@ def _keep(spec: UnitSpec, offered: BuildUnit, layout: Layout) -> None:
             headers=offered.headers,
             launcher=offered.launcher,
             declared=offered.files,
+            origin=UNSIGNED,
         )
     except (BuildError, StepResultError) as error:
         raise TransferError(error.message, remedy=AGAIN) from error

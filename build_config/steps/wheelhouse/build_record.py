@@ -68,7 +68,12 @@ def make_record(
         sources_locked=tree.locked,
         llama_cpp_commit=tree.commit,
         locks=tuple(sorted(origin.locks)),
-        toolchain=(*_toolchain(toolchain, units), ("network of the compilers", networks), *_headers(units)),
+        toolchain=(
+            *_toolchain(toolchain, units),
+            ("network of the compilers", networks),
+            *_headers(units),
+            *_origins(units),
+        ),
         units=tuple(unit.key for unit in units),
         shards=tuple(unit.shard for unit in units if unit.shard is not None),
         steps=steps,
@@ -191,6 +196,11 @@ def _launchers(toolchain: Toolchain, units: tuple[BuildUnit, ...]) -> str:
     """The launchers with which the units were compiled, in this run or an earlier one."""
     here = "none" if toolchain.launcher is None else toolchain.launcher.described
     return "; ".join(dict.fromkeys(unit.launcher or here for unit in units)) or here
+
+
+def _origins(units: tuple[BuildUnit, ...]) -> Iterator[tuple[str, str]]:
+    for unit in units:
+        yield f"origin of {unit.name}", unit.origin or "the store of this machine"
 
 
 def _headers(units: tuple[BuildUnit, ...]) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import Error
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from build_config.errors import SettingsError
+from build_config.errors import SettingsError, VerificationError
 from build_config.system import jsonio, platforms
 from check_gpu import shell
 
@@ -129,6 +129,36 @@ def verified_payload(text: str, payload_type: str, key: Ed25519PublicKey) -> byt
         signers = ", ".join(envelope.signatures) or "nobody"
         raise UnsignedError(f"it has no valid signature of the key {key_id(key)}; it names {signers}") from error
     return envelope.payload
+
+
+def payload_of_anybody(text: str, payload_type: str) -> bytes:
+    """As ``unverified_payload``, for those who know no ``UnsignedError``: raises ``VerificationError``."""
+    try:
+        return unverified_payload(text, payload_type)
+    except UnsignedError as reason:
+        raise VerificationError(str(reason)) from reason
+
+
+def trusted_payload(text: str, payload_type: str, keys: tuple[Ed25519PublicKey, ...]) -> tuple[bytes | None, str]:
+    """The payload of an envelope and the identifier of the trusted key that signed it.
+
+    Without one that any of the keys is said to have signed: ``None``, and the reason. Raises ``VerificationError`` if a
+    key is named as the signer, and its signature is not valid.
+    """
+    try:
+        envelope = _envelope(text, payload_type)
+    except UnsignedError as reason:
+        return None, str(reason)
+    named = [key for key in keys if key_id(key) in envelope.signatures]
+    if not named:
+        signers = ", ".join(envelope.signatures)
+        return None, f"it is signed by {signers}, which is not trusted" if signers else "it is not signed"
+    for key in named:
+        try:
+            envelope.verify([_public(key)], threshold=1)
+        except Error as error:
+            raise VerificationError(f"the signature of the key {key_id(key)} is not valid") from error
+    return envelope.payload, key_id(named[0])
 
 
 def _envelope(text: str, payload_type: str) -> Envelope:

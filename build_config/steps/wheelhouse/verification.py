@@ -52,14 +52,16 @@ class Verification:
         return all(finding.severity is not Severity.ERROR for finding in self.findings)
 
 
-def verify(path: Path, evidence: Evidence) -> Verification:
+def verify(path: Path, evidence: Evidence, *, about: Path | None = None) -> Verification:
     """Compare a wheel with its record, the record with the locks, and all of it with the statement and its signature.
 
-    Raises ``PackagingError`` if the wheel cannot be read or its name is not that of a wheel.
+    The files are those next to ``about``, by default to the wheel. Raises ``PackagingError`` if the wheel cannot be
+    read or its name is not that of a wheel.
     """
     wheel = wheelfile.read_any(path)
     findings = list(_wheel_findings(path))
-    record_file, record, unreadable = _read_record(publication.record_path(path))
+    about = about or path
+    record_file, record, unreadable = _read_record(publication.record_path(about))
     findings += unreadable
     if record is not None:
         stated = (record.wheel, record.sha256, record.size, record.version)
@@ -74,11 +76,11 @@ def verify(path: Path, evidence: Evidence) -> Verification:
         findings += _report_findings(record)
         findings += _lock_findings(record, evidence)
         findings += _toolkit_findings(record)
-    statement_file, missing = _read(statement.statement_path(path), "statement")
+    statement_file, missing = _read(statement.statement_path(about), "statement")
     findings += missing
     if statement_file is not None:
         findings += _statement_findings(record, record_file, statement_file, wheel.sha256)
-    findings += _envelope_findings(statement.envelope_path(path), statement_file, evidence.public_key)
+    findings += _envelope_findings(statement.envelope_path(about), statement_file, evidence.public_key)
     signed = evidence.public_key is not None and not any(finding.code.startswith("envelope-") for finding in findings)
     return Verification(
         wheel=path.name,

@@ -33,6 +33,8 @@ METADATA_SUFFIX = ".metadata"
 """Of the core metadata next to a wheel: https://peps.python.org/pep-0658/"""
 SBOM_SUFFIX = ".cdx.json"
 YANK_SUFFIX = ".yanked.json"
+FILES_KEPT = "public, max-age=31536000, immutable"
+"""How long caches may keep files: those of a name never change, but for a yank."""
 _CUDA_TAG = re.compile(r"cu\d{3}")
 
 
@@ -154,6 +156,11 @@ def folder_name(version: Version) -> str:
     if not _CUDA_TAG.fullmatch(tag):
         raise PackagingError(f"the version {version} does not name the CUDA release of this project's wheels")
     return "-".join((tag, *shards))
+
+
+def is_folder(name: str) -> bool:
+    """Whether ``folder_name`` gives this name for some version."""
+    return bool(_CUDA_TAG.match(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

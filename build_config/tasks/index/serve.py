@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from build_config.errors import SettingsError
-from build_config.tasks.index.catalogue import CATALOGUE, FILES, METADATA_SUFFIX
+from build_config.tasks.index.catalogue import CATALOGUE, FILES, FILES_KEPT, METADATA_SUFFIX
 from build_config.tasks.index.pages import HTML, JSON
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from build_config.system.console import Console
 
-FILES_KEPT = "public, max-age=31536000, immutable"
 PAGES_ASKED_AGAIN = "no-cache"
 """Clients ask whether a page has changed: a publication is visible at once."""
 NOT_FOUND = 404

@@ -6,8 +6,6 @@
 #include "work.h"
 
 #include <cuda_runtime_api.h>
-
-#include <fatbinary_section.h>
 #include <search.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -847,9 +845,17 @@ char        __cudaInitModule(void ** handle);
 unsigned    __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, void * stream);
 cudaError_t __cudaPopCallConfiguration(dim3 * grid, dim3 * block, size_t * shared, void * stream);
 
+// What compiled code passes for each module. NVIDIA's header for it belongs to nvcc, which is not there if nothing compiles.
+struct fatbin_wrapper {
+    int          magic;
+    int          version;
+    const void * data;
+    void *       others;
+};
+
 void ** __cudaRegisterFatBinary(void * wrapper) {
     struct module * module = malloc(sizeof *module);
-    module->code           = (const char *) ((const __fatBinC_Wrapper_t *) wrapper)->data;
+    module->code           = (const char *) ((const struct fatbin_wrapper *) wrapper)->data;
     return (void **) module;
 }
 

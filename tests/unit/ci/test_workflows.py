@@ -122,6 +122,7 @@ def test_only_the_jobs_that_need_them_have_further_rights() -> None:
     extra = {name: {right for right, level in each if level == "write"} for name, each in rights.items()}
     assert extra.pop("publish") == {"id-token", "attestations"}
     assert extra.pop("release") == {"contents"}
+    assert extra.pop("pages") == {"pages", "id-token"}
     assert not any(extra.values())
 
 
@@ -228,3 +229,14 @@ def test_both_services_run_the_same_commands() -> None:
     github = (CHECKOUT / WHEELS).read_text(encoding="utf-8")
     gitlab = (CHECKOUT / ci_matrix.GITLAB_JOBS).read_text(encoding="utf-8")
     assert commands(github) == {line for line in commands(gitlab) if "--gitlab" not in line}
+
+
+def test_both_services_continue_the_index_of_their_site() -> None:
+    """A site is replaced as a whole, so it begins with what it has, and one run at a time does this."""
+    job, gitlab = jobs(WHEELS)["pages"], load(ci_matrix.GITLAB_JOBS)[".publish"]
+    assert (job["concurrency"]["group"], gitlab["resource_group"]) == ("pages", "pages")
+    (command,) = (step["run"] for step in job["steps"] if "--from" in step.get("run", ""))
+    (other,) = (line for line in gitlab["script"] if "--from" in line)
+    assert command.split()[-4:-2] == ["--from", '"$SITE/whl"']
+    assert other.split()[-4:-2] == ["--from", '"$CI_PAGES_URL/whl"']
+    assert "public" in gitlab["artifacts"]["paths"]

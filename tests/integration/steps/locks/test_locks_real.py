@@ -41,6 +41,7 @@ INPUTS = {
     "upstream-tests.in": "-r validation.in\n",
     "clients.in": "-r validation.in\n",
     "installers.in": "maker\n",
+    "storage.in": "maker\n",
     "index.in": "maker\n",
     "pythons.in": 'nvidia-cublas\nmaker; python_version < "3.9"\n',
 }

@@ -1,13 +1,18 @@
 import os
 import stat
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from build_config import inputs
 from build_config.errors import LockError
 from build_config.model import LockedFile, ToolkitLock
-from build_config.steps.toolchain import locked_cuda
+from build_config.plan import ToolkitPlan
+from build_config.steps.locks import download
+from build_config.steps.toolchain import locked_cuda, programs
+from build_config.system.console import Console
 from tests.support import factories, systems
 
 
@@ -85,3 +90,38 @@ def test_wheels_that_are_not_those_of_the_lock_are_refused(tmp_path: Path) -> No
     lock = ToolkitLock(cuda="13.0", platform="linux-x86_64", files=(locked("a.whl"), locked("b.whl")))
     with pytest.raises(LockError, match="not the wheels of the lock"):
         locked_cuda.provide(lock, (tmp_path / "a.whl",), factories.layout(tmp_path), cc="cc")
+
+
+def test_a_toolkit_without_its_compiler_has_what_reads_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {
+        "nvidia-cuda-nvcc": "nvidia/cu13/bin/nvcc",
+        "nvidia-nvvm": "nvidia/cu13/nvvm/bin/cicc",
+        "nvidia-cuda-runtime": "nvidia/cu13/include/cuda_runtime_api.h",
+        "nvidia-cublas": "nvidia/cu13/lib/libcublas.so.13",
+        "nvidia-cuda-cuobjdump": "nvidia/cu13/bin/cuobjdump",
+    }
+    for name, member in members.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.whl", "w") as archive:
+            archive.writestr(member, name)
+    files = tuple(replace(locked(f"{name}.whl"), name=name, version="13.0.88") for name in members)
+    lock = ToolkitLock(cuda="13.0", platform="linux-x86_64", files=files)
+    fetched: list[str] = []
+
+    def fetch(files: tuple[LockedFile, ...], *_: object) -> tuple[Path, ...]:
+        fetched.extend(file.name for file in files)
+        return tuple(tmp_path / file.filename for file in files)
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    monkeypatch.setattr(programs, "find_cuobjdump", lambda *_: None)  # it would run it
+    layout = factories.layout(tmp_path / "work")
+    chain = replace(factories.toolchain(), cuda=locked_cuda.planned(lock, layout))
+    plan = ToolkitPlan(release="13.0", lock=lock, installed=None, host=chain.host)
+    for _ in range(2):
+        inputs.provide_toolchain(chain, plan, layout, Console(), compiles=False)
+        assert set(fetched) == {"nvidia-cuda-runtime", "nvidia-cublas", "nvidia-cuda-cuobjdump"}
+    provided = inputs.provide_toolchain(chain, plan, layout, Console(), compiles=False)
+    assert provided.cuda == replace(chain.cuda, root=provided.cuda.root), "its identity is that of the whole toolkit"
+    assert provided.cuda.root != chain.cuda.root
+    there = {path.name for path in provided.cuda.root.rglob("*") if path.is_file()}
+    assert there == {"cuda_runtime_api.h", "libcublas.so", "libcublas.so.13", "cuobjdump", "toolkit.json"}
+    assert os.access(provided.cuda.root / "bin" / "cuobjdump", os.X_OK)

@@ -43,6 +43,7 @@ def unit(name: str, *inputs: tuple[str, str]) -> BuildUnit:
         network="none",
         headers=None if name == "core" else HEADERS,
         launcher=None if name == "core" else "sccache 0.16.0 (a test)",
+        origin=None if name == "core" else f"the shared store s3://team/units, signed by the key {'9' * 64}",
     )
 
 
@@ -83,6 +84,8 @@ def test_record_tells_what_went_in_and_what_came_out(tmp_path: Path) -> None:
         "cuda": "13.0.88",
         "cxx": "g++ 12.2.0 (a test)",
         "launcher": "none; sccache 0.16.0 (a test)",
+        "origin of core": "the store of this machine",
+        "origin of sm89": f"the shared store s3://team/units, signed by the key {'9' * 64}",
         "system headers of sm89": f"461, sha256 {'e' * 64}",
         "headers of others in sm89": "nvtx3/nvToolsExt.h, nvtx3/nvtx3.hpp",
     }

@@ -171,6 +171,7 @@ def test_a_signed_statement_about_another_wheel_is_refused(house: attested.House
                 "installers",
                 "lock",
                 "pythons",
+                "storage",
                 "test",
                 "upstream-tests",
             )
