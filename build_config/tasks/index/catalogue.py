@@ -159,8 +159,8 @@ def folder_name(version: Version) -> str:
 
 
 def is_folder(name: str) -> bool:
-    """Whether ``folder_name`` gives this name for some version."""
-    return bool(_CUDA_TAG.match(name))
+    """Whether this is the name of an index: that of variants, or one that ``folder_name`` gives for some version."""
+    return name == VARIANTS or bool(_CUDA_TAG.match(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

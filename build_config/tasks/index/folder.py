@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from build_config.errors import SettingsError, StepResultError
 from build_config.system import files, jsonio, platforms
-from build_config.tasks.index.catalogue import CATALOGUE, FILES, VARIANTS, Catalogue
+from build_config.tasks.index.catalogue import CATALOGUE, FILES, Catalogue, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -104,8 +104,8 @@ def remove(folder: Path, names: Iterable[str]) -> None:
 
 def remove_pages(folder: Path, known: Iterable[str]) -> None:
     """Remove the folders of indexes that have no wheel any more; other folders are not ours."""
-    for page in (*folder.glob("cu[0-9][0-9][0-9]*/"), *folder.glob(f"{VARIANTS}/")):
-        if page.name not in known:
+    for page in list(folder.glob("*/")):
+        if is_folder(page.name) and page.name not in known:
             shutil.rmtree(page.replace(_part(page)))
 
 
