@@ -78,6 +78,7 @@ def _host(name: str, kernel: str, launch: str) -> Fault:
     return Fault(name=name, kernel=kernel, launch=launch)
 
 
+_NO_PRODUCT = (r"fma\.rn(\S*[ \t]+)(\S+), (\S+), (\S+), (\S+);", r"mov.f32 \2, \5;")
 _SHUFFLE = r"(shfl\.sync\.bfly\.b32[ \t]+[^,]+, [^,]+, )[^,]+,"
 _BARRIER = r"bar\.sync[ \t]+0;"
 _WARP = r"bar\.warp\.sync[^;]*;"
@@ -96,6 +97,7 @@ FAULTS = (
     _ptx("softmax: one of three barriers is missing", SOFTMAX, (_BARRIER, ";"), 1),
     _ptx("softmax: minimum instead of maximum", SOFTMAX, (r"max\.ftz", "min.ftz"), 1),
     _ptx("softmax: a shuffle of the maximum", SOFTMAX, (_SHUFFLE, r"\g<1>0,"), 3),
+    _ptx("softmax: a shuffle of the maximum of all warps", SOFTMAX, (_SHUFFLE, r"\g<1>0,"), 8),
     _ptx("softmax: a shuffle of the sum", SOFTMAX, (_SHUFFLE, r"\g<1>0,"), 12),
     _ptx(
         "softmax: the operands of a difference exchanged",
@@ -114,12 +116,8 @@ FAULTS = (
     _ptx("addition becomes subtraction", ADD, (r"add\.ftz\.f32", "sub.ftz.f32")),
     _ptx("conversion to half rounds to zero", CONVERT, (r"cvt\.rn\.f16", "cvt.rz.f16"), None),
     _ptx("product with a vector: a shuffle", VECTOR, (_SHUFFLE, r"\g<1>0,"), 2),
-    _ptx(
-        "product with a vector: a sum without its product",
-        VECTOR,
-        (r"fma\.rn(\S*[ \t]+)(\S+), (\S+), (\S+), (\S+);", r"mov.f32 \2, \5;"),
-        3,
-    ),
+    _ptx("product with a vector: a sum without its product", VECTOR, _NO_PRODUCT, 2),
+    _ptx("product with a vector: a sum of longer rows without its product", VECTOR, _NO_PRODUCT, 3),
     _ptx("fused product with a vector: a shuffle", FUSED, (_SHUFFLE, r"\g<1>0,"), 4),
     _ptx("wide product with a vector: no barrier", WIDE, (_BARRIER, ";"), None),
     _ptx("matrix product: fragments of A exchanged", MATRIX, _FRAGMENTS),
@@ -132,11 +130,18 @@ FAULTS = (
     _ptx("copy: a row too far", COPY, (r"(st\.global\S*[ \t]+\[%rd\d+)\]", r"\1+64]"), 1),
     _ptx("rows of the embedding: the row before", ROWS, (r"mul\.lo\.s64", "mul.hi.s64"), 1),
     _ptx("flash attention: nobody waits for copies", FLASH, (r"cp\.async\.wait_all;", ";"), None),
-    _ptx("flash attention: one wait is missing", FLASH, (r"cp\.async\.wait_all;", ";"), 1),
+    _ptx("flash attention: the wait for K is missing", FLASH, (r"cp\.async\.wait_all;", ";"), 11),
+    _ptx("flash attention: the wait for V is missing", FLASH, (r"cp\.async\.wait_all;", ";"), 12),
+    _ptx("flash attention of many keys: one wait is missing", FLASH, (r"cp\.async\.wait_all;", ";"), 1),
     _ptx("flash attention: no barrier", FLASH, (_BARRIER, ";"), None),
-    _ptx("flash attention: a fragment of K exchanged", FLASH, _FRAGMENTS, 3),
-    _ptx("flash attention: an mma is missing", FLASH, _NO_MMA, 10),
-    _ptx("flash attention: a shuffle", FLASH, (_SHUFFLE, r"\g<1>0,"), 1),
+    _ptx("flash attention: one of all barriers is missing", FLASH, (_BARRIER, ";"), 23),
+    _ptx("flash attention: a fragment of Q exchanged", FLASH, _FRAGMENTS, 139),
+    _ptx("flash attention: a fragment of K exchanged", FLASH, _FRAGMENTS, 173),
+    _ptx("flash attention: an mma is missing", FLASH, _NO_MMA, 330),
+    _ptx("flash attention: a shuffle", FLASH, (_SHUFFLE, r"\g<1>0,"), 29),
+    _ptx("flash attention of many keys: a fragment of Q exchanged", FLASH, _FRAGMENTS, 3),
+    _ptx("flash attention of many keys: an mma is missing", FLASH, _NO_MMA, 10),
+    _ptx("flash attention of many keys: a shuffle", FLASH, (_SHUFFLE, r"\g<1>0,"), 1),
     _ptx("flash attention: a copy of half the bytes", FLASH, (r"(cp\.async\.cg[^;]*), 16;", r"\1, 16, 8;"), 2),
     _ptx("flash attention of a token: no barrier", FLASH_VECTOR, (_BARRIER, ";"), None),
     _ptx("flash attention of a token: an exponent", FLASH_VECTOR, (r"ex2\.approx", "lg2.approx"), 2),
@@ -165,8 +170,8 @@ FAULTS = (
     _host("rope: few threads", ROPE, "block 1 =4"),
     _host("rope: the positions of the next tokens", ROPE, "argument 13 +4"),
     _host("gate: a block of half the threads", GATED, "block 0 /2"),
-    _host("addition: a grid with a block less", ADD, "grid 0 -1"),
-    _host("conversion: a number less", CONVERT, "argument 2 /2"),
+    _host("addition: a row less", ADD, "argument 4 -1"),
+    _host("conversion: half of the numbers", CONVERT, "argument 2 /2"),
     _host("matrix product: a grid with a block less", MATRIX, "grid 0 -1"),
     _host("matrix product: an operand 256 bytes further", MATRIX, "argument 1 +256"),
     _host("matrix product: the stride of the rows", MATRIX, "argument 7 +1"),
@@ -214,6 +219,7 @@ CHECKS = (
     *(Case(shape=TINY, kind="F32", prompts=(Prompt(tokens=tokens),)) for tokens in (8, 1, 64)),
     Case(shape=SMALL, kind="F32", prompts=(Prompt(tokens=64),)),
     *(Case(shape=NARROW, kind="F16", prompts=(Prompt(tokens=tokens, flash=True),)) for tokens in (32, 1)),
+    Case(shape=NARROW, kind="F16", prompts=(Prompt(tokens=512, small=64, flash=True),)),
     *(Case(shape=NARROW, kind="Q4_K_M", prompts=(Prompt(tokens=tokens),)) for tokens in (32, 1)),
 )
 """Checks of ``nox -s emulate -- --all``, one prompt each, that launch the kernels with faults."""
