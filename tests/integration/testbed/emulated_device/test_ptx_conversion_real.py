@@ -231,8 +231,13 @@ def decoded(name: str, code: int) -> int:
     return F16.infinity | sign if name == "e5m2" and magnitude == SMALL[name][3] + 1 else F16.canonical_nan
 
 
-def both_decoded(name: str, a: int, _: int, __: int) -> int:
-    return decoded(name, a >> 8 & 0xFF) << 16 | decoded(name, a & 0xFF)
+def both_decoded(name: str, relu: str, a: int, _: int, __: int) -> int:
+    return positive(decoded(name, a >> 8 & 0xFF), relu) << 16 | positive(decoded(name, a & 0xFF), relu)
+
+
+def positive(half: int, relu: str) -> int:
+    """An f16 with .relu: what is negative becomes 0."""
+    return 0 if relu and half & F16.sign and not F16.is_nan(half) else half
 
 
 @functools.cache
@@ -248,16 +253,22 @@ def power_of_two(code: int) -> int:
     return BF16.canonical_nan if code == 0xFF else BF16.encode(Fraction(2) ** (code - 127))
 
 
+def both_of_4_bits(relu: str, a: int, _: int, __: int) -> int:
+    return positive(of_4_bits(a >> 4 & 15), relu) << 16 | positive(of_4_bits(a & 15), relu)
+
+
 def all_of_16_bits() -> Iterator[Instruction]:
-    half = "{{ .reg .b8 x, y; mov.b16 {{x, y}}, {a16}; cvt.rn.f16x2.e2m1x2 {d}, x; }}"
-    yield Instruction(Case(half, 32), lambda a, _, __: of_4_bits(a >> 4 & 15) << 16 | of_4_bits(a & 15))
     powers = "cvt.rn.bf16x2.ue8m0x2 {d}, {a16};"
     yield Instruction(Case(powers, 32), lambda a, _, __: power_of_two(a >> 8 & 255) << 16 | power_of_two(a & 255))
     yield narrowed("cvt.f32.f16", F32, F16)
-    for name in ("e4m3", "e5m2"):
-        yield Instruction(Case(f"cvt.rn.f16x2.{name}x2 {{d}}, {{a16}};", 32), partial(both_decoded, name))
+    for relu in ("", ".relu"):
+        half = f"{{{{ .reg .b8 x, y; mov.b16 {{{{x, y}}}}, {{a16}}; cvt.rn{relu}.f16x2.e2m1x2 {{d}}, x; }}}}"
+        yield Instruction(Case(half, 32), partial(both_of_4_bits, relu))
+        for name in ("e4m3", "e5m2"):
+            text = f"cvt.rn{relu}.f16x2.{name}x2 {{d}}, {{a16}};"
+            yield Instruction(Case(text, 32), partial(both_decoded, name, relu))
 
 
 def test_every_number_of_16_bits(tmp_path: Path) -> None:
     family = ptx_cases.compiled(tuple(all_of_16_bits()), tmp_path)
-    assert family.compare([(number, 0, 0) for number in range(1 << 16)]) == 5 << 16
+    assert family.compare([(number, 0, 0) for number in range(1 << 16)]) == 8 << 16

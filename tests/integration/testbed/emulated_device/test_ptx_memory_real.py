@@ -236,8 +236,15 @@ def test_atomics_return_the_old_value(tmp_path: Path) -> None:
     atom.global.cas.b32 %r3, [%out], 9, 3; atom.acq_rel.gpu.global.add.u32 %r4, [%out], 10;
     st.global.v4.b32 [%out+16], {%r1, %r2, %r3, %r4};
     """
-    out = execute(body, tmp_path, INPUT).out.view(np.uint32)
-    assert out[:8].tolist() == [14, 0, 0, 0, 5, 9, 4, 4]
+    body += """
+    mov.b64 %rd1, 0x100000005; mov.b64 %rd2, 7; st.global.b64 [%out+32], %rd1;
+    atom.global.exch.b64 %rd3, [%out+32], %rd2; atom.global.cas.b64 %rd4, [%out+32], %rd1, %rd1;
+    atom.global.cas.b64 %rd5, [%out+32], %rd2, %rd1; st.global.v2.b64 [%out+48], {%rd3, %rd4};
+    st.global.b64 [%out+64], %rd5;
+    """
+    result = execute(body, tmp_path, INPUT).out
+    assert result.view(np.uint32)[:8].tolist() == [14, 0, 0, 0, 5, 9, 4, 4]
+    assert result[4:9].tolist() == [0x100000005, 0, 0x100000005, 7, 7]
 
 
 def test_atomics_of_two_halves_are_sums_of_each(tmp_path: Path) -> None:
