@@ -41,7 +41,7 @@ EXECUTED = ("conversion", "float", "integer", "memory", "runtime", "warp")
 RUNNER = Path(__file__).parent / "instruction_runner.c"
 REASON = 512
 SECONDS_ALLOWED = 1800.0
-_OPCODE = re.compile(r"[a-z][a-z0-9]*(?:\.[A-Za-z0-9:_]+)+")
+_OPCODE = re.compile(r"(?!mov\.)[a-z][a-z0-9]*(?:\.[A-Za-z0-9:_]+)+")
 
 
 class Counted:
