@@ -2,105 +2,45 @@
 
     python -m measurements.planted_faults WHEEL [--arch 89] [--work-root FOLDER] [--only TEXT] [--output faults.json]
 
-Each fault gets a process in which a small model answers one prompt on the emulated GPU. A fault is found if the error
-of the logits is above the bound of ``nox -s emulate``, or if the launch fails and is named. Of a fault that was missed,
-the counters say whether its place was executed. Needs what ``nox -s emulate`` needs, and is slow on a busy machine.
+First each check computes without a fault, which says which kernels it launches. Then each fault gets the checks that
+launch its kernel, the quickest first, each in a process of its own, until one finds it: the error of the logits is
+above the bound of ``nox -s emulate``, or the launch fails and is named. Of a fault that all of them miss, the counters
+say whether its place was executed. The file gets each row as soon as it is known, and a run goes on after the rows that
+it has. Needs what ``nox -s emulate`` needs.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import contextlib
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from build_config.errors import PipelineError
+from build_config.errors import StepResultError
 from build_config.formats import build_facts, wheelfile
-from build_config.steps.validation import emulation
 from build_config.steps.validation.emulation import EmulatedMachine
 from build_config.system import jsonio, workroot
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
 from build_config.tasks import emulate
 from build_config.tasks.simulate import of_wheel, provide_compilers
-from build_config.testbed import clean_environment, emulated_device
-from build_config.testbed.emulated_device import ptx_module, server, translation
-from build_config.testbed.emulated_device.kernels import Kernels
-from measurements.planted.faults import FAULTS, SHARD, Fault
+from build_config.testbed import clean_environment
+from measurements.planted import bench
+from measurements.planted.bench import Bench, FaultRow, Results
+from measurements.planted.faults import CHECKS, FAULTS, OTHER_BUILDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from build_config.formats.build_facts import BuildFacts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What became of a fault."""
-
-    name: str
-    where: str
-    found: bool
-    how: str
-
-
-@dataclass(slots=True)
-class Planted:
-    """The kernels of a wheel with a fault; those without it are the wheel's."""
-
-    kernels: Kernels
-    fault: Fault
-    line: int | None = None
-    name: str | None = None
-
-    def library(self, name: str) -> Path:
-        """The library of a kernel, with the fault if it is there."""
-        if not name.startswith(self.fault.kernel):
-            return self.kernels.library(name)
-        ptx = self.kernels.ptx(self.kernels.number(name))
-        text, line = self.fault.in_ptx(ptx.path.read_text(encoding="utf-8"), name)
-        if self.name is None:
-            self.line, self.name = line, name
-        translated = translation.translate(ptx_module.read_module(text, ptx.source), name)
-        return self.kernels.compile(self.fault.in_c(translated), name)
-
-
-def plant(fault: Fault, kernels: Kernels, machine: EmulatedMachine) -> Shown:
-    """Compute with the fault, and say whether that was noticed."""
-    planted = Planted(kernels, fault)
-    with server.serve({kernels.code.arch.number: planted}, machine.folder) as socket:
-        seen = emulation.run(dataclasses.replace(machine, server=socket), (fault.case,))
-    (one,) = seen.checks
-    if not one.check.passed:
-        return Shown(name=fault.name, where=fault.where, found=True, how=one.check.reason or "")
-    how = f"{one.check.measured:.2g} NMSE, allowed: {one.check.bound:.2g}"
-    use = next((use for use in seen.uses if use.name == planted.name), None)
-    if use is None:
-        how += "; no check launched the kernel"
-    elif planted.line is not None:
-        before = [line for line in use.lines if line <= planted.line]
-        executed = use.executed[use.lines.index(max(before))] if before else 0
-        how += f"; its place was executed by {executed} threads"
-    return Shown(name=fault.name, where=fault.where, found=False, how=how)
-
-
-def of_another_build(kernels: Kernels) -> Shown:
-    """A cubin of a build without --use_fast_math in place of the wheel's: its PTX is that of another cubin."""
-    number = kernels.files.sources.index("norm.cu")
-    other = dataclasses.replace(kernels.files)
-    command = dict(other.commands[number])
-    command["command"] = command["command"].replace("-use_fast_math", "")
-    other.commands[number] = command
-    made = other.make(number)
-    found = made.cubin != kernels.code.cubins[number] == kernels.ptx(number).cubin
-    how = f"the cubin of {made.source} is {made.cubin[:12]}, that of the wheel {kernels.code.cubins[number][:12]}"
-    return Shown(name="a cubin of a build without --use_fast_math", where=SHARD, found=found, how=how)
-
-
-def run(wheel: Path, arch: str | None, layout: Layout, only: str, output: Path) -> int:
-    """Plant every fault whose name contains ``only``; the status is 0 if all were found."""
+@contextlib.contextmanager
+def prepared(wheel: Path, facts: BuildFacts, arch: str | None, layout: Layout, output: Path) -> Iterator[Bench]:
+    """Install the wheel into a clean environment on an emulated GPU, and read the rows that ``output`` has of it."""
     console = Console()
-    facts = build_facts.read(wheel)
-    if facts is None:
-        raise SystemExit(f"{wheel} is not a wheel of this project")
     shard, chosen = emulate.choose(facts, arch)
-    shown: list[Shown] = []
     with (
         workroot.claim(layout, purpose="planted faults", console=console),
         clean_environment.outside(layout.checkout) as folder,
@@ -112,31 +52,49 @@ def run(wheel: Path, arch: str | None, layout: Layout, only: str, output: Path) 
         lock = clean_environment.requirements(packed, layout.locks)
         python = clean_environment.make(folder, lock, layout.downloads, log)
         clean_environment.install(packed, wheel.parent, python, log)
+        libraries = bench.doubles(folder / "doubles", include=toolkit.include, major=facts.major, cc=cc)
+        results = Results(wheel_sha256=packed.sha256)
+        with contextlib.suppress(StepResultError):
+            earlier = jsonio.read(output, Results)
+            results = earlier if earlier.wheel_sha256 == packed.sha256 else results
         machine = EmulatedMachine(
             python=python,
             folder=folder,
-            libraries=emulated_device.build(
-                folder / "emulated-device", include=toolkit.include, major=facts.major, cc=cc
-            ),
+            libraries=libraries,
             server=Path(),
             capability=chosen.capability,
             log=log,
         )
-        for fault in FAULTS:
-            if only in fault.name:
-                try:
-                    one = plant(fault, kernels, machine)
-                except PipelineError as error:
-                    one = Shown(name=fault.name, where=fault.where, found=False, how=f"not planted: {error.message}")
-                shown.append(one)
-                console.raw(f"{'found ' if one.found else 'MISSED'} {one.where:5} {one.name}: {one.how}")
-                jsonio.write(output, tuple(shown))
-        if not only:
-            shown.append(of_another_build(kernels))
-            console.raw(f"{'found ' if shown[-1].found else 'MISSED'} {SHARD:5} {shown[-1].name}: {shown[-1].how}")
-    jsonio.write(output, tuple(shown))
-    console.note(f"{sum(one.found for one in shown)} of {len(shown)} faults were found")
-    return 0 if all(one.found for one in shown) else 1
+        yield Bench(machine=machine, libraries=libraries, kernels=kernels, output=output, results=results)
+
+
+def plant_all(on: Bench, only: str) -> Iterator[FaultRow]:
+    """The rows of all faults whose name contains ``only``; a missed one is planted again if there are more checks."""
+    checks = sorted(((on.check(case), case) for case in CHECKS), key=lambda pair: pair[0].seconds)
+    known = {row.key: row for row in on.results.faults}
+    for fault in (fault for fault in FAULTS if only in fault.name):
+        row = known.get(bench.key_of(fault))
+        launching = [case for row, case in checks if any(name.startswith(fault.kernel) for name in row.kernels)]
+        if row is None or not (row.found or row.checks == len(launching)):
+            row = on.plant(fault, tuple(launching))
+        yield row
+    for other in (other for other in OTHER_BUILDS if only in other.name):
+        yield known.get(bench.key_of(other)) or on.plant_cubin(other)
+
+
+def run(wheel: Path, arch: str | None, layout: Layout, only: str, output: Path) -> int:
+    """Plant the faults; the status is 0 if all were found."""
+    facts = build_facts.read(wheel)
+    if facts is None:
+        raise SystemExit(f"{wheel} is not a wheel of this project")
+    rows = []
+    with prepared(wheel, facts, arch, layout, output) as on:
+        for row in plant_all(on, only):
+            rows.append(row)
+            found = "found " if row.found else "MISSED"
+            Console().raw(f"{found} {row.where:5} {row.name}: {row.how} ({row.check}, {row.seconds:.0f} s)")
+    Console().note(f"{sum(row.found for row in rows)} of {len(rows)} faults were found")
+    return 0 if all(row.found for row in rows) else 1
 
 
 if __name__ == "__main__":

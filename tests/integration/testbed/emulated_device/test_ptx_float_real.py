@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 from functools import partial
@@ -93,6 +94,7 @@ def f32() -> Iterator[Instruction]:
                 if rounding:
                     function = lambda x, y, z, mode=mode: fused(x, y, z, form, mode)  # noqa: E731
                     yield instruction(f"fma{flags}", "f32", 3, function)
+                    yield instruction(f"mad{flags}", "f32", 3, function)
         for name in ("div.rn", "div.full"):
             yield instruction(f"{name}{ftz}", "f32", 2, lambda x, y: divided(x, y, form))
         yield instruction(f"div.approx{ftz}", "f32", 2, approximate_quotient)
@@ -127,13 +129,16 @@ def f64() -> Iterator[Instruction]:
         yield instruction(f"add{rounding}", "f64", 2, lambda x, y: added(x, y, form))
         yield instruction(f"sub{rounding}", "f64", 2, lambda x, y: added(x, -y, form))
         yield instruction(f"mul{rounding}", "f64", 2, lambda x, y: multiplied(x, y, form))
-    yield instruction("fma.rn", "f64", 3, lambda x, y, z: fused(x, y, z, form))
+    for name in ("fma", "mad"):
+        yield instruction(f"{name}.rn", "f64", 3, lambda x, y, z: fused(x, y, z, form))
     yield instruction("div.rn", "f64", 2, lambda x, y: divided(x, y, form))
     yield instruction("rcp.rn", "f64", 1, lambda x: divided(1.0, x, form))
     yield instruction("sqrt.rn", "f64", 1, lambda x: square_root(x, form))
     yield instruction("abs", "f64", 1, lambda x: form.number(abs(x)))
     yield instruction("neg", "f64", 1, lambda x: form.number(-x))
     yield from extremes("f64", "", (False,))
+    text, sign = "copysign.f64 {d}, {a64}, {b64};", form.sign
+    yield Instruction(Case(text, 64), lambda a, b, _: (a & sign) | (b & (sign - 1)))
 
 
 def halves() -> Iterator[Instruction]:
@@ -174,6 +179,59 @@ def compared(name: str, form: Format, flags: str, a: int, b: int, _: int) -> int
     return int((unordered and is_nan) or COMPARISONS[name.removesuffix("u")](form.decode(x), form.decode(y)))
 
 
+TRUE = {
+    "f32": 0x3F800000,
+    "u32": 0xFFFFFFFF,
+    "s32": 0xFFFFFFFF,
+    "f16": 0x3C00,
+    "bf16": 0x3F80,
+    "u16": 0xFFFF,
+    "s16": 0xFFFF,
+}
+"""What ``set`` gives, by the type of the result (9.7.6.1, 9.7.7.1)."""
+COMBINED: dict[str, Callable[[bool, bool], bool]] = {
+    "and": lambda x, y: x and y,
+    "or": lambda x, y: x or y,
+    "xor": lambda x, y: x != y,
+}
+
+
+def chosen(name: str, form: Format, flags: str, true: int, a: int, b: int, _: int) -> int:
+    return true * compared(name, form, flags, a, b, 0)
+
+
+def chosen_of_two(name: str, form: Format, flags: str, true: int, a: int, b: int, _: int) -> int:
+    return sum(chosen(name, form, flags, true, a >> shift, b >> shift, 0) << shift for shift in (0, 16))
+
+
+def combined(how: str, form: Format, shift: int, flags: str, a: int, b: int, _: int) -> int:
+    """A comparison with a third source, which is true if the lower 16 bits of a are 0."""
+    return int(COMBINED[how](bool(compared("lt", form, flags, a >> shift, b >> shift, 0)), a & 0xFFFF == 0))
+
+
+def selections() -> Iterator[Instruction]:
+    """``set``, and ``setp`` with a third source."""
+    for type_, form in FORMATS.items():
+        results = ("u32", "s32", "f32") if form.bits > 16 else ("f16", "bf16", "u16", "s16", "u32", "s32")
+        operands = f"{{a{form.bits}}}, {{b{form.bits}}}"
+        for ftz in ("", ".ftz") if type_ in ("f32", "f16") else ("",):
+            for name, result in itertools.product(("lt", "neu", "geu", "num", "nan"), results):
+                case = Case(f"set.{name}{ftz}.{result}.{type_} {{d}}, {operands};", int(result.lstrip("bfsu")))
+                yield Instruction(case, partial(chosen, name, form, ftz, TRUE[result]))
+            for how in COMBINED:
+                text = f"setp.lt.{how}{ftz}.{type_} {{d}}, {operands}, !{{a1}};"
+                yield Instruction(Case(text, 1), partial(combined, how, form, 0, ftz))
+            if form.bits > 16:
+                continue
+            for name, result in itertools.product(("lt", "neu", "nan"), (f"{type_}x2", "u32", "s32")):
+                case = Case(f"set.{name}{ftz}.{result}.{type_}x2 {{d}}, {{a32}}, {{b32}};", 32)
+                true = TRUE[type_] if result.endswith("x2") else 0xFFFF
+                yield Instruction(case, partial(chosen_of_two, name, form, ftz, true))
+            for how, (shift, target) in itertools.product(COMBINED, ((0, "{d}|_"), (16, "_|{d}"))):
+                text = f"setp.lt.{how}{ftz}.{type_}x2 {target}, {{a32}}, {{b32}}, !{{a1}};"
+                yield Instruction(Case(text, 1), partial(combined, how, form, shift, ftz))
+
+
 def less_in_a_half(form: Format, shift: int, a: int, b: int, _: int) -> int:
     return int(form.decode(a >> shift & 0xFFFF) < form.decode(b >> shift & 0xFFFF))
 
@@ -193,6 +251,7 @@ def comparisons() -> Iterator[Instruction]:
         for shift, chosen in ((0, "{d}|_"), (16, "_|{d}")):
             text = f"setp.lt.{type_} {chosen}, {{a32}}, {{b32}};"
             yield Instruction(Case(text, 1), partial(less_in_a_half, form, shift))
+    yield from selections()
     for name in PROPERTIES:
         for type_ in ("f32", "f64"):
             text = f"testp.{name}.{type_} {{d}}, {{a{FORMATS[type_].bits}}};"
@@ -247,21 +306,27 @@ BOUNDS: dict[str, tuple[Callable[[float], float], float, float, float]] = {
     "tanh.approx.bf16": (math.tanh, 2.0**-8, -10, 10),
     "rsqrt.approx.f64": (lambda x: 1 / math.sqrt(x), 2.0**-22.9, 1e-300, 1e300),
 }
+BOUNDS |= {f"{opcode}x2": BOUNDS[opcode] for opcode in BOUNDS if opcode.endswith("f16")}
 
 
 def bounded(opcode: str) -> Instruction:
     """An instruction whose result is compared in the range for which the ISA states the bound."""
     exact, bound, lower, upper = BOUNDS[opcode]
-    form = FORMATS[opcode.rpartition(".")[2]]
+    type_ = opcode.rpartition(".")[2]
+    form = FORMATS[type_.removesuffix("x2")]
+    shifts = (0, 16) if type_.endswith("x2") else (0,)
+    bits = form.bits * len(shifts)
 
-    def within(found: int, row: Row) -> bool:
-        x = form.decode(row[0] & ((1 << form.bits) - 1))
+    def is_good(x: float, result: float) -> bool:
         if not lower <= x <= upper:
             return True
-        right, error = exact(x), abs(form.decode(found) - exact(x))
-        return error <= (-bound if bound < 0 else bound * abs(right))
+        return abs(result - exact(x)) <= (-bound if bound < 0 else bound * abs(exact(x)))
 
-    return Instruction(Case(f"{opcode} {{d}}, {{a{form.bits}}};", form.bits), lambda a, _, __: a, within=within)
+    def within(found: int, row: Row) -> bool:
+        mask = (1 << form.bits) - 1
+        return all(is_good(form.decode(row[0] >> shift & mask), form.decode(found >> shift & mask)) for shift in shifts)
+
+    return Instruction(Case(f"{opcode} {{d}}, {{a{bits}}};", bits), lambda a, _, __: a, within=within)
 
 
 # Limits (9.7.3.15, 9.7.3.16, 9.7.3.20, 9.7.3.21): operand and result as f32.
@@ -281,12 +346,15 @@ SPECIAL_VALUES = {
 def test_approximations_are_within_the_bounds_of_the_isa(tmp_path: Path) -> None:
     family = ptx_cases.compiled([bounded(opcode) for opcode in BOUNDS], tmp_path)
     steps = [
-        (FORMATS[opcode.rpartition(".")[2]].encode(lower + (upper - lower) * Fraction(i, 4000)), 0, 0)
+        FORMATS[opcode.rpartition(".")[2]].encode(lower + (upper - lower) * Fraction(i, 4000))
         for opcode, (_, _, low, high) in BOUNDS.items()
+        if not opcode.endswith("x2")
         for lower, upper in ((Fraction(low), Fraction(high)), (Fraction(low), Fraction(low) + 8))
         for i in range(0, 4001, 4)
     ]
-    family.compare(steps)
+    family.compare([(step, 0, 0) for step in steps])
+    halves = [step for step in steps if step < 1 << 16]
+    family.compare([(low | high << 16, 0, 0) for low, high in zip(halves, halves[7:], strict=False)])
 
 
 def special(opcode: str, values: tuple[tuple[float, float], ...]) -> Instruction:

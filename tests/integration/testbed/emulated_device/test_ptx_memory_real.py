@@ -83,6 +83,39 @@ def test_vectors(tmp_path: Path) -> None:
     assert out[32:48] == INPUT[8:16].tobytes() + INPUT[:8].tobytes()
 
 
+def test_vectors_of_256_bits(tmp_path: Path) -> None:
+    body = """
+    ld.global.nc.L1::no_allocate.v8.b32 {%r1, %r2, %r3, _, %r5, %r6, %r7, %r8}, [%in];
+    ld.global.v8.f32 {_, _, _, %r4, _, _, _, _}, [%in];
+    st.global.v8.s32 [%out], {%r8, %r7, %r6, %r5, %r4, %r3, %r2, %r1};
+    ldu.global.v2.u32 {%r9, %r10}, [%in+8]; ldu.global.s8 %r11, [%in+1];
+    st.global.v4.b32 [%out+32], {%r9, %r10, %r11, 0};
+    """
+    aligned = np.zeros(64, np.uint32)
+    start = -aligned.ctypes.data % 32 // 4
+    given = aligned[start : start + 8]
+    given[:] = INPUT.view(np.uint32)
+    room = np.zeros(16, np.uint64)
+    first = -room.ctypes.data % 32 // 8
+    text = f".visible .entry run(.param .u64 in, .param .u64 out) {{ {REGISTERS} {body} ret; }}"
+    assert ptx_execution.compiled(text, "run", tmp_path).launch(given, room[first:])[0] == ""
+    out = room[first:].view(np.uint32).tolist()
+    assert out[:8] == given[::-1].tolist()
+    assert out[8:11] == [*given[2:4].tolist(), 0xFFFFFFF1]
+
+
+def test_hints_and_fences_change_no_value(tmp_path: Path) -> None:
+    body = """
+    prefetch.global.L2 [%in]; prefetchu.L1 [%in]; ld.global.b32 %r1, [%in]; st.global.b32 [%out], %r1;
+    membar.gl; membar.cta; membar.sys; fence.acq_rel.gpu; fence.sc.sys; nanosleep.u32 20;
+    griddepcontrol.wait; griddepcontrol.launch_dependents;
+    setp.eq.u32 %p1, %r1, %r1; mov.pred %p2, %p1; not.pred %p1, %p1; selp.b32 %r2, 3, 4, %p2;
+    st.global.b32 [%out+4], %r2;
+    """
+    out = execute(body, tmp_path, INPUT).out.view(np.uint32).tolist()
+    assert out[:2] == [int(INPUT[:4].view(np.uint32)[0]), 3]
+
+
 def test_moves_pack_and_unpack(tmp_path: Path) -> None:
     body = """
     ld.global.b64 %rd1, [%in]; mov.b64 {%r1, %r2}, %rd1; mov.b64 %rd2, {%r2, %r1}; st.global.b64 [%out], %rd2;
@@ -203,8 +236,30 @@ def test_atomics_return_the_old_value(tmp_path: Path) -> None:
     atom.global.cas.b32 %r3, [%out], 9, 3; atom.acq_rel.gpu.global.add.u32 %r4, [%out], 10;
     st.global.v4.b32 [%out+16], {%r1, %r2, %r3, %r4};
     """
-    out = execute(body, tmp_path, INPUT).out.view(np.uint32)
-    assert out[:8].tolist() == [14, 0, 0, 0, 5, 9, 4, 4]
+    body += """
+    mov.b64 %rd1, 0x100000005; mov.b64 %rd2, 7; st.global.b64 [%out+32], %rd1;
+    atom.global.exch.b64 %rd3, [%out+32], %rd2; atom.global.cas.b64 %rd4, [%out+32], %rd1, %rd1;
+    atom.global.cas.b64 %rd5, [%out+32], %rd2, %rd1; st.global.v2.b64 [%out+48], {%rd3, %rd4};
+    st.global.b64 [%out+64], %rd5;
+    """
+    result = execute(body, tmp_path, INPUT).out
+    assert result.view(np.uint32)[:8].tolist() == [14, 0, 0, 0, 5, 9, 4, 4]
+    assert result[4:9].tolist() == [0x100000005, 0, 0x100000005, 7, 7]
+
+
+def test_atomics_of_two_halves_are_sums_of_each(tmp_path: Path) -> None:
+    body = ""
+    for place, (type_, form) in enumerate((("f16", F16), ("bf16", BF16))):
+        one, two, three = (form.number(float(value)) for value in (1, 2, 3))
+        at = f"[%out+{16 * place}]"
+        body += f"mov.b32 %r1, {two << 16 | one:#x}; st.global.b32 {at}, %r1; mov.b32 %r2, {one << 16 | two:#x};"
+        body += f"atom.global.add.noftz.{type_}x2 %r3, {at}, %r2; st.global.b32 [%out+{16 * place + 4}], %r3;"
+        body += f"mov.b16 %h1, {three:#x}; atom.global.add.noftz.{type_} %h2, {at}, %h1;"
+        body += f"st.global.b16 [%out+{16 * place + 8}], %h2;"
+    out = execute(body, tmp_path, INPUT).out.view(np.uint32).tolist()
+    for place, form in enumerate((F16, BF16)):
+        one, two, three, six = (form.number(float(value)) for value in (1, 2, 3, 6))
+        assert out[4 * place : 4 * place + 3] == [three << 16 | six, two << 16 | one, three]
 
 
 def test_an_asynchronous_copy_is_there_after_its_wait_only(tmp_path: Path) -> None:
@@ -234,6 +289,19 @@ def test_reductions_of_a_barrier(tmp_path: Path) -> None:
     result = execute(body, tmp_path, INPUT, block=64)
     assert result.reason == ""
     assert set(result.out.tolist()) == {40 | 2 << 32}
+
+
+def test_a_warp_arrives_at_a_barrier_without_waiting(tmp_path: Path) -> None:
+    body = """
+    .shared .b32 word; setp.lt.u32 %p0, %r0, 32; @%p0 bra FIRST;
+    bar.sync 1, 64; ld.shared.b32 %r1, [word]; bar.sync 3, 32;
+    st.global.b64 [%own], 0; st.global.b32 [%own], %r1; bra DONE;
+    FIRST: st.shared.b32 [word], 7; bar.warp.sync 0xffffffff; barrier.cta.arrive.aligned 1, 64; st.global.b64 [%own], 1;
+    DONE: bar.arrive 2, 128; barrier.red.popc.aligned.u32 %r2, 4, 64, %p0; st.global.b32 [%own+4], %r2;
+    """
+    result = execute(body, tmp_path, INPUT, block=64)
+    assert result.reason == ""
+    assert result.out.tolist() == [1 | 32 << 32] * 32 + [7 | 32 << 32] * 32
 
 
 def test_branches_tables_and_calls_count_what_they_execute(tmp_path: Path) -> None:

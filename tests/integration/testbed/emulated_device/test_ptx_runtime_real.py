@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.support.ptx_execution import Kernel, compiled
+from tests.support import ptx_execution
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.support.ptx_execution import Kernel
 
 pytestmark = pytest.mark.integration
 
@@ -41,7 +43,7 @@ def kernel(folder: Path, body: str, *options: str, shared: int = 0) -> Kernel:
         ret;
     }}
     """
-    return compiled(ptx, "tested", folder, *options)
+    return ptx_execution.compiled(ptx, "tested", folder, *options)
 
 
 def numbers(count: int) -> np.ndarray:

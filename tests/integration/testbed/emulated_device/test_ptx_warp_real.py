@@ -355,21 +355,22 @@ def test_mma_with_block_scaling(
 
 
 def test_ldmatrix_and_movmatrix(tmp_path: Path) -> None:
-    forms = [(count, trans) for count in (1, 2, 4) for trans in ("", ".trans")]
-    lines = [
-        ".visible .entry load(.param .u64 in, .param .u64 out)\n{ .reg .b64 %in, %out, %row; .reg .b32 %l, %at, %x<9>;"
-    ]
-    lines += [".shared .align 16 .b8 tile[1024]; ld.param.u64 %in, [in]; ld.param.u64 %out, [out]; mov.u32 %l, %tid.x;"]
+    forms = [(count, space, trans) for count in (1, 2, 4) for space in (".shared", "") for trans in ("", ".trans")]
     # Row r of the input goes to place (5 r + 3) % 32 of the tile: each lane gives the address of its row, in any order.
-    lines += ["mad.wide.u32 %row, %l, 16, %in; ld.global.v4.u32 {%x0, %x1, %x2, %x3}, [%row];"]
-    lines += [
-        "mad.lo.u32 %at, %l, 5, 3; and.b32 %at, %at, 31; shl.b32 %at, %at, 4; mov.u32 %x4, tile; add.u32 %at, %at, %x4;"
-    ]
-    lines += ["st.shared.v4.u32 [%at], {%x0, %x1, %x2, %x3}; bar.sync 0; mad.wide.u32 %out, %l, 4, %out;"]
-    taken = 0
-    for count, trans in forms:
+    text = """
+    .visible .entry load(.param .u64 in, .param .u64 out) {
+    .reg .b64 %in, %out, %row, %to; .reg .b32 %l, %at, %x<9>; .shared .align 16 .b8 tile[1024];
+    ld.param.u64 %in, [in]; ld.param.u64 %out, [out]; mov.u32 %l, %tid.x; mad.wide.u32 %row, %l, 16, %in;
+    ld.global.v4.u32 {%x0, %x1, %x2, %x3}, [%row]; mad.lo.u32 %at, %l, 5, 3; and.b32 %at, %at, 31; shl.b32 %at, %at, 4;
+    mov.u32 %x4, tile; add.u32 %at, %at, %x4; st.shared.v4.u32 [%at], {%x0, %x1, %x2, %x3}; bar.sync 0;
+    mad.wide.u32 %out, %l, 4, %out; cvt.u64.u32 %to, %at; cvta.shared.u64 %to, %to;
+    """
+    lines = [text]
+    taken = place = 0
+    for count, space, trans in forms:
         names = [f"%x{i}" for i in range(count)]
-        lines.append(f"ldmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 {{{', '.join(names)}}}, [%at];")
+        at = "%at" if space else "%to"
+        lines.append(f"ldmatrix.sync.aligned.m8n8.x{count}{trans}{space}.b16 {{{', '.join(names)}}}, [{at}];")
         for name in names:
             lines.append(f"st.global.b32 [%out+{128 * taken}], {name};")
             taken += 1
@@ -381,15 +382,15 @@ def test_ldmatrix_and_movmatrix(tmp_path: Path) -> None:
     rows = np.random.default_rng(3).integers(0, 1 << 16, (32, 8), dtype=np.uint16)
     found = np.zeros((taken + 1, WARP), np.uint32)
     assert kernel.launch(rows, found)[0] == ""
-    at = 0
-    for count, trans in forms:
+    for count, space, trans in forms:
         for j in range(count):
             tile = rows[8 * j : 8 * j + 8].T if trans else rows[8 * j : 8 * j + 8]
             pairs = np.ascontiguousarray(tile).view(np.uint32)
-            assert found[at].tolist() == [int(pairs[lane // 4, lane % 4]) for lane in range(WARP)], (count, trans, j)
-            at += 1
+            wanted = [int(pairs[lane // 4, lane % 4]) for lane in range(WARP)]
+            assert found[place].tolist() == wanted, (count, space, trans, j)
+            place += 1
     before = np.zeros((8, 8), np.uint16)
     for lane in range(WARP):
         before[lane // 4, 2 * (lane % 4) : 2 * (lane % 4) + 2] = rows[lane, :2]
     after = np.ascontiguousarray(before.T).view(np.uint32)
-    assert found[at].tolist() == [int(after[lane // 4, lane % 4]) for lane in range(WARP)]
+    assert found[place].tolist() == [int(after[lane // 4, lane % 4]) for lane in range(WARP)]
