@@ -148,6 +148,12 @@ def doctor(session: nox.Session) -> None:
 
 
 @nox.session
+def clean(session: nox.Session) -> None:
+    """Free what the work root no longer needs: `-- --older-than 30d --keep-below 20GB`; without them, only show it."""
+    step(session, "clean")
+
+
+@nox.session
 def check_gpu(session: nox.Session) -> None:
     """Say whether an installed llama-cpp-python uses the GPU: `-- --python PATH`."""
     step(session, "check_gpu")

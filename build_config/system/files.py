@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,12 @@ def rename(source: Path, target: Path) -> Path:
             return source.replace(target)
         time.sleep(pause)
     return source.replace(target)
+
+
+def touch(folder: Path) -> None:
+    """Note that a folder was used now: ``nox -s clean`` frees first what was not used for longest."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
 
 
 def file_sha256(path: Path) -> str:

@@ -26,7 +26,7 @@ from build_config.model import CudaToolkit, Program
 from build_config.steps.toolchain.installed_cuda import nvcc_version
 from build_config.steps.toolchain.windows import import_libraries
 from build_config.system import jsonio, platforms, processes
-from build_config.system.files import disk_full_is_said, rename
+from build_config.system.files import disk_full_is_said, rename, touch
 
 if TYPE_CHECKING:
     from build_config.model import ToolkitLock
@@ -134,6 +134,7 @@ def _complete(root: Path, identity: str) -> Stamp | None:
         intact = stamp.identity == identity and all((root / name).lstat().st_size == size for name, size in stamp.files)
     except (StepResultError, OSError):
         return None
+    touch(root)
     return stamp if intact else None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from build_config.errors import CommandError
 from build_config.model import Program
-from build_config.system import platforms, processes
+from build_config.system import platforms, processes, usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,17 +33,18 @@ class CacheSession:
     launcher: Program | None
     environment: Mapping[str, str]
 
-    def hits(self) -> int:
-        """Hits since the session began; 0 without a launcher, or if the launcher does not answer."""
+    def uses(self) -> usage.Uses:
+        """Hits and look-ups since the session began; 0 without a launcher, or if the launcher does not answer."""
+        nothing = usage.Uses(hits=0, asked=0)
         if self.launcher is None:
-            return 0
+            return nothing
         sccache = _is_sccache(self.launcher)
         try:
             answer = self._call(*(("--show-stats", "--stats-format", "json") if sccache else ("--print-stats",)))
         except CommandError:  # too slow, on a machine that is very busy: no reason to lose a build
-            return 0
+            return nothing
         parse = parse_sccache if sccache else parse_ccache
-        return parse(answer.output) if answer.returncode == 0 else 0
+        return parse(answer.output) if answer.returncode == 0 else nothing
 
     def _call(self, *arguments: str) -> processes.Completed:
         if self.launcher is None:  # pragma: no cover - callers checked
@@ -68,6 +69,7 @@ def session(launcher: Program | None, layout: Layout, environment: Mapping[str, 
     if not _is_sccache(launcher):
         ready._call("--zero-stats")  # noqa: SLF001  # the module's own class
         yield ready
+        usage.count(layout, usage.OBJECT_CACHE, ready.uses())
         return
     processes.stop_program(launcher.path)
     _socket(layout).unlink(missing_ok=True)
@@ -80,22 +82,28 @@ def session(launcher: Program | None, layout: Layout, environment: Mapping[str, 
         # The server runs the compilers, and would let them finish although nobody waits for the result.
         processes.stop_program(launcher.path)
         raise
+    usage.count(layout, usage.OBJECT_CACHE, ready.uses())
     try:
         ready._call("--stop-server")  # noqa: SLF001
     except CommandError:
         processes.stop_program(launcher.path)
 
 
-def parse_sccache(text: str) -> int:
-    """The hits in ``sccache --show-stats --stats-format json``. Raises ``ValueError`` for anything else."""
+def parse_sccache(text: str) -> usage.Uses:
+    """The uses in ``sccache --show-stats --stats-format json``. Raises ``ValueError`` for anything else."""
     stats: dict[str, Any] = json.loads(text)["stats"]
-    return sum(int(count) for count in stats.get("cache_hits", {}).get("counts", {}).values())
+    hits, misses = (
+        sum(int(count) for count in stats.get(name, {}).get("counts", {}).values())
+        for name in ("cache_hits", "cache_misses")
+    )
+    return usage.Uses(hits=hits, asked=hits + misses)
 
 
-def parse_ccache(text: str) -> int:
-    """The hits in ``ccache --print-stats``: a name, a tab, a number on each line."""
+def parse_ccache(text: str) -> usage.Uses:
+    """The uses in ``ccache --print-stats``: a name, a tab, a number on each line."""
     counts = dict(line.split("\t") for line in text.splitlines() if line.count("\t") == 1)
-    return sum(int(counts.get(name, "0")) for name in ("direct_cache_hit", "preprocessed_cache_hit"))
+    hits = sum(int(counts.get(name, "0")) for name in ("direct_cache_hit", "preprocessed_cache_hit"))
+    return usage.Uses(hits=hits, asked=hits + int(counts.get("cache_miss", "0")))
 
 
 def _is_sccache(launcher: Program) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from build_config.model import Program
 from build_config.steps.units import object_cache
 from build_config.system.layout import Layout
+from build_config.system.usage import Uses
 
 pytestmark = pytest.mark.integration
 
@@ -25,6 +26,6 @@ def test_a_server_that_does_not_answer_in_time_ends_no_build(tmp_path: Path, mon
     with object_cache.session(
         Program(path=program, version="0.16.0", found_via="test"), layout, {"PATH": "/usr/bin:/bin"}
     ) as session:
-        assert session.hits() == 0
+        assert session.uses() == Uses(hits=0, asked=0)
     calls = Path(f"{program}.calls").read_text(encoding="utf-8").split()
-    assert calls == ["--start-server", "--show-stats", "--stop-server"]
+    assert calls == ["--start-server", "--show-stats", "--show-stats", "--stop-server"]
