@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from build_config.commands.app import WorkRoot, app, layout_of
+from build_config.commands.app import PublicKeys, Revoked, Signers, WorkRoot, app, keys_of, layout_of
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT
 
@@ -21,7 +21,9 @@ def publish(  # noqa: PLR0913, PLR0917  # one parameter for each option
         typer.Argument(help="Folders with wheels and the files next to them; default: the wheelhouse.", exists=True),
     ] = None,
     to: To = None,
-    public_key: Annotated[Path | None, typer.Option(help="The key that must have signed the wheels.")] = None,
+    public_keys: PublicKeys = None,
+    signers: Signers = 1,
+    revoked: Revoked = None,
     supersede: Annotated[
         str | None, typer.Option(help="A published wheel that is yanked; the new one gets a build tag. With --reason.")
     ] = None,
@@ -44,7 +46,7 @@ def publish(  # noqa: PLR0913, PLR0917  # one parameter for each option
     request = PublishRequest(
         folders=tuple(folders or ()),
         to=to,
-        public_key=public_key,
+        keys=keys_of(public_keys, signers, revoked),
         supersede=supersede,
         reason=reason,
         sign_key=sign_key,
