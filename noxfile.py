@@ -94,6 +94,12 @@ def lock(session: nox.Session) -> None:
 
 
 @nox.session
+def outdated(session: nox.Session) -> None:
+    """Name newer releases of everything that is locked, and known advisories about the locked ones."""
+    step(session, "outdated")
+
+
+@nox.session
 def validate(session: nox.Session) -> None:
     """Install a wheel into a clean environment, run it, and report where its layers are."""
     step(session, "validate")
