@@ -219,6 +219,9 @@ class _Builder:
         ninja = cmake.build_arguments(self.toolchain, self._folder(spec), jobs=self.jobs)
         command = processes.Command(argv=(*self.isolation.prefix, *ninja), environment=self.cache.environment, log=log)
         done = processes.run(command, check=False, on_line=line, on_tick=tick)
+        if done.returncode != 0 and self.cache.forget_sources(done.output):
+            self.console.warn("the object cache is damaged: its index of sources was deleted, and the build goes on")
+            done = processes.run(command, check=False, on_line=line, on_tick=tick)
         if done.returncode != 0 and NINJA_INTERRUPTED in done.output:  # it received the signal, this process did not
             raise InterruptedRunError(f"Stopped in unit {spec.name}. Finished files are kept.", log=log)
         if done.returncode != 0:

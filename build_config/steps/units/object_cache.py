@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from build_config.errors import CommandError
@@ -14,11 +16,11 @@ from build_config.system import platforms, processes, usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from build_config.model import PlatformName
     from build_config.system.layout import Layout
 
+SCCACHE_FAILED = "sccache: encountered fatal error"
 CACHE_SIZE = "20G"
 PORT = "42260"
 """Not sccache's own 4226, where a server of another project may listen."""
@@ -45,6 +47,18 @@ class CacheSession:
             return nothing
         parse = parse_sccache if sccache else parse_ccache
         return parse(answer.output) if answer.returncode == 0 else nothing
+
+    def forget_sources(self, output: str) -> bool:
+        """Delete sccache's index of sources if a compiler's ``output`` says that sccache itself failed.
+
+        A damaged entry of it ends every compilation of its file, however often it is tried (seen with 0.16); a damaged
+        object is only compiled again. Returns whether there was something to delete, so that it is worth another try.
+        """
+        folder = Path(self.environment.get("SCCACHE_DIR", ""), "preprocessor")
+        if SCCACHE_FAILED not in output or "SCCACHE_DIR" not in self.environment or not folder.is_dir():
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
 
     def _call(self, *arguments: str) -> processes.Completed:
         if self.launcher is None:  # pragma: no cover - callers checked
