@@ -33,7 +33,7 @@ MODE = 0o644
 COMPRESSION_LEVEL = 9
 UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 """Files of ``.dist-info`` that cannot, or need not, be in RECORD."""
-DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, IndexError)
 """Errors when reading a damaged or foreign archive."""
 MOST_MEMBERS = 10_000
 MOST_BYTES = 4_000_000_000

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import cattrs
 
 T = TypeVar("T")
+NOT_JSON = (ValueError, RecursionError)
+"""What ``json`` and ``tomllib`` raise for a text of others: one of many brackets is nested too deeply."""
 
 
 def to_data(value: object) -> Any:
@@ -98,7 +100,7 @@ def read(path: Path, kind: type[T]) -> T:
     """Read what ``write`` wrote. Raises ``StepResultError`` if it is missing, unreadable or has another structure."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, *NOT_JSON) as error:
         raise StepResultError(f"{path.name} cannot be read: {error}") from error
     return from_data(data, kind)
 

@@ -12,14 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import (
-    InvalidSdistFilename,
-    InvalidWheelFilename,
-    canonicalize_name,
-    parse_sdist_filename,
-    parse_wheel_filename,
-)
-from packaging.version import InvalidVersion, Version
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
+from packaging.version import Version
 
 from build_config.errors import LockError, SettingsError
 from build_config.model import DISTRIBUTION, OLDEST_PYTHON, LockedFile, PlatformName, SourceLock, ToolkitLock
@@ -233,7 +227,7 @@ def _is_file_of(file: LockedFile) -> bool:
     try:
         name, version, *_ = parse(file.filename)
         return (name, version) == (canonicalize_name(file.name), Version(file.version))
-    except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+    except ValueError:  # those of packaging are such errors, too
         return False
 
 

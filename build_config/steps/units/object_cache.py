@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from build_config.errors import CommandError
 from build_config.model import Program
-from build_config.system import platforms, processes, usage
+from build_config.system import jsonio, platforms, processes, usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,10 @@ class CacheSession:
         except CommandError:  # too slow, on a machine that is very busy: no reason to lose a build
             return nothing
         parse = parse_sccache if sccache else parse_ccache
-        return parse(answer.output) if answer.returncode == 0 else nothing
+        try:
+            return parse(answer.output) if answer.returncode == 0 else nothing
+        except ValueError:  # it answers in another form: no reason to lose a build, either
+            return nothing
 
     def forget_sources(self, output: str) -> bool:
         """Delete sccache's index of sources if a compiler's ``output`` says that sccache itself failed.
@@ -105,11 +108,14 @@ def session(launcher: Program | None, layout: Layout, environment: Mapping[str, 
 
 def parse_sccache(text: str) -> usage.Uses:
     """The uses in ``sccache --show-stats --stats-format json``. Raises ``ValueError`` for anything else."""
-    stats: dict[str, Any] = json.loads(text)["stats"]
-    hits, misses = (
-        sum(int(count) for count in stats.get(name, {}).get("counts", {}).values())
-        for name in ("cache_hits", "cache_misses")
-    )
+    try:
+        stats: dict[str, Any] = json.loads(text)["stats"]
+        hits, misses = (
+            sum(int(count) for count in stats.get(name, {}).get("counts", {}).values())
+            for name in ("cache_hits", "cache_misses")
+        )
+    except (*jsonio.NOT_JSON, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not the statistics of sccache: {error}") from error
     return usage.Uses(hits=hits, asked=hits + misses)
 
 

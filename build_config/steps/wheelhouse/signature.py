@@ -224,7 +224,7 @@ def _envelope(text: str, payload_type: str) -> Envelope:
     try:
         envelope = Envelope.from_dict(json.loads(text))
         again = jsonio.dumps(envelope.to_dict())
-    except (Error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (Error, *jsonio.NOT_JSON, KeyError, TypeError, AttributeError) as error:
         raise UnsignedError(f"it is not a DSSE envelope: {error}") from error
     if again != text or list(envelope.signatures) != sorted(envelope.signatures):
         raise UnsignedError("it is not written as this project writes envelopes")

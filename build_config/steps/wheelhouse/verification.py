@@ -161,7 +161,7 @@ def _statement_findings(
         data = json.loads(statement_file)
         subject = data["subject"][0]["digest"]["sha256"]
         recorded = data["predicate"]["runDetails"]["byproducts"][0]["digest"]["sha256"]
-    except (ValueError, KeyError, IndexError, TypeError) as reason:
+    except (*jsonio.NOT_JSON, KeyError, IndexError, TypeError) as reason:
         yield _error("statement-unreadable", f"the statement cannot be read: {reason}")
         return
     if subject != wheel_sha256:
