@@ -134,14 +134,14 @@ def read_contents(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if not info.is_dir()]
-            if problem := _refusal(members):
+            if problem := _refusal(members, path.stat().st_size):
                 raise PackagingError(f"{path.name} is not a sound archive: {problem}")
             return {member_name(info): archive.read(info) for info in members}
     except DAMAGE as error:
         raise PackagingError(f"{path.name} is not a sound archive: {error}") from error
 
 
-def _refusal(members: list[zipfile.ZipInfo]) -> str | None:
+def _refusal(members: list[zipfile.ZipInfo], size: int) -> str | None:
     if len(members) > MOST_MEMBERS:
         return f"it contains {len(members)} files, more than {MOST_MEMBERS}"
     total = sum(info.file_size for info in members)  # zipfile unpacks no more of a member than this
@@ -152,6 +152,8 @@ def _refusal(members: list[zipfile.ZipInfo]) -> str | None:
         name = member_name(info)
         if name in names:
             return f"it contains {name} twice"
+        if info.compress_size > size:  # Python would provide memory for all of it
+            return f"{name} has {info.compress_size} bytes there, the whole archive {size}"
         if stat.S_ISLNK(info.external_attr >> 16):
             return f"{name} is a symbolic link"
         names.add(name)

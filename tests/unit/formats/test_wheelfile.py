@@ -148,6 +148,17 @@ def test_a_member_that_says_less_than_it_has_is_refused(tmp_path: Path) -> None:
         wheelfile.read_contents(path)
 
 
+def test_a_member_that_is_larger_than_the_archive_is_refused(tmp_path: Path) -> None:
+    """Before memory is provided for it: found by `python -m measurements.fuzz`."""
+    path = archive(tmp_path, ("llama_cpp/big", bytes(range(256)) * 4))
+    data = path.read_bytes()
+    with zipfile.ZipFile(path) as made:
+        packed = made.infolist()[0].compress_size
+    path.write_bytes(data.replace(packed.to_bytes(4, "little"), (3 * 10**9).to_bytes(4, "little")))
+    with pytest.raises(PackagingError, match="has 3000000000 bytes there, the whole archive"):
+        wheelfile.read_contents(path)
+
+
 def test_too_many_members_are_refused(tmp_path: Path) -> None:
     path = archive(tmp_path, *((f"llama_cpp/{number}", b"") for number in range(wheelfile.MOST_MEMBERS + 1)))
     with pytest.raises(PackagingError, match="10001 files, more than 10000"):

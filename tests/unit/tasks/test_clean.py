@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -374,3 +375,17 @@ def test_a_machine_that_builds_daily_for_a_year(layout: Layout, monkeypatch: pyt
     assert max(entries[26:]) <= max(entries[:13])
     (uses,) = usage.summary(layout)
     assert (uses.hits, uses.asked) == (usage.DAYS_KEPT, 2 * usage.DAYS_KEPT)
+
+
+def test_a_killed_clean_leaves_no_half_unit_and_the_next_one_removes_the_rest(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unit(layout, "core", "a" * 64)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            clean(layout, OLD)
+    assert not folder.exists()
+    (trash,) = folder.parent.iterdir()
+    assert [item.path for item in clean(layout, OLD).freed] == [trash]
+    assert not trash.exists()
