@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sysconfig
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -83,7 +84,9 @@ def _untar(path: Path) -> None:
 def _elf() -> tuple[bytes, ...]:
     needed = elf_files.dynamic((1, "libc.so.6"), (14, "liba.so"), (29, "$ORIGIN"))
     small = elf_files.elf_file(elf_files.TEXT, *elf_files.FUNCTIONS, *needed, elf_files.build_id("00" * 20))
-    return (small, elf_files.elf_file())
+    folder = Path(sysconfig.get_config_var("DESTSHARED") or "")  # Python's own modules in C
+    modules = sorted(folder.glob("*.so"), key=lambda one: one.stat().st_size)
+    return (small, elf_files.elf_file(), *(path.read_bytes() for path in modules[:1]))
 
 
 def _gguf() -> tuple[bytes, ...]:
