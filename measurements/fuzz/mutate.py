@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
-LARGEST = 1 << 16
+LARGEST = 1 << 17
 """Bytes of a damaged input. Hangs show on small ones, too."""
 NUMBERS = (0, 1, 7, 8, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 62, (1 << 64) - 1)
 TEXTS = (

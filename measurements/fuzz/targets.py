@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import distlib  # type: ignore[import-untyped]
+
 from build_config.errors import LockError, PackagingError, StepResultError
-from build_config.formats import build_facts, elf, tar, wheelfile
+from build_config.formats import build_facts, elf, pe, tar, wheelfile
 from build_config.formats.elf import UnreadableElfError
+from build_config.formats.pe import UnreadableDllError
 from build_config.reports import BuildRecord
 from build_config.steps import locks
 from build_config.steps.inspection import archive, device_code
@@ -87,6 +90,14 @@ def _elf() -> tuple[bytes, ...]:
     folder = Path(sysconfig.get_config_var("DESTSHARED") or "")  # Python's own modules in C
     modules = sorted(folder.glob("*.so"), key=lambda one: one.stat().st_size)
     return (small, elf_files.elf_file(), *(path.read_bytes() for path in modules[:1]))
+
+
+def _pe() -> tuple[bytes, ...]:
+    """The launcher of distlib, which virtualenv brings, called a DLL."""
+    data = bytearray((Path(distlib.__file__).parent / "t64.exe").read_bytes())
+    header = int.from_bytes(data[0x3C:0x40], "little")
+    data[header + 23] |= pe.DLL >> 8
+    return (bytes(data),)
 
 
 def _gguf() -> tuple[bytes, ...]:
@@ -200,6 +211,7 @@ def _lines(run: Callable[[list[str]], object]) -> Callable[[bytes], object]:
 TARGETS = (
     Target(name="ELF of check_gpu", seeds=_elf, run=plain_elf.read, allowed=(plain_elf.UnreadableError,)),
     Target(name="ELF", seeds=_elf, run=elf.read, allowed=(UnreadableElfError,)),
+    Target(name="PE", seeds=_pe, run=pe.read, allowed=(UnreadableDllError,)),
     Target(
         name="fat binary",
         seeds=_fat,
