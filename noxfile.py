@@ -100,6 +100,12 @@ def lock(session: nox.Session) -> None:
 
 
 @nox.session
+def outdated(session: nox.Session) -> None:
+    """Name newer releases of everything that is locked, and known advisories about the locked ones."""
+    step(session, "outdated")
+
+
+@nox.session
 def validate(session: nox.Session) -> None:
     """Install a wheel into a clean environment, run it, and report where its layers are."""
     step(session, "validate")
@@ -151,6 +157,12 @@ def upstream_tests(session: nox.Session) -> None:
 def doctor(session: nox.Session) -> None:
     """Say what this machine can build, and what is missing."""
     step(session, "doctor")
+
+
+@nox.session
+def clean(session: nox.Session) -> None:
+    """Free what the work root no longer needs: `-- --older-than 30d --keep-below 20GB`; without them, only show it."""
+    step(session, "clean")
 
 
 @nox.session

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from packaging.version import Version
 
     from build_config.model import CompiledUnits, CudaToolkit, LockedFile, SourceLock, SourceTree, Toolchain
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from build_config.steps.locks import Pin
     from build_config.steps.toolchain.programs import Launcher
     from build_config.steps.wheel.sbom.ingredients import Ingredients
+    from build_config.steps.wheelhouse.signature import Keys
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
@@ -178,12 +178,12 @@ def tools(pins: tuple[Pin, ...]) -> tuple[tuple[str, str, tuple[str, ...]], ...]
     )
 
 
-def evidence(layout: Layout, *, public_key: Ed25519PublicKey | None) -> verification.Evidence:
+def evidence(layout: Layout, *, keys: Keys | None) -> verification.Evidence:
     """The evidence that a published wheel is compared with, whatever platform it is for."""
     locked = [locks.read(layout, platform) for platform in platforms.PLATFORMS]
     return verification.Evidence(
         locks=locked[0].digests,
         unrelated_locks=locks.UNRELATED_LOCKS,
         locked_files=tuple(file for each in locked for file in each.files),
-        public_key=public_key,
+        keys=keys,
     )

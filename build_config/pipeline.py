@@ -222,7 +222,7 @@ def _remembered(
 ) -> T:
     """The report of an earlier run if it is usable, else a new one, which is saved if ``keep`` says so."""
     try:
-        report = jsonio.read(path, kind)
+        report = jsonio.read_sealed(path, kind)
     except StepResultError:
         report = None
     if report is not None and usable(report):
@@ -230,7 +230,7 @@ def _remembered(
         return report
     report = make()
     if keep(report):
-        jsonio.write(path, report)
+        jsonio.write_sealed(path, report)
     return report
 
 

@@ -231,7 +231,7 @@ def _own_build(file: Path) -> OwnBuild | None:
         data = json.loads(file.read_text(encoding="utf-8"))
         libraries, leaves_out = tuple(data["libraries"]), bool(data.get("leaves_out_gpus"))  # not in earlier wheels
         return OwnBuild(data["cuda"], data["oldest_driver"], libraries, data["build_command"], leaves_out)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

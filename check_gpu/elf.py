@@ -13,6 +13,8 @@ _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _DYNAMIC = struct.Struct("<qQ")
 _STRINGS, _DYNAMIC_SECTION, _NO_BITS = 3, 6, 8
+_LONGEST = 1 << 14
+"""Bytes of a name: tens of thousands of sections could share one that is as long as the file."""
 _NEEDED, _SONAME, _RPATH, _RUNPATH = 1, 14, 15, 29
 
 
@@ -63,6 +65,8 @@ def _sections(data: Data) -> tuple[Section, ...]:
     table, entry_size, count, names = header[6], header[11], header[12], header[13]
     if not table or not count:
         raise UnreadableError("cannot read it: its section table was stripped")
+    if entry_size < _SECTION.size:
+        raise ValueError("its section table overlaps")
     raw = [_SECTION.unpack_from(data, table + index * entry_size) for index in range(count)]
     strings = _part(data, raw[names][4], raw[names][5])
     return tuple(
@@ -96,6 +100,7 @@ def _dynamic(data: Data, sections: tuple[Section, ...]) -> tuple[str | None, tup
                 soname = _text(strings, value)
             elif tag == _RUNPATH or (tag == _RPATH and not search):
                 search = _text(strings, value)
+        break  # the loader reads one
     return soname, tuple(needed), tuple(folder for folder in search.split(":") if folder)
 
 
@@ -110,4 +115,4 @@ def _whole_entries(data: bytes) -> bytes:
 
 
 def _text(strings: bytes, offset: int) -> str:
-    return strings[offset : strings.index(b"\0", offset)].decode("utf-8", "replace")
+    return strings[offset : strings.index(b"\0", offset, offset + _LONGEST)].decode("utf-8", "replace")

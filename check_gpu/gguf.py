@@ -18,6 +18,8 @@ _OLDEST = 2
 _STRING, _ARRAY, _UINT32 = 8, 9, 4
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _ALIGNMENT = 32
+_DEEPEST = 8
+"""Of arrays in arrays. llama.cpp knows none of them."""
 _LAYER = re.compile(r"blk\.(\d+)\.")
 
 
@@ -87,8 +89,9 @@ class _Reader:
 
     def _text(self) -> str:
         size = self._number("<Q")
-        text = self._data[self._at : self._at + size]
-        self._skip(size)
+        begin = self._at
+        self._skip(size)  # before a text of any size is copied
+        text = self._data[begin : self._at]
         return text.decode("utf-8", "replace")
 
     def _skip(self, size: int) -> None:
@@ -103,7 +106,9 @@ class _Reader:
         else:
             self._value(kind)
 
-    def _value(self, kind: int) -> None:
+    def _value(self, kind: int, depth: int = 0) -> None:
+        if depth > _DEEPEST:
+            raise ValueError("its arrays are nested too deeply")
         if kind == _STRING:
             self._skip(self._number("<Q"))
         elif kind == _ARRAY:
@@ -112,7 +117,7 @@ class _Reader:
                 self._skip(_SIZES[inner] * count)
                 return
             for _ in range(count):
-                self._value(inner)
+                self._value(inner, depth + 1)
         else:
             self._skip(_SIZES[kind])
 

@@ -233,3 +233,27 @@ def relock(
         console.note(str(change))
     if not changes:
         console.note("the locks have not changed")
+
+
+@app.command()
+def outdated(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Only these packages; default: all that are locked.")
+    ] = None,
+    osv: Annotated[
+        str | None, typer.Option(help="A database of advisories with OSV's API; default: api.osv.dev.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002  # typer's form
+) -> None:
+    """Name newer releases of everything that is locked, and known advisories; status 1 if there is an advisory."""
+    from build_config.system import jsonio
+    from build_config.tasks import outdated as task
+
+    console = Console()
+    answer = task.examine(layout_of(CANONICAL_WORK_ROOT), console, only=tuple(names or ()), osv=osv or task.OSV)
+    if json:
+        console.raw(jsonio.dumps(answer))
+    else:
+        task.show(answer, console)
+    if answer.advisories:
+        raise typer.Exit(1)

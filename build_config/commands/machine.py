@@ -22,6 +22,9 @@ def doctor(
         str | None, typer.Option(help="Where to search for wheels: a folder, page or address; default: the wheelhouse.")
     ] = None,
     gpus: Annotated[bool, typer.Option("--gpus", "--cards", help="Print the table of docs/choosing.md.")] = False,  # noqa: FBT002  # typer's form
+    disk: Annotated[  # noqa: FBT002  # typer's form
+        bool, typer.Option("--disk", help="Show what the work root contains, who needs it, and the hits of its caches.")
+    ] = False,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Show what this machine can build and what is missing, or recommend a wheel."""
@@ -33,6 +36,11 @@ def doctor(
         from build_config.tasks import recommend as choosing
 
         console.raw(choosing.table())
+        return
+    if disk:
+        from build_config.tasks import clean as cleaning
+
+        cleaning.show_disk(layout_of(work_root), console, json=json)
         return
     if recommend or index is not None:
         from build_config.tasks import recommend as choosing
@@ -113,3 +121,25 @@ def _write_model(path: Path) -> Path:
     from build_config.testbed import synthetic_model
 
     return synthetic_model.write(path)
+
+
+@app.command()
+def clean(
+    older_than: Annotated[str | None, typer.Option(help="Free what was not used for this time: 30d, 12h, 4w.")] = None,
+    keep_below: Annotated[
+        str | None, typer.Option(help="Free what was not used for longest until this size is left: 20GB.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Free without a question.")] = False,  # noqa: FBT002  # typer's form
+    work_root: WorkRoot = CANONICAL_WORK_ROOT,
+) -> None:
+    """Show what the work root contains and who needs it; free what nobody needs. Status 1 if too much is needed."""
+    from build_config.tasks import clean as task
+    from build_config.tasks.clean import choice
+
+    limits = choice.Limits(
+        older_than=None if older_than is None else choice.parse_age(older_than),
+        keep_below=None if keep_below is None else choice.parse_size(keep_below),
+    )
+    done = task.clean(task.CleanRequest(limits=limits, yes=yes), layout_of(work_root), Console())
+    if done.too_much:
+        raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from build_config.commands.app import WorkRoot, app, layout_of
+from build_config.commands.app import PublicKeys, Revoked, Signers, WorkRoot, app, keys_of, layout_of
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT
 
@@ -29,7 +29,9 @@ def publish(  # noqa: PLR0913, PLR0917  # one parameter for each option
     start: Annotated[
         str | None, typer.Option("--from", help="An index to continue in an empty folder: its address or its folder.")
     ] = None,
-    public_key: Annotated[Path | None, typer.Option(help="The key that must have signed the wheels.")] = None,
+    public_keys: PublicKeys = None,
+    signers: Signers = 1,
+    revoked: Revoked = None,
     supersede: Annotated[
         str | None, typer.Option(help="A published wheel that is yanked; the new one gets a build tag. With --reason.")
     ] = None,
@@ -54,7 +56,7 @@ def publish(  # noqa: PLR0913, PLR0917  # one parameter for each option
         folders=tuple(folders or ()),
         to=_place(to),
         start=None if start is None else storage.reader(storage.place(start)),
-        public_key=public_key,
+        keys=keys_of(public_keys, signers, revoked),
         supersede=supersede,
         reason=reason,
         sign_key=sign_key,
@@ -69,7 +71,9 @@ def publish(  # noqa: PLR0913, PLR0917  # one parameter for each option
 @app.command()
 def variant(
     wheels: Annotated[list[Path], typer.Argument(help="Wheels for one shard set each.", exists=True, dir_okay=False)],
-    public_key: Annotated[Path | None, typer.Option(help="The key that must have signed the wheels.")] = None,
+    public_keys: PublicKeys = None,
+    signers: Signers = 1,
+    revoked: Revoked = None,
     sign_key: Annotated[Path | None, typer.Option(help="An Ed25519 key in PEM: sign the variant wheels.")] = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
@@ -77,7 +81,8 @@ def variant(
     from build_config.tasks.variant import make_variants
 
     console = Console()
-    made = make_variants(tuple(wheels), layout_of(work_root), console, public_key=public_key, sign_key=sign_key)
+    keys = keys_of(public_keys, signers, revoked)
+    made = make_variants(tuple(wheels), layout_of(work_root), console, keys=keys, sign_key=sign_key)
     rows = tuple(("variant", wheel.name) for wheel in made)
     console.summary("Done", (*rows, ("folder", str(made[0].parent)), ("publish them", "nox -s publish")))
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from build_config.commands.app import WorkRoot, app, layout_of
+from build_config.commands.app import PublicKeys, Revoked, Signers, WorkRoot, app, keys_of, layout_of
 from build_config.system.console import Console, megabytes
 from build_config.system.layout import CANONICAL_WORK_ROOT
 from build_config.testbed.simulation_options import DEFAULT_MEMORY, FAULTS
@@ -58,44 +58,42 @@ def emulate(
 @app.command()
 def verify(
     wheel: Annotated[str | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
-    public_key: Annotated[
-        list[Path] | None,
-        typer.Option(help="A key that must have signed; with --all, one of several. Without it none is checked."),
-    ] = None,
+    public_keys: PublicKeys = None,
+    signers: Signers = 1,
+    revoked: Revoked = None,
     whole: Annotated[bool, typer.Option("--all", help="A whole index: a folder or an address.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Compare a wheel with its record, its statement, its signature and the locks of this checkout."""
-    from build_config.errors import SettingsError
     from build_config.tasks import verify as task
     from build_config.tasks.index.whole import verify_index
 
-    layout, keys = layout_of(work_root), tuple(public_key or ())
+    layout, keys = layout_of(work_root), keys_of(public_keys, signers, revoked)
     if whole:
-        verify_index(wheel or str(layout.index), layout, Console(), public_keys=keys)
-    elif len(keys) > 1:
-        raise SettingsError("one wheel is compared with one key", remedy="pass --public-key once, or --all")
+        verify_index(wheel or str(layout.index), layout, Console(), keys=keys)
     else:
-        path = None if wheel is None else Path(wheel)
-        task.verify(path, layout, Console(), public_key=keys[0] if keys else None)
+        task.verify(None if wheel is None else Path(wheel), layout, Console(), keys=keys)
 
 
 @app.command()
 def sign(
     sign_key: Annotated[Path, typer.Option(help="An Ed25519 key in PEM that nobody else can read.")],
     wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Remove the signatures of other keys.")] = False,  # noqa: FBT002  # typer's form
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
-    """Sign the statement about a published wheel."""
+    """Sign the statement about a published wheel; signatures of other keys stay."""
     from build_config.tasks import verify as task
 
-    task.sign(wheel, sign_key, layout_of(work_root), Console())
+    task.sign(wheel, sign_key, layout_of(work_root), Console(), replace_others=replace)
 
 
 @app.command(name="conda")
 def conda_package(
     wheel: Annotated[Path | None, typer.Argument(help="Default: the newest of the wheelhouse.")] = None,
-    public_key: Annotated[Path | None, typer.Option(help="The key that must have signed the wheel.")] = None,
+    public_keys: PublicKeys = None,
+    signers: Signers = 1,
+    revoked: Revoked = None,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Make a conda package from a published wheel, in the channel wheelhouse/conda."""
@@ -103,7 +101,7 @@ def conda_package(
 
     console = Console()
     layout = layout_of(work_root)
-    package, path = task.make_conda_package(wheel, layout, console, public_key=public_key)
+    package, path = task.make_conda_package(wheel, layout, console, keys=keys_of(public_keys, signers, revoked))
     rows = (("needs", ", ".join(package.depends)), ("if there", ", ".join(package.constrains)))
     console.summary("Done", (("package", path.name), ("size", megabytes(path.stat().st_size)), *rows))
     wanted = f"{package.name}={package.version}={package.build}"
@@ -117,7 +115,9 @@ def keygen(folder: Annotated[Path, typer.Argument(help="The folder for the two f
     from build_config.steps.wheelhouse import signature
 
     private, public = signature.make_keys(folder)
-    Console().note(f"keep {private} secret; share {public}")
+    console = Console()
+    console.note(f"keep {private} secret; share {public}")
+    console.note(f"the key's identifier: {signature.key_id(signature.read_public_key(public))}")
 
 
 @app.command(name="upstream_tests")

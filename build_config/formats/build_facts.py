@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from build_config.errors import PackagingError
 from build_config.formats.wheelfile import DAMAGE
 from build_config.model import CudaArch
+from build_config.system import jsonio
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +75,7 @@ def parse(content: bytes) -> BuildFacts:
             build_command=str(data["build_command"]),
         )
         _ = facts.major  # a number
-    except (ValueError, KeyError, TypeError) as error:
+    except (*jsonio.NOT_JSON, KeyError, TypeError) as error:
         raise PackagingError(f"{MEMBER} is damaged: {type(error).__name__}: {error}") from error
     return facts
 

@@ -53,7 +53,7 @@ def read(data: bytes) -> ElfLibrary:
             leftovers=tuple(name for name in sections if name == ".symtab" or name.startswith((".debug_", ".gdb_"))),
             has_build_id=".note.gnu.build-id" in sections,
         )
-    except (ELFError, ConstructError, UnicodeDecodeError, ValueError, LookupError, AttributeError) as error:
+    except (ELFError, ConstructError, ValueError, LookupError, AttributeError, OverflowError, AssertionError) as error:
         # pyelftools documents ELFError, but raises any of the others too for a truncated or corrupted file.
         raise UnreadableElfError(str(error) or type(error).__name__) from error
 

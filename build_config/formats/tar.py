@@ -31,7 +31,7 @@ def extract_tar(archive: Path, target: Path) -> None:
                 assert packed is not None  # noqa: S101  # for the type checker: it is a plain file
                 with packed, path.open("xb") as file:
                     shutil.copyfileobj(packed, file, 1 << 20)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:  # the last two: a name, a size
         raise LockError(f"{archive.name} cannot be unpacked: {error}") from error
 
 

@@ -36,8 +36,11 @@ MODE = 0o644
 COMPRESSION_LEVEL = 9
 UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 """Files of ``.dist-info`` that cannot, or need not, be in RECORD."""
-DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, IndexError)
 """Errors when reading a damaged or foreign archive."""
+MOST_MEMBERS = 10_000
+MOST_BYTES = 4_000_000_000
+"""What a wheel may contain: it is read into memory, and a few bytes can become any number."""
 SECURE_HASHES = ("sha256", "sha384", "sha512")
 _DIST_INFO = re.compile(r"[^/]+\.dist-info")
 
@@ -142,12 +145,38 @@ def write_normalised(
 
 
 def read_contents(path: Path) -> dict[str, bytes]:
-    """Every member's bytes by name, without folder entries. Raises ``PackagingError`` if the archive is damaged."""
+    """Every member's bytes by name, without folder entries.
+
+    Raises ``PackagingError`` if the archive is damaged, too large to be read, or contains two members of one name, of
+    which installers could take different ones, or a link.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            return {member_name(info): archive.read(info) for info in archive.infolist() if not info.is_dir()}
+            members = [info for info in archive.infolist() if not info.is_dir()]
+            if problem := _refusal(members, path.stat().st_size):
+                raise PackagingError(f"{path.name} is not a sound archive: {problem}")
+            return {member_name(info): archive.read(info) for info in members}
     except DAMAGE as error:
         raise PackagingError(f"{path.name} is not a sound archive: {error}") from error
+
+
+def _refusal(members: list[zipfile.ZipInfo], size: int) -> str | None:
+    if len(members) > MOST_MEMBERS:
+        return f"it contains {len(members)} files, more than {MOST_MEMBERS}"
+    total = sum(info.file_size for info in members)  # zipfile unpacks no more of a member than this
+    if total > MOST_BYTES:
+        return f"its files have {total} bytes, more than {MOST_BYTES}"
+    names: set[str] = set()
+    for info in members:
+        name = member_name(info)
+        if name in names:
+            return f"it contains {name} twice"
+        if info.compress_size > size:  # Python would provide memory for all of it
+            return f"{name} has {info.compress_size} bytes there, the whole archive {size}"
+        if stat.S_ISLNK(info.external_attr >> 16):
+            return f"{name} is a symbolic link"
+        names.add(name)
+    return None
 
 
 def member_name(info: zipfile.ZipInfo) -> str:

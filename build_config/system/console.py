@@ -141,6 +141,15 @@ class Console:
         """Print the last message of a failed run."""
         self._rich.print(f"[bold red]error:[/] {escape(text)}")
 
+    def confirm(self, question: str) -> bool | None:
+        """Ask a question in the terminal; ``None`` if there is none."""
+        if not (sys.stdin.isatty() and self._file.isatty()):
+            return None
+        try:
+            return self._rich.input(f"{escape(question)} \\[y/N] ").strip().lower() in {"y", "yes"}
+        except EOFError:
+            return False
+
     def findings(self, findings: tuple[Finding, ...]) -> None:
         """Print one line for each finding, with its severity in colour."""
         colours = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}

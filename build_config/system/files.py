@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from build_config.errors import DiskFullError
@@ -20,6 +22,33 @@ RENAMING = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds before each further attempt to rename what another program has open."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """The digest of a file with the file's state at that time: saves hashing half a gigabyte on every run.
+
+    Where no program can set a file's change time back, a file that was touched in any way is hashed again. Elsewhere
+    every run hashes every file.
+    """
+
+    sha256: str
+    size: int
+    inode: int
+    modified_ns: int
+    changed_ns: int
+
+
+def look(path: Path, sha256: str) -> Verified:
+    """The state of a file whose digest is known. Raises ``OSError``."""
+    status = path.stat()
+    return Verified(
+        sha256=sha256,
+        size=status.st_size,
+        inode=status.st_ino,
+        modified_ns=status.st_mtime_ns,
+        changed_ns=status.st_ctime_ns,
+    )
+
+
 def rename(source: Path, target: Path) -> Path:
     """Rename a file or a folder, over a file of that name if there is one; the new path.
 
@@ -31,6 +60,12 @@ def rename(source: Path, target: Path) -> Path:
             return source.replace(target)
         time.sleep(pause)
     return source.replace(target)
+
+
+def touch(folder: Path) -> None:
+    """Note that a folder was used now: ``nox -s clean`` frees first what was not used for longest."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
 
 
 def file_sha256(path: Path) -> str:

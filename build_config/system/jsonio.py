@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import tempfile
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import cattrs
 
 T = TypeVar("T")
+NOT_JSON = (ValueError, RecursionError)
+"""What ``json`` and ``tomllib`` raise for a text of others: one of many brackets is nested too deeply."""
 
 
 def to_data(value: object) -> Any:
@@ -75,11 +78,29 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+def write_sealed(path: Path, value: object) -> None:
+    """Write ``value`` with its digest, for ``read_sealed``: a damaged disk makes no report pass."""
+    data = to_data(value)
+    write(path, {"sha256": _digest(data), "value": data})
+
+
+def read_sealed(path: Path, kind: type[T]) -> T:
+    """Read what ``write_sealed`` wrote. Raises ``StepResultError``, also if it was changed since."""
+    sealed = read(path, dict[str, Any])
+    if sealed.get("sha256") != _digest(sealed.get("value")):
+        raise StepResultError(f"{path.name} has changed since it was written")
+    return from_data(sealed["value"], kind)
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(dumps(data).encode()).hexdigest()
+
+
 def read(path: Path, kind: type[T]) -> T:
     """Read what ``write`` wrote. Raises ``StepResultError`` if it is missing, unreadable or has another structure."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, *NOT_JSON) as error:
         raise StepResultError(f"{path.name} cannot be read: {error}") from error
     return from_data(data, kind)
 

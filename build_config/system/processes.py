@@ -223,6 +223,17 @@ def stop_strays(folder: Path) -> int:
     return len(strays)
 
 
+def is_in_use(folder: Path) -> bool:
+    """Whether a process works in ``folder``, runs a program of it, or names it in its command."""
+    for process in psutil.process_iter():
+        for ask in (process.cmdline, process.exe, process.cwd):
+            with contextlib.suppress(*GONE):
+                answer = ask()
+                if str(folder) in (answer if isinstance(answer, str) else "\n".join(answer)):
+                    return True
+    return False
+
+
 def _is_ours(process: psutil.Process, link: str, path: Path) -> bool:
     """Whether ``path`` is the same file or folder for that process as for us.
 

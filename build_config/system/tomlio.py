@@ -27,7 +27,7 @@ def parse(text: str, kind: type[T], *, name: str, error: type[PipelineError], re
     """The content of the file ``name``. Raises ``error`` for bad TOML, and for a missing or unknown key."""
     try:
         return jsonio.from_data(tomllib.loads(text), kind)
-    except (ValueError, StepResultError) as problem:
+    except (*jsonio.NOT_JSON, StepResultError) as problem:
         raise _unusable(name, problem, error, remedy) from problem
 
 

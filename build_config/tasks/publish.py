@@ -10,6 +10,7 @@ from build_config.errors import SettingsError, VerificationError
 from build_config.formats import variants, wheelfile
 from build_config.reports import BuildRecord
 from build_config.steps.wheelhouse import publication, signature, statement
+from build_config.steps.wheelhouse.signature import Keys
 from build_config.system import jsonio, storage
 from build_config.tasks.index import catalogue, rules, update
 from build_config.tasks.index.catalogue import FILES
@@ -17,8 +18,6 @@ from build_config.tasks.verify import verified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from build_config.system.console import Console
     from build_config.system.layout import Layout
@@ -42,7 +41,7 @@ class PublishRequest:
     folders: tuple[Path, ...] = ()
     to: update.Place | None = None
     start: storage.Reader | None = None
-    public_key: Path | None = None
+    keys: Keys | None = None
     supersede: str | None = None
     reason: str | None = None
     sign_key: Path | None = None
@@ -66,13 +65,12 @@ def publish(request: PublishRequest, layout: Layout, console: Console) -> tuple[
         key = None if request.sign_key is None else signature.read_private_key(request.sign_key)
         (name,) = update.names((request.supersede,))
         supersede = rules.Supersede(name=name, reason=request.reason, key=key)
-    public_key = None if request.public_key is None else signature.read_public_key(request.public_key)
-    found = _find(request.folders, layout, console, public_key) if request.folders else ()
+    found = _find(request.folders, layout, console, request.keys) if request.folders else ()
     index = request.to or layout.index
     published: list[Path] = []
 
     def change(known: Catalogue) -> Change:
-        offered = tuple(map(catalogue.read, found)) or tuple(_own(known, layout, console, public_key))
+        offered = tuple(map(catalogue.read, found)) or tuple(_own(known, layout, console, request.keys))
         if not offered and request.keep is None:
             raise SettingsError("the wheelhouse contains no wheel", remedy="nox -s build_cuda_wheel, or name a folder")
         made = rules.add(known, offered, supersede=supersede)
@@ -101,9 +99,7 @@ def _limited(made: Change, keep: int, *, delete: bool) -> Change:
     )
 
 
-def _find(
-    folders: tuple[Path, ...], layout: Layout, console: Console, key: Ed25519PublicKey | None
-) -> tuple[Path, ...]:
+def _find(folders: tuple[Path, ...], layout: Layout, console: Console, keys: Keys | None) -> tuple[Path, ...]:
     """The verified wheels in or below ``folders``, one of each name; the index of the wheelhouse is left out."""
     below = {path.absolute() for given in folders for path in given.rglob("*.whl")}
     found = sorted(path for path in below if not path.is_relative_to(layout.index))
@@ -112,19 +108,19 @@ def _find(
         raise SettingsError(f"there is no wheel in {listed}", remedy="pass the folder that contains the wheels")
     digests: dict[str, str] = {}
     for path in found:
-        result = verified(path, layout, console, key)
+        result = verified(path, layout, console, keys)
         if digests.setdefault(path.name, result.sha256) != result.sha256:
             message = f"{path.name} was found twice, with different bytes: {digests[path.name]} and {result.sha256}"
             raise VerificationError(message, remedy="find out which build is wrong: nox -s reproduce")
     return tuple({path.name: path for path in found}.values())
 
 
-def _own(known: Catalogue, layout: Layout, console: Console, key: Ed25519PublicKey | None) -> Iterator[Content]:
+def _own(known: Catalogue, layout: Layout, console: Console, keys: Keys | None) -> Iterator[Content]:
     """The wheels of the wheelhouse; those that are not published yet are verified first."""
     for content in update.own_wheels(layout, console):
         entry = known.find(content.name)
-        if entry is None or entry.sha256 != content.wheel.sha256 or key is not None:
-            verified(content.wheel.path, layout, console, key, ignored=OTHER_LOCKS)
+        if entry is None or entry.sha256 != content.wheel.sha256 or keys is not None:
+            verified(content.wheel.path, layout, console, keys, ignored=OTHER_LOCKS)
         yield content
 
 

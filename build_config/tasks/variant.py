@@ -16,6 +16,7 @@ from build_config.tasks.publish import OTHER_LOCKS
 from build_config.tasks.verify import verified
 
 if TYPE_CHECKING:
+    from build_config.steps.wheelhouse.signature import Keys
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
@@ -25,7 +26,7 @@ def make_variants(
     layout: Layout,
     console: Console,
     *,
-    public_key: Path | None = None,
+    keys: Keys | None = None,
     sign_key: Path | None = None,
 ) -> tuple[Path, ...]:
     """Make the variant wheel of each of these wheels, in a folder of the wheelhouse; returns their paths.
@@ -36,12 +37,11 @@ def make_variants(
     """
     if not wheels:
         raise SettingsError("no wheel is named", remedy="nox -s variant -- WHEEL..., each for one shard set")
-    required = None if public_key is None else signature.read_public_key(public_key)
     key = None if sign_key is None else signature.read_private_key(sign_key)
     with tempfile.TemporaryDirectory(prefix="variant-") as temporary:
         made = []
         for path in wheels:
-            verified(path, layout, console, required, ignored=OTHER_LOCKS)
+            verified(path, layout, console, keys, ignored=OTHER_LOCKS)
             record_file = publication.record_path(path)
             record = jsonio.read(record_file, BuildRecord)
             wheel = variant.make(wheelfile.read(path), record.archs, Path(temporary))

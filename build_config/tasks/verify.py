@@ -15,8 +15,7 @@ from build_config.system import jsonio
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
+    from build_config.steps.wheelhouse.signature import Keys
     from build_config.system.console import Console
     from build_config.system.layout import Layout
 
@@ -25,24 +24,23 @@ REMEDY_CONTRADICTED = "do not install it; get it and the files next to it again"
 REMEDY_UNSIGNED = "get its signature from its publisher; your own wheel: nox -s sign -- WHEEL --sign-key KEY"
 
 
-def verify(path: Path | None, layout: Layout, console: Console, *, public_key: Path | None = None) -> None:
+def verify(path: Path | None, layout: Layout, console: Console, *, keys: Keys | None = None) -> None:
     """Compare a wheel, by default the newest of the wheelhouse, with the files next to it. The wheel is not run.
 
     Raises ``VerificationError`` with all contradictions.
     """
-    key = None if public_key is None else signature.read_public_key(public_key)
-    result = verified(path or newest_wheel(layout), layout, console, key)
-    if result.signed_by is None:
+    result = verified(path or newest_wheel(layout), layout, console, keys)
+    if not result.signed_by:
         console.warn(UNSIGNED)
     else:
-        console.note(f"signed by the key {result.signed_by}")
+        console.note(f"signed by {', '.join(f'the key {one}' for one in result.signed_by)}")
 
 
 def verified(
     wheel: Path,
     layout: Layout,
     console: Console,
-    public_key: Ed25519PublicKey | None,
+    keys: Keys | None,
     *,
     ignored: frozenset[str] = frozenset(),
 ) -> verification.Verification:
@@ -50,7 +48,7 @@ def verified(
 
     Raises ``VerificationError`` if it is refused.
     """
-    result = verification.verify(wheel, inputs.evidence(layout, public_key=public_key))
+    result = verification.verify(wheel, inputs.evidence(layout, keys=keys))
     result = replace(result, findings=tuple(one for one in result.findings if one.code not in ignored))
     if not result.passed:
         errors = [finding for finding in result.findings if finding.severity is Severity.ERROR]
@@ -65,13 +63,18 @@ def verified(
     return result
 
 
-def sign(path: Path | None, sign_key: Path, layout: Layout, console: Console) -> None:
+def sign(path: Path | None, sign_key: Path, layout: Layout, console: Console, *, replace_others: bool = False) -> None:
     """Sign the statement about a published wheel, by default the newest of the wheelhouse.
+
+    The signatures of other keys stay, unless ``replace_others`` says that this one is the only one.
 
     Raises ``VerificationError`` for a wheel that does not belong to its record: it must not be signed.
     """
     chosen = path or newest_wheel(layout)
     key = signature.read_private_key(sign_key)
     verified(chosen, layout, console, None)
-    publication.attest(chosen, jsonio.read(publication.record_path(chosen), BuildRecord), key)
+    if publication.is_signed(chosen) and not replace_others:
+        publication.cosign(chosen, key)
+    else:
+        publication.attest(chosen, jsonio.read(publication.record_path(chosen), BuildRecord), key)
     console.note(f"signed by the key {signature.key_id(key.public_key())}")

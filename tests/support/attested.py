@@ -14,6 +14,7 @@ from build_config.plan import BuildRequest
 from build_config.reports import BuildRecord
 from build_config.steps import locks
 from build_config.steps.wheelhouse import build_record, publication, statement, verification
+from build_config.steps.wheelhouse.signature import Keys
 from build_config.system.layout import PACKAGE, Layout
 from tests.support import factories, publishable, wheels
 
@@ -25,7 +26,7 @@ KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 @functools.cache
 def _evidence() -> verification.Evidence:
     """The locks of this checkout, read once: some tests verify a wheel a thousand times."""
-    return inputs.evidence(LAYOUT, public_key=None)
+    return inputs.evidence(LAYOUT, keys=None)
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class House:
     record: BuildRecord
 
     def verify(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> verification.Verification:
-        public = None if key is None else key.public_key()
-        against = {"public_key": public, **changes}
+        keys = None if key is None else Keys(trusted=(key.public_key(),))
+        against = {"keys": keys, **changes}
         return verification.verify(self.wheel, dataclasses.replace(_evidence(), **against))
 
     def codes(self, key: Ed25519PrivateKey | None = KEY, **changes: Any) -> set[str]:

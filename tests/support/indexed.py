@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from build_config.model import Wheel
+    from build_config.steps.wheelhouse.signature import Keys
 
 SM89 = "0.3.36+cu130.sm89"
 PORTABLE = "0.3.36+cu130"
@@ -106,9 +107,9 @@ class House:
     def index(self) -> Path:
         return self.layout.index
 
-    def variant(self, *wheels: Path, **keys: Path) -> tuple[Path, ...]:
+    def variant(self, *wheels: Path, keys: Keys | None = None, sign_key: Path | None = None) -> tuple[Path, ...]:
         """Make variant wheels of wheels in the wheelhouse."""
-        return make_variants(wheels, self.layout, Console(), **keys)
+        return make_variants(wheels, self.layout, Console(), keys=keys, sign_key=sign_key)
 
     def build(
         self,

@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(slots=True)
 class LocalIndex:
-    """The state of the index. ``files`` are served by name; ``yanked`` are listed as such.
+    """The state of the index. ``files`` are served by name; ``yanked`` are listed as such,
+    and ``requires_python`` is what the page says of a file.
 
     ``cut_after`` ends the next answers with a file after that many bytes, one entry for each answer. ``refusals`` are
     the statuses of the next answers. ``ranges`` are the received ``Range`` headers, ``None`` for a request without one.
@@ -20,6 +21,7 @@ class LocalIndex:
 
     files: dict[str, bytes] = field(default_factory=dict)
     yanked: set[str] = field(default_factory=set)
+    requires_python: dict[str, str] = field(default_factory=dict)
     resumes: bool = True
     cut_after: list[int] = field(default_factory=list)
     refusals: list[int] = field(default_factory=list)
@@ -38,6 +40,7 @@ class LocalIndex:
                 "hashes": {"sha256": hashlib.sha256(self.files[name]).hexdigest()},
                 "size": len(self.files[name]),
                 "yanked": name in self.yanked,
+                "requires-python": self.requires_python.get(name),
             }
             for name in names
         ]

@@ -173,7 +173,7 @@ def test_only_the_console_prints() -> None:
 
 
 def test_only_the_command_line_exits() -> None:
-    commands = {"commands.machine", "commands.wheel"}  # end with status 1 if the answer is no
+    commands = {"commands.build", "commands.machine", "commands.wheel"}  # end with status 1 if the answer is no
     assert users(EXITS) == {*commands, "__main__", "build_backend", "check_gpu.__main__"}
 
 

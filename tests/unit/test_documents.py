@@ -160,3 +160,15 @@ def test_links_lead_to_something(name: str) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["docs/security.md", "docs/measurements/reliability.md"])
+def test_every_test_and_module_that_is_named_exists(name: str) -> None:
+    text = TEXT[name]
+    sources = [path.read_text(encoding="utf-8") for path in (CHECKOUT / "tests").rglob("test_*.py")]
+    tests = {found for source in sources for found in re.findall(r"^def (test_\w+)", source, re.MULTILINE)}
+    named = set(re.findall(r"`(test_\w+)", text))
+    assert named
+    assert not named - tests
+    for path in re.findall(r"`((?:[\w.]+/)+[\w.]+|check_gpu|noxfile\.py)`", text):
+        assert (CHECKOUT / path).exists() or (PACKAGE / path).exists(), path

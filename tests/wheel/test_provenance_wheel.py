@@ -17,7 +17,7 @@ from build_config.formats import cyclonedx, wheelfile
 from build_config.steps import locks
 from build_config.steps.wheel.sbom import ingredients
 from build_config.steps.wheelhouse import publication, statement, verification
-from build_config.steps.wheelhouse.signature import PRIVATE_NAME, PUBLIC_NAME, make_keys, read_public_key
+from build_config.steps.wheelhouse.signature import PRIVATE_NAME, PUBLIC_NAME, make_keys, read_keys
 from build_config.system.console import Console
 from build_config.tasks import verify
 
@@ -47,14 +47,14 @@ def _signed(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFacto
 
 
 def findings(path: Path, layout: Layout) -> set[str]:
-    key = read_public_key(path.with_name(PUBLIC_NAME))
-    result = verification.verify(path, inputs.evidence(layout, public_key=key))
+    keys = read_keys((path.with_name(PUBLIC_NAME),))
+    result = verification.verify(path, inputs.evidence(layout, keys=keys))
     assert result.passed == (not [each for each in result.findings if each.severity == "error"])
     return {finding.code for finding in result.findings}
 
 
 def test_the_wheel_is_accepted(signed: Path, layout: Layout) -> None:
-    verify.verify(signed, layout, Console(terminal=False), public_key=signed.with_name(PUBLIC_NAME))
+    verify.verify(signed, layout, Console(terminal=False), keys=read_keys((signed.with_name(PUBLIC_NAME),)))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_one_changed_byte_is_refused(signed: Path, layout: Layout, suffix: str, 
             path.write_bytes(bytes(changed))
             assert expected in findings(signed, layout)
             with pytest.raises(VerificationError):
-                verify.verify(signed, layout, Console(terminal=False), public_key=signed.with_name(PUBLIC_NAME))
+                verify.verify(signed, layout, Console(terminal=False), keys=read_keys((signed.with_name(PUBLIC_NAME),)))
     finally:
         path.write_bytes(sound)
     assert not findings(signed, layout)
@@ -98,7 +98,7 @@ def test_every_byte_of_the_signature_counts(signed: Path, layout: Layout) -> Non
 
 
 def test_the_lock_of_another_checkout_is_refused(signed: Path, layout: Layout) -> None:
-    against = inputs.evidence(layout, public_key=None)
+    against = inputs.evidence(layout, keys=None)
     other = tuple({**dict(against.locks), "llama-cpp-python.toml": "0" * 64}.items())
     result = verification.verify(signed, dataclasses.replace(against, locks=other))
     assert [finding.code for finding in result.findings] == ["lock-differs"]

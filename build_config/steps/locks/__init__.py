@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
 
 from build_config.errors import LockError, SettingsError
@@ -217,7 +217,19 @@ def _checked(file: LockedFile, lock: str) -> LockedFile:
     named = re.fullmatch(r"[\w.+-]+", file.filename)  # it becomes a path
     if not named or not re.fullmatch(r"[0-9a-f]{64}", file.sha256) or file.size <= 0:
         raise LockError(f"{lock}: {file.filename!r} has an invalid name, digest or size", remedy=RESTORE)
+    if not _is_file_of(file):  # the record and the SBOM say its name and version
+        raise LockError(f"{lock}: {file.filename} is not {file.name} {file.version}", remedy=RESTORE)
     return file
+
+
+def _is_file_of(file: LockedFile) -> bool:
+    """Whether the name of a file is one of the locked release."""
+    parse = parse_wheel_filename if file.filename.endswith(".whl") else parse_sdist_filename
+    try:
+        name, version, *_ = parse(file.filename)
+        return (name, version) == (canonicalize_name(file.name), Version(file.version))
+    except ValueError:  # those of packaging are such errors, too
+        return False
 
 
 def components(files: Mapping[str, bytes], cuda: str, platform: PlatformName) -> list[Requirement]:

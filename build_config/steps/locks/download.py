@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +13,7 @@ from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, ProjectPage, P
 
 from build_config.errors import DigestMismatchError, NetworkError, StepResultError
 from build_config.system import jsonio, platforms
-from build_config.system.files import disk_full_is_said, file_sha256, is_disk_full, rename
+from build_config.system.files import Verified, disk_full_is_said, file_sha256, is_disk_full, look, rename
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,21 +41,6 @@ TEMPORARY_ERRORS = (
     TimeoutError,
 )
 VERIFIED = "verified.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
-    """The digest of a file with the file's state at that time: saves hashing half a gigabyte on every run.
-
-    Where no program can set a file's change time back, a file that was touched in any way is hashed again. Elsewhere
-    every run hashes every file.
-    """
-
-    sha256: str
-    size: int
-    inode: int
-    modified_ns: int
-    changed_ns: int
 
 
 def index_url() -> str:
@@ -88,13 +72,13 @@ def fetch(files: tuple[LockedFile, ...], folder: Path, console: Console) -> tupl
             path = folder / file.filename
             if not path.is_file():
                 missing.append(file)
-            elif known.get(file.filename) != _look(path, file.sha256):
+            elif known.get(file.filename) != look(path, file.sha256):
                 _verify(path, path, file)
-                seen[file.filename] = _look(path, file.sha256)
+                seen[file.filename] = look(path, file.sha256)
         if seen != known:
             jsonio.write(folder / VERIFIED, seen)
         for file in _download_all(missing, folder, console):
-            seen[file.filename] = _look(folder / file.filename, file.sha256)
+            seen[file.filename] = look(folder / file.filename, file.sha256)
             jsonio.write(folder / VERIFIED, seen)
     return tuple(folder / file.filename for file in files)
 
@@ -181,17 +165,6 @@ def _verify(path: Path, name: Path, file: LockedFile) -> None:
         f"the lock says {file.sha256}, {file.size} bytes. Nothing was unpacked; the file is now {aside}",
         remedy="run the same command again; if the error remains, the index serves another file than the locked one, "
         "and only `nox -s lock` would accept it",
-    )
-
-
-def _look(path: Path, sha256: str) -> Verified:
-    status = path.stat()
-    return Verified(
-        sha256=sha256,
-        size=status.st_size,
-        inode=status.st_ino,
-        modified_ns=status.st_mtime_ns,
-        changed_ns=status.st_ctime_ns,
     )
 
 

@@ -16,6 +16,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from build_config.model import CudaToolkit, Program
 from build_config.steps.toolchain.installed_cuda import nvcc_version
 from build_config.steps.toolchain.windows import import_libraries
 from build_config.system import jsonio, platforms, processes
-from build_config.system.files import disk_full_is_said, rename
+from build_config.system.files import Verified, disk_full_is_said, file_sha256, look, rename, touch
 
 if TYPE_CHECKING:
     from build_config.model import ToolkitLock
@@ -62,18 +63,20 @@ _SHARED_LIBRARY = re.compile(r"(?P<name>lib.+\.so)\.[0-9.]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """The contents of a finished root: ``files`` are the names and sizes in bytes of all its files."""
+    """The contents of a finished root: ``files`` are all its files by name, and ``links`` the targets of its links."""
 
     identity: str
     version: str
-    files: tuple[tuple[str, int], ...]
+    files: Mapping[str, Verified]
+    links: Mapping[str, str]
 
 
 def provide(lock: ToolkitLock, wheels: tuple[Path, ...], layout: Layout, *, cc: str) -> CudaToolkit:
     """Make the toolkit root for ``lock`` from its verified ``wheels``, or reuse it.
 
     ``cc`` is the C compiler for the driver stub (on Windows ``lib.exe`` is next to it). The root appears complete or
-    not at all. It is reused as long as every file in it has its size: systems delete old temporary files one by one.
+    not at all. It is reused as long as it contains exactly its files, each with its digest: systems delete old
+    temporary files one by one, and a changed header would be compiled into units whose keys name the locked one.
 
     Raises ``LockError`` if the wheels are not those of the lock or have an unknown layout, ``DiskFullError``, and
     ``ToolkitMissingError`` if the unpacked nvcc does not run here.
@@ -119,8 +122,7 @@ def provide_without_compiler(lock: ToolkitLock, wheels: tuple[Path, ...], layout
             _unpack_all(lock, wheels, partial, root)
             if not platforms.of(lock.platform).uses_dlls:
                 repair(partial)
-            jsonio.write(partial / STAMP, Stamp(identity=identity, version=whole.version, files=_listing(partial)))
-            rename(partial, root)
+            _finish(partial, root, identity, whole.version)
     return replace(whole, root=root)
 
 
@@ -169,10 +171,18 @@ def stub_source() -> str:
 def _complete(root: Path, identity: str) -> Stamp | None:
     try:
         stamp = jsonio.read(root / STAMP, Stamp)
-        intact = stamp.identity == identity and all((root / name).lstat().st_size == size for name, size in stamp.files)
+        files, links = _listing(root, stamp.files)
     except (StepResultError, OSError):
         return None
-    return stamp if intact else None
+    changed = {name for name, file in files.items() if file != stamp.files.get(name)}
+    digests, expected = ({name: file.sha256 for name, file in each.items()} for each in (files, stamp.files))
+    if (stamp.identity, expected, stamp.links) != (identity, digests, links):
+        return None
+    if changed:  # in time or place only
+        stamp = replace(stamp, files=files)
+        jsonio.write(root / STAMP, stamp)
+    touch(root)
+    return stamp
 
 
 def _make(lock: ToolkitLock, wheels: tuple[Path, ...], root: Path, cc: str, identity: str) -> Stamp:
@@ -185,10 +195,15 @@ def _make(lock: ToolkitLock, wheels: tuple[Path, ...], root: Path, cc: str, iden
         else:
             repair(partial)
             _compile_stub(partial, cc)
-        version = _version(partial / "bin" / _nvcc(lock))
-        stamp = Stamp(identity=identity, version=version, files=_listing(partial))
-        jsonio.write(partial / STAMP, stamp)
-        rename(partial, root)
+        return _finish(partial, root, identity, _version(partial / "bin" / _nvcc(lock)))
+
+
+def _finish(partial: Path, root: Path, identity: str, version: str) -> Stamp:
+    """Stamp a root that is whole, and give it its name."""
+    files, links = _listing(partial, {})
+    stamp = Stamp(identity=identity, version=version, files=files, links=links)
+    jsonio.write(partial / STAMP, stamp)
+    rename(partial, root)
     return stamp
 
 
@@ -258,7 +273,16 @@ def _version(nvcc: Path) -> str:
     return version
 
 
-def _listing(root: Path) -> tuple[tuple[str, int], ...]:
-    """Names and sizes of all files and links, sorted."""
-    files = (path for path in root.rglob("*") if path.is_symlink() or path.is_file())
-    return tuple(sorted((str(path.relative_to(root)), path.lstat().st_size) for path in files))
+def _listing(root: Path, known: Mapping[str, Verified]) -> tuple[dict[str, Verified], dict[str, str]]:
+    """All files with their digests, and all links with their targets. A file that is as it was known is not read."""
+    files: dict[str, Verified] = {}
+    links: dict[str, str] = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_symlink():
+            links[name] = str(path.readlink())
+        elif path.is_file() and name != STAMP:
+            before = known.get(name) if platforms.HERE.has_change_times else None
+            is_same = before is not None and look(path, before.sha256) == before
+            files[name] = before if before is not None and is_same else look(path, file_sha256(path))
+    return files, links

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from build_config.errors import BuildError, ConfigureError, InterruptedRunError, StepResultError
 from build_config.model import Toolchain
 from build_config.steps.units import cmake, object_cache, progress, sandbox, store, system_headers
-from build_config.system import jsonio, platforms, processes
+from build_config.system import jsonio, platforms, processes, usage
 from build_config.system.console import Console
 from build_config.system.layout import Layout
 
@@ -49,6 +49,7 @@ def build_units(
     for spec in specs:
         if found[spec.name] is not None:
             console.note(f"unit {spec.name}: unchanged, taken from the store ({spec.key.digest[:12]})")
+    usage.count(layout, usage.UNIT_STORE, usage.Uses(hits=len(specs) - len(missing), asked=len(specs)))
     if missing:
         isolation = sandbox.isolation()
         console.note(f"network of the compilers: {isolation.description}")
@@ -218,6 +219,9 @@ class _Builder:
         ninja = cmake.build_arguments(self.toolchain, self._folder(spec), jobs=self.jobs)
         command = processes.Command(argv=(*self.isolation.prefix, *ninja), environment=self.cache.environment, log=log)
         done = processes.run(command, check=False, on_line=line, on_tick=tick)
+        if done.returncode != 0 and self.cache.forget_sources(done.output):
+            self.console.warn("the object cache is damaged: its index of sources was deleted, and the build goes on")
+            done = processes.run(command, check=False, on_line=line, on_tick=tick)
         if done.returncode != 0 and NINJA_INTERRUPTED in done.output:  # it received the signal, this process did not
             raise InterruptedRunError(f"Stopped in unit {spec.name}. Finished files are kept.", log=log)
         if done.returncode != 0:
@@ -244,7 +248,7 @@ class _Builder:
         now = time.monotonic()
         if now - self.asked >= CACHE_QUERY_INTERVAL:
             self.asked = now
-            hits = self.cache.hits()
+            hits = self.cache.uses().hits
             self.hits = f"; {hits} cache hits" if hits else ""
         return self.hits
 

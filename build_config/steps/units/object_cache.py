@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from build_config.errors import CommandError
 from build_config.model import Program
-from build_config.system import platforms, processes
+from build_config.system import jsonio, platforms, processes, usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from build_config.model import PlatformName
     from build_config.system.layout import Layout
 
+SCCACHE_FAILED = "sccache: encountered fatal error"
 CACHE_SIZE = "20G"
 PORT = "42260"
 """Not sccache's own 4226, where a server of another project may listen."""
@@ -33,17 +35,33 @@ class CacheSession:
     launcher: Program | None
     environment: Mapping[str, str]
 
-    def hits(self) -> int:
-        """Hits since the session began; 0 without a launcher, or if the launcher does not answer."""
+    def uses(self) -> usage.Uses:
+        """Hits and look-ups since the session began; 0 without a launcher, or if the launcher does not answer."""
+        nothing = usage.Uses(hits=0, asked=0)
         if self.launcher is None:
-            return 0
+            return nothing
         sccache = _is_sccache(self.launcher)
         try:
             answer = self._call(*(("--show-stats", "--stats-format", "json") if sccache else ("--print-stats",)))
         except CommandError:  # too slow, on a machine that is very busy: no reason to lose a build
-            return 0
+            return nothing
         parse = parse_sccache if sccache else parse_ccache
-        return parse(answer.output) if answer.returncode == 0 else 0
+        try:
+            return parse(answer.output) if answer.returncode == 0 else nothing
+        except ValueError:  # it answers in another form: no reason to lose a build, either
+            return nothing
+
+    def forget_sources(self, output: str) -> bool:
+        """Delete sccache's index of sources if a compiler's ``output`` says that sccache itself failed.
+
+        A damaged entry of it ends every compilation of its file, however often it is tried (seen with 0.16); a damaged
+        object is only compiled again. Returns whether there was something to delete, so that it is worth another try.
+        """
+        folder = Path(self.environment.get("SCCACHE_DIR", ""), "preprocessor")
+        if SCCACHE_FAILED not in output or "SCCACHE_DIR" not in self.environment or not folder.is_dir():
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
 
     def _call(self, *arguments: str) -> processes.Completed:
         if self.launcher is None:  # pragma: no cover - callers checked
@@ -68,6 +86,7 @@ def session(launcher: Program | None, layout: Layout, environment: Mapping[str, 
     if not _is_sccache(launcher):
         ready._call("--zero-stats")  # noqa: SLF001  # the module's own class
         yield ready
+        usage.count(layout, usage.OBJECT_CACHE, ready.uses())
         return
     processes.stop_program(launcher.path)
     _socket(layout).unlink(missing_ok=True)
@@ -80,22 +99,31 @@ def session(launcher: Program | None, layout: Layout, environment: Mapping[str, 
         # The server runs the compilers, and would let them finish although nobody waits for the result.
         processes.stop_program(launcher.path)
         raise
+    usage.count(layout, usage.OBJECT_CACHE, ready.uses())
     try:
         ready._call("--stop-server")  # noqa: SLF001
     except CommandError:
         processes.stop_program(launcher.path)
 
 
-def parse_sccache(text: str) -> int:
-    """The hits in ``sccache --show-stats --stats-format json``. Raises ``ValueError`` for anything else."""
-    stats: dict[str, Any] = json.loads(text)["stats"]
-    return sum(int(count) for count in stats.get("cache_hits", {}).get("counts", {}).values())
+def parse_sccache(text: str) -> usage.Uses:
+    """The uses in ``sccache --show-stats --stats-format json``. Raises ``ValueError`` for anything else."""
+    try:
+        stats: dict[str, Any] = json.loads(text)["stats"]
+        hits, misses = (
+            sum(int(count) for count in stats.get(name, {}).get("counts", {}).values())
+            for name in ("cache_hits", "cache_misses")
+        )
+    except (*jsonio.NOT_JSON, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not the statistics of sccache: {error}") from error
+    return usage.Uses(hits=hits, asked=hits + misses)
 
 
-def parse_ccache(text: str) -> int:
-    """The hits in ``ccache --print-stats``: a name, a tab, a number on each line."""
+def parse_ccache(text: str) -> usage.Uses:
+    """The uses in ``ccache --print-stats``: a name, a tab, a number on each line."""
     counts = dict(line.split("\t") for line in text.splitlines() if line.count("\t") == 1)
-    return sum(int(counts.get(name, "0")) for name in ("direct_cache_hit", "preprocessed_cache_hit"))
+    hits = sum(int(counts.get(name, "0")) for name in ("direct_cache_hit", "preprocessed_cache_hit"))
+    return usage.Uses(hits=hits, asked=hits + int(counts.get("cache_miss", "0")))
 
 
 def _is_sccache(launcher: Program) -> bool:

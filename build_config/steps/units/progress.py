@@ -16,6 +16,7 @@ DEFAULT_WEIGHT = 2.0
 """Seconds assumed for a step that was never timed."""
 _LINE = re.compile(r"^\[\d+/\d+\] (?P<what>.+)$")
 _OUTPUT = re.compile(r"(?:Building|Linking) \S+ (?:object|shared library|shared module|static library) (?P<path>\S+)$")
+_MILLISECONDS = re.compile(r"[0-9]{1,12}")
 _SOURCES = (".cu", ".cpp", ".c", ".cc", ".cxx")
 
 
@@ -36,7 +37,7 @@ def parse_ninja_log(text: str) -> dict[str, float]:
     seconds = {}
     for line in text.splitlines():
         fields = line.split("\t")
-        if len(fields) >= 4 and fields[0].isdigit() and fields[1].isdigit():  # noqa: PLR2004  # a line has 4 or 5 fields
+        if len(fields) >= 4 and all(map(_MILLISECONDS.fullmatch, fields[:2])):  # noqa: PLR2004  # it has 4 or 5
             seconds[fields[3]] = (int(fields[1]) - int(fields[0])) / 1000
     return seconds
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from build_config.errors import BuildError, StepResultError
 from build_config.model import BuildUnit, BuiltFile, SystemHeaders
 from build_config.system import jsonio
-from build_config.system.files import file_sha256, listing_sha256, rename
+from build_config.system.files import file_sha256, listing_sha256, rename, touch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +35,7 @@ def find(spec: UnitSpec, layout: Layout) -> BuildUnit | None:
         return None
     if known.key != spec.key or known.files != files:
         return None
+    touch(folder)
     return replace(known, name=spec.name, shard=spec.shard)
 
 

@@ -12,7 +12,7 @@ from build_config.formats import wheelfile
 from build_config.model import UnitKey
 from build_config.steps.wheel import assemble, repair, sbom
 from build_config.system import jsonio, platforms
-from build_config.system.files import rename
+from build_config.system.files import rename, touch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,4 +87,5 @@ def stored(folder: Path) -> Wheel | None:
     except (StepResultError, ValueError):
         return None
     kept = wheelfile.read(path)
+    touch(folder)
     return kept if kept.sha256 == digest else None

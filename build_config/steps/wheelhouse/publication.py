@@ -102,6 +102,13 @@ def attest(wheel: Path, record: BuildRecord, key: Ed25519PrivateKey | None) -> N
         jsonio.write_text(envelope, signature.seal(text.encode(), statement.PAYLOAD_TYPE, key))
 
 
+def cosign(wheel: Path, key: Ed25519PrivateKey) -> None:
+    """Add the signature of ``key`` to the envelope next to a wheel. Raises ``UnsignedError`` if it is none."""
+    path = statement.envelope_path(wheel)
+    signed = signature.cosign(path.read_text(encoding="utf-8"), statement.PAYLOAD_TYPE, key)
+    jsonio.write_text(path, signed)
+
+
 def is_signed(wheel: Path) -> bool:
     """Whether an envelope with a signature is next to a published wheel."""
     return statement.envelope_path(wheel).exists()

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -38,6 +40,27 @@ BINARY = getattr(os, "O_BINARY", 0)
 """Without it, Windows writes other line ends than it was given."""
 READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _HOW_TO_MAKE = "nox -s keygen -- FOLDER makes a key pair"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """Whose signatures count. ``needed`` is how many of the ``trusted`` keys must have signed.
+
+    ``revoked`` are identifiers of keys whose signatures never count, each with the reason if one is known.
+    """
+
+    trusted: tuple[Ed25519PublicKey, ...]
+    needed: int = 1
+    revoked: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vouched:
+    """A payload with the identifiers of the keys that signed it; ``revoked`` are those of its signers that were."""
+
+    payload: bytes
+    signed_by: tuple[str, ...]
+    revoked: tuple[str, ...]
 
 
 class UnsignedError(Exception):
@@ -99,6 +122,45 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
+def read_keys(public: tuple[Path, ...], *, needed: int = 1, revoked: Path | None = None) -> Keys | None:
+    """The keys of a user's options; ``None`` if no signature is to be checked. Raises ``SettingsError``.
+
+    A list of revoked keys has one identifier a line (``key_id``), and then the reason if there is one; ``#`` begins a
+    comment. A line that is not understood is an error: the key that it means would count.
+    """
+    if not public:
+        if revoked is not None or needed != 1:
+            message = "--revoked and --signers are about the signatures of keys, and no key is given"
+            raise SettingsError(message, remedy="pass --public-key KEY")
+        return None
+    trusted = {key_id(key): key for key in map(read_public_key, public)}
+    if needed > len(trusted):
+        message = f"--signers {needed}: only {len(trusted)} different keys are given"
+        raise SettingsError(message, remedy="pass --public-key KEY once for each signer")
+    return Keys(
+        trusted=tuple(trusted.values()),
+        needed=needed,
+        revoked=() if revoked is None else tuple(_read_revoked(revoked).items()),
+    )
+
+
+def _read_revoked(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the list of revoked keys {path} cannot be read: {error}") from error
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        text = line.partition("#")[0].strip()
+        match = re.fullmatch(r"([0-9a-fA-F]{64})(?:\s+(.*))?", text)
+        if text and match is None:
+            message = f"line {number} of {path} does not begin with the identifier of a key"
+            raise SettingsError(message, remedy="it is 64 hexadecimal digits: docs/provenance.md says how to get it")
+        if match is not None:
+            found[match[1].lower()] = match[2] or "no reason given"
+    return found
+
+
 def key_id(key: Ed25519PublicKey) -> str:
     """SHA-256 of the public key in DER, as ``openssl pkey -pubin -outform DER | sha256sum`` prints it."""
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
@@ -111,6 +173,14 @@ def seal(payload: bytes, payload_type: str, key: Ed25519PrivateKey) -> str:
     return jsonio.dumps(envelope.to_dict())
 
 
+def cosign(text: str, payload_type: str, key: Ed25519PrivateKey) -> str:
+    """The envelope with the signature of this key, too; that of the same key is replaced. Raises ``UnsignedError``."""
+    envelope = _envelope(text, payload_type)
+    envelope.sign(CryptoSigner(key, _public(key.public_key())))
+    envelope.signatures = dict(sorted(envelope.signatures.items()))
+    return jsonio.dumps(envelope.to_dict())
+
+
 def unverified_payload(text: str, payload_type: str) -> bytes:
     """The payload of an envelope; NO signature is checked.
 
@@ -120,15 +190,34 @@ def unverified_payload(text: str, payload_type: str) -> bytes:
     return _envelope(text, payload_type).payload
 
 
-def verified_payload(text: str, payload_type: str, key: Ed25519PublicKey) -> bytes:
-    """The payload of an envelope that this key signed. Raises ``UnsignedError``."""
+def verified_payload(text: str, payload_type: str, keys: Keys) -> Vouched:
+    """The payload of an envelope that enough trusted keys signed; the signature of a revoked key does not count.
+
+    Raises ``UnsignedError``.
+    """
     envelope = _envelope(text, payload_type)
+    revoked = dict(keys.revoked)
+    signers = tuple(identifier for key in keys.trusted if _has_signed(envelope, key) for identifier in [key_id(key)])
+    counted = tuple(one for one in signers if one not in revoked)
+    if len(counted) < keys.needed:
+        said = [f"{one} was revoked: {revoked[one]}" for one in signers if one in revoked]
+        named = ", ".join(envelope.signatures) or "nobody"
+        wanted = " or ".join(map(key_id, keys.trusted))
+        said += [f"it has {len(counted)} of {keys.needed} valid signatures of {wanted}; it names {named}"]
+        raise UnsignedError("; ".join(said))
+    return Vouched(
+        payload=envelope.payload,
+        signed_by=counted,
+        revoked=tuple(one for one in envelope.signatures if one in revoked),
+    )
+
+
+def _has_signed(envelope: Envelope, key: Ed25519PublicKey) -> bool:
     try:
         envelope.verify([_public(key)], threshold=1)
-    except Error as error:
-        signers = ", ".join(envelope.signatures) or "nobody"
-        raise UnsignedError(f"it has no valid signature of the key {key_id(key)}; it names {signers}") from error
-    return envelope.payload
+    except Error:
+        return False
+    return True
 
 
 def payload_of_anybody(text: str, payload_type: str) -> bytes:
@@ -165,9 +254,9 @@ def _envelope(text: str, payload_type: str) -> Envelope:
     try:
         envelope = Envelope.from_dict(json.loads(text))
         again = jsonio.dumps(envelope.to_dict())
-    except (Error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (Error, *jsonio.NOT_JSON, KeyError, TypeError, AttributeError) as error:
         raise UnsignedError(f"it is not a DSSE envelope: {error}") from error
-    if again != text:
+    if again != text or list(envelope.signatures) != sorted(envelope.signatures):
         raise UnsignedError("it is not written as this project writes envelopes")
     if envelope.payload_type != payload_type:
         raise UnsignedError(f"its payload is {envelope.payload_type}, not {payload_type}")

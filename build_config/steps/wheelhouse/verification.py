@@ -7,13 +7,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from build_config.errors import PackagingError, StepResultError
 from build_config.formats import wheelfile
 from build_config.model import LockedFile
 from build_config.reports import BuildRecord, Finding, Severity, Verdict
 from build_config.steps.wheelhouse import publication, signature, statement
+from build_config.steps.wheelhouse.signature import Keys, UnsignedError
 from build_config.system import jsonio
 
 if TYPE_CHECKING:
@@ -27,24 +26,24 @@ OTHER_VERSION = "the record may be from another version of this project: check o
 class Evidence:
     """What a wheel and the files next to it are compared with: the locks of this checkout.
 
-    ``unrelated_locks`` are the lock files that do not affect a wheel. ``public_key`` is ``None`` if no signature is to
-    be checked.
+    ``unrelated_locks`` are the lock files that do not affect a wheel. ``keys`` is ``None`` if no signature is to be
+    checked.
     """
 
     locks: tuple[tuple[str, str], ...]
     unrelated_locks: frozenset[str]
     locked_files: tuple[LockedFile, ...]
-    public_key: Ed25519PublicKey | None
+    keys: Keys | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """The result of a verification. ``signed_by`` is the identifier of the key whose signature was checked."""
+    """The result of a verification. ``signed_by`` are the identifiers of the keys whose signatures were checked."""
 
     wheel: str
     sha256: str
     findings: tuple[Finding, ...]
-    signed_by: str | None
+    signed_by: tuple[str, ...]
 
     @property
     def passed(self) -> bool:
@@ -80,13 +79,13 @@ def verify(path: Path, evidence: Evidence, *, about: Path | None = None) -> Veri
     findings += missing
     if statement_file is not None:
         findings += _statement_findings(record, record_file, statement_file, wheel.sha256)
-    findings += _envelope_findings(statement.envelope_path(about), statement_file, evidence.public_key)
-    signed = evidence.public_key is not None and not any(finding.code.startswith("envelope-") for finding in findings)
+    signed_by, unsigned = _envelope_findings(statement.envelope_path(about), statement_file, evidence.keys)
+    findings += unsigned
     return Verification(
         wheel=path.name,
         sha256=wheel.sha256,
         findings=tuple(findings),
-        signed_by=signature.key_id(evidence.public_key) if signed and evidence.public_key is not None else None,
+        signed_by=signed_by,
     )
 
 
@@ -164,7 +163,7 @@ def _statement_findings(
         data = json.loads(statement_file)
         subject = data["subject"][0]["digest"]["sha256"]
         recorded = data["predicate"]["runDetails"]["byproducts"][0]["digest"]["sha256"]
-    except (ValueError, KeyError, IndexError, TypeError) as reason:
+    except (*jsonio.NOT_JSON, KeyError, IndexError, TypeError) as reason:
         yield _error("statement-unreadable", f"the statement cannot be read: {reason}")
         return
     if subject != wheel_sha256:
@@ -175,27 +174,31 @@ def _statement_findings(
         yield _error("record-changed", message)
 
 
-def _envelope_findings(path: Path, statement_file: bytes | None, key: Ed25519PublicKey | None) -> Iterator[Finding]:
+def _envelope_findings(
+    path: Path, statement_file: bytes | None, keys: Keys | None
+) -> tuple[tuple[str, ...], list[Finding]]:
+    """The signers of the statement whose signatures were checked, and what is wrong with the envelope."""
     if not path.exists():
-        if key is not None:
-            yield _error("envelope-missing", f"{path.name} is missing: this wheel is not signed")
-        return
+        missing = _error("envelope-missing", f"{path.name} is missing: this wheel is not signed")
+        return (), [] if keys is None else [missing]
     data, problems = _read(path, "envelope")
-    yield from problems
     if data is None:
-        return
+        return (), problems
+    signed_by: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
     try:
-        text = data.decode()
-        if key is None:
-            payload = signature.unverified_payload(text, statement.PAYLOAD_TYPE)
+        if keys is None:
+            payload = signature.unverified_payload(data.decode(), statement.PAYLOAD_TYPE)
         else:
-            payload = signature.verified_payload(text, statement.PAYLOAD_TYPE, key)
-    except (signature.UnsignedError, UnicodeDecodeError) as reason:
-        yield _error("envelope-refused", f"{path.name}: {reason}")
-        return
+            vouched = signature.verified_payload(data.decode(), statement.PAYLOAD_TYPE, keys)
+            payload, signed_by, revoked = vouched.payload, vouched.signed_by, vouched.revoked
+    except (UnsignedError, UnicodeDecodeError) as reason:
+        return (), [_error("envelope-refused", f"{path.name}: {reason}")]
     if payload != statement_file:
         message = f"{path.name} contains another statement than the one next to it"
-        yield _error("envelope-of-another-statement", message)
+        return (), [_error("envelope-of-another-statement", message)]
+    notes = (f"the signature of the revoked key {one} was not counted" for one in revoked)
+    return signed_by, [Finding(code="signer-revoked", severity=Severity.NOTE, message=each) for each in notes]
 
 
 def _read(path: Path, what: str) -> tuple[bytes | None, list[Finding]]:

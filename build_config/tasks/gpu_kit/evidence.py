@@ -146,7 +146,7 @@ def read(folder: Path, scripts: dict[str, str]) -> GpuReport:
         data = json.loads(path.read_text(encoding="utf-8"))
         report = jsonio.from_data(data, GpuReport)
         said = data.pop("sha256")
-    except (OSError, ValueError, StepResultError) as error:
+    except (OSError, *jsonio.NOT_JSON, StepResultError) as error:
         raise VerificationError(f"{path} is not the report of a GPU kit: {error}", remedy=AGAIN) from error
     if said != hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest():
         raise VerificationError(f"{path} was changed after it was written: its digest differs", remedy=AGAIN)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from build_config import inputs
 from build_config.errors import PackagingError, StepResultError, VerificationError
 from build_config.reports import Severity
-from build_config.steps.wheelhouse import signature, verification
+from build_config.steps.wheelhouse import verification
 from build_config.system import jsonio, storage
 from build_config.tasks.index import catalogue, pages, remote
 from build_config.tasks.index.catalogue import CATALOGUE, FILES, METADATA_SUFFIX, SBOM_SUFFIX, YANK_SUFFIX, Yank
@@ -20,30 +20,27 @@ from build_config.tasks.verify import UNSIGNED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
+    from build_config.steps.wheelhouse.signature import Keys
     from build_config.system.console import Console
     from build_config.system.layout import Layout
     from build_config.tasks.index.catalogue import Catalogue, Entry
 
 REMEDY = "install nothing of it; its publisher makes it again from the wheels: nox -s index"
-Keys = tuple["Ed25519PublicKey", ...]
 
 
-def verify_index(place: str, layout: Layout, console: Console, *, public_keys: tuple[Path, ...] = ()) -> None:
+def verify_index(place: str, layout: Layout, console: Console, *, keys: Keys | None = None) -> None:
     """Verify all wheels and pages of an index, a folder or an address, and say what was found.
 
     Raises ``VerificationError`` with all contradictions, ``NetworkError``, and ``SettingsError``.
     """
-    keys = tuple(map(signature.read_public_key, public_keys))
     number = verify(storage.reader(storage.place(place)), keys, layout, console)
     console.note(f"{number} wheels, their files and all pages belong together")
-    if not keys:
+    if keys is None:
         console.warn(UNSIGNED)
 
 
-def verify(place: storage.Reader, keys: Keys, layout: Layout, console: Console) -> int:
-    """Compare an index with itself and, if there are keys, each wheel's newest signature with one of them.
+def verify(place: storage.Reader, keys: Keys | None, layout: Layout, console: Console) -> int:
+    """Compare an index with itself and, if there are keys, each wheel's newest signatures with them.
 
     The locks of the wheels may be those of other commits. Nothing of a wheel is run. Returns the number of wheels.
     Raises ``VerificationError`` with all contradictions, ``NetworkError``.
@@ -64,14 +61,14 @@ def verify(place: storage.Reader, keys: Keys, layout: Layout, console: Console) 
     return len(known.wheels)
 
 
-def _wheel(path: Path, entry: Entry, keys: Keys, layout: Layout, console: Console) -> Iterator[str]:
+def _wheel(path: Path, entry: Entry, keys: Keys | None, layout: Layout, console: Console) -> Iterator[str]:
     """The contradictions of one wheel."""
     if not path.is_file():
         return
     evidence = path
     while True:
         newest = evidence.name == entry.evidence
-        yield from _evidence(path, evidence, keys if newest else (), layout, console)
+        yield from _evidence(path, evidence, keys if newest else None, layout, console)
         if newest or not evidence.with_name(f"{evidence.name}{catalogue.EVIDENCE_SUFFIXES[0]}").is_file():
             break
         evidence = path.with_name(catalogue.later_evidence(path.name, evidence.name))
@@ -93,14 +90,10 @@ def _wheel(path: Path, entry: Entry, keys: Keys, layout: Layout, console: Consol
         yield f"{CATALOGUE} says {entry.yanked!r}, the file of the yank {_yank(path)!r} [yank-differs]"
 
 
-def _evidence(wheel: Path, evidence: Path, keys: Keys, layout: Layout, console: Console) -> Iterator[str]:
-    """The contradictions between a wheel and one record; a signature by any of the keys is enough."""
-    results = []
-    for key in keys or (None,):
-        results.append(verification.verify(wheel, inputs.evidence(layout, public_key=key), about=evidence))
-        if results[-1].signed_by is not None:
-            break
-    findings = [finding for finding in results[-1].findings if finding.code not in OTHER_LOCKS]
+def _evidence(wheel: Path, evidence: Path, keys: Keys | None, layout: Layout, console: Console) -> Iterator[str]:
+    """The contradictions between a wheel and one record."""
+    result = verification.verify(wheel, inputs.evidence(layout, keys=keys), about=evidence)
+    findings = [finding for finding in result.findings if finding.code not in OTHER_LOCKS]
     console.findings(tuple(finding for finding in findings if finding.severity is not Severity.ERROR))
     yield from (f"{one.message} [{one.code}]" for one in findings if one.severity is Severity.ERROR)
 

@@ -31,6 +31,13 @@ class Module:
 def read_module(text: str, file: str) -> Module:
     """Find the functions and variables of a PTX file; raises ``PtxError`` for what cannot be a part of one."""
     source = PtxSource(file, text)
+    try:
+        return _read(source, text)
+    except (ValueError, IndexError, RecursionError) as error:
+        raise source.error(0, f"the file is malformed: {error}") from error
+
+
+def _read(source: PtxSource, text: str) -> Module:
     functions: dict[str, Function] = {}
     variables: dict[str, Variable] = {}
     offset = _blank_end(text, 0)

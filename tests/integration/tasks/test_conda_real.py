@@ -151,15 +151,16 @@ def test_a_later_wheel_of_the_same_kind_replaces_the_earlier_one(
 )
 def test_no_package_is_made_of_a_wheel_that_is_refused(tmp_path: Path, corrupted: str, said: str) -> None:
     house = attested.publish(tmp_path)
-    public = None
+    keys = None
     if corrupted == "key":
         _, public = signature.make_keys(tmp_path / "another")
+        keys = signature.read_keys((public,))
     else:
         path = house.files()[corrupted]
         path.write_bytes(path.read_bytes().replace(b"c", b"d", 1))
     layout = Layout(checkout=tmp_path, work_root=tmp_path / "none")
     with pytest.raises(VerificationError, match=said):
-        task.make_conda_package(house.wheel, layout, Console(terminal=False), public_key=public)
+        task.make_conda_package(house.wheel, layout, Console(terminal=False), keys=keys)
     assert not layout.conda_channel.exists()
 
 

@@ -93,6 +93,8 @@ def test_every_use_of_an_action_has_the_same_commit() -> None:
 def test_our_action_comes_after_the_checkout_and_before_nox(workflow: str) -> None:
     for name, job in jobs(workflow).items():
         called = [step.get("uses", step.get("run", "")).partition("@")[0] for step in job["steps"]]
+        if name == "attest":  # runs nothing of the repository
+            continue
         assert called[0] == "actions/checkout", name
         before = called[: [*(call.partition(" ")[0] for call in called), "nox"].index("nox")]
         assert before == called or {SETUP, 'ci/bootstrap.sh "$RUNNER_TEMP/nox"'} & set(before), name
@@ -120,10 +122,24 @@ def test_rights_are_declared_and_time_is_limited(workflow: str) -> None:
 def test_only_the_jobs_that_need_them_have_further_rights() -> None:
     rights = {name: {*job["permissions"].items()} for name, job in jobs(WHEELS).items()}
     extra = {name: {right for right, level in each if level == "write"} for name, each in rights.items()}
-    assert extra.pop("publish") == {"id-token", "attestations"}
+    assert extra.pop("attest") == {"id-token", "attestations"}
     assert extra.pop("release") == {"contents"}
     assert extra.pop("pages") == {"pages", "id-token"}
     assert not any(extra.values())
+
+
+def test_the_job_that_signs_runs_nothing_but_two_pinned_actions() -> None:
+    """A Python package that was replaced could otherwise sign in the name of this repository."""
+    called = [step.get("uses", "a script").partition("@")[0] for step in jobs(WHEELS)["attest"]["steps"]]
+    assert called == ["actions/download-artifact", "actions/attest-build-provenance"]
+
+
+def test_a_release_takes_no_object_from_a_cache() -> None:
+    """No lock names the digests of objects, and other runs can write to that cache; downloads are verified."""
+    cached = [step["with"] for step in steps(WHEELS) if step.get("uses", "").startswith("actions/cache@")]
+    assert [one["lookup-only"] for one in cached] == ["${{ startsWith(github.ref, 'refs/tags/') }}"]
+    kept = [step["with"]["path"] for step in steps(ACTION) if step.get("uses", "").startswith("actions/cache@")]
+    assert kept == ["${{ inputs.downloads }}"]
 
 
 def test_no_self_hosted_machine_runs_code_of_outsiders() -> None:

@@ -119,3 +119,63 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(PackagingError, match="not a sound archive"):
         wheelfile.read_contents(path)
+
+
+def archive(tmp_path: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
+    path = tmp_path / "a.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, data in members:
+            made.writestr(name, data)
+    return path
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """Sixteen members of a gigabyte each, in an archive of a few kilobytes that says so."""
+    path = archive(tmp_path, *((f"llama_cpp/{number}", b"\0" * 1000) for number in range(16)))
+    data = path.read_bytes()
+    path.write_bytes(data.replace((1000).to_bytes(4, "little"), (10**9).to_bytes(4, "little")))
+    with pytest.raises(PackagingError, match="16000000000 bytes, more than"):
+        wheelfile.read_contents(path)
+
+
+def test_a_member_that_says_less_than_it_has_is_refused(tmp_path: Path) -> None:
+    """zipfile unpacks no more than the size in the directory, so a bomb that lies about it stays small."""
+    path = archive(tmp_path, ("llama_cpp/big", b"\0" * 10_000_000))
+    data = path.read_bytes()
+    assert len(data) < 20_000
+    path.write_bytes(data.replace((10_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    with pytest.raises(PackagingError, match="not a sound archive"):
+        wheelfile.read_contents(path)
+
+
+def test_a_member_that_is_larger_than_the_archive_is_refused(tmp_path: Path) -> None:
+    """Before memory is provided for it: found by `python -m measurements.fuzz`."""
+    path = archive(tmp_path, ("llama_cpp/big", bytes(range(256)) * 4))
+    data = path.read_bytes()
+    with zipfile.ZipFile(path) as made:
+        packed = made.infolist()[0].compress_size
+    path.write_bytes(data.replace(packed.to_bytes(4, "little"), (3 * 10**9).to_bytes(4, "little")))
+    with pytest.raises(PackagingError, match="has 3000000000 bytes there, the whole archive"):
+        wheelfile.read_contents(path)
+
+
+def test_too_many_members_are_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path, *((f"llama_cpp/{number}", b"") for number in range(wheelfile.MOST_MEMBERS + 1)))
+    with pytest.raises(PackagingError, match="10001 files, more than 10000"):
+        wheelfile.read_contents(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
+    """RECORD is compared with one of them, and an installer could take the other one."""
+    path = archive(tmp_path, ("llama_cpp/a.py", b"good"), ("llama_cpp/a.py", b"evil"))
+    with pytest.raises(PackagingError, match=r"contains llama_cpp/a\.py twice"):
+        wheelfile.read_contents(path)
+
+
+def test_a_link_is_refused(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("llama_cpp/link")
+    link.create_system = 3
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with pytest.raises(PackagingError, match="llama_cpp/link is a symbolic link"):
+        wheelfile.read_contents(archive(tmp_path, (link, b"/etc/passwd")))

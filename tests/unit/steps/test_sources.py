@@ -264,3 +264,19 @@ def test_a_checkout_that_overlaps_with_the_staged_tree_is_refused(vendored: Layo
     for path in (tree.llama_cpp, checkout_of(vendored.work_root)):
         with pytest.raises(SettingsError, match="stages its sources"):
             stage(vendored, path)
+
+
+def test_a_staged_source_that_was_tampered_with_is_written_again(vendored: Layout) -> None:
+    """Changed under the same size and time, replaced by a link, or added: the digest is that of what is compiled."""
+    sound = stage(vendored)
+    files = snapshot(sound.llama_cpp)
+    name = min(files)
+    path, planted = sound.llama_cpp / name, sound.llama_cpp / "include" / "stdlib.h"
+    status, data = path.stat(), path.read_bytes()
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    write(planted, "#define malloc evil")
+    assert stage(vendored).llama_cpp_digest == sound.llama_cpp_digest
+    assert path.read_bytes() == data
+    assert not planted.exists()
+    assert names(sound.llama_cpp) == set(files)

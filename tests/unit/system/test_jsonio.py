@@ -85,3 +85,15 @@ def test_files_are_readable_for_everybody(tmp_path: Path) -> None:
     jsonio.write_text(tmp_path / "page.html", "x")
 
     assert (tmp_path / "page.html").stat().st_mode & 0o777 == systems.mode(0o644)
+
+
+def test_a_sealed_value_is_read_only_while_no_byte_of_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    jsonio.write_sealed(path, {"passed": False, "checks": 12})
+    assert jsonio.read_sealed(path, dict[str, int]) == {"passed": False, "checks": 12}
+    sound = path.read_bytes()
+    assert b"false" in sound
+    for changed in (sound.replace(b"false", b"true"), sound.replace(b"12", b"13"), sound[:-3], b"{}", b"[]"):
+        path.write_bytes(changed)
+        with pytest.raises(StepResultError):
+            jsonio.read_sealed(path, dict[str, int])

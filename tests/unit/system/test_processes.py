@@ -86,3 +86,9 @@ def test_message_remedy_and_log_stand_on_lines_of_their_own() -> None:
     error = PipelineError("It failed.", remedy="do this", log=Path("x.log"))
 
     assert str(error).splitlines() == ["It failed.", "To fix it: do this", "Complete log: x.log"]
+
+
+def test_a_folder_that_a_process_works_in_is_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not processes.is_in_use(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert processes.is_in_use(tmp_path)

@@ -13,6 +13,7 @@ from build_config.errors import PackagingError, SettingsError, VerificationError
 from build_config.formats import variants, wheelfile
 from build_config.reports import BuildRecord, Verdict
 from build_config.steps.wheelhouse import publication, signature, statement
+from build_config.steps.wheelhouse.signature import read_keys
 from build_config.system import jsonio
 from build_config.tasks.index.catalogue import Catalogue
 from tests.support import attested
@@ -85,9 +86,9 @@ def test_it_is_verified_and_signed_as_other_wheels_are(house: House, tmp_path: P
     private, public = signature.make_keys(tmp_path)
     source = house.build()
     with pytest.raises(VerificationError, match="not signed"):
-        house.variant(source, public_key=public)
+        house.variant(source, keys=read_keys((public,)))
     publication.attest(source, record_of(source), signature.read_private_key(private))
-    (made,) = house.variant(source, public_key=public, sign_key=private)
+    (made,) = house.variant(source, keys=read_keys((public,)), sign_key=private)
     found = attested.House(wheel=made, record=record_of(made))
     assert found.verify(signature.read_private_key(private)).signed_by is not None
     made.write_bytes(made.read_bytes() + b"more")

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, cast
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_config.errors import CommandError, CompilerMissingError, CompilerUnsupportedError, ToolkitMissingError
 from build_config.model import HostCompiler, Program
-from build_config.system import processes
+from build_config.system import jsonio, processes
 from build_config.system.files import file_sha256
 
 if TYPE_CHECKING:
@@ -169,9 +169,11 @@ def runtime_folders(host: HostCompiler, probe: Probe | None = None) -> tuple[Pat
 
 def parse_vswhere(text: str) -> tuple[Installation, ...]:
     """The complete installations in vswhere's JSON, the newest first, pre-releases last. Raises ``ValueError``."""
-    found: list[dict[str, Any]] = json.loads(text or "[]")
+    found: list[Any] = json.loads(text or "[]")
     if not isinstance(found, list):
         raise ValueError("not a list")  # noqa: TRY004  # as for text that is not JSON
+    if not all(isinstance(one, dict) and isinstance(one.get("installationVersion"), str) for one in found):
+        raise ValueError("not a list of installations")
     usable = [one for one in found if one.get("isComplete", True)]
     usable.sort(key=lambda one: (not one.get("isPrerelease", False), Version(one["installationVersion"])), reverse=True)
     return tuple(
@@ -279,7 +281,7 @@ def _installations(bare: Mapping[str, str], probe: Probe) -> tuple[Installation,
     try:
         output = probe.run((str(vswhere), *QUERY), bare)
         return parse_vswhere(output)
-    except (CommandError, ValueError, LookupError, InvalidVersion) as error:
+    except (CommandError, *jsonio.NOT_JSON, LookupError, TypeError) as error:
         message = f"{vswhere} does not list the installations: {output[-200:].strip() or error}"
         raise CompilerMissingError(message, remedy="repair Visual Studio with its Installer") from error
 

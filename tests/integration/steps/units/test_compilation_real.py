@@ -129,7 +129,7 @@ def test_sccache_and_plain_nvcc_give_the_same_bytes(
     def counted(*arguments: Any) -> Iterator[object_cache.CacheSession]:
         with session(*arguments) as ready:
             yield ready
-            hits.append(ready.hits())
+            hits.append(ready.uses().hits)
 
     monkeypatch.setattr(object_cache, "session", counted)
     root = tmp_path / "w"

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from build_config.errors import LockError, SettingsError
-from build_config.model import PlatformName
+from build_config.model import LockedFile, PlatformName
 from build_config.steps import locks
 from build_config.system import layout as layout_module
 from build_config.system.layout import PACKAGE, Layout
@@ -94,7 +94,14 @@ def test_an_unknown_release_is_refused_and_the_locked_ones_named(release: str) -
         ('sha256 = "', 'sha256 = "0', "an invalid name, digest or size"),
         ('filename = "', 'filename = "../', "an invalid name, digest or size"),
         ("size = ", "size = -", "an invalid name, digest or size"),
-        ('name = "nvidia-nvvm"', 'name = "nvidia-other"', "lacks nvidia-nvvm"),
+        ('name = "nvidia-nvvm"', 'name = "nvidia-other"', "whl is not nvidia-other 13.0.88"),
+        ('version = "13.0.88"', 'version = "13.0.89"', "whl is not nvidia-cuda-nvcc 13.0.89"),
+        ('version = "13.0.88"', 'version = "any"', "whl is not nvidia-cuda-nvcc any"),
+        (
+            'name = "nvidia-nvvm"\nversion = "13.0.88"\nfilename = "nvidia_nvvm',
+            'name = "nvidia-other"\nversion = "13.0.88"\nfilename = "nvidia_other',
+            "lacks nvidia-nvvm",
+        ),
     ],
 )
 def test_a_malformed_lock_is_refused(folder: Path, old: str, new: str, said: str) -> None:
@@ -103,6 +110,32 @@ def test_a_malformed_lock_is_refused(folder: Path, old: str, new: str, said: str
         locks.read_toolkit_lock(SHIPPED, "13.0", "linux-x86_64")
     assert LINUX in failure.value.message
     assert failure.value.remedy
+
+
+@pytest.mark.parametrize("lock", [LINUX, locks.SOURCE_LOCK])
+def test_one_changed_digit_of_a_lock_is_refused_or_names_other_bytes(folder: Path, lock: str) -> None:
+    """Before anything is opened: what is left to the digest check is a lock with another digest, size or file name."""
+
+    def read() -> tuple[object, ...]:
+        if lock == LINUX:
+            return locks.read_toolkit_lock(SHIPPED, "13.0", "linux-x86_64").files
+        return (locks.read_source_lock(SHIPPED).file,)
+
+    sound, before = (folder / lock).read_text(encoding="utf-8"), read()
+    for match in re.finditer(r"[0-9]", sound.partition("\n")[2]):
+        place = len(sound) - len(sound.partition("\n")[2]) + match.start()
+        other = "1" if match[0] != "1" else "2"
+        (folder / lock).write_text(sound[:place] + other + sound[place + 1 :], encoding="utf-8")
+        try:
+            after = read()
+        except LockError:
+            continue
+        differs = [(one, two) for one, two in zip(before, after, strict=True) if one != two]
+        assert len(differs) == 1, sound[place - 40 : place + 1]
+        one, two = differs[0]
+        assert isinstance(one, LockedFile)
+        assert isinstance(two, LockedFile)
+        assert (one.sha256, one.size, one.filename) != (two.sha256, two.size, two.filename)
 
 
 def test_a_missing_lock_is_refused(folder: Path) -> None:

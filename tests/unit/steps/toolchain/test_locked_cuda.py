@@ -1,6 +1,7 @@
 import os
 import stat
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from build_config.plan import ToolkitPlan
 from build_config.steps.locks import download
 from build_config.steps.toolchain import locked_cuda, programs
 from build_config.system.console import Console
+from build_config.system.files import file_sha256
 from tests.support import factories, systems
 
 
@@ -125,3 +127,79 @@ def test_a_toolkit_without_its_compiler_has_what_reads_a_wheel(tmp_path: Path, m
     there = {path.name for path in provided.cuda.root.rglob("*") if path.is_file()}
     assert there == {"cuda_runtime_api.h", "libcublas.so", "libcublas.so.13", "cuobjdump", "toolkit.json"}
     assert os.access(provided.cuda.root / "bin" / "cuobjdump", os.X_OK)
+
+
+# ------------------------------------------------------------------------------------------------------- tampering
+
+
+@pytest.fixture(name="root")
+def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished root with a compiler and a header; neither is run."""
+    monkeypatch.setattr(locked_cuda, "_compile_stub", lambda *_: None)
+    monkeypatch.setattr(locked_cuda, "_version", lambda _: "13.0.88")
+    with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
+        for name in ("bin/nvcc", "include/cuda.h", "lib/libcudart.so.13"):
+            archive.writestr(f"nvidia/cu13/{name}", f"text of {name}")
+    return provided(tmp_path)
+
+
+def provided(folder: Path) -> Path:
+    lock = ToolkitLock(cuda="13.0", platform="linux-x86_64", files=(locked("a.whl"),))
+    return locked_cuda.provide(lock, (folder / "a.whl",), factories.layout(folder), cc="cc").root
+
+
+def replace_keeping_size_and_time(path: Path) -> None:
+    status, data = path.stat(), path.read_bytes()
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def relink(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("../../../elsewhere.so")
+
+
+@systems.links
+@pytest.mark.parametrize(
+    ("name", "tamper"),
+    [
+        ("include/cuda.h", replace_keeping_size_and_time),
+        ("bin/nvcc", replace_keeping_size_and_time),
+        ("include/cuda.h", Path.unlink),
+        ("include/stdlib.h", Path.touch),
+        ("lib/libcudart.so", relink),
+        (locked_cuda.STAMP, lambda path: path.write_text("{}", encoding="utf-8")),
+    ],
+    ids=["changed header", "changed program", "missing", "planted", "link elsewhere", "no stamp"],
+)
+def test_a_root_that_was_tampered_with_is_made_again(root: Path, name: str, tamper: Callable[[Path], object]) -> None:
+    def contents() -> dict[str, bytes | Path]:
+        return {
+            path.relative_to(root).as_posix(): path.readlink() if path.is_symlink() else path.read_bytes()
+            for path in root.rglob("*")
+            if not path.is_dir() and path.name != locked_cuda.STAMP
+        }
+
+    sound = contents()
+    tamper(root / name)
+    assert provided(root.parents[1]) == root
+    assert contents() == sound
+
+
+@systems.links
+def test_a_sound_root_is_not_read_again_and_a_touched_one_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def digest(path: Path) -> str:
+        read.append(path.name)
+        return file_sha256(path)
+
+    monkeypatch.setattr(locked_cuda, "file_sha256", digest)
+    inode = (root / "bin" / "nvcc").stat().st_ino
+    provided(root.parents[1])
+    assert read == []
+    (root / "include" / "cuda.h").touch()
+    for _ in range(2):
+        provided(root.parents[1])
+    assert read == ["cuda.h"]
+    assert (root / "bin" / "nvcc").stat().st_ino == inode

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from build_config.steps.units import compilation, object_cache, sandbox
+from build_config.system.usage import Uses
 from tests.support import factories
 
 # As Ninja 1.13 and nvcc 13.0 print it.
@@ -56,8 +57,10 @@ def test_sccaches_statistics_are_read() -> None:
         '"cache_hits":{"counts":{"CUDA":3,"C/C++":4},"adv_counts":{}},'
         '"cache_misses":{"counts":{"CUDA (Device code)":5},"adv_counts":{}}}}'
     )
-    assert object_cache.parse_sccache(text) == 7
+    assert object_cache.parse_sccache(text) == Uses(hits=7, asked=12)
 
 
 def test_ccaches_statistics_are_read() -> None:
-    assert object_cache.parse_ccache("direct_cache_hit\t3\npreprocessed_cache_hit\t1\ncache_miss\t5\n") == 4
+    assert object_cache.parse_ccache("direct_cache_hit\t3\npreprocessed_cache_hit\t1\ncache_miss\t5\n") == Uses(
+        hits=4, asked=9
+    )

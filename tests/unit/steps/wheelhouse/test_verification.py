@@ -60,10 +60,10 @@ def test_what_was_published_is_accepted_and_only_a_checked_signature_has_a_signe
     assert publication.is_signed(house.wheel)
     result = house.verify()
     assert result.findings == ()
-    assert result.signed_by == dsse.key_id(KEY.public_key())
+    assert result.signed_by == (dsse.key_id(KEY.public_key()),)
     result = house.verify(None)
     assert result.passed
-    assert result.signed_by is None
+    assert result.signed_by == ()
 
 
 def test_an_unsigned_wheel_passes_only_while_no_signature_is_asked_for(tmp_path: Path) -> None:
@@ -71,11 +71,11 @@ def test_an_unsigned_wheel_passes_only_while_no_signature_is_asked_for(tmp_path:
     assert not publication.is_signed(house.wheel)
     assert house.verify(None).passed
     assert house.codes() == {"envelope-missing"}
-    assert house.verify().signed_by is None
+    assert house.verify().signed_by == ()
     public = tmp_path / "public.pem"
     public.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     with pytest.raises(VerificationError) as refused:
-        verify.verify(house.wheel, LAYOUT, Console(terminal=False), public_key=public)
+        verify.verify(house.wheel, LAYOUT, Console(terminal=False), keys=dsse.read_keys((public,)))
     assert "nox -s sign" in str(refused.value.remedy)
 
 
@@ -303,9 +303,9 @@ NOBODY_SIGNED = jsonio.dumps({**json.loads(dsse.seal(b"x", "x", KEY)), "signatur
     ["", "[]", "null", "{}", '{"payload": "", "payloadType": "x", "signatures": 1}', '{"payload": 1}', NOBODY_SIGNED],
 )
 def test_what_is_not_an_envelope_or_has_no_signature_is_refused(text: str) -> None:
-    said = "no valid signature" if text is NOBODY_SIGNED else "not a DSSE envelope"
+    said = "0 of 1 valid signatures" if text is NOBODY_SIGNED else "not a DSSE envelope"
     with pytest.raises(dsse.UnsignedError, match=said):
-        dsse.verified_payload(text, "x", KEY.public_key())
+        dsse.verified_payload(text, "x", dsse.Keys(trusted=(KEY.public_key(),)))
 
 
 # --------------------------------------------------------------------------------------------------------------- keys
@@ -370,7 +370,7 @@ def test_the_command_refuses_with_every_finding(house: attested.House, tmp_path:
     _, public = dsse.make_keys(tmp_path / "keys")
     house.files()["record"].write_bytes(house.files()["record"].read_bytes() + b" ")
     with pytest.raises(VerificationError) as raised:
-        verify.verify(house.wheel, LAYOUT, Console(terminal=False), public_key=public)
+        verify.verify(house.wheel, LAYOUT, Console(terminal=False), keys=dsse.read_keys((public,)))
     for code in ("statement-differs", "record-changed", "envelope-refused"):
         assert f"[{code}]" in raised.value.message
 
@@ -379,7 +379,7 @@ def test_a_published_wheel_is_signed_later_and_a_changed_one_is_not(tmp_path: Pa
     house = attested.publish(tmp_path, key=None)
     private, public = dsse.make_keys(tmp_path / "keys")
     verify.sign(house.wheel, private, LAYOUT, Console(terminal=False))
-    verify.verify(house.wheel, LAYOUT, Console(terminal=False), public_key=public)
+    verify.verify(house.wheel, LAYOUT, Console(terminal=False), keys=dsse.read_keys((public,)))
     envelope = house.files()["envelope"]
     before = envelope.read_bytes()
     house.wheel.write_bytes(house.wheel.read_bytes() + b" ")

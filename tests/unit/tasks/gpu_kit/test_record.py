@@ -156,7 +156,7 @@ def test_an_earlier_signature_is_removed_and_a_new_one_made(
     assert not statement.envelope_path(house.wheel).exists()
     private, public = signature.make_keys(tmp_path / "keys")
     record.record(folder, layout, Console(terminal=False), sign_key=private)
-    assert verified(house.wheel, layout, Console(), signature.read_public_key(public)).signed_by
+    assert verified(house.wheel, layout, Console(), signature.read_keys((public,))).signed_by
 
 
 def process(report: Report, name: str) -> Report:

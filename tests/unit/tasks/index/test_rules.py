@@ -207,7 +207,7 @@ def test_a_signature_can_be_required(house: House, tmp_path: Path) -> None:
     _, public = signature.make_keys(tmp_path / "keys")
     house.build(PORTABLE)
     with pytest.raises(VerificationError, match="not signed"):
-        share(house, public_key=public)
+        share(house, keys=signature.read_keys((public,)))
 
 
 def test_a_wheel_that_was_built_from_another_commit_can_be_published(house: House) -> None:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from build_config.errors import VerificationError
 from build_config.reports import Verdict
+from build_config.steps.wheelhouse.signature import read_keys
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks.index import rules, update
@@ -46,7 +47,7 @@ def public(folder: Path, key: Ed25519PrivateKey, name: str) -> Path:
 
 def verify(house: House, *keys: Path) -> None:
     layout = Layout(checkout=PACKAGE.parent, work_root=house.folder / "none")
-    verify_index(str(house.index), layout, Console(), public_keys=keys)
+    verify_index(str(house.index), layout, Console(), keys=read_keys(keys))
 
 
 def test_a_whole_index_passes_and_says_that_no_signature_was_checked(
