@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         (("units", "--sign-key", "FOLDER/key"), "--push and --sign-key belong together"),
         (("units", "--units", "FOLDER/none"), "there is no such folder"),
         (("build", "--units", "FOLDER/none"), "there is no such folder"),
-        (("verify", "--public-key", "FOLDER/a", "--public-key", "FOLDER/b"), "one wheel is compared with one key"),
         (("verify", "--all", "FOLDER/none"), "there is no folder"),
         (("publish", "--to", "https://example.org/whl"), "only read from"),
         (("index", "--out", "ftp://example.org/whl"), "not an address of storage"),
