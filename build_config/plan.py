@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+Emulate = Literal["quick", "all", "none"]
 SYSTEM = "system"
 """The value of ``--cuda`` for any toolkit that is installed on this machine."""
 
@@ -37,6 +38,7 @@ class BuildRequest:
     """The request of a user. ``jobs`` is ``None`` if the machine decides, ``sign_key`` the file of a private key.
 
     ``units`` is a folder with units that other machines built; with ``require_units`` nothing is compiled here.
+    ``emulate`` says which checks on an emulated GPU follow validation on a machine without a GPU.
     """
 
     arch: str = "auto"
@@ -48,6 +50,7 @@ class BuildRequest:
     sign_key: Path | None = None
     units: Path | None = None
     require_units: bool = False
+    emulate: Emulate = "quick"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,12 +17,11 @@ from pathlib import Path
 
 from build_config.errors import PipelineError
 from build_config.formats import build_facts, wheelfile
-from build_config.steps.validation import emulation
+from build_config.steps.validation import emulated_wheel, emulation
 from build_config.steps.validation.emulation import EmulatedMachine
 from build_config.system import jsonio, workroot
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
-from build_config.tasks import emulate
 from build_config.tasks.simulate import of_wheel, provide_compilers
 from build_config.testbed import clean_environment, emulated_device
 from build_config.testbed.emulated_device import ptx_module, server, translation
@@ -99,7 +98,7 @@ def run(wheel: Path, arch: str | None, layout: Layout, only: str, output: Path) 
     facts = build_facts.read(wheel)
     if facts is None:
         raise SystemExit(f"{wheel} is not a wheel of this project")
-    shard, chosen = emulate.choose(facts, arch)
+    shard, chosen = emulated_wheel.choose(facts, arch)
     shown: list[Shown] = []
     with (
         workroot.claim(layout, purpose="planted faults", console=console),
@@ -107,7 +106,7 @@ def run(wheel: Path, arch: str | None, layout: Layout, only: str, output: Path) 
     ):
         log = layout.logs / "planted-faults.log"
         toolkit, cc = provide_compilers(layout, console, cuda=of_wheel(wheel))
-        kernels = emulate.kernels_of(wheel, shard, chosen, toolkit, cc, folder, layout, log)
+        kernels = emulated_wheel.kernels_of(wheel, shard, chosen, toolkit, cc, folder, layout, log)
         packed = wheelfile.read(wheel)
         lock = clean_environment.requirements(packed, layout.locks)
         python = clean_environment.make(folder, lock, layout.downloads, log)

@@ -66,11 +66,11 @@ class Request:
     ``kind`` is the type of its weights, ``layers`` the number of its layers, including the output. ``tokens`` is the
     length of the prompt or of the text, ``small`` that of a small batch; ``before`` and ``cycles`` count loads.
     ``cache`` is the type of the KV cache on the device; the CPU's has F16. ``others`` are further devices on which
-    layers must be.
+    layers must be, ``split`` says what is divided among them: layers, or the rows of each matrix, too.
     """
 
     name: str
-    check: Literal["logits", "batches", "generation", "memory"]
+    check: Literal["logits", "embedding", "batches", "generation", "memory"]
     model: Path
     kind: str
     layers: int
@@ -83,6 +83,7 @@ class Request:
     cycles: int = 5
     cache: Literal["F16", "Q8_0"] = "F16"
     others: tuple[str, ...] = ()
+    split: Literal["layer", "row"] = "layer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +216,8 @@ def misplaced(found: Placements, layers: int, device: str) -> Iterator[str]:
         layer = where.get(number, nowhere)
         if layer.weights != device:
             yield f"layer {number} was on {layer.weights or 'an unknown device'}, not on {device}"
-        without = number == layers - 1 or number in found.without_cache  # the last one is the output
+        # The last one is the output.
+        without = number == layers - 1 or number in found.without_cache or found.encoder
         if not without and layer.kv_cache != device:
             yield f"the KV cache of layer {number} was on {layer.kv_cache or 'an unknown device'}, not on {device}"
 
