@@ -43,7 +43,7 @@ DEVICE_TYPES = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accelerator", 4: "meta"}
 """``enum ggml_backend_dev_type``."""
 CACHE_TYPES = {"F16": 1, "Q8_0": 8}
 """``enum ggml_type``."""
-SPLIT_MODES = {"layer": 1, "row": 2}
+SPLIT_MODES = {"layer": 1, "tensor": 3}
 """``enum llama_split_mode``."""
 
 

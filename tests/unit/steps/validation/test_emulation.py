@@ -11,9 +11,10 @@ import pytest
 from build_config.steps.validation import compare_with_cpu, emulation, numerics
 from build_config.steps.validation.emulation import ALL, QUICK, Case, EmulatedMachine, KeptRows, Prompt
 from build_config.steps.validation.numerics import Measured, Plan
+from build_config.system import jsonio
 from build_config.testbed import synthetic_model
 from build_config.testbed.model_families import BERT, FAMILIES, QWEN2MOE
-from build_config.testbed.simulated_device import SimulatedLibraries
+from build_config.testbed.simulated_device import SimulatedDeviceUse, SimulatedLibraries, SimulatedUse
 from build_config.testbed.synthetic_model import SMALL, TINY
 
 pytestmark = pytest.mark.unit
@@ -54,6 +55,15 @@ def test_layers_on_two_devices_must_be_split(tmp_path: Path) -> None:
         assert reason is None or reason in (check.reason or "")
 
 
+def test_tensors_on_two_devices_are_on_both(tmp_path: Path) -> None:
+    case = Case(shape=TINY, kind="F32", prompts=(Prompt(tokens=8),), devices=2, split="tensor")
+    (request,) = _plan(tmp_path, case).checks
+    for log, passed in (([line.replace("CUDA0", numerics.ALL_DEVICES) for line in LOG], True), (LOG, False)):
+        values = {"nmse": 1e-7, "scale": 1.0, "log": log, "reference_log": CPU_LOG}
+        (check,) = numerics.judge(Plan(device="CUDA0", checks=(request,)), Measured(checks={request.name: values}))
+        assert check.passed is passed
+
+
 def _plan(folder: Path, case: Case) -> Plan:
     return Plan(device="CUDA0", checks=tuple(emulation._request(case, prompt, folder) for prompt in case.prompts))
 
@@ -65,7 +75,7 @@ def test_names_are_words() -> None:
     assert Case(shape=TINY, kind="F32", prompts=(), family=QWEN2MOE).model == "tiny qwen2moe"
     two = Case(shape=TINY, kind="F32", prompts=(), devices=2)
     assert two.model == "tiny on 2 GPUs, split by layer"
-    assert dataclasses.replace(two, split="row").model == "tiny on 2 GPUs, split by row"
+    assert dataclasses.replace(two, split="tensor").model == "tiny on 2 GPUs, split by tensor"
 
 
 @dataclass
@@ -76,6 +86,7 @@ class Measuring:
     plans: list[Plan] = field(default_factory=list)
     changes: list[dict[str, str | None]] = field(default_factory=list)
     interrupted_at: int | None = None
+    used: tuple[int, ...] = (7,)
 
     def measure(self, _python: Path, folder: Path, plan: Plan, **how: object) -> Measured:
         if len(self.plans) == self.interrupted_at:
@@ -86,6 +97,9 @@ class Measuring:
         self.changes.append(changes)
         (request,) = plan.checks
         (folder / "emulated-use.json").write_text(USE % len(self.plans), encoding="utf-8")
+        used = [SimulatedDeviceUse(capability="8.9", peak_bytes=size, leaked_bytes=0) for size in self.used]
+        use = SimulatedUse(devices=tuple(used), counts={"refused": 0}, leaked={})
+        jsonio.write(folder / "simulated-use.json", use)
         values = {"nmse": self.error, "scale": 1.0, "log": LOG, "reference_log": CPU_LOG, "seconds": 2.5}
         return Measured(checks={request.name: values})
 
@@ -139,6 +153,11 @@ def test_checks_run_on_all_cores_and_are_reported_in_their_order(tmp_path: Path,
     assert "PTX_WORKERS" in measuring.changes[0]
 
 
+def test_every_gpu_must_be_used(tmp_path: Path, measuring: Measuring) -> None:
+    measuring.used = (7, 0)
+    assert {one.check.reason for one in emulation.run(place(tmp_path), (CASE,)).checks} == {"a GPU was not used"}
+
+
 def test_a_run_that_was_stopped_goes_on_where_it_stopped(tmp_path: Path, measuring: Measuring) -> None:
     kept = KeptRows(folder=tmp_path / "rows", key="the wheel and the code")
     measuring.interrupted_at = 1
@@ -187,5 +206,5 @@ def test_all_has_every_type_length_and_family() -> None:
     assert {case.kind for case in ALL} == kinds
     assert {prompt.flash for prompt in prompts} == {True, False}
     assert {1, 8, 32, 64, 512} <= {prompt.tokens for prompt in prompts}
-    assert {case.split for case in ALL if case.devices == 2} == {"layer", "row"}
+    assert {case.split for case in ALL if case.devices == 2} == {"layer", "tensor"}
     assert {case.family for case in ALL} == set(FAMILIES)
