@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from build_config.errors import StepResultError
+from build_config.errors import InterruptedRunError, StepResultError
 from build_config.reports import EmulatedCheck
 from build_config.steps.validation import compare_with_cpu, numerics
 from build_config.steps.validation.numerics import Plan, Request
@@ -209,7 +209,7 @@ def run(
     """Compute every check on the emulated GPU and on the CPU. A crash or a wrong number gives a failed check.
 
     ``on_done`` gets the numbers of finished checks and of all that are not ``kept``, and the last one. If the run is
-    interrupted, everything that was finished is kept.
+    interrupted, everything that was finished is kept; that raises ``InterruptedRunError``.
     """
     asked = [(case, prompt) for case in cases for prompt in case.prompts]
     rows: dict[int, Row] = {}
@@ -244,11 +244,14 @@ def _stopped_on_error(pool: ThreadPoolExecutor, futures: Iterable[Future[Row]]) 
     """End the processes of all threads if the block is interrupted: none must be waited for."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
         while any(future.running() for future in futures):
             processes.stop_children()
             time.sleep(_BEAT)
+        if isinstance(error, KeyboardInterrupt):
+            message = "Stopped. Finished checks are kept; the same command goes on with those that are left."
+            raise InterruptedRunError(message) from error
         raise
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from build_config.errors import InterruptedRunError
 from build_config.steps.validation import compare_with_cpu, emulation, numerics
 from build_config.steps.validation.emulation import ALL, QUICK, Case, EmulatedMachine, KeptRows, Prompt
 from build_config.steps.validation.numerics import Measured, Plan
@@ -161,7 +162,7 @@ def test_every_gpu_must_be_used(tmp_path: Path, measuring: Measuring) -> None:
 def test_a_run_that_was_stopped_goes_on_where_it_stopped(tmp_path: Path, measuring: Measuring) -> None:
     kept = KeptRows(folder=tmp_path / "rows", key="the wheel and the code")
     measuring.interrupted_at = 1
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedRunError, match="Finished checks are kept"):
         emulation.run(place(tmp_path), (CASE,), kept=kept)
     measuring.interrupted_at = None
     first = measuring.plans.copy()
