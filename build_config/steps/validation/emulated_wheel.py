@@ -137,10 +137,10 @@ def kernels_of(  # the wheel's part, and where things are
     log: Path,
 ) -> Kernels:
     """The kernels of a shard, whose library is unpacked into ``folder``."""
+    files = ptx_files.PtxFiles(build=layout.build / shard.name, arch=arch, folder=layout.emulation / "ptx", log=log)
     with zipfile.ZipFile(wheel) as archive:
         library = archive.extract(f"llama_cpp/lib/{shard.file}", folder / "shard")
     code = shard_code.read(folder.joinpath(library), arch, toolkit.root / "bin" / "cuobjdump")
-    files = ptx_files.PtxFiles(build=layout.build / shard.name, arch=arch, folder=layout.emulation / "ptx", log=log)
     return Kernels(code=code, files=files, folder=layout.emulation / "kernels", cc=cc)
 
 
