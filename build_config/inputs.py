@@ -16,7 +16,7 @@ from build_config.steps.wheel.sbom import ingredients as sbom_ingredients
 from build_config.steps.wheelhouse import build_record, verification
 from build_config.steps.wheelhouse.build_record import Origin
 from build_config.system import platforms
-from build_config.system.layout import CANONICAL_WORK_ROOT
+from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE
 from build_config.testbed import clean_environment
 
 if TYPE_CHECKING:
@@ -146,6 +146,11 @@ def origin(plan: BuildPlan, compiled: CompiledUnits, started: datetime) -> Origi
     )
 
 
+def tried_by() -> str:
+    """The digest of everything that tries a wheel and judges it."""
+    return "".join(store.folder_digest(PACKAGE / name) for name in ("steps/validation", "testbed"))
+
+
 def parameters(request: BuildRequest, layout: Layout) -> tuple[tuple[str, str], ...]:
     """The options that can change the bytes or the verdict, in words for the record: no paths."""
     return (
@@ -154,6 +159,7 @@ def parameters(request: BuildRequest, layout: Layout) -> tuple[tuple[str, str], 
         ("launcher", request.launcher),
         ("llama_cpp", "locked" if request.llama_cpp is None else "a checkout of the user's"),
         ("require_gpu", "yes" if request.require_gpu else "no"),
+        ("emulate", request.emulate),
         ("work_root", "canonical" if layout.work_root == CANONICAL_WORK_ROOT else "another"),
     )
 

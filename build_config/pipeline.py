@@ -11,16 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from build_config import archs, inputs
-from build_config.errors import SettingsError, StepResultError
+from build_config.errors import CommandError, SettingsError, StepResultError, ValidationError
 from build_config.model import CompiledUnits, WheelDeclaration
-from build_config.reports import BuildRecord, InspectionReport, ValidationReport, Verdict
+from build_config.reports import (
+    VERDICT_MEANINGS,
+    BuildRecord,
+    EmulationReport,
+    InspectionReport,
+    ValidationReport,
+    Verdict,
+)
 from build_config.steps import inspection, toolchain, validation, wheel
 from build_config.steps.units import cmake, compilation, shared_store, store, transfer
 from build_config.steps.units.spec import core_spec, shard_spec
+from build_config.steps.validation import emulated_wheel, emulation
 from build_config.steps.wheel import assemble
 from build_config.steps.wheelhouse import build_record, publication, signature
 from build_config.system import jsonio, platforms, storage, workroot
-from build_config.system.layout import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +67,9 @@ def build(plan: BuildPlan, console: Console) -> Published:
         with console.step("validate", "Validation: installing the wheel and running it"):
             validated = _validate(plan, compiled, finished, console)
             validation.show(validated, console)
+        if plan.request.emulate != "none" and validated.lacks_numbers and platforms.HERE.has_simulated_device:
+            with console.step("emulate", "Emulation: computing with the wheel's own kernels, on the CPU"):
+                validated = _emulate(plan, compiled, finished, validated, console)
         with console.step("publish", "Publishing"):
             record = build_record.make_record(
                 finished,
@@ -191,10 +201,9 @@ def _validate(plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, console
     simulation = None  # on Windows, only MinGW-w64 compiles the simulated libraries
     if platforms.of(chain.platform).has_simulated_device:
         simulation = validation.Simulation(include=chain.cuda.include, cc=str(chain.host.cc.path))
-    tried_by = (store.folder_digest(PACKAGE / "steps" / "validation"), store.folder_digest(PACKAGE / "testbed"))
     return _remembered(
         console,
-        plan.layout.state / "validation" / _name(finished, jsonio.dumps(plan.machine), *tried_by),
+        plan.layout.state / "validation" / _name(finished, jsonio.dumps(plan.machine), inputs.tried_by()),
         ValidationReport,
         lambda: validation.validate(
             finished,
@@ -209,6 +218,50 @@ def _validate(plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, console
         keep=lambda report: report.verdict is not Verdict.FAILED,
         usable=lambda report: not require_gpu or report.verdict is Verdict.GPU_VERIFIED,
     )
+
+
+def _emulate(
+    plan: BuildPlan, compiled: CompiledUnits, finished: Wheel, validated: ValidationReport, console: Console
+) -> ValidationReport:
+    """Compute on an emulated GPU, unless this wheel has already passed that on this machine.
+
+    A wheel that cannot be emulated keeps its verdict. Raises ``ValidationError`` if it computes wrong numbers.
+    """
+    chain, chosen, tried_by = compiled.toolchain, plan.request.emulate, inputs.tried_by()
+    name = _name(finished, jsonio.dumps(plan.machine), tried_by, chosen)
+
+    def compute() -> EmulationReport:
+        return emulated_wheel.compute(
+            finished,
+            emulation.CASES[chosen],
+            arch=None,
+            tried_by=tried_by,
+            toolkit=chain.cuda,
+            cc=str(chain.host.cc.path),
+            layout=plan.layout,
+            console=console,
+        )
+
+    try:
+        report = _remembered(
+            console,
+            plan.layout.state / "emulation" / name,
+            EmulationReport,
+            compute,
+            keep=lambda made: not made.problems(),
+        )
+    except (SettingsError, ValidationError, CommandError) as error:
+        console.warn(f"nothing was computed, the verdict stays {validated.verdict}: {error.message}")
+        return validated
+    if wrong := report.wrong():
+        message = f"{finished.path.name} computed wrong numbers: {'; '.join(wrong)}"
+        raise ValidationError(message, log=plan.layout.logs / "emulation.log")
+    if unknown := report.unknown():
+        console.warn(f"the verdict stays {validated.verdict}: {'; '.join(unknown)}")
+        return validated
+    judged = validated.with_emulation(report)
+    console.note(f"verdict: {judged.verdict} ({VERDICT_MEANINGS[judged.verdict]})")
+    return judged
 
 
 def _remembered(

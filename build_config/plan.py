@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+Emulate = Literal["quick", "all", "none"]
 SYSTEM = "system"
 """The value of ``--cuda`` for any toolkit that is installed on this machine."""
 
@@ -38,6 +39,7 @@ class BuildRequest:
 
     ``units`` is a folder with units that other machines built, or with ``trust_units``, files of public keys, a store
     that several machines share: its folder or address. With ``require_units`` nothing is compiled here.
+    ``emulate`` says which checks on an emulated GPU follow validation on a machine without a GPU.
     """
 
     arch: str = "auto"
@@ -50,6 +52,7 @@ class BuildRequest:
     units: Path | str | None = None
     trust_units: tuple[Path, ...] = ()
     require_units: bool = False
+    emulate: Emulate = "quick"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -162,14 +163,24 @@ class EmulationReport:
 
     def problems(self) -> tuple[str, ...]:
         """Why it did not pass; empty if it did: right numbers, by kernels that are the wheel's."""
-        if not self.checks or not self.kernels:
-            return ("no kernel was executed", *self.refused)
+        return (*self.wrong(), *self.unknown())
+
+    def wrong(self) -> tuple[str, ...]:
+        """What the wheel did wrong. A check that ended because a kernel was refused says nothing about the wheel."""
+        names = [reason.partition(":")[0] for reason in self.refused]
+        nothing = () if self.checks and (self.kernels or names) else ("no kernel was executed",)
         wrong = (
-            f"{one.model} {one.kind}, {one.prompt}: {one.check.reason}" for one in self.checks if not one.check.passed
+            f"{one.model} {one.kind}, {one.prompt}: {one.check.reason}"
+            for one in self.checks
+            if not one.check.passed and not any(name in (one.check.reason or "") for name in names)
         )
-        others = (f"{one.name}: its PTX is not that of the wheel's cubin" for one in self.kernels if not one.identical)
         misused = (f"{self.misused} calls were refused or objects not freed",) if self.misused else ()
-        return (*wrong, *others, *self.refused, *misused)
+        return (*nothing, *wrong, *misused)
+
+    def unknown(self) -> tuple[str, ...]:
+        """Why it does not say enough about the wheel: kernels that were refused, or that are not the wheel's."""
+        others = (f"{one.name}: its PTX is not that of the wheel's cubin" for one in self.kernels if not one.identical)
+        return (*others, *self.refused)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +201,16 @@ class ValidationReport:
     findings: tuple[Finding, ...]
     seconds: float
     emulation: EmulationReport | None = None
+
+    @property
+    def lacks_numbers(self) -> bool:
+        """Whether it passed without a comparison of what kernels compute: an emulation shows more."""
+        return self.verdict in {Verdict.SIMULATED_DEVICE_VERIFIED, Verdict.CPU_FALLBACK_VERIFIED}
+
+    def with_emulation(self, report: EmulationReport) -> ValidationReport:
+        """The same with an emulation that passed, and its verdict unless a real GPU showed more."""
+        verdict = Verdict.EMULATED_DEVICE_VERIFIED if self.lacks_numbers else self.verdict
+        return dataclasses.replace(self, verdict=verdict, emulation=report)
 
     def all_findings(self) -> tuple[Finding, ...]:
         """All findings; those of a scenario begin with its name."""

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from build_config.errors import StepResultError
 from build_config.formats import build_facts, wheelfile
+from build_config.steps.validation import emulated_wheel
 from build_config.steps.validation.emulation import EmulatedMachine
 from build_config.system import jsonio, workroot
 from build_config.system.console import Console
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
-from build_config.tasks import emulate
 from build_config.tasks.simulate import of_wheel, provide_compilers
 from build_config.testbed import clean_environment
 from measurements.planted import bench
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 def prepared(wheel: Path, facts: BuildFacts, arch: str | None, layout: Layout, output: Path) -> Iterator[Bench]:
     """Install the wheel into a clean environment on an emulated GPU, and read the rows that ``output`` has of it."""
     console = Console()
-    shard, chosen = emulate.choose(facts, arch)
+    shard, chosen = emulated_wheel.choose(facts, arch)
     with (
         workroot.claim(layout, purpose="planted faults", console=console),
         clean_environment.outside(layout.checkout) as folder,
     ):
         log = layout.logs / "planted-faults.log"
         toolkit, cc = provide_compilers(layout, console, cuda=of_wheel(wheel))
-        kernels = emulate.kernels_of(wheel, shard, chosen, toolkit, cc, folder, layout, log)
+        kernels = emulated_wheel.kernels_of(wheel, shard, chosen, toolkit, cc, folder, layout, log)
         packed = wheelfile.read(wheel)
         lock = clean_environment.requirements(packed, layout.locks)
         python = clean_environment.make(folder, lock, layout.downloads, log)

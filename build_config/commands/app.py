@@ -25,6 +25,14 @@ class Launcher(StrEnum):
     NONE = "none"
 
 
+class Emulate(StrEnum):
+    """Choices of ``--emulate``."""
+
+    QUICK = "quick"
+    ALL = "all"
+    NONE = "none"
+
+
 WorkRoot = Annotated[
     Path, typer.Option(help="Where to build. Only the default gives the same bytes as on other machines.")
 ]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from build_config.archs import LOCKED_CUDA
-from build_config.commands.app import Launcher, WorkRoot, app, layout_of
+from build_config.commands.app import Emulate, Launcher, WorkRoot, app, layout_of
 from build_config.system.console import Console, duration, megabytes
 from build_config.system.layout import CANONICAL_WORK_ROOT
 from check_gpu import shell
@@ -49,6 +49,9 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
     units: Units = None,
     trust_units: TrustUnits = None,
     require_units: Annotated[bool, typer.Option("--require-units", help="Compile nothing; fail without them.")] = False,  # noqa: FBT002  # typer's form
+    emulate: Annotated[
+        Emulate, typer.Option(help="Checks on an emulated GPU after validation, on a machine without a GPU.")
+    ] = Emulate.QUICK,
     work_root: WorkRoot = CANONICAL_WORK_ROOT,
 ) -> None:
     """Build, inspect, validate and publish a CUDA wheel."""
@@ -70,6 +73,7 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
         units=_place(units),
         trust_units=tuple(trust_units or ()),
         require_units=require_units,
+        emulate=emulate.value,
     )
     published = pipeline.build(resolve(request, machine.describe(), layout), console)
     if copy_to is not None:

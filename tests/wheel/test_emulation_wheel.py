@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config.formats import build_facts
-from build_config.steps.validation import emulation
+from build_config.steps.validation import emulated_wheel, emulation
 from build_config.steps.validation.emulation import Case, EmulatedMachine, Prompt
 from build_config.system.console import Console
-from build_config.tasks import emulate, simulate
+from build_config.tasks import simulate
 from build_config.testbed import emulated_device
 from build_config.testbed.emulated_device import ptx_module, server, translation
 from build_config.testbed.emulated_device.kernels import Kernels
@@ -33,12 +33,12 @@ NORM = "_Z12rms_norm_f32"
 def _kernels(wheel: Wheel, layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     facts = build_facts.read(wheel.path)
     assert facts is not None
-    shard, arch = emulate.choose(facts, None)
+    shard, arch = emulated_wheel.choose(facts, None)
     if not (layout.build / shard.name / "compile_commands.json").is_file():
         pytest.skip("the wheel was not built here: the PTX behind it is made with the commands of its build")
     toolkit, cc = simulate.provide_compilers(layout, Console(terminal=False), cuda=simulate.of_wheel(wheel.path))
     folder = tmp_path_factory.mktemp("shard")
-    return emulate.kernels_of(wheel.path, shard, arch, toolkit, cc, folder, layout, folder / "log")
+    return emulated_wheel.kernels_of(wheel.path, shard, arch, toolkit, cc, folder, layout, folder / "log")
 
 
 @pytest.fixture(name="machine", scope="module")

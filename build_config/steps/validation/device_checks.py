@@ -6,9 +6,10 @@ Standard library, numpy and ``llama_cpp`` only, nothing of the pipeline. The pla
 the checks. The result contains measured values without a judgement. It is written again before and after each check:
 a failing kernel ends the process, and the result then names the check that was running.
 
-There are four checks. The plan gives tokens, seeds and repetitions.
+There are five checks. The plan gives tokens, seeds and repetitions.
 
 - ``logits``: all logits of a prompt, ``model`` on the device compared with ``reference`` on the CPU.
+- ``embedding``: the same for the embedding of a text.
 - ``batches``: all logits of a prompt in one batch compared with the same prompt in small ones, both on the device.
 - ``generation``: the same text twice with one seed, and once with another.
 - ``memory``: the free memory of the device before a model is loaded, while it is loaded, and after it was closed.
@@ -42,6 +43,8 @@ DEVICE_TYPES = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accelerator", 4: "meta"}
 """``enum ggml_backend_dev_type``."""
 CACHE_TYPES = {"F16": 1, "Q8_0": 8}
 """``enum ggml_type``."""
+SPLIT_MODES = {"layer": 1, "tensor": 3}
+"""``enum llama_split_mode``."""
 
 
 def main(plan_file: str, result_file: str) -> int:
@@ -141,6 +144,10 @@ class Session:
         error = nmse(computed, reference)
         return {"nmse": error, "scale": scale(reference), "reference_log": reference_log, "log": log}
 
+    def embedding(self, check: dict[str, Any]) -> dict[str, Any]:
+        """Give what ``logits`` gives, for the embedding of the prompt: the encoder pools it from all tokens."""
+        return self.logits(check)
+
     def batches(self, check: dict[str, Any]) -> dict[str, Any]:
         """Give ``nmse`` of all logits of small batches compared with those of one batch, and the log of a load."""
         model = check["model"]
@@ -179,10 +186,10 @@ class Session:
     def _compute(
         self, device: str, model_file: str, check: dict[str, Any], *, batch: int, flash: bool, repacked: bool = True
     ) -> tuple[NDArray[np.float32], list[str]]:
-        """Compute all logits of the check's prompt on one device only; also return the log's lines about layers.
+        """Compute all logits of the check's prompt on its devices only; also return the log's lines about layers.
 
-        The mean of a token's logits is subtracted: only differences between tokens matter. ``repacked`` lets the CPU
-        arrange weights for its fastest kernels.
+        The mean of a token's logits is subtracted: only differences between tokens matter. A check of an embedding gets
+        that in one row. ``repacked`` lets the CPU arrange weights for its fastest kernels.
         """
         api = self.llama_cpp
         # An empty list keeps the model and all its operations on the CPU, whatever GPUs there are.
@@ -192,10 +199,12 @@ class Session:
         model_params.devices = ctypes.cast(handles, ctypes.c_void_p)
         model_params.n_gpu_layers = 0 if device == CPU else -1
         model_params.use_extra_bufts = repacked
+        model_params.split_mode = SPLIT_MODES["layer" if device == CPU else check.get("split", "layer")]
         context_params = api.llama_context_default_params()
         context_params.n_ctx = check["tokens"]
         context_params.n_batch = context_params.n_ubatch = batch
         context_params.n_threads = context_params.n_threads_batch = _cores()
+        context_params.embeddings = embeds = check["check"] == "embedding"
         context_params.offload_kqv = context_params.op_offload = device != CPU
         cache = CACHE_TYPES["F16" if device == CPU else check.get("cache", "F16")]
         context_params.type_k = context_params.type_v = cache
@@ -213,14 +222,20 @@ class Session:
             stack.callback(api.llama_free, context)
             vocabulary = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
             tokens = _prompt(check["tokens"], vocabulary, check["seed"])
-            starts = range(0, len(tokens), batch)
-            logits = np.concatenate(
-                [self._decode(context, tokens[start : start + batch], start, vocabulary) for start in starts]
-            )
-        return logits - logits.mean(axis=1, keepdims=True), log
+            parts: list[NDArray[np.float32]] = []
+            for start in range(0, len(tokens), batch):
+                part = tokens[start : start + batch]
+                self._decode(context, part, start)
+                if embeds:
+                    rows, width = [api.llama_get_embeddings_seq(context, 0)], api.llama_model_n_embd(model)
+                else:
+                    rows, width = [api.llama_get_logits_ith(context, at) for at in range(len(part))], vocabulary
+                parts += [np.ctypeslib.as_array(row, shape=(width,)).copy() for row in rows]
+        values = np.stack(parts)
+        return values if embeds else values - values.mean(axis=1, keepdims=True), log
 
-    def _decode(self, context: Any, tokens: list[int], start: int, vocabulary: int) -> NDArray[np.float32]:
-        """Compute the logits of ``tokens``, whose positions begin at ``start``: one row for each token."""
+    def _decode(self, context: Any, tokens: list[int], start: int) -> None:
+        """Compute ``tokens``, whose positions begin at ``start``."""
         api = self.llama_cpp
         batch = api.llama_batch_init(len(tokens), 0, 1)
         try:
@@ -236,8 +251,6 @@ class Session:
             api.llama_batch_free(batch)
         if status != 0:
             raise self._failure(f"llama_decode ended with {status}")
-        rows = [api.llama_get_logits_ith(context, index) for index in range(len(tokens))]
-        return np.stack([np.ctypeslib.as_array(row, shape=(vocabulary,)).copy() for row in rows])
 
     @contextlib.contextmanager
     def _model(self, file: str, *, seed: int) -> Iterator[Any]:
@@ -271,11 +284,15 @@ class Session:
 
     @contextlib.contextmanager
     def _logged(self) -> Iterator[list[str]]:
-        """Give a list that contains, after the block, its logged lines about layers. llama.cpp logs them in pieces."""
+        """Give a list that contains, after the block, its logged lines about layers, or that there is no cache.
+
+        llama.cpp logs them in pieces.
+        """
         lines: list[str] = []
         start = len(self.messages)
         yield lines
-        lines += (line for line in "".join(self.messages[start:]).splitlines() if "layer" in line)
+        said = "".join(self.messages[start:]).splitlines()
+        lines += (line for line in said if "layer" in line or "encode()" in line)
         del self.messages[start:]
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from check_gpu.placement import Placements
 
 CPU = "CPU"
+ALL_DEVICES = "Meta()"
+"""The name in the log for several GPUs that share each tensor. They are meant to be listed in it, but are not."""
 BOUNDS = {"F32": 1e-4, "F16": 1e-3, "BF16": 1e-3}
 """The largest error of the logits, by the type of the weights.
 
@@ -66,11 +68,11 @@ class Request:
     ``kind`` is the type of its weights, ``layers`` the number of its layers, including the output. ``tokens`` is the
     length of the prompt or of the text, ``small`` that of a small batch; ``before`` and ``cycles`` count loads.
     ``cache`` is the type of the KV cache on the device; the CPU's has F16. ``others`` are further devices on which
-    layers must be.
+    layers must be, ``split`` says what is divided among them: the layers, or each tensor.
     """
 
     name: str
-    check: Literal["logits", "batches", "generation", "memory"]
+    check: Literal["logits", "embedding", "batches", "generation", "memory"]
     model: Path
     kind: str
     layers: int
@@ -83,6 +85,7 @@ class Request:
     cycles: int = 5
     cache: Literal["F16", "Q8_0"] = "F16"
     others: tuple[str, ...] = ()
+    split: Literal["layer", "tensor"] = "layer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +202,9 @@ def _wrong_numbers(values: Mapping[str, Any]) -> Iterator[str]:
 def _wrong_places(request: Request, values: Mapping[str, Any], device: str) -> Iterator[str]:
     """Check by the logs that each side ran on its device: comparing the CPU with itself would always pass."""
     found = placement.parse(values["log"])
-    if request.others:
+    if request.split == "tensor":
+        yield from misplaced(found, request.layers, ALL_DEVICES)
+    elif request.others:
         yield from _not_split(found, request.layers, (device, *request.others))
     else:
         yield from misplaced(found, request.layers, device)
@@ -215,7 +220,8 @@ def misplaced(found: Placements, layers: int, device: str) -> Iterator[str]:
         layer = where.get(number, nowhere)
         if layer.weights != device:
             yield f"layer {number} was on {layer.weights or 'an unknown device'}, not on {device}"
-        without = number == layers - 1 or number in found.without_cache  # the last one is the output
+        # The last one is the output.
+        without = number == layers - 1 or number in found.without_cache or found.encoder
         if not without and layer.kv_cache != device:
             yield f"the KV cache of layer {number} was on {layer.kv_cache or 'an unknown device'}, not on {device}"
 

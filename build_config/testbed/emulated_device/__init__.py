@@ -54,6 +54,7 @@ class KernelUse:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Report:
     kernels: tuple[KernelUse, ...]
+    memory: int
 
 
 def build(
@@ -81,6 +82,13 @@ def read_report(path: Path) -> tuple[KernelUse, ...]:
     with contextlib.suppress(StepResultError):
         return jsonio.read(path, _Report).kernels
     return ()
+
+
+def read_memory(path: Path) -> int:
+    """The largest memory of that process in bytes; 0 if it did not end by itself."""
+    with contextlib.suppress(StepResultError):
+        return jsonio.read(path, _Report).memory
+    return 0
 
 
 def merged(uses: Iterable[KernelUse]) -> tuple[KernelUse, ...]:

@@ -1,5 +1,5 @@
-// cuBLAS of the emulated GPU: matrix products in plain C, with sums in double precision. They are not NVIDIA's: what a wheel
-// computes with cuBLAS is replaced here, and only the arguments of the calls are the wheel's own.
+// cuBLAS of the emulated GPU: matrix products and triangular systems in plain C, with sums in double precision. They are not
+// NVIDIA's: what a wheel computes with cuBLAS is replaced here, and only the arguments of the calls are the wheel's own.
 #include "ptx_half.h"
 #include "work.h"
 
@@ -215,11 +215,63 @@ cublasStatus_t cublasSgemmBatched(cublasHandle_t handle, cublasOperation_t ta, c
                                CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
 }
 
+// A triangular system: X is B, which it replaces. With `flipped` the rows of the matrix are the columns of A; each vector of X
+// is a column of B, or from the right a row.
+struct system {
+    struct product product;  // a, and c for B; n vectors of length m
+    bool           flipped, lower, unit, right;
+};
+
+static int solve(void * data) {
+    const struct system *  system  = data;
+    const struct product * product = &system->product;
+    const int              m = product->m, n = product->n;
+    const size_t           lda = (size_t) product->a.leading, ldb = (size_t) product->c.leading;
+    double *               x = malloc(sizeof(double) * (size_t) m);
+    for (int batch = 0; batch < product->count; batch++) {
+        const char * a = view(product, &product->a, batch, m, m);
+        char *       b = view(product, &product->c, batch, system->right ? n : m, system->right ? m : n);
+        if (a == NULL || b == NULL) {
+            fprintf(stderr, "emulated device: cuBLAS got a matrix that is not inside one allocation\n");
+            free(x);
+            return cudaErrorIllegalAddress;
+        }
+        for (size_t vector = 0; vector < (size_t) n; vector++) {
+            for (int done = 0; done < m; done++) {
+                const int    i  = system->lower ? done : m - 1 - done;
+                const size_t at = system->right ? (size_t) i * ldb + vector : vector * ldb + (size_t) i;
+                double       sum = product->alpha * get(b, CUDA_R_32F, at);
+                for (int k = 0; k < done; k++) {
+                    const int    j       = system->lower ? k : m - 1 - k;
+                    const size_t element = system->flipped ? (size_t) i * lda + (size_t) j : (size_t) j * lda + (size_t) i;
+                    sum -= get(a, CUDA_R_32F, element) * x[j];
+                }
+                x[i] = system->unit ? sum : sum / get(a, CUDA_R_32F, (size_t) i * lda + (size_t) i);
+                put(b, CUDA_R_32F, at, x[i]);
+            }
+        }
+    }
+    free(x);
+    return cudaSuccess;
+}
+
 cublasStatus_t cublasStrsmBatched(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t fill, cublasOperation_t transpose,
                                   cublasDiagType_t diagonal, int m, int n, const float * alpha, const float * const a[], int lda,
                                   float * const b[], int ldb, int count) {
-    (void) handle, (void) side, (void) fill, (void) transpose, (void) diagonal, (void) m, (void) n, (void) alpha, (void) a;
-    (void) lda, (void) b, (void) ldb, (void) count;
-    fprintf(stderr, "emulated device: cublasStrsmBatched is not emulated\n");
-    return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (handle == NULL) {
+        simulated_count(REFUSED, 1);
+        return CUBLAS_STATUS_NOT_INITIALIZED;
+    }
+    const bool    right = side == CUBLAS_SIDE_RIGHT, flipped = (transpose != CUBLAS_OP_N) != right;
+    struct system system = {
+        .product = {.m = right ? n : m, .n = right ? m : n, .count = count, .alpha = *alpha, .by_pointers = true,
+                    .a = {a, CUDA_R_32F, lda, 0}, .c = {b, CUDA_R_32F, ldb, 0}},
+        .flipped = flipped,
+        .lower   = (fill == CUBLAS_FILL_MODE_LOWER) != flipped,
+        .unit    = diagonal == CUBLAS_DIAG_UNIT,
+        .right   = right,
+    };
+    simulated_count(CUBLAS_CALLS, 1);
+    return work_do(handle->stream, work_of(solve, &system, sizeof system)) == 0 ? CUBLAS_STATUS_SUCCESS :
+                                                                               CUBLAS_STATUS_EXECUTION_FAILED;
 }

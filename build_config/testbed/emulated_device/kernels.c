@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -209,6 +210,8 @@ __attribute__((destructor)) static void report(void) {
         write_kernel(file, kernel);
         fprintf(file, "%s", kernel->next != NULL ? "," : "");
     }
-    fprintf(file, "\n  ]\n}\n");
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    fprintf(file, "\n  ],\n  \"memory\": %lld\n}\n", (long long) usage.ru_maxrss << 10);  // it is in kilobytes
     fclose(file);
 }

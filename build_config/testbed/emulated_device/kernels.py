@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +23,8 @@ from build_config.testbed.emulated_device.ptx_source import PtxError
 from build_config.testbed.emulated_device.shard_code import ShardCode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from build_config.testbed.emulated_device.ptx_module import Module
 
 HERE = Path(__file__).parent
@@ -57,7 +64,10 @@ class Translator:
 
 @dataclass(slots=True, kw_only=True)
 class Kernels:
-    """The kernels of one shard for one architecture, as libraries in ``folder`` that ``cc`` compiles."""
+    """The kernels of one shard for one architecture, as libraries in ``folder`` that ``cc`` compiles.
+
+    Several threads may ask for kernels at once. ``seconds`` is what was spent on PTX, translation and compilation.
+    """
 
     code: ShardCode
     files: PtxFiles
@@ -65,25 +75,39 @@ class Kernels:
     cc: str
     translate: Callable[[PtxFile, str], str] = field(default_factory=Translator)
     facts: dict[str, KernelFacts] = field(default_factory=dict)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     _made: dict[int, PtxFile] = field(default_factory=dict)
     _libraries: dict[str, Path] = field(default_factory=dict)
+    _locks: dict[Hashable, threading.RLock] = field(default_factory=dict)
 
     def library(self, name: str) -> Path:
         """The shared library of a kernel, which defines ``ptx_image``. Raises ``PipelineError`` with the reason."""
-        if name in self._libraries:
-            return self._libraries[name]
-        source, identical = None, False
-        try:
+        with self._alone(name):
+            if name in self._libraries:
+                return self._libraries[name]
+            try:
+                facts, number = self.identity(name), self.number(name)
+                if not facts.identical:
+                    raise ValidationError(f"the PTX of {facts.source} is not that of the wheel's cubin")
+                with self._alone(number), self._timed("translation"):
+                    text = self.translate(self.ptx(number), name)
+                path = self.compile(text, name)
+            except PipelineError as error:
+                known = self.facts.get(name, KernelFacts(name=name))
+                self.facts[name] = dataclasses.replace(known, refused=error.message)
+                raise
+            self.facts[name] = facts
+            self._libraries[name] = path
+            return path
+
+    def identity(self, name: str) -> KernelFacts:
+        """The origin of a kernel: its source, and whether its PTX is that of the wheel's cubin."""
+        if name not in self.facts:
             number = self.number(name)
             ptx = self.ptx(number)
-            source, identical = ptx.source, ptx.cubin == self.code.cubins[number]
-            path = self.compile(self.translate(ptx, name), name)
-        except PipelineError as error:
-            self.facts[name] = KernelFacts(name=name, source=source, identical=identical, refused=error.message)
-            raise
-        self.facts[name] = KernelFacts(name=name, source=source, identical=identical)
-        self._libraries[name] = path
-        return path
+            identical = ptx.cubin == self.code.cubins[number]
+            self.facts[name] = KernelFacts(name=name, source=ptx.source, identical=identical)
+        return self.facts[name]
 
     def number(self, name: str) -> int:
         """The place of the compiled file that contains a kernel."""
@@ -96,9 +120,11 @@ class Kernels:
 
     def ptx(self, number: int) -> PtxFile:
         """The PTX of a compiled file."""
-        if number not in self._made:
-            self._made[number] = self.files.make(number)
-        return self._made[number]
+        with self._alone(number):
+            if number not in self._made:
+                with self._timed("PTX"):
+                    self._made[number] = self.files.make(number)
+            return self._made[number]
 
     def compile(self, text: str, name: str) -> Path:
         """The library of a kernel in C, kept for this model of processor: it may have instructions that others lack."""
@@ -113,7 +139,20 @@ class Kernels:
         c_file.write_text(text, encoding="utf-8")
         argv = (self.cc, *OPTIONS, "-I", str(HERE), str(c_file), "-o", str(partial), "-lm")
         try:
-            run(Command(argv=argv), timeout=SECONDS_ALLOWED)
+            with self._timed("compilation"):
+                run(Command(argv=argv), timeout=SECONDS_ALLOWED)
         except CommandError as error:
             raise ValidationError(f"the translation of {name} does not compile: {error.message}") from error
         return partial.replace(library)
+
+    def _alone(self, key: Hashable) -> threading.RLock:
+        """The lock of a kernel or of a file: what two processes ask for at once is made once."""
+        return self._locks.setdefault(key, threading.RLock())
+
+    @contextlib.contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[what] += round(time.monotonic() - start, 3)

@@ -71,6 +71,11 @@ class PtxFiles:
         return shallowest.parent.parent.parent
 
     @property
+    def digest(self) -> str:
+        """The digest of all inputs: sources, headers, commands."""
+        return hashlib.sha256("\0".join((self._inputs, json.dumps(self.commands))).encode()).hexdigest()
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """The compiled files, in the order in which they are linked."""
         return tuple(Path(command["file"]).name for command in self.commands)

@@ -30,6 +30,8 @@ class KernelSource(Protocol):
 def serve(kernels: Mapping[int, KernelSource], folder: Path) -> Iterator[Path]:
     """Answer on a socket in ``folder`` during the block; ``kernels`` are those of each architecture's number.
 
+    Each request has a thread of its own: several processes may ask at once.
+
     A request is a line: the number and the mangled name. The answer is ``library`` and a path, or a reason.
     """
     path = folder / "kernels.socket"
@@ -51,14 +53,20 @@ def serve(kernels: Mapping[int, KernelSource], folder: Path) -> Iterator[Path]:
 
 
 def _answer_all(server: socket.socket, kernels: Mapping[int, KernelSource]) -> None:
-    while True:
-        try:
+    threads: list[threading.Thread] = []
+    with contextlib.suppress(OSError):  # the end
+        while True:
             connection, _ = server.accept()
-        except OSError:
-            return
-        with connection, contextlib.suppress(OSError):  # the process that asked may have ended
-            number, _, name = connection.recv(_REQUEST).decode().strip().partition(" ")
-            connection.sendall(_answer(kernels, number, name).encode())
+            threads.append(threading.Thread(target=_answer_one, args=(connection, kernels), daemon=True))
+            threads[-1].start()
+    for thread in threads:
+        thread.join()
+
+
+def _answer_one(connection: socket.socket, kernels: Mapping[int, KernelSource]) -> None:
+    with connection, contextlib.suppress(OSError):  # the process that asked may have ended
+        number, _, name = connection.recv(_REQUEST).decode().strip().partition(" ")
+        connection.sendall(_answer(kernels, number, name).encode())
 
 
 def _answer(kernels: Mapping[int, KernelSource], number: str, name: str) -> str:

@@ -17,11 +17,11 @@ from build_config.reports import (
     EmulationReport,
     Verdict,
 )
+from build_config.steps.validation import emulated_wheel, emulation_text
 from build_config.steps.wheelhouse import publication
 from build_config.system import jsonio
 from build_config.system.console import Console
 from build_config.tasks import emulate
-from build_config.tasks.emulate import report_text
 from build_config.testbed.emulated_device import KernelUse
 from tests.support import factories, publishable
 
@@ -74,16 +74,16 @@ def test_a_report_passes_only_with_right_numbers_of_the_wheels_kernels(
 
 def test_the_first_architecture_is_the_default_and_another_can_be_chosen() -> None:
     facts = factories.build_facts("86-real", "120a-real")
-    assert emulate.choose(facts, None)[1] == CudaArch.parse("86")
-    assert emulate.choose(facts, "120")[1] == emulate.choose(facts, "120a")[1] == CudaArch.parse("120a")
+    assert emulated_wheel.choose(facts, None)[1] == CudaArch.parse("86")
+    assert emulated_wheel.choose(facts, "120")[1] == emulated_wheel.choose(facts, "120a")[1] == CudaArch.parse("120a")
     with pytest.raises(SettingsError, match="no machine code for 89") as caught:
-        emulate.choose(facts, "89")
+        emulated_wheel.choose(facts, "89")
     assert "86, 120a" in (caught.value.remedy or "")
 
 
 def test_a_wheel_with_ptx_only_has_no_machine_code_to_compare() -> None:
     with pytest.raises(SettingsError, match="no machine code"):
-        emulate.choose(factories.build_facts("90-virtual"), None)
+        emulated_wheel.choose(factories.build_facts("90-virtual"), None)
 
 
 @pytest.fixture(name="layout")
@@ -138,16 +138,18 @@ def use(name: str, *executed: int) -> KernelUse:
 
 
 def test_the_coverage_names_what_no_check_reached() -> None:
-    text = report_text.coverage(REPORT, (use(KERNEL.name, 4, 4, 0, 1),), [KERNEL.name, "_Z5otherILi1EvPf", "_Z5otherv"])
+    text = emulation_text.coverage(
+        REPORT, (use(KERNEL.name, 4, 4, 0, 1),), [KERNEL.name, "_Z5otherILi1EvPf", "_Z5otherv"]
+    )
     assert f"3/4 norm.cu {KERNEL.name} (5 launches)\n    not executed, from line: 30\n" in text
     assert "never launched: 2 kernels\n    other: 2\n" in text
 
 
 def test_a_row_for_each_check_and_counts() -> None:
-    assert next(report_text.rows(REPORT)) == ("tiny", "F32", "8 tokens", "2e-07", "1e-04", "1.5", "passed")
+    assert next(emulation_text.rows(REPORT)) == ("tiny", "F32", "8 tokens", "2e-07", "1e-04", "1.5", "passed")
     failed = dataclasses.replace(REPORT, checks=(dataclasses.replace(REPORT.checks[0], check=WRONG),))
-    assert next(report_text.rows(failed))[-1].startswith("FAILED: 0.3 NMSE")
-    assert report_text.line(REPORT.checks[0]) == "tiny F32, 8 tokens: 2e-07 NMSE, passed, 2 s"
-    counts = dict(report_text.counts(REPORT))
+    assert next(emulation_text.rows(failed))[-1].startswith("FAILED: 0.3 NMSE")
+    assert emulation_text.line(REPORT.checks[0]) == "tiny F32, 8 tokens: 2e-07 NMSE, passed, 2 s"
+    counts = dict(emulation_text.counts(REPORT))
     assert counts["kernels executed"] == "1 of 6515 for sm_89, in 5 launches"
     assert counts["basic blocks"] == "3 of 4 of these kernels were executed"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -197,6 +198,8 @@ def test_a_kernel_computes(bench: Bench) -> None:
     assert (use.name, use.code, use.launches, use.blocks) == ("add", 89, 2, 2)
     assert use.executed[0] == 64 + 32
     assert use.missed == ()
+    assert 1 << 20 < emulated_device.read_memory(bench.folder / "report.json") < 1 << 32
+    assert emulated_device.read_memory(bench.folder / "none.json") == 0
 
 
 def test_a_kernel_reaches_memory_of_virtual_memory_management(bench: Bench) -> None:
@@ -258,6 +261,32 @@ class SlowKernel:
     def library(self, name: str) -> Path:
         processes.run(processes.Command(argv=("sleep", "60")))
         return Path(name)
+
+
+@dataclass
+class Waiting:
+    """``first`` is not ready before ``second`` was asked for."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+
+    def library(self, name: str) -> Path:
+        if name == "second":
+            self.asked.set()
+        elif not self.asked.wait(20):
+            raise ValidationError("nobody else was heard meanwhile")
+        return Path(name)
+
+
+def ask(path: Path, name: str) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(path))
+    client.sendall(f"89 {name}\n".encode())
+    return client
+
+
+def test_two_processes_get_kernels_at_the_same_time(tmp_path: Path) -> None:
+    with server.serve({89: Waiting()}, tmp_path) as path, ask(path, "first") as first, ask(path, "second") as second:
+        assert (first.recv(99), second.recv(99)) == (b"library first", b"library second")
 
 
 def interrupted(folder: Path) -> None:

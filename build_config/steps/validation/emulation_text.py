@@ -26,8 +26,10 @@ def show(report: EmulationReport, covered: str, file: Path, console: Console) ->
     for name, value in counts(report):
         console.note(f"{name}: {value}")
     console.note(f"coverage of each kernel: {file}")
-    for reason in report.problems():
+    for reason in report.wrong():
         console.error(reason)
+    for reason in report.unknown():  # the caller decides what that means
+        console.warn(reason)
 
 
 def rows(report: EmulationReport) -> Iterator[tuple[str, ...]]:
