@@ -8,6 +8,7 @@ of llama-cuda-wheels loads with ``cuda.pathfinder`` first, ``backend`` the libra
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -62,6 +63,10 @@ def _error(library: str) -> str | None:
     try:
         ctypes.CDLL(library)
     except OSError as error:
+        if sys.platform == "win32":  # as llama_cpp and ggml do: by the old search order, which has PATH
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(library, winmode=0)
+                return None
         return str(error).partition(HINT)[0]
     return None
 

@@ -26,6 +26,8 @@ from build_config.system.platforms import access
 from build_config.system.platforms.windows import WINDOWS
 from build_config.testbed.simulated_device import SimulatedMachine
 from build_config.testbed.simulated_device import windows as simulated
+from check_gpu import device_code
+from check_gpu import pe as check_gpu_pe
 from tests.integration.conftest import locked_wheel
 from tests.support import windows_doubles
 from tests.support.windows.mingw import products as mingw
@@ -150,6 +152,18 @@ def test_the_wheel_has_the_dlls_of_the_units_and_microsofts_under_names_of_its_o
     assert vendored & {*shard.needed}, "the shard uses the C++ library"
     assert {"kernel32.dll", "vcruntime140.dll"} <= {*shard.needed}
     assert not any("cu" in name for name in shard.needed), "CUDA 13 looks for its libraries when it runs"
+
+
+def test_check_gpu_reads_in_the_dlls_what_others_read(wheel: Path) -> None:
+    dlls = {name: data for name, data in wheelfile.read_contents(wheel).items() if name.endswith(".dll")}
+    read = {name: check_gpu_pe.read(data) for name, data in dlls.items()}
+    assert {name: tuple(sorted(dll.needed)) for name, dll in read.items()} == {
+        name: pe.read(data).needed for name, data in dlls.items()
+    }
+    shard = "llama_cpp/lib/ggml-cuda-sm89.dll"
+    assert {name: device_code.architectures(dlls[name], dll) for name, dll in read.items()} == {
+        name: ("89-real",) if name == shard else () for name in dlls
+    }
 
 
 def test_file_names_in_the_code_begin_below_the_work_root(wheel: Path) -> None:
