@@ -137,6 +137,22 @@ def test_the_miniature_becomes_a_published_wheel(machine: Machine, first: str, w
     assert machine.compiled("sm89") > 0
 
 
+def test_the_record_names_the_options_of_windows_compilers_and_no_path_of_the_machine(wheel: Path) -> None:
+    text = wheel.with_name(f"{wheel.name}.record.json").read_text(encoding="utf-8")
+    flags = dict(json.loads(text)["units"][0]["inputs"])["-DCMAKE_C_FLAGS"].split()
+    assert {"/Brepro", "/experimental:deterministic", r"/pathmap:C:\llama-cuda-wheels=."} <= {*flags}
+    assert not any(part in text for part in USER.split())
+
+
+def test_cublas_gets_import_libraries_of_its_dlls(machine: Machine, first: str) -> None:
+    assert first
+    (toolkit,) = (machine.work_root / "toolkit").glob("cuda-*")
+    for name, function in (("cublas", b"cublasSgemm_v2"), ("cublasLt", b"cublasLtMatmul")):
+        library = (toolkit / "lib" / "x64" / f"{name}.lib").read_bytes()
+        assert library.startswith(b"!<arch>\n")
+        assert b"__imp_" + function in library
+
+
 def test_the_wheel_has_the_dlls_of_the_units_and_microsofts_under_names_of_its_own(wheel: Path) -> None:
     contents = wheelfile.read_contents(wheel)
     dlls = {name: pe.read(data) for name, data in contents.items() if name.endswith(".dll")}
