@@ -84,12 +84,12 @@ class Machine:
         return len(re.findall(r"^\[\d+/\d+\] ", text, re.MULTILINE))
 
     def programs(self, *names: str) -> list[psutil.Process]:
-        """The running programs of these names in this Windows."""
+        """The running programs of these names (``cicc``) in this Windows. Some are started without their ``.exe``."""
         found = []
         for process in self.prefix.programs():
             with contextlib.suppress(psutil.Error):
                 command = process.cmdline()
-                if command and re.split(r"[\\/]", command[0])[-1] in names:
+                if command and re.split(r"[\\/]", command[0])[-1].removesuffix(".exe") in names:
                     found.append(process)
         return found
 
