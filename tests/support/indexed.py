@@ -9,7 +9,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from packaging.version import Version
 from pypi_simple import ProjectPage
@@ -153,7 +154,7 @@ def assert_whole(index: Path) -> None:
     for _, *forms in pages(index):
         for form in forms:
             for each in form.packages:
-                path = Path(unquote(each.url.removeprefix("file://")).partition("#")[0])
+                path = Path(url2pathname(urlsplit(each.url).path))
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == each.digests["sha256"]
                 metadata = path.with_name(f"{path.name}.metadata").read_bytes()
                 assert each.metadata_digests == {"sha256": hashlib.sha256(metadata).hexdigest()}

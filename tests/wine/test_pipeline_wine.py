@@ -277,7 +277,10 @@ import ctypes, subprocess, sys, time
 kernel = ctypes.windll.kernel32
 kernel.FreeConsole()
 assert kernel.AllocConsole(), "no console"
-build = subprocess.Popen([sys.executable, "-m", "build_config", *sys.argv[1:]], stdin=subprocess.DEVNULL)
+build = subprocess.Popen(
+    [sys.executable, "-m", "build_config", *sys.argv[1:]],
+    stdin=subprocess.DEVNULL, stdout=sys.stdout, stderr=subprocess.STDOUT,  # not the new console's
+)
 handler = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint)(lambda event: 1)
 kernel.SetConsoleCtrlHandler(handler, True)  # of this process alone
 sys.stdin.readline()
@@ -318,12 +321,10 @@ def in_the_middle(machine: Machine, build: subprocess.Popen[str]) -> int:
 
 
 def test_a_killed_build_goes_on_where_it_stopped(machine: Machine, wheel: Path, slow_source: Path) -> None:
-    build = machine.start("-m", "build_config", *BUILD, "--launcher", "none")
-    finished = in_the_middle(machine, build)
-    for process in machine.programs("python"):
-        if "build_config" in process.cmdline():
-            process.kill()  # as the task manager does: the compilers run on
-    build.communicate(timeout=MINUTE)
+    with machine.start("-m", "build_config", *BUILD, "--launcher", "none") as build:
+        finished = in_the_middle(machine, build)
+        build.kill()  # as the task manager does: the compilers run on
+        build.wait(timeout=MINUTE)
     assert machine.programs("cicc"), "nothing was left running"
     _goes_on(machine, wheel, slow_source, finished)
 
@@ -331,9 +332,9 @@ def test_a_killed_build_goes_on_where_it_stopped(machine: Machine, wheel: Path, 
 def test_ctrl_c_ends_the_compilers_and_the_same_command_goes_on(
     machine: Machine, wheel: Path, slow_source: Path
 ) -> None:
-    build = machine.start("-c", INTERRUPTING, *BUILD, "--launcher", "none")
-    finished = in_the_middle(machine, build)
-    output, _ = build.communicate("now\n", timeout=MINUTE)
+    with machine.start("-c", INTERRUPTING, *BUILD, "--launcher", "none") as build:
+        finished = in_the_middle(machine, build)
+        output, _ = build.communicate("now\n", timeout=MINUTE)
     ended = re.search(r"status (\d+) after ([0-9.]+)", output)
     assert ended is not None, output
     assert int(ended[1]) == InterruptedRunError.exit_code, output

@@ -48,17 +48,25 @@ class Machine:
     def miniature(self) -> Path:
         return self.prefix.drive_c / "miniature"
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start Windows' Python in the checkout; what it prints can be read, and it reads what is written."""
+    @contextlib.contextmanager
+    def start(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Start Windows' Python in the checkout; what it prints can be read, and it reads what is written.
+
+        In the end it is killed if it still runs. What it started may run on, and keeps its output open.
+        """
         command = self._command(*arguments)
-        return subprocess.Popen(
+        with subprocess.Popen(
             command.argv,
             env=command.environment,
             encoding="utf-8",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def _command(self, *arguments: str) -> processes.Command:
         certificates = next((os.environ[name] for name in CERTIFICATES if os.environ.get(name)), certifi.where())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from check_gpu.children import driver, libraries
+from tests.support import systems
 
 pytestmark = pytest.mark.unit
 
@@ -22,7 +23,7 @@ def test_a_missing_dll_is_said_without_the_hint_for_programmers(monkeypatch: pyt
     assert libraries._load("nvcuda.dll", [])["error"] == said
 
 
-@pytest.mark.skipif(sys.platform != "win32", reason="Linux has no DLLs")
+@pytest.mark.skipif(not systems.ON_WINDOWS, reason="Linux has no DLLs")
 def test_a_dll_is_found_in_the_folders_of_the_library_and_on_path(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

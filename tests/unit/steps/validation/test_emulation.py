@@ -72,7 +72,7 @@ def test_what_was_computed_is_judged_by_the_bounds_of_a_gpu(
         asked.append(plan)
         changes = how["changes"]
         assert isinstance(changes, dict)
-        assert changes["EMULATED_SERVER"] == "/socket"
+        assert changes["EMULATED_SERVER"] == str(Path("/socket"))
         assert changes["SIMULATED_DEVICES"] == "8.9"
         values = {"nmse": error, "scale": 1.0, "log": LOG, "reference_log": CPU_LOG, "seconds": 2.5}
         return Measured(checks={request.name: values for request in plan.checks})

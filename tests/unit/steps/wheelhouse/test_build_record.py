@@ -12,13 +12,12 @@ from build_config.reports import BuildRecord, Finding, Material, Severity, StepT
 from build_config.steps.wheelhouse import build_record
 from build_config.system import jsonio
 from build_config.system.layout import CANONICAL_WORK_ROOT
-from tests.support import factories
+from tests.support import factories, systems
 from tests.support.publishable import make
 
 COMMIT = "1f0c2d3e" * 5
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CREATED = "2026-01-02T03:04:05Z"
-WINDOWS = bool(CANONICAL_WORK_ROOT.drive)
 
 ORIGIN = build_record.Origin(
     pipeline="0.1.0 (commit unknown)",
@@ -109,11 +108,11 @@ def test_time_is_recorded_in_utc_and_must_have_a_zone(tmp_path: Path) -> None:
         ("CUDA_PATH=/home/alice/cuda", "CUDA_PATH=<path>"),
         ("-I/home/alice/include -L/opt/lib", "-I<path> -L<path>"),
         ("file:///home/alice/x.whl", "file://<path>"),
-        pytest.param("'/root'", "'<path>'", marks=pytest.mark.skipif(WINDOWS, reason="an option of Windows' programs")),
+        pytest.param("'/root'", "'<path>'", marks=systems.linux_only("an option of Windows' programs")),
         pytest.param(
             r"/MD /Brepro /experimental:deterministic /pathmap:C:\Users\alice\x=. /machine:x64",
             r"/MD /Brepro /experimental:deterministic /pathmap:<path>=. /machine:x64",
-            marks=pytest.mark.skipif(not WINDOWS, reason="paths on Linux"),
+            marks=pytest.mark.skipif(not systems.ON_WINDOWS, reason="paths on Linux"),
         ),
         (r"C:\Users\alice\cuda\bin", "<path>"),
         ("/srv/one:/srv/two", "<path>:<path>"),
