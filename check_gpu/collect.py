@@ -185,9 +185,10 @@ def try_libraries(installation: Installation, devices: tuple[Device, ...], folde
     needs = dict.fromkeys(need for library in installation.cuda for need in library.needs)
     fitting = (library.file for library in installation.cuda if library.code and all(map(library.covers, devices)))
     backend = next(fitting, installation.cuda[0].file)
+    copied = map(str, _copied_folders(Path(installation.package or "")))
     request = {
         "needed": [*needs],
-        "folders": [*dict.fromkeys(entry for library in installation.cuda for entry in library.search)],
+        "folders": [*dict.fromkeys([*(entry for library in installation.cuda for entry in library.search), *copied])],
         "pathfinder": own.libraries if own else (),
         "backend": backend,
     }
@@ -205,9 +206,13 @@ def _library_files(package: Path) -> dict[str, Path]:
     """
     override = os.environ.get("LLAMA_CPP_LIB_PATH")
     inside = [package / "bin", package / "lib64", package, package / "lib"]
-    repaired = sorted(package.parent.glob("llama_cpp_python*.libs"))  # by auditwheel
     found: dict[str, Path] = {}
-    for folder in [*_conda_folders(package), *repaired, *inside, *([Path(override)] if override else [])]:
+    for folder in [
+        *_conda_folders(package),
+        *_copied_folders(package),
+        *inside,
+        *([Path(override)] if override else []),
+    ]:
         here: dict[str, Path] = {}
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             name = _VERSION.sub("", path.name)
@@ -215,6 +220,11 @@ def _library_files(package: Path) -> dict[str, Path]:
                 here.setdefault(name, path)
         found.update(here)
     return found
+
+
+def _copied_folders(package: Path) -> list[Path]:
+    """The folders with the libraries that auditwheel or delvewheel has copied into the wheel."""
+    return sorted(package.parent.glob("llama_cpp_python*.libs"))
 
 
 def _conda_folders(package: Path) -> list[Path]:

@@ -2,8 +2,9 @@
 
 python libraries.py RESULT REQUEST
 
-REQUEST is JSON: ``needed`` are the names to find, ``folders`` those of RUNPATH, ``pathfinder`` the names that a wheel
-of llama-cuda-wheels loads with ``cuda.pathfinder`` first, ``backend`` the library with the CUDA code or null.
+REQUEST is JSON: ``needed`` are the names to find, ``folders`` those of RUNPATH and of the copies in the wheel,
+``pathfinder`` the names that a wheel of llama-cuda-wheels loads with ``cuda.pathfinder`` first, ``backend`` the library
+with the CUDA code or null.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ HINT = ". Try using the full path"
 def main(result_file: str, request: str) -> None:
     """Write an object for each library, then one for the backend."""
     wanted = json.loads(request)
-    if sys.platform == "win32" and "CUDA_PATH" in os.environ:  # as llama_cpp does
-        for folder in (Path(os.environ["CUDA_PATH"], part) for part in ("bin", "bin/x64")):
-            if folder.is_dir():
-                os.add_dll_directory(str(folder))
+    if sys.platform == "win32":
+        installed = os.environ.get("CUDA_PATH")  # as llama_cpp does
+        parts = (Path(installed, part) for part in ("bin", "bin/x64")) if installed else ()
+        for folder in filter(Path.is_dir, [*parts, *map(Path, wanted["folders"])]):
+            os.add_dll_directory(str(folder))
     for soname in wanted["pathfinder"]:
         _preload(soname)
     with Path(result_file).open("a", encoding="utf-8") as file:

@@ -79,7 +79,7 @@ SITUATIONS = {
         without=(SHARD,),
         said=("ggml-cuda-sm89.dll cannot be loaded", "install the wheel again"),
         code=Code.CPU_ONLY_BUILD,
-        command="set CMAKE_ARGS=-DGGML_CUDA=on",
+        command="build_cuda_wheel -- --arch 89",
     ),
     "hidden": Situation(
         visible="-1",
