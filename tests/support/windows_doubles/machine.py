@@ -14,7 +14,7 @@ import certifi
 import psutil
 
 from build_config.system import processes
-from ci.wine.windows import OVERRIDES, Prefix
+from ci.wine.windows import OVERRIDES, PYTHON, Prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,8 @@ class Machine:
         certificates = next((os.environ[name] for name in CERTIFICATES if os.environ.get(name)), certifi.where())
         changes = {name: value for name, value in os.environ.items() if INDEX.fullmatch(name)}
         changes |= dict.fromkeys(CERTIFICATES, self.prefix.windows_path(Path(certificates)))
-        return self.prefix.command("python", *arguments, folder=self.checkout, changes=changes | VARIABLES)
+        # By its path: by its name, Wine starts it through another program, which would be the one that is killed.
+        return self.prefix.command(str(PYTHON), *arguments, folder=self.checkout, changes=changes | VARIABLES)
 
     def run(self, *arguments: str) -> tuple[int, str]:
         """Run Windows' Python to its end: its status, and what it printed."""
@@ -108,7 +109,7 @@ class Machine:
         They keep what the program that started them had open. So no other program starts before they run: the end of
         its output would never come.
         """
-        command = self.prefix.command("python", "-u", "-c", RESTING)
+        command = self.prefix.command(str(PYTHON), "-u", "-c", RESTING)
         pipe = subprocess.PIPE
         with subprocess.Popen(
             command.argv, env=command.environment, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL
