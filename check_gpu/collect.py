@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from check_gpu import device_code, elf, log, log_file, log_stream, process, running, shell, surroundings
+from check_gpu import device_code, elf, log, log_file, log_stream, pe, process, running, shell, surroundings
 from check_gpu.facts import (
     CudaLibrary,
     Device,
@@ -165,7 +165,7 @@ def read_library(path: Path) -> CudaLibrary | None:
     named = "cuda" in path.name.lower()
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            library = elf.read(data)
+            library = (pe if data[:2] == pe.MAGIC else elf).read(data)
             code = device_code.architectures(data, library)
     except (OSError, ValueError) as error:
         return CudaLibrary(str(path), problem=f"cannot read it: {error}") if named else None
@@ -173,7 +173,7 @@ def read_library(path: Path) -> CudaLibrary | None:
         return CudaLibrary(str(path), problem=str(error)) if named else None
     needs = tuple(name for name in library.needed if name.startswith(_CUDA_PREFIXES))
     origin = str(path.resolve().parent)
-    search = tuple(entry.replace("${ORIGIN}", origin).replace("$ORIGIN", origin) for entry in library.search)
+    search = tuple(entry.replace("${ORIGIN}", origin).replace(elf.ORIGIN, origin) for entry in library.search)
     return CudaLibrary(str(path), code=code, needs=needs, search=search) if named or code or needs else None
 
 
@@ -183,13 +183,12 @@ def try_libraries(installation: Installation, devices: tuple[Device, ...], folde
         return installation
     own = installation.own
     needs = dict.fromkeys(need for library in installation.cuda for need in library.needs)
-    if own and any(library.problem for library in installation.cuda):  # a DLL: this wheel says itself what it needs
-        needs.update(dict.fromkeys(own.libraries))
     fitting = (library.file for library in installation.cuda if library.code and all(map(library.covers, devices)))
     backend = next(fitting, installation.cuda[0].file)
+    copied = map(str, _copied_folders(Path(installation.package or "")))
     request = {
         "needed": [*needs],
-        "folders": [*dict.fromkeys(entry for library in installation.cuda for entry in library.search)],
+        "folders": [*dict.fromkeys([*(entry for library in installation.cuda for entry in library.search), *copied])],
         "pathfinder": own.libraries if own else (),
         "backend": backend,
     }
@@ -207,9 +206,13 @@ def _library_files(package: Path) -> dict[str, Path]:
     """
     override = os.environ.get("LLAMA_CPP_LIB_PATH")
     inside = [package / "bin", package / "lib64", package, package / "lib"]
-    repaired = sorted(package.parent.glob("llama_cpp_python*.libs"))  # by auditwheel
     found: dict[str, Path] = {}
-    for folder in [*_conda_folders(package), *repaired, *inside, *([Path(override)] if override else [])]:
+    for folder in [
+        *_conda_folders(package),
+        *_copied_folders(package),
+        *inside,
+        *([Path(override)] if override else []),
+    ]:
         here: dict[str, Path] = {}
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             name = _VERSION.sub("", path.name)
@@ -217,6 +220,11 @@ def _library_files(package: Path) -> dict[str, Path]:
                 here.setdefault(name, path)
         found.update(here)
     return found
+
+
+def _copied_folders(package: Path) -> list[Path]:
+    """The folders with the libraries that auditwheel or delvewheel has copied into the wheel."""
+    return sorted(package.parent.glob("llama_cpp_python*.libs"))
 
 
 def _conda_folders(package: Path) -> list[Path]:

@@ -14,6 +14,8 @@ from typing import Iterator
 from check_gpu import coverage, elf
 
 SECTIONS = (".nv_fatbin", "__nv_relfatbin")
+_NAMES = frozenset({*SECTIONS, *(name[:8] for name in SECTIONS)})
+"""A DLL has eight characters for the name of a section."""
 
 _MAGIC = b"\x50\xed\x55\xba"
 _HEADER = struct.Struct("<IHHQ")  # magic, version, size of this header, size of all entries
@@ -45,7 +47,7 @@ def architectures(data: elf.Data, library: elf.SharedLibrary) -> tuple[str, ...]
     """
     found: set[str] = set()
     for section in library.sections:
-        if section.name in SECTIONS:
+        if section.name in _NAMES:
             # One copy: a view into a mapped file would keep that file open.
             found.update(entries(data[section.offset : section.offset + section.size]))
     return tuple(sorted(found, key=coverage.order))

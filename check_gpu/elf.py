@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Union
 
 Data = Union[bytes, mmap.mmap]
+ORIGIN = "$ORIGIN"
+"""The folder of the library itself."""
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -36,7 +38,7 @@ class Section:
 
 @dataclass(frozen=True)
 class SharedLibrary:
-    """The entries that the loader reads. ``search``: the folders of RUNPATH or RPATH, ``$ORIGIN`` not yet replaced."""
+    """The entries that the loader reads. ``search``: the folders of RUNPATH or RPATH, ``ORIGIN`` not yet replaced."""
 
     soname: str | None
     needed: tuple[str, ...]
@@ -57,8 +59,7 @@ def read(data: Data) -> SharedLibrary:
 def _sections(data: Data) -> tuple[Section, ...]:
     ident = bytes(data[:6])
     if ident[:4] != b"\x7fELF":
-        form = "a Windows library" if ident[:2] == b"MZ" else "not an ELF file"
-        raise UnreadableError(f"cannot read it: {form}")
+        raise UnreadableError("cannot read it: not an ELF file")
     if ident[4:6] != b"\x02\x01":
         raise UnreadableError("cannot read it: not 64-bit little-endian ELF")
     header = _HEADER.unpack_from(data)

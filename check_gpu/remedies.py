@@ -89,10 +89,10 @@ def unset_variable(machine: Machine, variable: str) -> str:
 def install_cuda_build(facts: Facts) -> str:
     """Install a build with CUDA code for the GPUs of the machine."""
     devices = facts.driver.devices if facts.driver else ()
-    if facts.machine.system != "linux":
+    own = facts.installation.own if facts.installation else None
+    if facts.machine.system != "linux" and own is None:
         install = _install(facts, *_FROM_SOURCE)
         return f"set CMAKE_ARGS=-DGGML_CUDA=on, then: {install}  # needs the CUDA toolkit and a C++ compiler"
-    own = facts.installation.own if facts.installation else None
     command = "nox -s build_cuda_wheel"
     if devices:
         own_build = (own.build_command, own.cuda) if own else ()
@@ -102,7 +102,8 @@ def install_cuda_build(facts: Facts) -> str:
         if not able:
             return reason
         command, _ = coverage.build_command(able, *own_build)
-    return f"{command} && {_install(facts, *_FROM_WHEELHOUSE, NAME)}  # {CHECKOUT}"
+    then = " && " if facts.machine.system == "linux" else ", then: "  # older PowerShells have no &&
+    return f"{command}{then}{_install(facts, *_FROM_WHEELHOUSE, NAME)}  # {CHECKOUT}"
 
 
 def build_for(capabilities: Iterable[str]) -> str:

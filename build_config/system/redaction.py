@@ -8,10 +8,12 @@ from typing import Any
 
 from build_config.system.layout import CANONICAL_WORK_ROOT
 
+# Windows' compilers have options like /MD, so only what has a second slash is a path there.
+_ROOT = r"/(?=[\w.-]+/)" if CANONICAL_WORK_ROOT.drive else "/(?!/)"
 # An absolute path: after a compiler's -I or -L or a file: address, or not within a word (so not in ``a/b`` and not in
 # ``https://host/a``); on Windows with a drive letter in front.
 _ABSOLUTE_PATH = re.compile(
-    r"""(?:(?<=-I)|(?<=-L)|(?<=file://)|(?<![\w./]))(?:/(?!/)|[A-Za-z]:[\\/])[^\s"'<>|;,:=()\[\]]+"""
+    rf"""(?:(?<=-I)|(?<=-L)|(?<=file://)|(?<![\w./]))(?:{_ROOT}|[A-Za-z]:[\\/])[^\s"'<>|;,:=()\[\]]+"""
 )
 
 

@@ -2,12 +2,14 @@
 
 python libraries.py RESULT REQUEST
 
-REQUEST is JSON: ``needed`` are the names to find, ``folders`` those of RUNPATH, ``pathfinder`` the names that a wheel
-of llama-cuda-wheels loads with ``cuda.pathfinder`` first, ``backend`` the library with the CUDA code or null.
+REQUEST is JSON: ``needed`` are the names to find, ``folders`` those of RUNPATH and of the copies in the wheel,
+``pathfinder`` the names that a wheel of llama-cuda-wheels loads with ``cuda.pathfinder`` first, ``backend`` the library
+with the CUDA code or null.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -23,10 +25,11 @@ HINT = ". Try using the full path"
 def main(result_file: str, request: str) -> None:
     """Write an object for each library, then one for the backend."""
     wanted = json.loads(request)
-    if sys.platform == "win32" and "CUDA_PATH" in os.environ:  # as llama_cpp does
-        for folder in (Path(os.environ["CUDA_PATH"], part) for part in ("bin", "bin/x64")):
-            if folder.is_dir():
-                os.add_dll_directory(str(folder))
+    if sys.platform == "win32":
+        installed = os.environ.get("CUDA_PATH")  # as llama_cpp does
+        parts = (Path(installed, part) for part in ("bin", "bin/x64")) if installed else ()
+        for folder in filter(Path.is_dir, [*parts, *map(Path, wanted["folders"])]):
+            os.add_dll_directory(str(folder))
     for soname in wanted["pathfinder"]:
         _preload(soname)
     with Path(result_file).open("a", encoding="utf-8") as file:
@@ -62,6 +65,10 @@ def _error(library: str) -> str | None:
     try:
         ctypes.CDLL(library)
     except OSError as error:
+        if sys.platform == "win32":  # as llama_cpp and ggml do: by the old search order, which has PATH
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(library, winmode=0)
+                return None
         return str(error).partition(HINT)[0]
     return None
 

@@ -59,7 +59,8 @@ def run_tests(
     with windows.prefix() as prefix, console.step("unit", "The unit tests, with Windows' Python"):
         in_windows = _show(_unit_tests(prefix, given), console)
     with console.step("wine", "The tests of the pipeline with Windows programs"):
-        options = ("-m", "wine", "--wine-cache", str(cache.absolute()), "-n", "logical", "--dist", "loadgroup")
+        # In two words, pytest would take the folder for one with tests, and look for its settings there.
+        options = ("-m", "wine", f"--wine-cache={cache.absolute()}", "-n", "logical", "--dist", "loadgroup")
         argv = (sys.executable, "-m", "pytest", *options, *given)
         in_linux = _show(processes.Command(argv=argv, cwd=CHECKOUT), console)
     statuses = {in_windows, in_linux} - {0}

@@ -9,7 +9,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from packaging.version import Version
 from pypi_simple import ProjectPage
@@ -161,7 +162,7 @@ def assert_whole(index: Path) -> None:
     for _, *forms in pages(index):
         for form in forms:
             for each in form.packages:
-                path = Path(unquote(each.url.removeprefix("file://")).partition("#")[0])
+                path = Path(url2pathname(urlsplit(each.url).path))
                 if each.filename.endswith("-variants.json"):  # it changes with each variant, so no page has its digest
                     version = each.filename.removesuffix("-variants.json")
                     of_version = (one.filename for one in form.packages if one.filename.startswith(f"{version}-"))

@@ -162,7 +162,7 @@ def test_links_lead_to_something(name: str) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", ["docs/security.md", "docs/measurements/reliability.md"])
+@pytest.mark.parametrize("name", ["docs/security.md", "docs/measurements/reliability.md", "docs/windows.md"])
 def test_every_test_and_module_that_is_named_exists(name: str) -> None:
     text = TEXT[name]
     sources = [path.read_text(encoding="utf-8") for path in (CHECKOUT / "tests").rglob("test_*.py")]

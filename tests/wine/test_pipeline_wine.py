@@ -26,6 +26,8 @@ from build_config.system.platforms import access
 from build_config.system.platforms.windows import WINDOWS
 from build_config.testbed.simulated_device import SimulatedMachine
 from build_config.testbed.simulated_device import windows as simulated
+from check_gpu import device_code
+from check_gpu import pe as check_gpu_pe
 from tests.integration.conftest import locked_wheel
 from tests.support import windows_doubles
 from tests.support.windows.mingw import products as mingw
@@ -130,9 +132,26 @@ def test_the_miniature_becomes_a_published_wheel(machine: Machine, first: str, w
     assert "verdict: cpu-fallback-verified" in words
     record = json.loads(wheel.with_name(f"{wheel.name}.record.json").read_text(encoding="utf-8"))
     assert record["inspection"]["findings"] == []
+    assert dict(record["toolchain"])["launcher"].startswith("sccache.exe ")
     assert {one["name"] for one in record["validation"]["scenarios"]} >= {"as it is", "hidden GPUs"}
     assert machine.compiled("core") > 0
     assert machine.compiled("sm89") > 0
+
+
+def test_the_record_names_the_options_of_windows_compilers_and_no_path_of_the_machine(wheel: Path) -> None:
+    text = wheel.with_name(f"{wheel.name}.record.json").read_text(encoding="utf-8")
+    flags = dict(json.loads(text)["units"][0]["inputs"])["-DCMAKE_C_FLAGS"].split()
+    assert {"/Brepro", "/experimental:deterministic", r"/pathmap:C:\llama-cuda-wheels=."} <= {*flags}
+    assert not any(part in text for part in USER.split())
+
+
+def test_cublas_gets_import_libraries_of_its_dlls(machine: Machine, first: str) -> None:
+    assert first
+    (toolkit,) = (machine.work_root / "toolkit").glob("cuda-*")
+    for name, function in (("cublas", b"cublasSgemm_v2"), ("cublasLt", b"cublasLtMatmul")):
+        library = (toolkit / "lib" / "x64" / f"{name}.lib").read_bytes()
+        assert library.startswith(b"!<arch>\n")
+        assert b"__imp_" + function in library
 
 
 def test_the_wheel_has_the_dlls_of_the_units_and_microsofts_under_names_of_its_own(wheel: Path) -> None:
@@ -150,6 +169,18 @@ def test_the_wheel_has_the_dlls_of_the_units_and_microsofts_under_names_of_its_o
     assert vendored & {*shard.needed}, "the shard uses the C++ library"
     assert {"kernel32.dll", "vcruntime140.dll"} <= {*shard.needed}
     assert not any("cu" in name for name in shard.needed), "CUDA 13 looks for its libraries when it runs"
+
+
+def test_check_gpu_reads_in_the_dlls_what_others_read(wheel: Path) -> None:
+    dlls = {name: data for name, data in wheelfile.read_contents(wheel).items() if name.endswith(".dll")}
+    read = {name: check_gpu_pe.read(data) for name, data in dlls.items()}
+    assert {name: tuple(sorted(dll.needed)) for name, dll in read.items()} == {
+        name: pe.read(data).needed for name, data in dlls.items()
+    }
+    shard = "llama_cpp/lib/ggml-cuda-sm89.dll"
+    assert {name: device_code.architectures(dlls[name], dll) for name, dll in read.items()} == {
+        name: ("89-real",) if name == shard else () for name in dlls
+    }
 
 
 def test_file_names_in_the_code_begin_below_the_work_root(wheel: Path) -> None:
@@ -239,14 +270,17 @@ template <int N> __device__ float slow(float x) { return slow<N - 1>(sinf(x)) + 
 template <> __device__ float slow<0>(float x) { return x; }
 __global__ void takes_long(float * x) { *x = slow<11>(*x); }
 """
-COMPILERS = ("ninja.exe", "nvcc.exe", "cicc.exe", "ptxas.exe", "cl.exe", "zig.exe", "sccache.exe")
+COMPILERS = ("ninja", "nvcc", "cicc", "ptxas", "cl", "zig", "sccache")
 INTERRUPTING = """
 import ctypes, subprocess, sys, time
 
 kernel = ctypes.windll.kernel32
 kernel.FreeConsole()
 assert kernel.AllocConsole(), "no console"
-build = subprocess.Popen([sys.executable, "-m", "build_config", *sys.argv[1:]], stdin=subprocess.DEVNULL)
+build = subprocess.Popen(
+    [sys.executable, "-m", "build_config", *sys.argv[1:]],
+    stdin=subprocess.DEVNULL, stdout=sys.stdout, stderr=subprocess.STDOUT,  # not the new console's
+)
 handler = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint)(lambda event: 1)
 kernel.SetConsoleCtrlHandler(handler, True)  # of this process alone
 sys.stdin.readline()
@@ -279,7 +313,7 @@ def object_of(machine: Machine, name: str) -> Path:
 def in_the_middle(machine: Machine, build: subprocess.Popen[str]) -> int:
     """Wait until the slow file is being compiled, after the other one, and return the time of that one's object."""
     deadline = time.monotonic() + 10 * MINUTE
-    while not any("second" in " ".join(process.cmdline()) for process in machine.programs("cicc.exe")):
+    while not any("second" in " ".join(process.cmdline()) for process in machine.programs("cicc")):
         assert time.monotonic() < deadline
         assert build.poll() is None, build.communicate()[0]
         time.sleep(0.1)
@@ -287,21 +321,20 @@ def in_the_middle(machine: Machine, build: subprocess.Popen[str]) -> int:
 
 
 def test_a_killed_build_goes_on_where_it_stopped(machine: Machine, wheel: Path, slow_source: Path) -> None:
-    build = machine.start("-m", "build_config", *BUILD, "--launcher", "none")
-    finished = in_the_middle(machine, build)
-    for process in machine.programs("python.exe"):
-        process.kill()  # as the task manager does: the compilers run on
-    build.communicate(timeout=MINUTE)
-    assert machine.programs("cicc.exe"), "nothing was left running"
+    with machine.start("-m", "build_config", *BUILD, "--launcher", "none") as build:
+        finished = in_the_middle(machine, build)
+        build.kill()  # as the task manager does: the compilers run on
+        build.wait(timeout=MINUTE)
+    assert machine.programs("cicc"), "nothing was left running"
     _goes_on(machine, wheel, slow_source, finished)
 
 
 def test_ctrl_c_ends_the_compilers_and_the_same_command_goes_on(
     machine: Machine, wheel: Path, slow_source: Path
 ) -> None:
-    build = machine.start("-c", INTERRUPTING, *BUILD, "--launcher", "none")
-    finished = in_the_middle(machine, build)
-    output, _ = build.communicate("now\n", timeout=MINUTE)
+    with machine.start("-c", INTERRUPTING, *BUILD, "--launcher", "none") as build:
+        finished = in_the_middle(machine, build)
+        output, _ = build.communicate("now\n", timeout=MINUTE)
     ended = re.search(r"status (\d+) after ([0-9.]+)", output)
     assert ended is not None, output
     assert int(ended[1]) == InterruptedRunError.exit_code, output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 SCCACHE_FAILED = "sccache: encountered fatal error"
 CACHE_SIZE = "20G"
-PORT = "42260"
-"""Not sccache's own 4226, where a server of another project may listen."""
 SERVER_TIMEOUT = 30.0
 """Seconds for the cache's own quick commands."""
 
@@ -135,9 +134,14 @@ def _socket(layout: Layout) -> Path:
 
 
 def _server(layout: Layout, platform: PlatformName) -> dict[str, str]:
-    """Where the server listens: a file in the work root; on Windows, which has no such sockets, a port of our own."""
-    sockets = platforms.of(platform).has_unix_sockets
-    return {"SCCACHE_SERVER_UDS": str(_socket(layout))} if sockets else {"SCCACHE_SERVER_PORT": PORT}
+    """Where the server listens: a file in the work root; on Windows, which has no such sockets, a port that is free.
+
+    At a fixed port the server of another build may listen, or one that has just ended may still hold it.
+    """
+    if platforms.of(platform).has_unix_sockets:
+        return {"SCCACHE_SERVER_UDS": str(_socket(layout))}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return {"SCCACHE_SERVER_PORT": str(free.getsockname()[1])}
 
 
 def _variables(launcher: Program | None, layout: Layout) -> dict[str, str]:

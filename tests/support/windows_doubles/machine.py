@@ -14,7 +14,7 @@ import certifi
 import psutil
 
 from build_config.system import processes
-from ci.wine.windows import OVERRIDES, Prefix
+from ci.wine.windows import OVERRIDES, PYTHON, Prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,23 +48,32 @@ class Machine:
     def miniature(self) -> Path:
         return self.prefix.drive_c / "miniature"
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start Windows' Python in the checkout; what it prints can be read, and it reads what is written."""
+    @contextlib.contextmanager
+    def start(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Start Windows' Python in the checkout; what it prints can be read, and it reads what is written.
+
+        In the end it is killed if it still runs. What it started may run on, and keeps its output open.
+        """
         command = self._command(*arguments)
-        return subprocess.Popen(
+        with subprocess.Popen(
             command.argv,
             env=command.environment,
             encoding="utf-8",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def _command(self, *arguments: str) -> processes.Command:
         certificates = next((os.environ[name] for name in CERTIFICATES if os.environ.get(name)), certifi.where())
         changes = {name: value for name, value in os.environ.items() if INDEX.fullmatch(name)}
         changes |= dict.fromkeys(CERTIFICATES, self.prefix.windows_path(Path(certificates)))
-        return self.prefix.command("python", *arguments, folder=self.checkout, changes=changes | VARIABLES)
+        # By its path: by its name, Wine starts it through another program, which would be the one that is killed.
+        return self.prefix.command(str(PYTHON), *arguments, folder=self.checkout, changes=changes | VARIABLES)
 
     def run(self, *arguments: str) -> tuple[int, str]:
         """Run Windows' Python to its end: its status, and what it printed."""
@@ -84,12 +93,12 @@ class Machine:
         return len(re.findall(r"^\[\d+/\d+\] ", text, re.MULTILINE))
 
     def programs(self, *names: str) -> list[psutil.Process]:
-        """The running programs of these names in this Windows."""
+        """The running programs of these names (``cicc``) in this Windows. Some are started without their ``.exe``."""
         found = []
         for process in self.prefix.programs():
             with contextlib.suppress(psutil.Error):
                 command = process.cmdline()
-                if command and re.split(r"[\\/]", command[0])[-1] in names:
+                if command and re.split(r"[\\/]", command[0])[-1].removesuffix(".exe") in names:
                     found.append(process)
         return found
 
@@ -100,7 +109,7 @@ class Machine:
         They keep what the program that started them had open. So no other program starts before they run: the end of
         its output would never come.
         """
-        command = self.prefix.command("python", "-u", "-c", RESTING)
+        command = self.prefix.command(str(PYTHON), "-u", "-c", RESTING)
         pipe = subprocess.PIPE
         with subprocess.Popen(
             command.argv, env=command.environment, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL

@@ -1,6 +1,7 @@
 """Reading libraries, logs and the machine, without any process."""
 
 import json
+import re
 import signal
 import struct
 from pathlib import Path
@@ -8,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from check_gpu import collect, coverage, device_code, elf, log, process, surroundings
+from check_gpu import collect, coverage, device_code, elf, log, pe, process, surroundings
 from check_gpu.facts import CudaLibrary, Device, Installation
 from check_gpu.log import FoundDevice
-from tests.support import pairs
+from tests.support import dll_files, pairs
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -36,6 +37,11 @@ def entry(kind: int, number: int, flags: int = 0x11, *, extra: bytes = b"") -> b
 def fat_binary(*entries: bytes) -> bytes:
     body = b"".join(entries)
     return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
+
+
+DLL = dll_files.dll_file({".nv_fatb": fat_binary(entry(CUBIN, 89))}, needed=("cublas64_13.dll",))
+NAME = struct.pack("<I", dll_files.CONTENTS + dll_files.SHIFT + 2 * 20)
+"""The address of the name in its table of two entries."""
 
 
 def test_the_entries_of_several_fat_binaries_are_listed_with_the_places_of_their_contents() -> None:
@@ -70,7 +76,6 @@ def test_damaged_code_is_not_read_as_less_code(section: bytes, said: str) -> Non
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"MZ" + bytes(100), "a Windows library"),
         (b"#!/bin/sh\n" + bytes(100), "not an ELF file"),
         (b"", "not an ELF file"),
         (b"\x7fELF\x01\x01" + bytes(100), "not 64-bit"),
@@ -78,16 +83,38 @@ def test_damaged_code_is_not_read_as_less_code(section: bytes, said: str) -> Non
         (b"\x7fELF\x02\x01", "damaged"),
         (b"\x7fELF\x02\x01" + bytes(34) + b"\xff\xff" + bytes(16) + b"\x40\0\x05\0\x04\0", "damaged"),
         (b"\x7fELF\x02\x01" + bytes(34) + b"\xff" * 8 + bytes(10) + b"\x40\0\x05\0\x04\0", "damaged"),
+        (b"MZ", "damaged Windows library"),
+        (b"MZ" + bytes(100), "damaged Windows library .it has no PE header"),
+        (DLL[:0x100], "damaged Windows library"),
+        (DLL[:-512], "damaged Windows library .it is cut short"),
+        (DLL.replace(NAME, b"\xff" * 4), "damaged Windows library .an address is in none of its sections"),
+        (dll_files.dll_file({}, machine=0xAA64), "a Windows library for another processor"),
     ],
 )
 def test_a_file_that_is_not_a_library_is_named_in_plain_words(tmp_path: Path, content: bytes, said: str) -> None:
     with pytest.raises(elf.UnreadableError, match=f"cannot read it: .*{said}"):
-        elf.read(content)
+        (pe if content[:2] == pe.MAGIC else elf).read(content)
     for name in ("ggml-cuda.dll", "libggml-cuda.so", "libggml-base.so"):
         (tmp_path / name).write_bytes(content)
         library = collect.read_library(tmp_path / name)
         assert (library is not None) is ("cuda" in name)
-        assert library is None or (said if content else "cannot read it") in str(library.problem)
+        assert library is None or re.search(said if content else "cannot read it", str(library.problem))
+
+
+@pytest.mark.parametrize("section", [".nv_fatb", "__nv_rel"])
+def test_a_dll_tells_its_cuda_code_and_the_dlls_it_needs(tmp_path: Path, section: str) -> None:
+    """A DLL has eight characters for the name of a section, and is searched for what it needs in its own folder."""
+    code = fat_binary(entry(CUBIN, 89), entry(PTX, 90, 0x8011))
+    contents = {".text": bytes(700), section: code, ".data": fat_binary(entry(CUBIN, 75))}
+    file = tmp_path / "ggml-cuda-sm89.dll"
+    file.write_bytes(dll_files.dll_file(contents, needed=("KERNEL32.dll", "cublas64_13.dll"), delayed=("nvcuda.dll",)))
+    assert collect.read_library(file) == CudaLibrary(
+        str(file),
+        code=("89-real", "90-virtual"),
+        needs=("cublas64_13.dll", "nvcuda.dll"),
+        search=(str(tmp_path.resolve()),),
+    )
+    assert pe.read(file.read_bytes()).needed == ("kernel32.dll", "cublas64_13.dll", "nvcuda.dll")
 
 
 # ---------------------------------------------------------------------------------------------------------- coverage

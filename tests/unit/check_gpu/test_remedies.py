@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 
 from build_config import archs
 from check_gpu import coverage, import_errors, log, remedies
 from check_gpu.diagnosis import diagnose
-from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine
+from check_gpu.facts import CudaLibrary, Device, Driver, Facts, Installation, Load, Machine, OwnBuild
 from check_gpu.result import Code
 from tests.support import remedy_commands
 from tests.support.diagnosis_cases import CASES, Case
@@ -84,6 +85,19 @@ def test_the_remedy_of_an_installation(capability: str, *, cuda: bool) -> None:
     found = diagnose(live(capability, cuda=cuda))
     assert found.code is (Code.CARD_NOT_COVERED if cuda else Code.CPU_ONLY_BUILD)
     check(found.command or "", capability)
+
+
+def test_a_wheel_of_this_project_is_built_again_on_windows() -> None:
+    found = live("7.5", cuda=True)
+    assert found.installation is not None
+    ours = OwnBuild("13.0", "580", ("cublas64_13.dll",), "nox -s build_cuda_wheel -- --arch {arch}")
+    for own, words in (
+        (ours, "nox -s build_cuda_wheel -- --arch 75, then: "),
+        (None, "set CMAKE_ARGS=-DGGML_CUDA=on, "),
+    ):
+        installation = replace(found.installation, own=own)
+        there = replace(found, machine=Machine(system="win32", card_on_bus=True), installation=installation)
+        assert (diagnose(there).command or "").startswith(words)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.kind}: {case.name}" for case in CASES])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import lzma
@@ -366,6 +367,28 @@ def test_without_wine_tests_are_skipped_unless_it_is_required(
 
     assert done.exit_code == status
     assert said in done.output
+
+
+def test_pytest_does_not_take_the_cache_for_a_folder_with_tests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shown: list[tuple[str, ...]] = []
+
+    def show(command: processes.Command, _: object) -> int:
+        shown.append(command.argv)
+        return 0
+
+    class Made:
+        prefix = contextlib.nullcontext
+
+    monkeypatch.setattr(wine, "provide", lambda *_: Made)
+    monkeypatch.setattr(commands, "_unit_tests", lambda *_: processes.Command(argv=("python",)))
+    monkeypatch.setattr(commands, "_show", show)
+    done = CliRunner().invoke(commands.app, ["tests", "--wine-cache", str(tmp_path), "-k", "x"])
+
+    assert done.exit_code == 0
+    assert {f"--wine-cache={tmp_path}", "x"} < {*shown[1]}
+    assert str(tmp_path) not in shown[1]
 
 
 # -------------------------------------------------------------------------------------------------------- the signer

@@ -79,7 +79,7 @@ SITUATIONS = {
         without=(SHARD,),
         said=("ggml-cuda-sm89.dll cannot be loaded", "install the wheel again"),
         code=Code.CPU_ONLY_BUILD,
-        command="set CMAKE_ARGS=-DGGML_CUDA=on",
+        command="build_cuda_wheel -- --arch 89",
     ),
     "hidden": Situation(
         visible="-1",
@@ -89,8 +89,6 @@ SITUATIONS = {
     ),
 }
 every_situation = pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
-UNREAD = pytest.mark.xfail(strict=True, reason="check_gpu does not read the device code in a DLL")
-"""It then takes the backend for one that does not start, and advises to install the wheel again."""
 
 
 @contextlib.contextmanager
@@ -161,13 +159,7 @@ sys.exit(status)
 
 
 @pytest.mark.usefixtures("gpu_on_bus")
-@pytest.mark.parametrize(
-    "situation",
-    [
-        pytest.param(one, id=name, marks=[UNREAD] if one.code is Code.CARD_NOT_COVERED else [])
-        for name, one in SITUATIONS.items()
-    ],
-)
+@every_situation
 def test_check_gpu_finds_the_cause_and_the_command_for_windows(
     installed: Installed, model: Path, situation: Situation
 ) -> None:

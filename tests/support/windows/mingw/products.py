@@ -155,10 +155,11 @@ def _build_core(folder: Path, llama_cpp: Path, compiler: Compiler, mingw: Tree, 
         "LCW_LLAMA_CPP": str(llama_cpp),
     }
     options = [f"-D{name}={value}" for name, value in entries.items()]
+    environment = {**compiler.environment, "LCW_MINGW_TREE": str(mingw.folder)}
     ninja = str(programs.find_ninja().path)
     project = ["-S", str(PACKAGE / "wheel_project"), "-B", str(build), "-G", "Ninja"]
     for command in ([str(programs.find_cmake().path), *project, *options], [ninja, "-C", str(build), "lcw_unit"]):
-        done = subprocess.run(command, capture_output=True, text=True, env=compiler.environment, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -17,6 +17,7 @@ from build_config.testbed import synthetic_model
 from build_config.testbed.model_families import BERT, FAMILIES, QWEN2MOE
 from build_config.testbed.simulated_device import SimulatedDeviceUse, SimulatedLibraries, SimulatedUse
 from build_config.testbed.synthetic_model import SMALL, TINY
+from tests.support import systems
 
 pytestmark = pytest.mark.unit
 
@@ -126,6 +127,7 @@ def place(folder: Path, jobs: int = 1) -> EmulatedMachine:
 CASE = Case(shape=TINY, kind="F32", prompts=(Prompt(tokens=8), Prompt(tokens=64, small=8)))
 
 
+@systems.linux_only("there is no emulated GPU for Windows")
 @pytest.mark.parametrize(("error", "passed"), [(2e-7, True), (2e-3, False)])
 def test_what_was_computed_is_judged_by_the_bounds_of_a_gpu(
     tmp_path: Path, measuring: Measuring, error: float, *, passed: bool

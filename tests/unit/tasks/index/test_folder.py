@@ -13,6 +13,7 @@ from build_config.errors import SettingsError, StepResultError
 from build_config.system.console import Console
 from build_config.tasks.index import folder, rules, update
 from build_config.tasks.index.folder import NewFile
+from tests.support import systems
 from tests.support.indexed import PORTABLE, SM89, TAG, House, assert_whole, contents, listed
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def test_an_unchanged_page_is_not_written_again(tmp_path: Path) -> None:
     assert folder.write_pages(tmp_path, pages) == ("index.json", "cu130/index.html")
     assert folder.write_pages(tmp_path, pages | {"cu130/index.html": b"new"}) == ("cu130/index.html",)
     assert (tmp_path / "cu130" / "index.html").read_bytes() == b"new"
-    assert (tmp_path / "index.json").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "index.json").stat().st_mode & 0o777 == systems.mode(0o644)
 
 
 def test_a_folder_that_cannot_be_an_index_is_an_error(tmp_path: Path) -> None:
