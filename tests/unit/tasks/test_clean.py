@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 
@@ -59,6 +59,8 @@ def _layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     layout = factories.layout(tmp_path / "root", tmp_path / "checkout")
     layout.work_root.mkdir()
     layout.lock_file.touch()
+    if systems.ON_WINDOWS:
+        systems.answer_as_windows(monkeypatch)
     return layout
 
 
@@ -381,8 +383,14 @@ def test_a_killed_clean_leaves_no_half_unit_and_the_next_one_removes_the_rest(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = unit(layout, "core", "a" * 64)
+
+    def stop(path: Path, **_: object) -> object:
+        if inventory.TRASH in str(path):
+            raise KeyboardInterrupt
+        return DEFAULT
+
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(shutil, "rmtree", Mock(wraps=shutil.rmtree, side_effect=stop))
         with pytest.raises(KeyboardInterrupt):
             clean(layout, OLD)
     assert not folder.exists()

@@ -6,6 +6,7 @@ import pytest
 
 from build_config.model import Machine
 from build_config.tasks import recommend
+from check_gpu import shell
 from tests.support.users_machines import machine, named, python_on
 
 TAG = "py3-none-manylinux_2_35_x86_64"
@@ -23,7 +24,8 @@ def with_uv(here: Machine, *candidates: recommend.Candidate, uv: bool = True) ->
 
 def test_the_line_is_for_the_client_that_is_there_and_names_the_index_of_the_wheel() -> None:
     answer = with_uv(machine("8.9"), INDEXED)
-    expected = "--extra-index-url https://example.org/whl/cu130-sm89/ 'llama-cpp-python==0.3.36+cu130.sm89'"
+    requirement = shell.quote(["llama-cpp-python==0.3.36+cu130.sm89"])
+    expected = f"--extra-index-url https://example.org/whl/cu130-sm89/ {requirement}"
     assert answer.uv == f"uv pip install --python python {expected}"
     assert answer.pip == f"python -m pip install {expected}"
     assert answer.uv in recommend.text(answer)
@@ -50,7 +52,7 @@ def test_a_variant_wheel_is_recommended_by_its_address_if_it_is_the_only_one() -
     answer = with_uv(machine("8.9"), VARIANT)
     assert answer.uv == (
         "uv pip install --python python --preview-features wheel-variants "
-        "'llama-cpp-python @ https://example.org/whl/files/variant.whl'"
+        + shell.quote(["llama-cpp-python @ https://example.org/whl/files/variant.whl"])
     )
     assert answer.pip is None
 

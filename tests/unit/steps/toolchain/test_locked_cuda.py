@@ -94,6 +94,7 @@ def test_wheels_that_are_not_those_of_the_lock_are_refused(tmp_path: Path) -> No
         locked_cuda.provide(lock, (tmp_path / "a.whl",), factories.layout(tmp_path), cc="cc")
 
 
+@systems.links
 def test_a_toolkit_without_its_compiler_has_what_reads_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = {
         "nvidia-cuda-nvcc": "nvidia/cu13/bin/nvcc",

@@ -20,7 +20,7 @@ from build_config.testbed import clean_environment, emulated_device
 from build_config.testbed.emulated_device import KernelUse, shard_code
 from build_config.testbed.emulated_device.kernels import KernelFacts, Kernels
 from build_config.testbed.emulated_device.shard_code import ShardCode
-from tests.support import factories, publishable
+from tests.support import factories, publishable, systems
 
 if TYPE_CHECKING:
     from build_config.system.layout import Layout
@@ -68,6 +68,7 @@ def compute(tmp_path: Path, tried_by: str = "this code") -> tuple[EmulationRepor
     return emulated_wheel.compute(wheel, QUICK, arch=None, tried_by=tried_by, **how), layout
 
 
+@systems.linux_only("there is no emulated GPU for Windows")
 def test_the_report_counts_kernels_and_names_the_refused(
     tmp_path: Path, keys: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +87,7 @@ def test_the_report_counts_kernels_and_names_the_refused(
     assert len(keys) == 1
 
 
+@systems.linux_only("there is no emulated GPU for Windows")
 def test_rows_are_kept_for_the_same_wheel_sources_and_code_only(
     tmp_path: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
