@@ -162,7 +162,8 @@ def test_what_this_checkout_needs_stays(layout: Layout) -> None:
     needed = {
         put(layout.downloads / locked.source.file.filename),
         put(layout.downloads / "verified.json"),
-        put(layout.toolkits / f"cuda-13.0-{locked_cuda.lock_digest(toolkit)[:12]}" / "nvcc").parent,
+        put(locked_cuda.planned(toolkit, layout).root / "nvcc").parent,
+        put(locked_cuda.root_without_compiler(toolkit, layout) / "cuobjdump").parent,
         put(layout.state / "seconds.json"),
         put(layout.tools / "path" / "as").parent,
     }
@@ -222,27 +223,34 @@ def test_leftovers_of_killed_runs_are_found(layout: Layout) -> None:
     left = {
         put(layout.store / "core" / "a.partial" / "lib.so").parent,
         put(layout.store / "core" / ".trash-b" / "lib.so").parent,
+        put(layout.store / ".import-ab12_xyz" / "lib.so").parent,
         put(layout.toolkits / f".cuda-13.0-{'e' * 12}.partial" / "nvcc").parent,
         put(layout.downloads / "a.whl.part"),
         put(layout.downloads / "rejected" / "a.whl"),
-        put(layout.work_root.with_name("root.second-abc") / "root" / "file").parent.parent,
-        put(temporary / "llama-cuda-wheels-old" / "file").parent,
+        put(layout.work_root.with_name("root.second-ab12_xyz") / "root" / "file").parent.parent,
+        put(temporary / "llama-cuda-wheels-ab12_xyz" / "file").parent,
     }
-    in_use = put(temporary / "llama-cuda-wheels-new" / "file", days=0.5).parent
-    of_others = put(temporary / "another-program" / "file").parent
-    for path in (*left, of_others):
+    in_use = put(temporary / "llama-cuda-wheels-bc12_xyz" / "file", days=0.5).parent
+    of_users = [
+        put(temporary / "another-program" / "file").parent,
+        put(temporary / "llama-cuda-wheels-fork" / "file").parent,
+        put(temporary / "llama-cuda-wheels-my_clone" / "pyproject.toml").parent,
+        put(temporary / "llama-cuda-wheels-checkout" / "pyproject.toml").parent,
+        put(layout.work_root.with_name("root.second-12345678") / "lock").parent,
+    ]
+    for path in (*left, *of_users):
         age(path, 100)
     age(in_use, 0.5)
     done = clean(layout, ALL)
     assert {item.path for item in done.freed if item.kind == inventory.LEFTOVERS} == left
     assert not [path for path in left if path.exists()]
     assert in_use.is_dir()
-    assert of_others.is_dir()
+    assert all(path.is_dir() for path in of_users)
 
 
 @systems.root_only
 def test_a_temporary_folder_of_another_user_stays(layout: Layout) -> None:
-    folder = put(Path(tempfile.gettempdir()) / "llama-cuda-wheels-old" / "file").parent
+    folder = put(Path(tempfile.gettempdir()) / "llama-cuda-wheels-ab12_xyz" / "file").parent
     age(folder, 100)
     os.chown(folder, 1, 1)
     assert clean(layout, ALL).freed == ()
@@ -255,8 +263,38 @@ def test_a_link_is_deleted_and_not_followed(layout: Layout, tmp_path: Path) -> N
     (layout.build / "sm89").mkdir(parents=True)
     (layout.build / "sm89" / "link").symlink_to(outside.parent)
     (layout.build / "core").symlink_to(outside.parent)
+    for link in (layout.store / "sm89", layout.work_root / "wine" / "downloads"):
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(outside.parent)
     clean(layout, ALL)
     assert outside.is_file()
+
+
+def test_to_list_a_stored_wheel_is_no_use(layout: Layout) -> None:
+    folder = put(layout.store / "wheel" / "k" / "a.whl").parent
+    jsonio.write(folder / "wheel.json", "0" * 64)
+    age(folder, 100)
+    for _ in range(2):
+        (found,) = inventory.collect(layout, NOW)
+        assert found.used == NOW - 100 * DAY
+
+
+def test_what_a_process_uses_stays(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wine's tests, for one, claim nothing."""
+    folder = put(layout.work_root / "wine" / "windows-1" / "python.exe").parent
+    other = put(layout.work_root / "wine" / "windows-2" / "python.exe").parent
+    monkeypatch.chdir(folder)
+    assert [item.path for item in clean(layout, ALL).freed] == [other]
+    assert folder.is_dir()
+
+
+def test_what_an_earlier_run_began_to_delete_is_not_in_the_way(layout: Layout) -> None:
+    left = put(layout.store / "core" / f".trash-{'a' * 32}" / "lib.so", days=90).parent
+    age(left, 90)
+    folder = unit(layout, "core", "a" * 64, days=100)
+    assert {item.path for item in clean(layout, ALL).freed} == {folder, left}
+    assert not folder.exists()
+    assert not left.exists()
 
 
 def refused(layout: Layout) -> str:
