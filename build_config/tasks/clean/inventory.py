@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import psutil
 
 from build_config.errors import StepResultError, WorkRootError
-from build_config.formats import wheelfile
 from build_config.reports import BuildRecord
 from build_config.steps import locks
 from build_config.steps.locks.download import VERIFIED
 from build_config.steps.toolchain import locked_cuda
 from build_config.steps.wheelhouse import publication
 from build_config.system import jsonio, platforms, processes
+from build_config.system.files import file_sha256
 from build_config.tasks.clean.choice import Item
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _needs(layout: Layout) -> Needs:
         maps[which].setdefault(key, []).append(who)
 
     for path in sorted(layout.wheelhouse.glob("*.whl")):
-        need("digests", wheelfile.read(path).sha256, path.name)
+        need("digests", file_sha256(path), path.name)
         try:
             record = jsonio.read(publication.record_path(path), BuildRecord)
         except StepResultError:

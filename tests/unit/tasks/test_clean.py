@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -182,6 +183,12 @@ def test_a_record_that_cannot_be_read_keeps_every_unit(layout: Layout) -> None:
     assert folder.is_dir()
 
 
+def test_a_wheel_of_somebody_else_in_the_wheelhouse_keeps_every_unit(layout: Layout) -> None:
+    put(layout.wheelhouse / "a wheel.whl")
+    unit(layout, "core", "a" * 64)
+    assert clean(layout, OLD).freed == ()
+
+
 def test_more_than_the_limit_can_be_needed(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     attested.publish(layout.checkout)
     unit(layout, "core", "c" * 64)
@@ -329,6 +336,19 @@ def test_a_link_in_place_of_a_folder_is_refused(layout: Layout, tmp_path: Path) 
 def test_a_folder_that_others_can_change_is_refused(layout: Layout) -> None:
     layout.work_root.chmod(0o777)
     assert "written to by others" in refused(layout)
+
+
+def test_the_disk_is_shown_with_the_hits(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    unit(layout, "core", "a" * 64)
+    usage.count(layout, usage.UNIT_STORE, usage.Uses(hits=1, asked=4))
+    task.show_disk(layout, Console(terminal=False), json=False)
+    said = capsys.readouterr().out
+    assert re.search(r"^units +1 ", said, re.MULTILINE)
+    assert "unit store: 1 of 4 were there (25 %)" in said
+    task.show_disk(layout, Console(terminal=False), json=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert {row["kind"]: row["number"] for row in shown["kinds"]} == {"units": 1, "reports of earlier runs": 1}
+    assert [(one["what"], one["hits"], one["asked"]) for one in shown["usage"]] == [("unit store", 1, 4)]
 
 
 def test_a_missing_work_root_stays_missing(layout: Layout) -> None:
