@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -242,9 +243,10 @@ def _wheel_needed(folder: Path, needs: Needs) -> tuple[str, ...]:
     try:
         before = file.stat()
         digest = jsonio.read(file, str)
-        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # to look at it here is no use
     except (StepResultError, OSError):
         return ()
+    with contextlib.suppress(OSError):  # of another user: `doctor` only looks
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # to be looked at here is no use
     return needs.digests.get(digest, ())
 
 
