@@ -144,5 +144,4 @@ def resolve_toolkit(cuda: str, locked: Locks, environ: Mapping[str, str]) -> Too
 
 def default_jobs() -> int:
     """The number of compilers to run at once: one for each core, if memory allows."""
-    cores = len(psutil.Process().cpu_affinity())
-    return max(1, min(cores, psutil.virtual_memory().total // machine.MEMORY_PER_JOB))
+    return max(1, min(machine.usable_cores(), psutil.virtual_memory().total // machine.MEMORY_PER_JOB))

@@ -20,7 +20,8 @@ _IMPORTS, _DELAYED_IMPORTS = 1, 13
 _IMPORT = struct.Struct("<IIIII")  # ..., [3] address of the name
 _DELAYED_IMPORT = struct.Struct("<IIIIIIII")  # attributes, address of the name, ...
 _SECTION = struct.Struct("<8sIIIIIIHHI")  # name, size in memory, address, size in the file, offset, ...
-_MOST_LIBRARIES = 10_000
+_MOST_SECTIONS, _MOST_LIBRARIES = 96, 10_000
+"""Windows loads no file with more sections."""
 _LONGEST_NAME = 260
 
 
@@ -42,6 +43,8 @@ def _read(data: Data) -> SharedLibrary:
         raise ValueError("it has no PE header")
     if machine != _X64:
         raise UnreadableError("cannot read it: a Windows library for another processor than x86-64")
+    if count > _MOST_SECTIONS:
+        raise ValueError("it has too many sections")
     optional = start + _FILE_HEADER.size
     table = optional + optional_size
     sections = tuple(_section(data, table + index * _SECTION.size) for index in range(count))

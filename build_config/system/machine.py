@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pynvml
 
 from build_config.model import Driver, GpuDevice, Machine
@@ -36,6 +37,11 @@ def describe() -> Machine:
         driver=state.driver,
         gpus=state.gpus,
     )
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(psutil.Process().cpu_affinity())
 
 
 def nvidia() -> NvidiaState:

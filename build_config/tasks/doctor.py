@@ -120,7 +120,7 @@ def collect(layout: Layout) -> MachineFacts:
         work_root_problem=_or_error(workroot.check, layout.work_root),
         free=workroot.free_bytes(layout.work_root),
         memory=psutil.virtual_memory().total,
-        cores=len(psutil.Process().cpu_affinity()),
+        cores=machine.usable_cores(),
         glibc=machine.glibc_version(),
         nvidia=machine.nvidia(),
         ccache=programs.find_ccache(os.environ),

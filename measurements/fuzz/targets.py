@@ -33,7 +33,8 @@ from build_config.testbed.emulated_device.ptx_source import PtxError
 from check_gpu import device_code as fat_binary
 from check_gpu import elf as plain_elf
 from check_gpu import gguf, log_file, placement
-from tests.support import attested, elf_files, factories, wheels
+from check_gpu import pe as plain_pe
+from tests.support import attested, dll_files, elf_files, factories, wheels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +99,10 @@ def _pe() -> tuple[bytes, ...]:
     header = int.from_bytes(data[0x3C:0x40], "little")
     data[header + 23] |= pe.DLL >> 8
     return (bytes(data),)
+
+
+def _small_dll() -> bytes:
+    return dll_files.dll_file({".nv_fatb": b"code" * 100}, needed=("a.dll", "b.dll"), delayed=("c.dll",))
 
 
 def _gguf() -> tuple[bytes, ...]:
@@ -211,6 +216,12 @@ def _lines(run: Callable[[list[str]], object]) -> Callable[[bytes], object]:
 TARGETS = (
     Target(name="ELF of check_gpu", seeds=_elf, run=plain_elf.read, allowed=(plain_elf.UnreadableError,)),
     Target(name="ELF", seeds=_elf, run=elf.read, allowed=(UnreadableElfError,)),
+    Target(
+        name="PE of check_gpu",
+        seeds=lambda: (_small_dll(), *_pe()),
+        run=plain_pe.read,
+        allowed=(plain_elf.UnreadableError,),
+    ),
     Target(name="PE", seeds=_pe, run=pe.read, allowed=(UnreadableDllError,)),
     Target(
         name="fat binary",

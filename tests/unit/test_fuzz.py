@@ -13,7 +13,7 @@ from measurements.fuzz.targets import TARGETS, Target
 from tests.support import elf_files, systems
 
 FINDS = Path(run.__file__).parent / "finds"
-BY_NAME = {target.name: target for target in TARGETS}
+BY_FOLDER = {target.name.replace(" ", "_"): target for target in TARGETS}
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
@@ -26,7 +26,7 @@ def test_no_input_of_a_few_seconds_ends_a_parser_otherwise_than_by_its_own_error
 
 @pytest.mark.parametrize("path", sorted(FINDS.glob("*/*")), ids=lambda path: f"{path.parent.name} {path.name}")
 def test_what_was_found_once_is_refused_or_read(path: Path) -> None:
-    _, find = run.feed(BY_NAME[path.parent.name.replace("_", " ")], path.read_bytes())
+    _, find = run.feed(BY_FOLDER[path.parent.name], path.read_bytes())
     assert find is None, find.what
 
 

@@ -108,6 +108,11 @@ def without_compiler(lock: ToolkitLock) -> ToolkitLock:
     return replace(lock, files=tuple(file for file in lock.files if file.name not in COMPILES))
 
 
+def root_without_compiler(lock: ToolkitLock, layout: Layout) -> Path:
+    """The folder of the root that ``provide_without_compiler`` makes."""
+    return layout.toolkits / f"cuda-{lock.cuda}-{lock_digest(without_compiler(lock))[:12]}-without-compiler"
+
+
 def provide_without_compiler(lock: ToolkitLock, wheels: tuple[Path, ...], layout: Layout) -> CudaToolkit:
     """Make a root of the ``wheels`` of ``without_compiler(lock)``, or reuse it; the rest is that of ``lock``.
 
@@ -115,7 +120,7 @@ def provide_without_compiler(lock: ToolkitLock, wheels: tuple[Path, ...], layout
     """
     whole = planned(lock, layout)
     identity = lock_digest(without_compiler(lock))
-    root = layout.toolkits / f"cuda-{lock.cuda}-{identity[:12]}-without-compiler"
+    root = root_without_compiler(lock, layout)
     if _complete(root, identity) is None:
         partial = root.with_name(f".{root.name}.partial")
         with disk_full_is_said(root, f"the wheels of CUDA {lock.cuda}"):

@@ -100,7 +100,7 @@ def compute(  # what is tried, with what, where
                 server=socket,
                 capability=chosen.capability,
                 log=log,
-                jobs=emulation.cores(),
+                jobs=machine.usable_cores(),
             )
             seen = emulation.run(place, cases, show, kept)
         report = EmulationReport(
@@ -119,7 +119,7 @@ def compute(  # what is tried, with what, where
     if seen.kept:
         console.note(f"{seen.kept} of {total} checks were computed by an earlier run with the same inputs")
     made = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in kernels.seconds.items())
-    console.note(f"making kernels: {made or 'nothing, all were kept'}; one after the other")
+    console.note(f"making kernels: {made or 'nothing, all were kept'}; the sums of all threads")
     covered = emulation_text.coverage(report, seen.uses, kernels.code.kernels)
     emulation_text.show(report, covered, layout.state / "emulation" / f"coverage-{chosen.name}.txt", console)
     jsonio.write(layout.state / "emulation" / f"{chosen.name}.json", report)

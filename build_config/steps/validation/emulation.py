@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import psutil
-
 from build_config.errors import InterruptedRunError, StepResultError
 from build_config.reports import EmulatedCheck
 from build_config.steps.validation import compare_with_cpu, numerics
 from build_config.steps.validation.numerics import Plan, Request
 from build_config.system import jsonio, processes
+from build_config.system.machine import usable_cores
 from build_config.testbed import emulated_device, simulated_device, synthetic_model
 from build_config.testbed.emulated_device import KernelUse
 from build_config.testbed.model_families import BERT, GEMMA2, LLAMA, MAMBA, QWEN2, QWEN2MOE, ModelFamily
@@ -272,7 +271,7 @@ def _run_one(machine: EmulatedMachine, case: Case, prompt: Prompt) -> Row:
         if case.split == "tensor":  # ggml's kernel that sums over GPUs waits for that of another one: copies, instead
             changes["GGML_CUDA_ALLREDUCE"] = "none"
         if machine.jobs > 1:  # a thread of OpenMP that waits would take the time of the other processes
-            changes |= {"PTX_WORKERS": str(max(1, cores() // machine.jobs)), "OMP_WAIT_POLICY": "passive"}
+            changes |= {"PTX_WORKERS": str(max(1, usable_cores() // machine.jobs)), "OMP_WAIT_POLICY": "passive"}
         measured = compare_with_cpu.measure(
             machine.python, folder, plan, log=machine.log, changes=changes, timeout=TIMEOUT
         )
@@ -296,11 +295,6 @@ def _model(folder: Path, case: Case) -> Path:
     path = folder / f"{case.shape.name}-{case.family.architecture}-{case.kind}.gguf"
     with _writing:
         return path if path.exists() else synthetic_model.write(path, case.shape, family=case.family, kind=case.kind)
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(psutil.Process().cpu_affinity())
 
 
 def _request(case: Case, prompt: Prompt, model: Path) -> Request:

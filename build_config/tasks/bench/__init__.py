@@ -104,7 +104,7 @@ def measure_devices(plan: DevicePlan, *, created: datetime, layout: Layout, cons
     check(plan)
     gpu, devices = _devices(plan)
     # Physical cores only: a second thread on a core makes generation slower.
-    usable = len(psutil.Process().cpu_affinity())
+    usable = machine.usable_cores()
     threads = max(1, min(usable, psutil.cpu_count(logical=False) or usable))
     with clean_environment.outside(layout.checkout) as folder:
         runs = _runs(plan, devices, folder, layout, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 import time
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from build_config.errors import SettingsError, WorkRootError
-from build_config.system import jsonio, usage, workroot
+from build_config.system import jsonio, processes, usage, workroot
 from build_config.system.files import rename
 from build_config.tasks.clean import choice, inventory
 from build_config.tasks.clean.choice import Item, Limits
@@ -110,14 +111,17 @@ def _agreed(request: CleanRequest, question: str, console: Console) -> bool:
 
 
 def _free(layout: Layout, agreed: tuple[Item, ...]) -> Iterator[Item]:
-    """Delete what the user agreed to, unless it was used or is needed by now; yield what is gone."""
+    """Delete what the user agreed to, unless it was used, is in use or needed by now; yield what is gone."""
     now = time.time()
     with _wine_lock(layout) as wine_is_free:
         still = {item.path: item for item in inventory.collect(layout, now)}
         for item in agreed:
             found = still.get(item.path)
-            in_use = item.kind == inventory.CONTENTS["wine"] and not wine_is_free
-            if found is None or found.needed_by or found.used > item.used or in_use:
+            if found is None or found.needed_by or found.used > item.used:
+                continue
+            if item.kind == inventory.CONTENTS["wine"] and not wine_is_free:
+                continue
+            if item.path.is_dir() and processes.is_in_use(item.path):  # some commands claim nothing, as Wine's tests
                 continue
             _delete(item.path)
             yield item
@@ -144,16 +148,16 @@ def _wine_lock(layout: Layout) -> Iterator[bool]:
 
 
 def _delete(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    trash = path  # no other process finds half of a folder under its old name
-    if not path.name.startswith(inventory.TRASH):
-        trash = rename(path, path.with_name(f"{inventory.TRASH}{path.name}"))
     try:
-        shutil.rmtree(trash)
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        if not path.name.startswith(inventory.TRASH):
+            # No other process finds half of a folder under its old name. An earlier run may have left that of another.
+            path = rename(path, path.with_name(f"{inventory.TRASH}{secrets.token_hex(4)}-{path.name}"))
+        shutil.rmtree(path)
     except OSError as error:
-        message = f"{trash} cannot be deleted completely: {error.strerror}"
+        message = f"{path} cannot be deleted completely: {error.strerror}"
         raise WorkRootError(message, remedy="delete it by hand") from error
 
 

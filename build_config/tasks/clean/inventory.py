@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from build_config.errors import StepResultError, WorkRootError
-from build_config.formats import wheelfile
 from build_config.reports import BuildRecord
 from build_config.steps import locks
 from build_config.steps.locks.download import VERIFIED
 from build_config.steps.toolchain import locked_cuda
 from build_config.steps.wheelhouse import publication
 from build_config.system import jsonio, platforms, processes
+from build_config.system.files import file_sha256
 from build_config.tasks.clean.choice import Item
 
 if TYPE_CHECKING:
@@ -57,13 +61,19 @@ TRASH = ".trash-"
 """How the name of a folder begins that is being deleted."""
 TEMPORARY = "llama-cuda-wheels-"
 """How the names of temporary folders begin (``testbed.clean_environment``)."""
+RANDOM = "[a-z0-9_]{8}"
+"""How ``tempfile`` ends the name of a temporary folder."""
+KEPT_BY_USERS = ("pyproject.toml", "lock")
+"""Files by which a checkout or a work root is known: neither is a temporary folder, whatever its name."""
+MOUNTED = "a mounted file system"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """Who needs what: the names of wheels, or of this checkout, by a part of the name of a file or folder.
 
-    ``units`` are the names of folders in the store, ``shards`` those of build trees, ``digests`` the SHA-256 of wheels.
+    ``units`` are the names of folders in the store, ``shards`` those of build trees, ``digests`` the SHA-256 of wheels,
+    ``toolkits`` the names of roots or the identities at their ends.
     ``all_units`` are the wheels with a record that cannot be read: any unit could be theirs.
     """
 
@@ -83,32 +93,25 @@ def collect(layout: Layout, now: float) -> tuple[Item, ...]:
     if not layout.work_root.exists():
         return ()
     require_work_root(layout)
-    needs = _needs(layout)
-    found = (*_in_work_root(layout, needs), *_outside(layout, now))
-    return tuple(item for item in found if item is not None)
+    needs, mounted = _needs(layout), _above_mounts()
+    found = (item for item in (*_in_work_root(layout, needs), *_outside(layout, now)) if item is not None)
+    return tuple(replace(item, needed_by=(MOUNTED,)) if item.path in mounted else item for item in found)
 
 
 def require_work_root(layout: Layout) -> None:
     """Raise ``WorkRootError`` unless everything in the folder is what builds put into a work root."""
     root = layout.work_root
     remedy = "name the folder that builds used as --work-root"
-    if not stat.S_ISREG(_mode(layout.lock_file)):
+    if layout.lock_file.is_symlink() or not layout.lock_file.is_file():
         raise WorkRootError(f"{root} is not a work root: it has no lock; nothing was freed", remedy=remedy)
     names = sorted(path.name for path in root.iterdir())
     unexpected = [name for name in names if name not in CONTENTS | dict.fromkeys(KEPT) and not _is_part(name, layout)]
     if unexpected:
         message = f"{root} contains {', '.join(unexpected)}, which no build puts into a work root; nothing was freed"
         raise WorkRootError(message, remedy=f"{remedy}, or move that away if it is one")
-    if changed := [name for name in names if name in CONTENTS and not stat.S_ISDIR(_mode(root / name))]:
+    if changed := [name for name in names if name in CONTENTS and not _is_folder(root / name)]:
         message = f"{', '.join(changed)} in {root} is not a folder: links are not followed; nothing was freed"
         raise WorkRootError(message, remedy="remove it if it is yours")
-
-
-def _mode(path: Path) -> int:
-    try:
-        return path.lstat().st_mode
-    except OSError:
-        return 0
 
 
 def _is_part(name: str, layout: Layout) -> bool:
@@ -127,7 +130,7 @@ def _needs(layout: Layout) -> Needs:
         maps[which].setdefault(key, []).append(who)
 
     for path in sorted(layout.wheelhouse.glob("*.whl")):
-        need("digests", wheelfile.read(path).sha256, path.name)
+        need("digests", file_sha256(path), path.name)
         try:
             record = jsonio.read(publication.record_path(path), BuildRecord)
         except StepResultError:
@@ -146,7 +149,8 @@ def _needs(layout: Layout) -> Needs:
         toolkit = locks.read_toolkit(contents, release, platforms.HERE.name)
         for file in toolkit.files:
             need("files", file.filename, THIS_CHECKOUT)
-        need("toolkits", locked_cuda.lock_digest(toolkit)[:12], THIS_CHECKOUT)
+        for root in (locked_cuda.planned(toolkit, layout).root, locked_cuda.root_without_compiler(toolkit, layout)):
+            need("toolkits", root.name, THIS_CHECKOUT)
     frozen = {name: {key: tuple(who) for key, who in each.items()} for name, each in maps.items()}
     return Needs(**frozen, all_units=tuple(all_units))
 
@@ -177,6 +181,9 @@ def _in_work_root(layout: Layout, needs: Needs) -> Iterator[Item | None]:
 
 def _store(layout: Layout, needs: Needs) -> Iterator[Item | None]:
     for unit in _children(layout.store):
+        if unit.name.startswith("."):  # of an import (units.shared_store)
+            yield _item(LEFTOVERS, unit)
+            continue
         for folder in _children(unit):
             if folder.name.endswith(".partial"):
                 yield _item(LEFTOVERS, folder)
@@ -189,7 +196,7 @@ def _store(layout: Layout, needs: Needs) -> Iterator[Item | None]:
 def _toolkits(layout: Layout, needs: Needs) -> Iterator[Item | None]:
     for root in _children(layout.toolkits):
         is_part = root.name.startswith(".")
-        who = needs.toolkits.get(root.name.rpartition("-")[2], ())
+        who = (*needs.toolkits.get(root.name, ()), *needs.toolkits.get(root.name.rpartition("-")[2], ()))
         yield _item(LEFTOVERS if is_part else CONTENTS["toolkit"], root, () if is_part else who)
 
 
@@ -215,9 +222,10 @@ def _outside(layout: Layout, now: float) -> Iterator[Item | None]:
 
 
 def _beginning(folder: Path, start: str) -> Iterator[Path]:
-    """The user's own folders in ``folder`` whose names begin so, and those that were being deleted."""
-    for path in _children(folder):
-        if path.name.startswith((start, f"{TRASH}{start}")) and _is_own(path):
+    """The user's own temporary folders in ``folder`` whose names begin so, and those that were being deleted."""
+    name = re.compile(f"({re.escape(TRASH)}.*)?{re.escape(start)}{RANDOM}")
+    for path in _children(folder.resolve()):  # processes name it by its real path
+        if name.fullmatch(path.name) and _is_own(path) and not any((path / kept).exists() for kept in KEPT_BY_USERS):
             yield path
 
 
@@ -231,14 +239,28 @@ def _is_own(folder: Path) -> bool:
 
 
 def _wheel_needed(folder: Path, needs: Needs) -> tuple[str, ...]:
+    file = folder / "wheel.json"
     try:
-        digest = jsonio.read(folder / "wheel.json", str)
-    except StepResultError:
+        before = file.stat()
+        digest = jsonio.read(file, str)
+    except (StepResultError, OSError):
         return ()
+    with contextlib.suppress(OSError):  # of another user: `doctor` only looks
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # to be looked at here is no use
     return needs.digests.get(digest, ())
 
 
+def _above_mounts() -> frozenset[Path]:
+    """All folders in which a file system is mounted, at any depth: what it contains would be deleted with them."""
+    points = psutil.disk_partitions(all=True) if platforms.HERE.has_modes else ()
+    paths = (Path(point.mountpoint) for point in points)
+    return frozenset(each for path in paths for each in (path, *path.parents))
+
+
 def _children(folder: Path) -> list[Path]:
+    """What a folder contains; nothing for a link to one."""
+    if not _is_folder(folder):
+        return []
     try:
         return sorted(folder.iterdir())
     except OSError:
@@ -246,8 +268,20 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for here, _, names in os.walk(folder):
-        yield from (Path(here, name) for name in names)
+    """The files below a folder; none for a link to one."""
+    if _is_folder(folder):
+        for here, _, names in os.walk(folder):
+            yield from (Path(here, name) for name in names)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether this is a folder, and neither a link to one nor a junction of Windows."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    is_junction = getattr(found, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT
+    return stat.S_ISDIR(found.st_mode) and not is_junction
 
 
 def _item(kind: str, path: Path, needed_by: tuple[str, ...] = ()) -> Item | None:

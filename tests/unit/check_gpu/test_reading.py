@@ -88,6 +88,10 @@ def test_damaged_code_is_not_read_as_less_code(section: bytes, said: str) -> Non
         (DLL[:0x100], "damaged Windows library"),
         (DLL[:-512], "damaged Windows library .it is cut short"),
         (DLL.replace(NAME, b"\xff" * 4), "damaged Windows library .an address is in none of its sections"),
+        (
+            dll_files.dll_file({str(number): b"" for number in range(96)}),
+            "damaged Windows library .it has too many sections",
+        ),
         (dll_files.dll_file({}, machine=0xAA64), "a Windows library for another processor"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import pytest
 
@@ -136,3 +137,24 @@ def test_in_a_terminal_the_bar_moves_and_goes_away(
     assert "25 %" in printed
     assert "ETA 1 min 30 s" in printed
     assert printed.rstrip().endswith("\x1b[2K")  # the line is cleared at the end
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "agreed"), [("y\n", True), ("Yes \n", True), ("n\n", False), ("\n", False), ("", False)]
+)
+def test_only_a_yes_is_agreement(monkeypatch: pytest.MonkeyPatch, typed: str, *, agreed: bool) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdin", Terminal(typed))
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert Console().confirm("Free [all]?") is agreed
+    assert "Free [all]? [y/N]" in screen.getvalue()
+
+
+def test_without_a_terminal_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert Console().confirm("Free?") is None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -164,7 +165,8 @@ def test_what_this_checkout_needs_stays(layout: Layout) -> None:
     needed = {
         put(layout.downloads / locked.source.file.filename),
         put(layout.downloads / "verified.json"),
-        put(layout.toolkits / f"cuda-13.0-{locked_cuda.lock_digest(toolkit)[:12]}" / "nvcc").parent,
+        put(locked_cuda.planned(toolkit, layout).root / "nvcc").parent,
+        put(locked_cuda.root_without_compiler(toolkit, layout) / "cuobjdump").parent,
         put(layout.state / "seconds.json"),
         put(layout.tools / "path" / "as").parent,
     }
@@ -181,6 +183,12 @@ def test_a_record_that_cannot_be_read_keeps_every_unit(layout: Layout) -> None:
     folder = unit(layout, "core", "a" * 64)
     assert clean(layout, OLD).freed == ()
     assert folder.is_dir()
+
+
+def test_a_wheel_of_somebody_else_in_the_wheelhouse_keeps_every_unit(layout: Layout) -> None:
+    put(layout.wheelhouse / "a wheel.whl")
+    unit(layout, "core", "a" * 64)
+    assert clean(layout, OLD).freed == ()
 
 
 def test_more_than_the_limit_can_be_needed(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,27 +232,34 @@ def test_leftovers_of_killed_runs_are_found(layout: Layout) -> None:
     left = {
         put(layout.store / "core" / "a.partial" / "lib.so").parent,
         put(layout.store / "core" / ".trash-b" / "lib.so").parent,
+        put(layout.store / ".import-ab12_xyz" / "lib.so").parent,
         put(layout.toolkits / f".cuda-13.0-{'e' * 12}.partial" / "nvcc").parent,
         put(layout.downloads / "a.whl.part"),
         put(layout.downloads / "rejected" / "a.whl"),
-        put(layout.work_root.with_name("root.second-abc") / "root" / "file").parent.parent,
-        put(temporary / "llama-cuda-wheels-old" / "file").parent,
+        put(layout.work_root.with_name("root.second-ab12_xyz") / "root" / "file").parent.parent,
+        put(temporary / "llama-cuda-wheels-ab12_xyz" / "file").parent,
     }
-    in_use = put(temporary / "llama-cuda-wheels-new" / "file", days=0.5).parent
-    of_others = put(temporary / "another-program" / "file").parent
-    for path in (*left, of_others):
+    in_use = put(temporary / "llama-cuda-wheels-bc12_xyz" / "file", days=0.5).parent
+    of_users = [
+        put(temporary / "another-program" / "file").parent,
+        put(temporary / "llama-cuda-wheels-fork" / "file").parent,
+        put(temporary / "llama-cuda-wheels-my_clone" / "pyproject.toml").parent,
+        put(temporary / "llama-cuda-wheels-checkout" / "pyproject.toml").parent,
+        put(layout.work_root.with_name("root.second-12345678") / "lock").parent,
+    ]
+    for path in (*left, *of_users):
         age(path, 100)
     age(in_use, 0.5)
     done = clean(layout, ALL)
     assert {item.path for item in done.freed if item.kind == inventory.LEFTOVERS} == left
     assert not [path for path in left if path.exists()]
     assert in_use.is_dir()
-    assert of_others.is_dir()
+    assert all(path.is_dir() for path in of_users)
 
 
 @systems.root_only
 def test_a_temporary_folder_of_another_user_stays(layout: Layout) -> None:
-    folder = put(Path(tempfile.gettempdir()) / "llama-cuda-wheels-old" / "file").parent
+    folder = put(Path(tempfile.gettempdir()) / "llama-cuda-wheels-ab12_xyz" / "file").parent
     age(folder, 100)
     os.chown(folder, 1, 1)
     assert clean(layout, ALL).freed == ()
@@ -257,8 +272,38 @@ def test_a_link_is_deleted_and_not_followed(layout: Layout, tmp_path: Path) -> N
     (layout.build / "sm89").mkdir(parents=True)
     (layout.build / "sm89" / "link").symlink_to(outside.parent)
     (layout.build / "core").symlink_to(outside.parent)
+    for link in (layout.store / "sm89", layout.work_root / "wine" / "downloads"):
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(outside.parent)
     clean(layout, ALL)
     assert outside.is_file()
+
+
+def test_to_list_a_stored_wheel_is_no_use(layout: Layout) -> None:
+    folder = put(layout.store / "wheel" / "k" / "a.whl").parent
+    jsonio.write(folder / "wheel.json", "0" * 64)
+    age(folder, 100)
+    for _ in range(2):
+        (found,) = inventory.collect(layout, NOW)
+        assert found.used == NOW - 100 * DAY
+
+
+def test_what_a_process_uses_stays(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wine's tests, for one, claim nothing."""
+    folder = put(layout.work_root / "wine" / "windows-1" / "python.exe").parent
+    other = put(layout.work_root / "wine" / "windows-2" / "python.exe").parent
+    monkeypatch.chdir(folder)
+    assert [item.path for item in clean(layout, ALL).freed] == [other]
+    assert folder.is_dir()
+
+
+def test_what_an_earlier_run_began_to_delete_is_not_in_the_way(layout: Layout) -> None:
+    left = put(layout.store / "core" / f".trash-{'a' * 32}" / "lib.so", days=90).parent
+    age(left, 90)
+    folder = unit(layout, "core", "a" * 64, days=100)
+    assert {item.path for item in clean(layout, ALL).freed} == {folder, left}
+    assert not folder.exists()
+    assert not left.exists()
 
 
 def refused(layout: Layout) -> str:
@@ -293,6 +338,19 @@ def test_a_link_in_place_of_a_folder_is_refused(layout: Layout, tmp_path: Path) 
 def test_a_folder_that_others_can_change_is_refused(layout: Layout) -> None:
     layout.work_root.chmod(0o777)
     assert "written to by others" in refused(layout)
+
+
+def test_the_disk_is_shown_with_the_hits(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    unit(layout, "core", "a" * 64)
+    usage.count(layout, usage.UNIT_STORE, usage.Uses(hits=1, asked=4))
+    task.show_disk(layout, Console(terminal=False), json=False)
+    said = capsys.readouterr().out
+    assert re.search(r"^units +1 ", said, re.MULTILINE)
+    assert "unit store: 1 of 4 were there (25 %)" in said
+    task.show_disk(layout, Console(terminal=False), json=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert {row["kind"]: row["number"] for row in shown["kinds"]} == {"units": 1, "reports of earlier runs": 1}
+    assert [(one["what"], one["hits"], one["asked"]) for one in shown["usage"]] == [("unit store", 1, 4)]
 
 
 def test_a_missing_work_root_stays_missing(layout: Layout) -> None:
