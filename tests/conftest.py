@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import filelock
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from build_config.errors import InterruptedRunError
 from build_config.system import machine
@@ -43,6 +44,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         # Quick files last: while there are some, no worker waits for a long file of another one.
         items.sort(key=lambda item: item.get_closest_marker("unit") is not None)
+
+
+class OneProcessForEachFolder(LoadScopeScheduling):
+    """Tests under Wine share what is slow to make: all tests of a folder of ``tests/wine``, or of a file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "/".join(path.split("/")[:3])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling | None:
+    return None if config.getoption("--wine-cache") is None else OneProcessForEachFolder(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -60,7 +60,7 @@ def run_tests(
         in_windows = _show(_unit_tests(prefix, given), console)
     with console.step("wine", "The tests of the pipeline with Windows programs"):
         # In two words, pytest would take the folder for one with tests, and look for its settings there.
-        options = ("-m", "wine", f"--wine-cache={cache.absolute()}", "-n", "logical", "--dist", "loadgroup")
+        options = ("-m", "wine", f"--wine-cache={cache.absolute()}", "-n", "logical", "--dist", "loadscope")
         argv = (sys.executable, "-m", "pytest", *options, *given)
         in_linux = _show(processes.Command(argv=argv, cwd=CHECKOUT), console)
     statuses = {in_windows, in_linux} - {0}

@@ -15,16 +15,6 @@ if TYPE_CHECKING:
     from ci.wine.windows import Prefix, Windows
 
 
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs the tests of a file, and one those of a folder: they share what is slow to make."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(HERE).parts[0]))
-
-
 @pytest.fixture(name="windows", scope="session")
 def _windows(request: pytest.FixtureRequest) -> Windows:
     """Wine's tree and Windows' Python. `windows.prefix(user=...)` makes a Windows of its own."""
