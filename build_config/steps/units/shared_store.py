@@ -24,7 +24,7 @@ from build_config.steps.units import store
 from build_config.system import jsonio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from build_config.model import BuildUnit, BuiltFile
     from build_config.steps.units.spec import UnitSpec
@@ -85,6 +85,23 @@ def import_units(  # the specs, where they are looked for, whom to trust, where 
         console.warn(f"{line}; it is compiled here")
 
 
+def discard(specs: tuple[UnitSpec, ...], revoked: Collection[str], layout: Layout, console: Console) -> None:
+    """Remove from the store here what was taken from a shared one with the signature of a key that is revoked now."""
+    for spec in specs:
+        unit = store.find(spec, layout)
+        if unit is not None and unit.origin is not None and unit.origin.endswith(tuple(map(_signed_by, revoked))):
+            store.remove(unit)
+            console.warn(
+                f"unit {unit.name} is removed from the store of this machine, as its key was revoked:"
+                f" it came from {unit.origin}"
+            )
+
+
+def _signed_by(key: str) -> str:
+    """The end of the origin of a unit from a shared store."""
+    return f"signed by the key {key}"
+
+
 def _import(
     spec: UnitSpec, place: Reader, opened: Callable[[str], tuple[bytes | None, str]], layout: Layout, console: Console
 ) -> str | None:
@@ -125,7 +142,7 @@ def _import(
                 headers=offered.headers,
                 launcher=offered.launcher,
                 declared=offered.files,
-                origin=f"the shared store {place.url}, signed by the key {signer}",
+                origin=f"the shared store {place.url}, {_signed_by(signer)}",
             )
         except (BuildError, StepResultError) as error:
             raise TransferError(error.message, remedy=REMEDY_REFUSED) from error

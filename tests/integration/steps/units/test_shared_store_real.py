@@ -76,10 +76,19 @@ class Shared:
         anybody = functools.partial(signature.payload_of_anybody, payload_type=KIND)
         shared_store.push_units(units, self.written, sealed, anybody, Console())
 
-    def take(self, layout: Layout, *, wanted: UnitSpec | None = None, required: bool = False) -> BuildUnit | None:
-        keys = (Ed25519PrivateKey.generate().public_key(), OURS.public_key())
+    def take(
+        self,
+        layout: Layout,
+        *,
+        wanted: UnitSpec | None = None,
+        required: bool = False,
+        revoked: tuple[tuple[str, str], ...] = (),
+    ) -> BuildUnit | None:
+        trusted = (Ed25519PrivateKey.generate().public_key(), OURS.public_key())
+        keys = signature.Keys(trusted=trusted, revoked=revoked)
         opened = functools.partial(signature.trusted_payload, payload_type=KIND, keys=keys)
         chosen = wanted or spec()
+        shared_store.discard((chosen,), dict(revoked), layout, Console())
         shared_store.import_units((chosen,), self.read, opened, layout, Console(), required=required)
         return store.find(chosen, layout)
 
@@ -201,7 +210,7 @@ def test_an_unsigned_unit_is_not_used(shared: Shared, here: Layout, capsys: pyte
     for text, said in (
         (json.dumps(envelope), "not written as this project writes"),
         ("{}", "is not a DSSE envelope"),
-        (jsonio.dumps({**envelope, "signatures": []}), "is not signed"),
+        (jsonio.dumps({**envelope, "signatures": []}), "it names nobody"),
     ):
         shared.change(shared.description, text.encode())
         assert_missed(shared, here, capsys, said)
@@ -212,7 +221,27 @@ def test_a_unit_of_a_foreign_key_is_not_used(shared: Shared, here: Layout, capsy
     text = (shared.written.read(shared.description) or b"").decode()
     payload = signature.unverified_payload(text, KIND)
     shared.change(shared.description, signature.seal(payload, KIND, FOREIGN).encode())
-    assert_missed(shared, here, capsys, key_id(FOREIGN), "not trusted")
+    assert_missed(shared, here, capsys, "0 of 1 valid signatures", f"it names {key_id(FOREIGN)}")
+
+
+@pytest.mark.usefixtures("there")
+def test_a_unit_of_a_revoked_key_is_not_used_nor_is_one_that_was_taken_before(
+    shared: Shared, here: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missed(layout: Layout) -> str:
+        capsys.readouterr()
+        assert shared.take(layout, revoked=((key_id(OURS), "stolen on a train"),)) is None
+        return " ".join("".join(capsys.readouterr()).split())
+
+    assert f"the key {key_id(OURS)} was revoked: stolen on a train" in missed(here)
+    assert shared.take(here) is not None
+    assert shared.take(here, revoked=((key_id(FOREIGN), "stolen on a train"),)) is not None
+    assert "is removed from the store of this machine" in missed(here)
+    assert not list(here.work_root.rglob("*.so"))
+
+
+def test_a_unit_that_was_compiled_here_stays_whichever_key_is_revoked(shared: Shared, there: Layout) -> None:
+    assert shared.take(there, revoked=((key_id(OURS), "stolen"),)) is not None
 
 
 @pytest.mark.usefixtures("there")
