@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import re
+import tempfile
 import time
 from datetime import timedelta
 from http import HTTPStatus
@@ -44,6 +45,10 @@ TRANSFER = timedelta(minutes=20)
 TIMEOUT = 30.0
 """Seconds without a byte from a web server."""
 CHUNK = 1 << 20
+IMMUTABLE = "public, max-age=31536000, immutable"
+"""How long caches may keep a file whose name never gets other bytes."""
+ANYTHING = "application/octet-stream"
+"""The type of a file that only this project reads."""
 
 
 class Reader(Protocol):
@@ -154,6 +159,11 @@ class Bucket:
             return _write(target, map(bytes, chunks), limit)
 
         return self._done("read", name, lambda: _unless_missing(attempt))
+
+    def sha256(self, name: str) -> str | None:
+        """The SHA-256 of a file; ``None`` if it is missing. Raises ``NetworkError``."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.fetch(name, Path(folder, "there"))
 
     def create(self, name: str, source: Path | bytes, attributes: Mapping[str, str]) -> bool:
         """Write a file that is not there yet; ``False`` if there is one of that name. Raises ``NetworkError``."""

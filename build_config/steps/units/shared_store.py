@@ -7,10 +7,9 @@ description last. Nothing enters the store of this machine unless a trusted key 
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from build_config.errors import (
     BuildError,
@@ -21,7 +20,7 @@ from build_config.errors import (
     VerificationError,
 )
 from build_config.steps.units import store
-from build_config.system import jsonio
+from build_config.system import jsonio, storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION_TYPE = "application/vnd.llama-cuda-wheels.unit.v1+json"
 """The type of a description in an envelope: a signature of anything else is not one of a unit."""
-KEPT = {"Content-Type": "application/octet-stream", "Cache-Control": "public, max-age=31536000, immutable"}
+KEPT = {"Content-Type": storage.ANYTHING, "Cache-Control": storage.IMMUTABLE}
 REMEDY_REFUSED = "do not use this store until somebody has found out who changed it; no file is replaced by itself"
 REMEDY_MISSING = "build the units into that store: nox -s units -- --arch ARCH --push URL --sign-key KEY"
 REMEDY_DIFFERENT = "find out which build is wrong (nox -s reproduce), then remove the wrong one from the store by hand"
@@ -167,8 +166,8 @@ def _receive(file: BuiltFile, place: Reader, folder: Path) -> bool:
 
 def _described(payload: bytes, where: str) -> BuildUnit:
     try:
-        return store.described(json.loads(payload), Path())
-    except (StepResultError, ValueError, AttributeError, TypeError) as error:
+        return store.described(jsonio.loads(payload, dict[str, Any]), Path())
+    except StepResultError as error:
         raise TransferError(f"{where} is signed, but describes no unit: {error}", remedy=REMEDY_REFUSED) from error
 
 
@@ -225,8 +224,7 @@ def _put_files(unit: BuildUnit, place: Bucket) -> list[str]:
         if store.describe(path) != file:
             raise TransferError(f"{file.name} of unit {unit.name} has changed since it was built")
         if not place.create(name, path, KEPT):
-            with tempfile.TemporaryDirectory() as folder:
-                there = place.fetch(name, Path(folder, "there"))
+            there = place.sha256(name)
             if there != file.sha256:
                 wrong.append(f"{place.url}/{name} has SHA-256 {there}: it is not {file.name} of unit {unit.name}")
     return wrong

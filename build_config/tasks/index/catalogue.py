@@ -33,8 +33,6 @@ METADATA_SUFFIX = ".metadata"
 """Of the core metadata next to a wheel: https://peps.python.org/pep-0658/"""
 SBOM_SUFFIX = ".cdx.json"
 YANK_SUFFIX = ".yanked.json"
-FILES_KEPT = "public, max-age=31536000, immutable"
-"""How long caches may keep files: those of a name never change, but for a yank."""
 _CUDA_TAG = re.compile(r"cu\d{3}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import zipfile
 from dataclasses import dataclass, replace
@@ -150,8 +149,8 @@ def _with_record(wheel: Path) -> Candidate | None:
 def _catalogued(content: bytes, root: str) -> tuple[Candidate, ...]:
     """The wheels of a catalogue, which is at the root of an index of this project; none for any other text."""
     try:
-        wheels = jsonio.from_data(json.loads(content), Catalogue).wheels
-    except (ValueError, StepResultError):
+        wheels = jsonio.loads(content, Catalogue).wheels
+    except StepResultError:
         return ()
     found = []
     for entry in wheels:
