@@ -100,6 +100,12 @@ class Entry:
         """The name before the suffixes of its newest evidence: ``WHEEL``, then ``WHEEL.2``."""
         return self.record.removesuffix(publication.RECORD_SUFFIX)
 
+    @property
+    def all_evidence(self) -> tuple[str, ...]:
+        """The names before the suffixes of all evidence, the oldest first."""
+        number = int(self.evidence.removeprefix(self.file).removeprefix(".") or 1)
+        return (self.file, *(f"{self.file}.{later}" for later in range(2, number + 1)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:

@@ -39,6 +39,8 @@ _TYPES = {
     catalogue.METADATA_SUFFIX: "text/plain; charset=utf-8",
 }
 _NAME = re.compile(r"[\w+!][\w.+!-]*")
+_LATER = re.compile(r"(\.([2-9]|[1-9]\d))?")
+"""What follows the name of a wheel in that of its newest evidence: nothing, or ``.2``."""
 
 
 def change(storage: Bucket, console: Console, make: Callable[[Catalogue | None], Change]) -> Change:
@@ -102,7 +104,7 @@ def fetch(place: Reader, folder: Path) -> tuple[Catalogue, tuple[str, ...]]:
     (folder / CATALOGUE).write_bytes(text)
     missing = []
     for entry in known.wheels:
-        if not _NAME.fullmatch(entry.file) or not re.fullmatch(r"(\.\d{1,2})?", _number(entry)):
+        if not _NAME.fullmatch(entry.file) or not _LATER.fullmatch(entry.evidence.removeprefix(entry.file)):
             message = f"{CATALOGUE} of {place.url} names {entry.file!r} with {entry.record!r}: not the files of a wheel"
             raise VerificationError(message)
         for name, required in _named(entry):
@@ -122,11 +124,6 @@ def fetch_all(storage: Bucket, folder: Path) -> None:
     (folder / FILES).mkdir(parents=True)
     for name in storage.names(FILES):
         storage.fetch(name, folder / FILES / Path(name).name)
-
-
-def _number(entry: Entry) -> str:
-    """What follows the name of a wheel in that of its newest evidence: nothing, or ``.2``."""
-    return entry.evidence.removeprefix(entry.file)
 
 
 def _named(entry: Entry) -> Iterator[tuple[str, bool]]:

@@ -167,6 +167,13 @@ def test_a_catalogue_that_names_a_path_is_refused(house: House, tmp_path: Path, 
     assert not list(tmp_path.rglob("escaped*"))
 
 
+@pytest.mark.parametrize("evidence", [".1", ".02", ".100", "2", ".2.2"])
+def test_a_catalogue_that_numbers_evidence_in_another_way_is_refused(house: House, evidence: str) -> None:
+    change_catalogue(house, record=f"{NAME}{evidence}.record.json")
+    with pytest.raises(VerificationError, match="not the files of a wheel"):
+        verify(house)
+
+
 def test_a_folder_that_is_no_index_is_refused(house: House) -> None:
     (house.index / "index.json").unlink()
     with pytest.raises(VerificationError, match="not the address of an index"):
