@@ -19,7 +19,7 @@ from build_config.model import BuildUnit, SystemHeaders
 from build_config.steps.units import settings, shared_store, store
 from build_config.steps.units.spec import UnitSpec, shard_spec
 from build_config.steps.wheelhouse import signature
-from build_config.system import jsonio, storage
+from build_config.system import jsonio, network, storage
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE
 from tests.support import bucket, factories
@@ -135,7 +135,7 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bucket.Server]
 
 @pytest.fixture(name="shared", params=["folder", "http", "s3"])
 def _shared(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
-    monkeypatch.setattr(storage, "PAUSE", 0.01)
+    monkeypatch.setattr(network, "PAUSE", 0.01)
     if request.param == "s3":
         server = request.getfixturevalue("server")
         for name, value in server.variables.items():
@@ -288,7 +288,7 @@ def test_a_store_without_the_file_is_said(shared: Shared, here: Layout, capsys: 
 
 
 def test_a_store_that_is_gone_half_way(tmp_path: Path, here: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "PAUSE", 0.01)
+    monkeypatch.setattr(network, "PAUSE", 0.01)
     folder = tmp_path / "shared"
     with website(folder) as (url, cut):
         shared = Shared(storage.writer(folder), storage.reader(url))
@@ -298,7 +298,7 @@ def test_a_store_that_is_gone_half_way(tmp_path: Path, here: Layout, monkeypatch
         unit = shared.take(here, required=True)
         assert unit is not None, "the file was asked for again"
         elsewhere = factories.layout(tmp_path / "elsewhere")
-        cut[:] = [size, *[1000] * storage.ATTEMPTS]
+        cut[:] = [size, *[1000] * network.ATTEMPTS]
         assert shared.take(elsewhere) is None
         assert not list(elsewhere.work_root.rglob("*.so"))
     with pytest.raises(TransferError, match="cannot read"):
