@@ -86,7 +86,7 @@ def import_units(  # the specs, where they are looked for, whom to trust, where 
 
 def discard(specs: tuple[UnitSpec, ...], revoked: Collection[str], layout: Layout, console: Console) -> None:
     """Remove from the store here what was taken from a shared one with the signature of a key that is revoked now."""
-    for spec in specs:
+    for spec in specs if revoked else ():  # to find a unit is to hash it
         unit = store.find(spec, layout)
         if unit is not None and unit.origin is not None and unit.origin.endswith(tuple(map(_signed_by, revoked))):
             store.remove(unit)
