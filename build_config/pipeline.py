@@ -146,10 +146,11 @@ def push_units(plan: BuildPlan, units: tuple[BuildUnit, ...], place: storage.Buc
 def _import_units(plan: BuildPlan, wanted: tuple[UnitSpec, ...], console: Console) -> None:
     """Take units from a store that others share, or from a folder of other jobs."""
     request, layout, required = plan.request, plan.layout, plan.request.require_units
-    if plan.trusted and request.units is not None:
+    if plan.trusted is not None and request.units is not None:
         kind = shared_store.DESCRIPTION_TYPE
         opened = functools.partial(signature.trusted_payload, payload_type=kind, keys=plan.trusted)
         place = storage.reader(request.units)
+        shared_store.discard(wanted, dict(plan.trusted.revoked), layout, console)
         shared_store.import_units(wanted, place, opened, layout, console, required=required)
     elif request.units is not None or required:
         folder = None if request.units is None else Path(request.units)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import psutil
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from build_config import archs
 from build_config.errors import SettingsError, ValidationError
@@ -21,6 +21,7 @@ from build_config.steps.units import settings
 from build_config.steps.units.settings import Settings
 from build_config.steps.wheel import repair
 from build_config.steps.wheelhouse import signature
+from build_config.steps.wheelhouse.signature import Keys
 from build_config.system import machine, platforms
 from build_config.system.layout import Layout
 
@@ -38,7 +39,8 @@ class BuildRequest:
     """The request of a user. ``jobs`` is ``None`` if the machine decides, ``sign_key`` the file of a private key.
 
     ``units`` is a folder with units that other machines built, or with ``trust_units``, files of public keys, a store
-    that several machines share: its folder or address. With ``require_units`` nothing is compiled here.
+    that several machines share: its folder or address. ``revoked`` is a list of keys whose units are not used. With
+    ``require_units`` nothing is compiled here.
     ``emulate`` says which checks on an emulated GPU follow validation on a machine without a GPU.
     """
 
@@ -51,6 +53,7 @@ class BuildRequest:
     sign_key: Path | None = None
     units: Path | str | None = None
     trust_units: tuple[Path, ...] = ()
+    revoked: Path | None = None
     require_units: bool = False
     emulate: Emulate = "quick"
 
@@ -72,7 +75,7 @@ class ToolkitPlan:
 class BuildPlan:
     """A request with all decisions for it on this machine, before anything is created or downloaded.
 
-    ``jobs`` is the number of compilers that run at once, ``trusted`` are the keys whose units are used.
+    ``jobs`` is the number of compilers that run at once, ``trusted`` are the keys whose units are used, if any.
     """
 
     request: BuildRequest
@@ -85,7 +88,7 @@ class BuildPlan:
     selection: ArchSelection
     jobs: int
     sign_key: Ed25519PrivateKey | None
-    trusted: tuple[Ed25519PublicKey, ...] = ()
+    trusted: Keys | None = None
 
 
 def resolve(request: BuildRequest, here: Machine, layout: Layout) -> BuildPlan:
@@ -115,14 +118,14 @@ def resolve(request: BuildRequest, here: Machine, layout: Layout) -> BuildPlan:
     )
 
 
-def _trusted(request: BuildRequest) -> tuple[Ed25519PublicKey, ...]:
+def _trusted(request: BuildRequest) -> Keys | None:
     """The keys whose units are used. Raises ``SettingsError`` for an address without one."""
     if isinstance(request.units, str) and not request.trust_units:
         message = f"--units {request.units}: units from an address are used only if a trusted key has signed them"
         raise SettingsError(message, remedy="--trust-units KEY, the public key of their builder")
     if request.trust_units and request.units is None:
         raise SettingsError("--trust-units says whose units are used", remedy="--units FOLDER or ADDRESS")
-    return tuple(map(signature.read_public_key, request.trust_units))
+    return signature.read_keys(request.trust_units, revoked=request.revoked, option="--trust-units")
 
 
 def resolve_toolkit(cuda: str, locked: Locks, environ: Mapping[str, str]) -> ToolkitPlan:

@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: item.get_closest_marker("unit") is not None)
 
 
-class OneProcessForEachFolder(LoadScopeScheduling):
+class OneProcessForEachFolder(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """Tests under Wine share what is slow to make: all tests of a folder of ``tests/wine``, or of a file."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from build_config.archs import LOCKED_CUDA
-from build_config.commands.app import Emulate, Launcher, WorkRoot, app, layout_of
+from build_config.commands.app import Emulate, Launcher, Revoked, WorkRoot, app, layout_of
 from build_config.system.console import Console, duration, megabytes
 from build_config.system.layout import CANONICAL_WORK_ROOT
 from check_gpu import shell
@@ -48,6 +48,7 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
     copy_to: Annotated[Path | None, typer.Option(help="A folder for a copy of the wheel.", file_okay=False)] = None,
     units: Units = None,
     trust_units: TrustUnits = None,
+    revoked: Revoked = None,
     require_units: Annotated[bool, typer.Option("--require-units", help="Compile nothing; fail without them.")] = False,  # noqa: FBT002  # typer's form
     emulate: Annotated[
         Emulate, typer.Option(help="Checks on an emulated GPU after validation, on a machine without a GPU.")
@@ -72,6 +73,7 @@ def build(  # noqa: PLR0913, PLR0917  # one parameter for each option
         sign_key=sign_key,
         units=_place(units),
         trust_units=tuple(trust_units or ()),
+        revoked=revoked,
         require_units=require_units,
         emulate=emulate.value,
     )
@@ -128,6 +130,7 @@ def build_units(  # noqa: PLR0913, PLR0917  # one parameter for each option
     ] = None,
     units: Units = None,
     trust_units: TrustUnits = None,
+    revoked: Revoked = None,
     push: Annotated[
         str | None, typer.Option(help="A shared store to put them into: a folder, or s3://, gs://, az://BUCKET/FOLDER.")
     ] = None,
@@ -153,6 +156,7 @@ def build_units(  # noqa: PLR0913, PLR0917  # one parameter for each option
         jobs=jobs,
         units=_place(units),
         trust_units=tuple(trust_units or ()),
+        revoked=revoked,
         sign_key=sign_key,
     )
     plan = resolve(request, machine.describe(), layout)

@@ -16,6 +16,7 @@ from packaging.version import Version
 
 from build_config import archs
 from build_config.errors import PackagingError
+from build_config.model import DISTRIBUTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -98,7 +99,7 @@ def shard_names(label: str) -> tuple[str, ...]:
 
 def index_file(version: str) -> str:
     """The name of the file that says what the labels of a version mean."""
-    return f"llama_cpp_python-{version}{SUFFIX}"
+    return f"{DISTRIBUTION.replace('-', '_')}-{version}{SUFFIX}"
 
 
 def document(version: Version, archs_of: Mapping[str, Iterable[CudaArch]]) -> str:

@@ -96,6 +96,15 @@ def _digest(data: Any) -> str:
     return hashlib.sha256(dumps(data).encode()).hexdigest()
 
 
+def loads(text: str | bytes, kind: type[T]) -> T:
+    """The value of a text that others wrote. Raises ``StepResultError`` if it is not JSON or has another structure."""
+    try:
+        data = json.loads(text)
+    except NOT_JSON as error:
+        raise StepResultError(f"it is not JSON: {error}") from error
+    return from_data(data, kind)
+
+
 def read(path: Path, kind: type[T]) -> T:
     """Read what ``write`` wrote. Raises ``StepResultError`` if it is missing, unreadable or has another structure."""
     try:

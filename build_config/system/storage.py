@@ -12,38 +12,38 @@ import functools
 import hashlib
 import os
 import re
-import time
+import tempfile
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
+import requests
+
 from build_config.errors import NetworkError, SettingsError
-from build_config.system import files
+from build_config.system import files, network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from obstore import PutMode, UpdateVersion
     from obstore.store import ObjectStore
-    from requests import Response
 
 T = TypeVar("T")
 
 WEB = ("http", "https")
 SCHEMES = ("s3", "gs", "az", *WEB)
 FORMS = "s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://CONTAINER/FOLDER"
-ATTEMPTS = 4
-PAUSE = 0.5
-"""Seconds before the second attempt; doubled for each further one."""
 PATIENCE = timedelta(seconds=60)
 """From the first attempt to the last one."""
 TRANSFER = timedelta(minutes=20)
 """For one file: three hundred megabytes over two megabits a second."""
-TIMEOUT = 30.0
-"""Seconds without a byte from a web server."""
 CHUNK = 1 << 20
+IMMUTABLE = "public, max-age=31536000, immutable"
+"""How long caches may keep a file whose name never gets other bytes."""
+ANYTHING = "application/octet-stream"
+"""The type of a file that only this project reads."""
 
 
 class Reader(Protocol):
@@ -96,7 +96,7 @@ def writer(place: str | Path) -> Bucket:
         store = from_url(
             place,
             client_options={"timeout": TRANSFER, "allow_http": _http_is_allowed()},
-            retry_config={"max_retries": ATTEMPTS - 1, "retry_timeout": PATIENCE},
+            retry_config={"max_retries": network.ATTEMPTS - 1, "retry_timeout": PATIENCE},
         )
     except Exception as error:  # obstore's errors have no common base for what is wrong with an address
         raise SettingsError(f"{place} cannot be used: {_reason(error)}", remedy=f"a folder, or {FORMS}") from error
@@ -154,6 +154,11 @@ class Bucket:
             return _write(target, map(bytes, chunks), limit)
 
         return self._done("read", name, lambda: _unless_missing(attempt))
+
+    def sha256(self, name: str) -> str | None:
+        """The SHA-256 of a file; ``None`` if it is missing. Raises ``NetworkError``."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.fetch(name, Path(folder, "there"))
 
     def create(self, name: str, source: Path | bytes, attributes: Mapping[str, str]) -> bool:
         """Write a file that is not there yet; ``False`` if there is one of that name. Raises ``NetworkError``."""
@@ -240,8 +245,6 @@ class Website:
     """A web server that files are read from. Names are written in addresses as pages of an index write them."""
 
     def __init__(self, url: str) -> None:
-        import requests  # noqa: PLC0415
-
         self.url = url.rstrip("/")
         self._session = requests.Session()
 
@@ -254,33 +257,20 @@ class Website:
         return self._received(name, lambda chunks: _write(target, chunks, limit))
 
     def _received(self, name: str, take: Callable[[Iterator[bytes]], T]) -> T | None:
-        import requests  # noqa: PLC0415
-
-        for pause in (*(PAUSE * 2**number for number in range(ATTEMPTS - 1)), None):
-            try:
-                return self._attempt(name, take)
-            except requests.RequestException as error:
-                if pause is None or not _is_temporary(error.response):
-                    message = f"{self.url}: cannot read {name}: {_reason(error)}"
-                    remedy = "check the address and the network, then run it again"
-                    raise NetworkError(message, remedy=remedy) from error
-                time.sleep(pause)
-        return None
+        try:
+            return network.persistently(lambda: self._attempt(name, take))
+        except requests.RequestException as error:
+            message = f"{self.url}: cannot read {name}: {_reason(error)}"
+            raise NetworkError(message, remedy="check the address and the network, then run it again") from error
 
     def _attempt(self, name: str, take: Callable[[Iterator[bytes]], T]) -> T | None:
         headers = {"Accept-Encoding": "identity", "Cache-Control": "no-cache"}  # what is there now, not 600 seconds ago
-        with self._session.get(f"{self.url}/{quote(name)}", headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        address = f"{self.url}/{quote(name)}"
+        with self._session.get(address, headers=headers, stream=True, timeout=network.TIMEOUT) as answer:
             if answer.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
                 return None
             answer.raise_for_status()
             return take(answer.iter_content(CHUNK))  # urllib3 compares with Content-Length
-
-
-def _is_temporary(answer: Response | None) -> bool:
-    """Whether a request without success may have some in a moment. ``answer`` is ``None`` if there was none."""
-    if answer is None:
-        return True
-    return answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status_code == HTTPStatus.TOO_MANY_REQUESTS
 
 
 def _unless_missing(attempt: Callable[[], T]) -> T | None:
@@ -309,4 +299,4 @@ def _reason(error: BaseException) -> str:
 
 
 def _public(text: str) -> str:
-    return re.sub(r"[?#][^\s'\"]*", "", re.sub(r"//[^/@\s]*@", "//", text))
+    return re.sub(r"[?#][^\s'\"]*", "", network.without_password(text))

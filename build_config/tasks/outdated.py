@@ -14,7 +14,7 @@ from build_config.errors import NetworkError, SettingsError, StepResultError
 from build_config.model import DISTRIBUTION, OLDEST_PYTHON
 from build_config.steps import locks, sources
 from build_config.steps.locks import download
-from build_config.system import git, jsonio
+from build_config.system import git, jsonio, network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -169,7 +169,7 @@ def _ask(questions: list[dict[str, Any]], osv: str) -> list[tuple[str, ...]]:
     """The identifiers for each question. Raises ``NetworkError``, for an answer that is not one, too."""
     remedy = "connect to the network and run again"
     try:
-        answer = requests.post(osv, json={"queries": questions}, timeout=download.TIMEOUT)
+        answer = requests.post(osv, json={"queries": questions}, timeout=network.TIMEOUT)
         answer.raise_for_status()
         results = [
             tuple(sorted(str(each["id"]) for each in result.get("vulns", ()))) for result in answer.json()["results"]

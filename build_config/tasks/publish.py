@@ -14,7 +14,7 @@ from build_config.steps.wheelhouse.signature import Keys
 from build_config.system import jsonio, storage
 from build_config.tasks.index import catalogue, rules, update
 from build_config.tasks.index.catalogue import FILES
-from build_config.tasks.verify import verified
+from build_config.tasks.verify import OTHER_LOCKS, verified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
     from build_config.tasks.index.catalogue import Catalogue, Content
     from build_config.tasks.index.rules import Change
-
-
-OTHER_LOCKS = frozenset({"lock-differs", "material-not-locked"})
-"""Findings about a wheel that was built from another commit: no reason to keep one of one's own from others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

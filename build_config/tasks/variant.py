@@ -12,8 +12,7 @@ from build_config.reports import BuildRecord
 from build_config.steps.wheel import variant
 from build_config.steps.wheelhouse import build_record, publication, signature
 from build_config.system import jsonio
-from build_config.tasks.publish import OTHER_LOCKS
-from build_config.tasks.verify import verified
+from build_config.tasks.verify import OTHER_LOCKS, verified
 
 if TYPE_CHECKING:
     from build_config.steps.wheelhouse.signature import Keys

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from build_config.system.layout import Layout
 
 UNSIGNED = "NO SIGNATURE was checked: whoever can replace a wheel can replace all files; --public-key KEY"
+OTHER_LOCKS = frozenset({"lock-differs", "material-not-locked"})
+"""Findings about a wheel that was built from another commit: no reason to keep one of one's own from others."""
 REMEDY_CONTRADICTED = "do not install it; get it and the files next to it again"
 REMEDY_UNSIGNED = "get its signature from its publisher; your own wheel: nox -s sign -- WHEEL --sign-key KEY"
 

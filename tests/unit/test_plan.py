@@ -113,6 +113,9 @@ def test_what_is_wrong_is_said_before_anything_is_created(tmp_path: Path, monkey
     ):
         with pytest.raises(SettingsError, match=said):
             plan.resolve(BuildRequest(units=units, trust_units=keys), MACHINE, layout)
+    with pytest.raises(SettingsError, match="no key is given") as listed:
+        plan.resolve(BuildRequest(units=tmp_path, revoked=tmp_path / "revoked.txt"), MACHINE, layout)
+    assert listed.value.remedy == "pass --trust-units KEY"
     assert not layout.work_root.exists()
 
 

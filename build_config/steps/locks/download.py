@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
-import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import requests
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, ProjectPage, PyPISimple
 
 from build_config.errors import DigestMismatchError, NetworkError, StepResultError
-from build_config.system import jsonio, platforms
+from build_config.system import jsonio, network, platforms
 from build_config.system.files import Verified, disk_full_is_said, file_sha256, is_disk_full, look, rename
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import requests
+
     from build_config.model import LockedFile
     from build_config.system.console import Console
 
-T = TypeVar("T")
-
-ATTEMPTS = 4
-PAUSE = 1.0
-"""Seconds before the second attempt; doubled for each further one."""
-TIMEOUT = 60.0
-"""Seconds without a byte before a connection counts as lost."""
 CHUNK = 1 << 16
 """Bytes written at a time. A broken connection loses less than that."""
-TEMPORARY_STATUS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
-"""Temporary refusals; those of a broken server (5xx) are temporary, too."""
-TEMPORARY_ERRORS = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    ConnectionError,
-    TimeoutError,
-)
 VERIFIED = "verified.json"
 
 
@@ -51,7 +34,7 @@ def index_url() -> str:
 def project_page(index: PyPISimple, project: str) -> ProjectPage:
     """The page of a project on a package index. Raises ``NetworkError``."""
     try:
-        return _persistently(lambda: index.get_project_page(project, timeout=TIMEOUT))
+        return network.persistently(lambda: index.get_project_page(project, timeout=network.TIMEOUT))
     except (OSError, NoSuchProjectError, ValueError) as error:  # ValueError: the page is not one of an index
         message = f"the package index cannot be read for {project}: {_reason(error)}"
         raise NetworkError(message, remedy="connect to the network, check PIP_INDEX_URL, and run again") from error
@@ -119,7 +102,7 @@ def _download(file: LockedFile, part: Path, index: PyPISimple, report: Callable[
     urls = [package.url for package in pages if package.filename == file.filename]
     if not urls:
         raise NetworkError(f"the package index does not have it (any more), but {len(pages)} others of {file.name}")
-    _persistently(lambda: _receive(urls[0], file, part, index.s, report))
+    network.persistently(lambda: _receive(urls[0], file, part, index.s, report))
 
 
 def _receive(url: str, file: LockedFile, part: Path, session: requests.Session, report: Callable[[int], None]) -> None:
@@ -128,7 +111,7 @@ def _receive(url: str, file: LockedFile, part: Path, session: requests.Session, 
     if have > file.size:
         have = 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+    with session.get(url, headers=headers, stream=True, timeout=network.TIMEOUT) as answer:
         if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
             raise ConnectionError("the server has fewer bytes than were downloaded before")
@@ -182,28 +165,9 @@ def _read_verified(folder: Path) -> dict[str, Verified]:
 # ------------------------------------------------------------------------------------------------------- failing
 
 
-def _persistently(attempt: Callable[[], T]) -> T:
-    """Repeat a failed attempt a few times with growing pauses, as long as the failure is temporary."""
-    for pause in (PAUSE * 2**number for number in range(ATTEMPTS - 1)):
-        try:
-            return attempt()
-        except OSError as error:
-            if not _is_temporary(error):
-                raise
-        time.sleep(pause)
-    return attempt()
-
-
-def _is_temporary(error: OSError) -> bool:
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        status = error.response.status_code
-        return status in TEMPORARY_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    return isinstance(error, TEMPORARY_ERRORS)
-
-
 def _reason(error: BaseException) -> str:
     """The innermost cause in one line, without a password: requests wraps an error three times."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     line = str(error).partition("\n")[0] or type(error).__name__
-    return re.sub(r"//[^/@\s]*@", "//", line)
+    return network.without_password(line)

@@ -7,10 +7,9 @@ description last. Nothing enters the store of this machine unless a trusted key 
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from build_config.errors import (
     BuildError,
@@ -21,10 +20,10 @@ from build_config.errors import (
     VerificationError,
 )
 from build_config.steps.units import store
-from build_config.system import jsonio
+from build_config.system import jsonio, storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from build_config.model import BuildUnit, BuiltFile
     from build_config.steps.units.spec import UnitSpec
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION_TYPE = "application/vnd.llama-cuda-wheels.unit.v1+json"
 """The type of a description in an envelope: a signature of anything else is not one of a unit."""
-KEPT = {"Content-Type": "application/octet-stream", "Cache-Control": "public, max-age=31536000, immutable"}
+KEPT = {"Content-Type": storage.ANYTHING, "Cache-Control": storage.IMMUTABLE}
 REMEDY_REFUSED = "do not use this store until somebody has found out who changed it; no file is replaced by itself"
 REMEDY_MISSING = "build the units into that store: nox -s units -- --arch ARCH --push URL --sign-key KEY"
 REMEDY_DIFFERENT = "find out which build is wrong (nox -s reproduce), then remove the wrong one from the store by hand"
@@ -85,6 +84,23 @@ def import_units(  # the specs, where they are looked for, whom to trust, where 
         console.warn(f"{line}; it is compiled here")
 
 
+def discard(specs: tuple[UnitSpec, ...], revoked: Collection[str], layout: Layout, console: Console) -> None:
+    """Remove from the store here what was taken from a shared one with the signature of a key that is revoked now."""
+    for spec in specs if revoked else ():  # to find a unit is to hash it
+        unit = store.find(spec, layout)
+        if unit is not None and unit.origin is not None and unit.origin.endswith(tuple(map(_signed_by, revoked))):
+            store.remove(unit)
+            console.warn(
+                f"unit {unit.name} is removed from the store of this machine, as its key was revoked:"
+                f" it came from {unit.origin}"
+            )
+
+
+def _signed_by(key: str) -> str:
+    """The end of the origin of a unit from a shared store."""
+    return f"signed by the key {key}"
+
+
 def _import(
     spec: UnitSpec, place: Reader, opened: Callable[[str], tuple[bytes | None, str]], layout: Layout, console: Console
 ) -> str | None:
@@ -125,7 +141,7 @@ def _import(
                 headers=offered.headers,
                 launcher=offered.launcher,
                 declared=offered.files,
-                origin=f"the shared store {place.url}, signed by the key {signer}",
+                origin=f"the shared store {place.url}, {_signed_by(signer)}",
             )
         except (BuildError, StepResultError) as error:
             raise TransferError(error.message, remedy=REMEDY_REFUSED) from error
@@ -150,8 +166,8 @@ def _receive(file: BuiltFile, place: Reader, folder: Path) -> bool:
 
 def _described(payload: bytes, where: str) -> BuildUnit:
     try:
-        return store.described(json.loads(payload), Path())
-    except (StepResultError, ValueError, AttributeError, TypeError) as error:
+        return store.described(jsonio.loads(payload, dict[str, Any]), Path())
+    except StepResultError as error:
         raise TransferError(f"{where} is signed, but describes no unit: {error}", remedy=REMEDY_REFUSED) from error
 
 
@@ -208,8 +224,7 @@ def _put_files(unit: BuildUnit, place: Bucket) -> list[str]:
         if store.describe(path) != file:
             raise TransferError(f"{file.name} of unit {unit.name} has changed since it was built")
         if not place.create(name, path, KEPT):
-            with tempfile.TemporaryDirectory() as folder:
-                there = place.fetch(name, Path(folder, "there"))
+            there = place.sha256(name)
             if there != file.sha256:
                 wrong.append(f"{place.url}/{name} has SHA-256 {there}: it is not {file.name} of unit {unit.name}")
     return wrong

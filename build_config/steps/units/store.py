@@ -102,6 +102,11 @@ def keep(
     return unit
 
 
+def remove(unit: BuildUnit) -> None:
+    """Remove a unit from the store. Raises ``OSError``."""
+    shutil.rmtree(unit.folder.parent)
+
+
 def write(folder: Path, unit: BuildUnit) -> None:
     """Write the description of a unit into ``folder``, where ``read`` finds it."""
     come_from = {} if unit.origin is None else {"origin": unit.origin}

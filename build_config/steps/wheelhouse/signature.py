@@ -64,7 +64,11 @@ class Vouched:
 
 
 class UnsignedError(Exception):
-    """A text is not an envelope, or not signed by the key; the message says why."""
+    """A text is not an envelope, or not signed by enough keys; the message says why."""
+
+
+class ForgedError(UnsignedError):
+    """A trusted key is named as a signer, and its signature is not valid."""
 
 
 def make_keys(folder: Path) -> tuple[Path, Path]:
@@ -122,8 +126,12 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
-def read_keys(public: tuple[Path, ...], *, needed: int = 1, revoked: Path | None = None) -> Keys | None:
+def read_keys(
+    public: tuple[Path, ...], *, needed: int = 1, revoked: Path | None = None, option: str = "--public-key"
+) -> Keys | None:
     """The keys of a user's options; ``None`` if no signature is to be checked. Raises ``SettingsError``.
+
+    ``option`` is the one that names a key.
 
     A list of revoked keys has one identifier a line (``key_id``), and then the reason if there is one; ``#`` begins a
     comment. A line that is not understood is an error: the key that it means would count.
@@ -131,12 +139,12 @@ def read_keys(public: tuple[Path, ...], *, needed: int = 1, revoked: Path | None
     if not public:
         if revoked is not None or needed != 1:
             message = "--revoked and --signers are about the signatures of keys, and no key is given"
-            raise SettingsError(message, remedy="pass --public-key KEY")
+            raise SettingsError(message, remedy=f"pass {option} KEY")
         return None
     trusted = {key_id(key): key for key in map(read_public_key, public)}
     if needed > len(trusted):
         message = f"--signers {needed}: only {len(trusted)} different keys are given"
-        raise SettingsError(message, remedy="pass --public-key KEY once for each signer")
+        raise SettingsError(message, remedy=f"pass {option} KEY once for each signer")
     return Keys(
         trusted=tuple(trusted.values()),
         needed=needed,
@@ -193,18 +201,20 @@ def unverified_payload(text: str, payload_type: str) -> bytes:
 def verified_payload(text: str, payload_type: str, keys: Keys) -> Vouched:
     """The payload of an envelope that enough trusted keys signed; the signature of a revoked key does not count.
 
-    Raises ``UnsignedError``.
+    Raises ``UnsignedError``, and ``ForgedError`` if that is because a signature of a trusted key is not valid.
     """
     envelope = _envelope(text, payload_type)
     revoked = dict(keys.revoked)
-    signers = tuple(identifier for key in keys.trusted if _has_signed(envelope, key) for identifier in [key_id(key)])
-    counted = tuple(one for one in signers if one not in revoked)
+    named = {key_id(key): key for key in keys.trusted if key_id(key) in envelope.signatures}
+    usable = {identifier: _has_signed(envelope, key) for identifier, key in named.items() if identifier not in revoked}
+    counted = tuple(identifier for identifier, valid in usable.items() if valid)
     if len(counted) < keys.needed:
-        said = [f"{one} was revoked: {revoked[one]}" for one in signers if one in revoked]
-        named = ", ".join(envelope.signatures) or "nobody"
+        forged = [f"the signature of the key {one} is not valid" for one, valid in usable.items() if not valid]
+        said = [f"the key {one} was revoked: {revoked[one]}" for one in named if one in revoked]
+        signers = ", ".join(envelope.signatures) or "nobody"
         wanted = " or ".join(map(key_id, keys.trusted))
-        said += [f"it has {len(counted)} of {keys.needed} valid signatures of {wanted}; it names {named}"]
-        raise UnsignedError("; ".join(said))
+        said += [f"it has {len(counted)} of {keys.needed} valid signatures of {wanted}; it names {signers}"]
+        raise (ForgedError if forged else UnsignedError)("; ".join([*forged, *said]))
     return Vouched(
         payload=envelope.payload,
         signed_by=counted,
@@ -228,26 +238,18 @@ def payload_of_anybody(text: str, payload_type: str) -> bytes:
         raise VerificationError(str(reason)) from reason
 
 
-def trusted_payload(text: str, payload_type: str, keys: tuple[Ed25519PublicKey, ...]) -> tuple[bytes | None, str]:
-    """The payload of an envelope and the identifier of the trusted key that signed it.
+def trusted_payload(text: str, payload_type: str, keys: Keys) -> tuple[bytes | None, str]:
+    """As ``verified_payload``, for those who go on without it: the payload and a key that counts, or the reason.
 
-    Without one that any of the keys is said to have signed: ``None``, and the reason. Raises ``VerificationError`` if a
-    key is named as the signer, and its signature is not valid.
+    Raises ``VerificationError`` for a forged signature: somebody has changed the text.
     """
     try:
-        envelope = _envelope(text, payload_type)
+        vouched = verified_payload(text, payload_type, keys)
+    except ForgedError as reason:
+        raise VerificationError(str(reason)) from reason
     except UnsignedError as reason:
         return None, str(reason)
-    named = [key for key in keys if key_id(key) in envelope.signatures]
-    if not named:
-        signers = ", ".join(envelope.signatures)
-        return None, f"it is signed by {signers}, which is not trusted" if signers else "it is not signed"
-    for key in named:
-        try:
-            envelope.verify([_public(key)], threshold=1)
-        except Error as error:
-            raise VerificationError(f"the signature of the key {key_id(key)} is not valid") from error
-    return envelope.payload, key_id(named[0])
+    return vouched.payload, vouched.signed_by[0]
 
 
 def _envelope(text: str, payload_type: str) -> Envelope:

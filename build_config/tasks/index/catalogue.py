@@ -33,8 +33,6 @@ METADATA_SUFFIX = ".metadata"
 """Of the core metadata next to a wheel: https://peps.python.org/pep-0658/"""
 SBOM_SUFFIX = ".cdx.json"
 YANK_SUFFIX = ".yanked.json"
-FILES_KEPT = "public, max-age=31536000, immutable"
-"""How long caches may keep files: those of a name never change, but for a yank."""
 _CUDA_TAG = re.compile(r"cu\d{3}")
 
 
@@ -101,6 +99,12 @@ class Entry:
     def evidence(self) -> str:
         """The name before the suffixes of its newest evidence: ``WHEEL``, then ``WHEEL.2``."""
         return self.record.removesuffix(publication.RECORD_SUFFIX)
+
+    @property
+    def all_evidence(self) -> tuple[str, ...]:
+        """The names before the suffixes of all evidence, the oldest first."""
+        number = int(self.evidence.removeprefix(self.file).removeprefix(".") or 1)
+        return (self.file, *(f"{self.file}.{later}" for later in range(2, number + 1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,17 +7,16 @@ whoever has written pages reads the catalogue again: the last one to write pages
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from build_config.errors import NetworkError, PublishedError, StepResultError, VerificationError
+from build_config.errors import NetworkError, PublishedError, SettingsError, StepResultError, VerificationError
 from build_config.steps.wheelhouse import statement
 from build_config.system import jsonio
+from build_config.system.storage import ANYTHING, IMMUTABLE
 from build_config.tasks.index import catalogue, pages, rules
-from build_config.tasks.index.catalogue import CATALOGUE, FILES, FILES_KEPT, YANK_SUFFIX, Catalogue
+from build_config.tasks.index.catalogue import CATALOGUE, FILES, YANK_SUFFIX, Catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,6 +39,8 @@ _TYPES = {
     catalogue.METADATA_SUFFIX: "text/plain; charset=utf-8",
 }
 _NAME = re.compile(r"[\w+!][\w.+!-]*")
+_LATER = re.compile(r"(\.([2-9]|[1-9]\d))?")
+"""What follows the name of a wheel in that of its newest evidence: nothing, or ``.2``."""
 
 
 def change(storage: Bucket, console: Console, make: Callable[[Catalogue | None], Change]) -> Change:
@@ -75,8 +76,8 @@ def _change_catalogue(storage: Bucket, console: Console, make: Callable[[Catalog
 def attributes(name: str) -> Mapping[str, str]:
     """The type of a file, and how long caches may keep it."""
     path = PurePosixPath(name)
-    kept = FILES_KEPT if path.parts[0] == FILES and not name.endswith(YANK_SUFFIX) else PAGES_KEPT
-    kind = _TYPES.get(path.suffix, "application/octet-stream")
+    kept = IMMUTABLE if path.parts[0] == FILES and not name.endswith(YANK_SUFFIX) else PAGES_KEPT
+    kind = _TYPES.get(path.suffix, ANYTHING)
     if path.name == pages.JSON and len(path.parts) > 1:  # for installers; the catalogue is at the top
         kind = pages.TYPES[pages.JSON].value
     return {"Content-Type": kind, "Cache-Control": kept}
@@ -95,20 +96,21 @@ def fetch(place: Reader, folder: Path) -> tuple[Catalogue, tuple[str, ...]]:
     if text is None:
         message = f"{place.url} has no {CATALOGUE}: it is not the address of an index"
         raise VerificationError(message, remedy="name the folder that contains index.json and files/")
-    known = _parse(text)
-    if known is None:
-        raise VerificationError(f"{CATALOGUE} of {place.url} is not the catalogue of an index")
+    try:
+        known = jsonio.loads(text, Catalogue)
+    except StepResultError as error:
+        raise VerificationError(f"{CATALOGUE} of {place.url} is not the catalogue of an index") from error
     (folder / FILES).mkdir(parents=True)
     (folder / CATALOGUE).write_bytes(text)
     missing = []
     for entry in known.wheels:
-        if not _NAME.fullmatch(entry.file) or not re.fullmatch(r"(\.\d{1,2})?", _number(entry)):
+        if not _NAME.fullmatch(entry.file) or not _LATER.fullmatch(entry.evidence.removeprefix(entry.file)):
             message = f"{CATALOGUE} of {place.url} names {entry.file!r} with {entry.record!r}: not the files of a wheel"
             raise VerificationError(message)
         for name, required in _named(entry):
             try:
                 there = place.fetch(f"{FILES}/{name}", folder / FILES / name) is not None
-            except NetworkError:
+            except (NetworkError, SettingsError):
                 if required:
                     raise
                 there = False  # a bucket that does not list its files refuses what is missing
@@ -124,11 +126,6 @@ def fetch_all(storage: Bucket, folder: Path) -> None:
         storage.fetch(name, folder / FILES / Path(name).name)
 
 
-def _number(entry: Entry) -> str:
-    """What follows the name of a wheel in that of its newest evidence: nothing, or ``.2``."""
-    return entry.evidence.removeprefix(entry.file)
-
-
 def _named(entry: Entry) -> Iterator[tuple[str, bool]]:
     """The files of a wheel, and whether each must be there; a signature and a yank need not."""
     optional = (statement.ENVELOPE_SUFFIX, YANK_SUFFIX, catalogue.SBOM_SUFFIX)
@@ -140,14 +137,10 @@ def _named(entry: Entry) -> Iterator[tuple[str, bool]]:
 def _read(storage: Bucket) -> tuple[Catalogue | None, UpdateVersion | None]:
     """The catalogue of an index and its version; ``None`` if it is missing or cannot be read."""
     text, version = storage.read_version(CATALOGUE)
-    return (None if text is None else _parse(text)), version
-
-
-def _parse(text: bytes) -> Catalogue | None:
     try:
-        return jsonio.from_data(json.loads(text), Catalogue)
-    except (StepResultError, ValueError):
-        return None
+        return (None if text is None else jsonio.loads(text, Catalogue)), version
+    except StepResultError:
+        return None, version
 
 
 # ---------------------------------------------------------------------------------------------------------- writing
@@ -164,8 +157,7 @@ def _place(storage: Bucket, file: NewFile) -> None:
     if file.name.endswith(YANK_SUFFIX):
         storage.write(name, content, attributes(name))
     elif not storage.create(name, content, attributes(name)):
-        with tempfile.TemporaryDirectory() as folder:
-            there = storage.fetch(name, Path(folder, "there"))
+        there = storage.sha256(name)
         if there != digest:
             message = f"{storage.url}/{name} is there with other bytes: SHA-256 {there}, this one has {digest}"
             remedy = (

@@ -218,9 +218,7 @@ def limit(old: Catalogue, keep: int, *, delete: bool = False) -> Change:
 
 def belongings(entry: Entry) -> tuple[str, ...]:
     """The files of a wheel in ``files/``, the wheel first and the marker of a yank last."""
-    number = int(catalogue.later_evidence(entry.file, entry.evidence).rpartition(".")[2])
-    evidence = (entry.file, *(f"{entry.file}.{later}" for later in range(2, number)))
-    texts = (name + suffix for name in evidence for suffix in catalogue.EVIDENCE_SUFFIXES)
+    texts = (name + suffix for name in entry.all_evidence for suffix in catalogue.EVIDENCE_SUFFIXES)
     others = (catalogue.METADATA_SUFFIX, catalogue.SBOM_SUFFIX, catalogue.YANK_SUFFIX)
     return (entry.file, *texts, *(entry.file + suffix for suffix in others))
 

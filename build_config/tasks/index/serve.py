@@ -16,7 +16,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from build_config.errors import SettingsError
-from build_config.tasks.index.catalogue import CATALOGUE, FILES, FILES_KEPT, METADATA_SUFFIX
+from build_config.system.storage import IMMUTABLE
+from build_config.tasks.index.catalogue import CATALOGUE, FILES, METADATA_SUFFIX
 from build_config.tasks.index.pages import HTML, JSON
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class _Files(StaticFiles):
             raise HTTPException(NOT_FOUND)
         response = await super().get_response(path, scope)
         changes = path.endswith(".yanked.json")
-        response.headers["Cache-Control"] = PAGES_ASKED_AGAIN if changes else FILES_KEPT
+        response.headers["Cache-Control"] = PAGES_ASKED_AGAIN if changes else IMMUTABLE
         if path.endswith(METADATA_SUFFIX):
             response.headers["Content-Type"] = "text/plain; charset=utf-8"
         return response

@@ -14,8 +14,7 @@ from build_config.steps.wheelhouse import verification
 from build_config.system import jsonio, storage
 from build_config.tasks.index import catalogue, pages, remote
 from build_config.tasks.index.catalogue import CATALOGUE, FILES, METADATA_SUFFIX, SBOM_SUFFIX, YANK_SUFFIX, Yank
-from build_config.tasks.publish import OTHER_LOCKS
-from build_config.tasks.verify import UNSIGNED
+from build_config.tasks.verify import OTHER_LOCKS, UNSIGNED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,13 +64,9 @@ def _wheel(path: Path, entry: Entry, keys: Keys | None, layout: Layout, console:
     """The contradictions of one wheel."""
     if not path.is_file():
         return
-    evidence = path
-    while True:
-        newest = evidence.name == entry.evidence
-        yield from _evidence(path, evidence, keys if newest else None, layout, console)
-        if newest or not evidence.with_name(f"{evidence.name}{catalogue.EVIDENCE_SUFFIXES[0]}").is_file():
-            break
-        evidence = path.with_name(catalogue.later_evidence(path.name, evidence.name))
+    for name in entry.all_evidence:
+        newest = name == entry.evidence
+        yield from _evidence(path, path.with_name(name), keys if newest else None, layout, console)
     try:
         content = catalogue.read(path, evidence=path.with_name(entry.evidence))
     except (PackagingError, VerificationError) as reason:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import zipfile
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from build_config.model import DISTRIBUTION, Shard
 from build_config.reports import BuildRecord
 from build_config.steps.locks import download
 from build_config.steps.wheelhouse import publication
-from build_config.system import jsonio
+from build_config.system import jsonio, network
 from build_config.tasks.index.catalogue import CATALOGUE, FILES, Catalogue
 
 _CUDA_TAG = re.compile(r"cu(\d\d)(\d)")
@@ -150,8 +149,8 @@ def _with_record(wheel: Path) -> Candidate | None:
 def _catalogued(content: bytes, root: str) -> tuple[Candidate, ...]:
     """The wheels of a catalogue, which is at the root of an index of this project; none for any other text."""
     try:
-        wheels = jsonio.from_data(json.loads(content), Catalogue).wheels
-    except (ValueError, StepResultError):
+        wheels = jsonio.loads(content, Catalogue).wheels
+    except StepResultError:
         return ()
     found = []
     for entry in wheels:
@@ -177,7 +176,7 @@ def _read_address(url: str) -> tuple[tuple[str, str], tuple[Candidate, ...]]:
     remedy = "check the address, and that it can be reached from here"
     with PyPISimple(url) as simple:
         try:
-            answer = simple.s.get(f"{url.rstrip('/')}/{CATALOGUE}", timeout=download.TIMEOUT)
+            answer = simple.s.get(f"{url.rstrip('/')}/{CATALOGUE}", timeout=network.TIMEOUT)
         except requests.RequestException as error:
             message = f"--index {url} does not answer: {type(error).__name__}"
             raise NetworkError(message, remedy=remedy) from error
@@ -189,7 +188,7 @@ def _read_address(url: str) -> tuple[tuple[str, str], tuple[Candidate, ...]]:
             if not _is_no_project(error.__cause__):
                 raise NetworkError(f"--index {url} does not answer: {error.message}", remedy=remedy) from error
         try:
-            answer = simple.s.get(url, timeout=download.TIMEOUT)
+            answer = simple.s.get(url, timeout=network.TIMEOUT)
             answer.raise_for_status()
             page = ProjectPage.from_html(DISTRIBUTION, answer.content, base_url=answer.url)
         except (requests.RequestException, ValueError) as error:

@@ -12,8 +12,7 @@ import pytest
 
 from build_config.errors import NetworkError, SettingsError
 from build_config.steps import locks, sources
-from build_config.steps.locks import download
-from build_config.system import jsonio
+from build_config.system import jsonio, network
 from build_config.system import layout as layout_module
 from build_config.system.console import Console
 from build_config.system.layout import Layout
@@ -49,7 +48,7 @@ size = 1
 @pytest.fixture(name="layout")
 def _layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     monkeypatch.setattr(layout_module, "PACKAGE", tmp_path / "package")
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(network, "PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     layout = Layout(checkout=tmp_path, work_root=tmp_path / "root")
     layout.locks.mkdir(parents=True)

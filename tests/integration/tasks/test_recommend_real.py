@@ -14,7 +14,7 @@ import pytest
 
 from build_config.errors import NetworkError, SettingsError
 from build_config.formats import build_facts
-from build_config.steps.locks import download
+from build_config.system import network
 from build_config.system.layout import PACKAGE
 from build_config.tasks import recommend
 from tests.integration.conftest import run
@@ -39,7 +39,7 @@ PAGE = f"""<!DOCTYPE html><html><body>
 
 @pytest.fixture(name="server")
 def _server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalIndex]:
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(network, "PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with local_index.serve() as index:
         yield index
@@ -121,7 +121,7 @@ class Static(http.server.SimpleHTTPRequestHandler):
 @pytest.mark.parametrize("part", ["whl/cu124", "whl/cu124/", "whl/cu124/llama-cpp-python/"])
 def test_upstreams_index_is_read_from_a_static_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     write_upstreams_index(tmp_path / "whl" / "cu124")
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(network, "PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     serve = functools.partial(Static, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:

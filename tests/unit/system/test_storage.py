@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from build_config.errors import NetworkError, SettingsError
-from build_config.system import storage
+from build_config.system import network, storage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +71,7 @@ def test_a_file_that_is_too_long_is_not_received_whole(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "PAUSE", 0.0)
+    monkeypatch.setattr(network, "PAUSE", 0.0)
     with pytest.raises(NetworkError, match=r"http://127\.0\.0\.1:9/whl: cannot read index\.json") as caught:
         storage.reader("http://127.0.0.1:9/whl").read("index.json")
     assert caught.value.remedy

@@ -13,6 +13,7 @@ import pytest
 from build_config.errors import DigestMismatchError, DiskFullError, NetworkError
 from build_config.model import LockedFile
 from build_config.steps.locks import download
+from build_config.system import network
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE
 from tests.support import local_index
@@ -33,7 +34,7 @@ FILE = LockedFile(
 
 @pytest.fixture(name="index")
 def _index(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalIndex]:
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(network, "PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with local_index.serve() as index:
         index.files[NAME] = CONTENT

@@ -12,9 +12,9 @@ import pytest
 
 from build_config.errors import LockError, NetworkError, SettingsError
 from build_config.steps import locks
-from build_config.steps.locks import download
 from build_config.steps.locks import refresh as lock
 from build_config.system import layout as layout_module
+from build_config.system import network
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
 from tests.support import local_index
@@ -51,7 +51,7 @@ INPUTS = {
 def prepared(folder: Path) -> Iterator[LocalIndex]:
     """An index with a first release of everything, and ``folder`` as the package that holds the locks."""
     with local_index.serve() as index, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download, "PAUSE", 0.0)
+        patch.setattr(network, "PAUSE", 0.0)
         patch.setattr(layout_module, "PACKAGE", folder)
         patch.setenv("no_proxy", "127.0.0.1")
         patch.setenv("PIP_INDEX_URL", index.url)

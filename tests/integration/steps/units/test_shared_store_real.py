@@ -19,7 +19,7 @@ from build_config.model import BuildUnit, SystemHeaders
 from build_config.steps.units import settings, shared_store, store
 from build_config.steps.units.spec import UnitSpec, shard_spec
 from build_config.steps.wheelhouse import signature
-from build_config.system import jsonio, storage
+from build_config.system import jsonio, network, storage
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE
 from tests.support import bucket, factories
@@ -76,10 +76,19 @@ class Shared:
         anybody = functools.partial(signature.payload_of_anybody, payload_type=KIND)
         shared_store.push_units(units, self.written, sealed, anybody, Console())
 
-    def take(self, layout: Layout, *, wanted: UnitSpec | None = None, required: bool = False) -> BuildUnit | None:
-        keys = (Ed25519PrivateKey.generate().public_key(), OURS.public_key())
+    def take(
+        self,
+        layout: Layout,
+        *,
+        wanted: UnitSpec | None = None,
+        required: bool = False,
+        revoked: tuple[tuple[str, str], ...] = (),
+    ) -> BuildUnit | None:
+        trusted = (Ed25519PrivateKey.generate().public_key(), OURS.public_key())
+        keys = signature.Keys(trusted=trusted, revoked=revoked)
         opened = functools.partial(signature.trusted_payload, payload_type=KIND, keys=keys)
         chosen = wanted or spec()
+        shared_store.discard((chosen,), dict(revoked), layout, Console())
         shared_store.import_units((chosen,), self.read, opened, layout, Console(), required=required)
         return store.find(chosen, layout)
 
@@ -126,7 +135,7 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bucket.Server]
 
 @pytest.fixture(name="shared", params=["folder", "http", "s3"])
 def _shared(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
-    monkeypatch.setattr(storage, "PAUSE", 0.01)
+    monkeypatch.setattr(network, "PAUSE", 0.01)
     if request.param == "s3":
         server = request.getfixturevalue("server")
         for name, value in server.variables.items():
@@ -201,7 +210,7 @@ def test_an_unsigned_unit_is_not_used(shared: Shared, here: Layout, capsys: pyte
     for text, said in (
         (json.dumps(envelope), "not written as this project writes"),
         ("{}", "is not a DSSE envelope"),
-        (jsonio.dumps({**envelope, "signatures": []}), "is not signed"),
+        (jsonio.dumps({**envelope, "signatures": []}), "it names nobody"),
     ):
         shared.change(shared.description, text.encode())
         assert_missed(shared, here, capsys, said)
@@ -212,7 +221,27 @@ def test_a_unit_of_a_foreign_key_is_not_used(shared: Shared, here: Layout, capsy
     text = (shared.written.read(shared.description) or b"").decode()
     payload = signature.unverified_payload(text, KIND)
     shared.change(shared.description, signature.seal(payload, KIND, FOREIGN).encode())
-    assert_missed(shared, here, capsys, key_id(FOREIGN), "not trusted")
+    assert_missed(shared, here, capsys, "0 of 1 valid signatures", f"it names {key_id(FOREIGN)}")
+
+
+@pytest.mark.usefixtures("there")
+def test_a_unit_of_a_revoked_key_is_not_used_nor_is_one_that_was_taken_before(
+    shared: Shared, here: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missed(layout: Layout) -> str:
+        capsys.readouterr()
+        assert shared.take(layout, revoked=((key_id(OURS), "stolen on a train"),)) is None
+        return " ".join("".join(capsys.readouterr()).split())
+
+    assert f"the key {key_id(OURS)} was revoked: stolen on a train" in missed(here)
+    assert shared.take(here) is not None
+    assert shared.take(here, revoked=((key_id(FOREIGN), "stolen on a train"),)) is not None
+    assert "is removed from the store of this machine" in missed(here)
+    assert not list(here.work_root.rglob("*.so"))
+
+
+def test_a_unit_that_was_compiled_here_stays_whichever_key_is_revoked(shared: Shared, there: Layout) -> None:
+    assert shared.take(there, revoked=((key_id(OURS), "stolen"),)) is not None
 
 
 @pytest.mark.usefixtures("there")
@@ -259,7 +288,7 @@ def test_a_store_without_the_file_is_said(shared: Shared, here: Layout, capsys: 
 
 
 def test_a_store_that_is_gone_half_way(tmp_path: Path, here: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "PAUSE", 0.01)
+    monkeypatch.setattr(network, "PAUSE", 0.01)
     folder = tmp_path / "shared"
     with website(folder) as (url, cut):
         shared = Shared(storage.writer(folder), storage.reader(url))
@@ -269,7 +298,7 @@ def test_a_store_that_is_gone_half_way(tmp_path: Path, here: Layout, monkeypatch
         unit = shared.take(here, required=True)
         assert unit is not None, "the file was asked for again"
         elsewhere = factories.layout(tmp_path / "elsewhere")
-        cut[:] = [size, *[1000] * storage.ATTEMPTS]
+        cut[:] = [size, *[1000] * network.ATTEMPTS]
         assert shared.take(elsewhere) is None
         assert not list(elsewhere.work_root.rglob("*.so"))
     with pytest.raises(TransferError, match="cannot read"):

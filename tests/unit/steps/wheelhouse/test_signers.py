@@ -1,5 +1,6 @@
 """Several signers, the rotation of keys, and keys that were revoked."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from build_config.errors import SettingsError
+from build_config.errors import SettingsError, VerificationError
 from build_config.steps.wheelhouse import signature as dsse
 from build_config.system import jsonio
 from build_config.system.console import Console
@@ -68,6 +69,22 @@ def test_several_signers_can_be_required(cosigned: attested.House, house: attest
     data["signatures"][0]["sig"] = data["signatures"][1]["sig"]  # one signature under two names
     jsonio.write(house.files()["envelope"], data)
     assert house.codes(keys=keys(KEY, OTHER_KEY, needed=2)) == {"envelope-refused"}
+
+
+def test_a_forged_signature_counts_for_nothing_and_is_an_error_where_it_is_needed(cosigned: attested.House) -> None:
+    data = json.loads(cosigned.files()["envelope"].read_text())
+    data["signatures"][0]["sig"] = data["signatures"][1]["sig"]
+    text, kind = jsonio.dumps(data), data["payloadType"]
+    forged, valid = (one["keyid"] for one in data["signatures"])
+    trusted = keys(KEY, OTHER_KEY)
+    assert dsse.trusted_payload(text, kind, trusted) == (dsse.unverified_payload(text, kind), valid)
+    with pytest.raises(VerificationError, match=f"the signature of the key {forged} is not valid"):
+        dsse.trusted_payload(text, kind, dataclasses.replace(trusted, needed=2))
+    payload, reason = dsse.trusted_payload(
+        text, kind, dataclasses.replace(trusted, needed=2, revoked=((forged, "lost"),))
+    )
+    assert payload is None, "a revoked key is nobody's, whatever is said in its name"
+    assert f"the key {forged} was revoked: lost" in reason
 
 
 def test_one_signer_is_not_two_although_the_key_is_named_twice(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from build_config.errors import VerificationError
+from build_config.errors import NetworkError, PipelineError, SettingsError, VerificationError
 from build_config.reports import Verdict
 from build_config.steps.wheelhouse.signature import read_keys
+from build_config.system import storage
 from build_config.system.console import Console
 from build_config.system.layout import PACKAGE, Layout
-from build_config.tasks.index import rules, update
+from build_config.tasks.index import rules, update, whole
 from build_config.tasks.index.whole import verify_index
 from build_config.tasks.publish import PublishRequest, publish
 from tests.support.indexed import PORTABLE, SM89, TAG, House
@@ -107,6 +108,33 @@ def test_a_missing_file_is_named(house: House, name: str) -> None:
     assert f"{name.removeprefix('files/')} is missing [file-missing]" in caught.value.message
 
 
+class Unlisted:
+    """A bucket that does not list its files refuses what is missing, as what may not be read."""
+
+    def __init__(self, folder: Path, refusal: type[PipelineError]) -> None:
+        self.url = "s3://bucket/whl"
+        self._there = storage.writer(folder)
+        self._refusal = refusal
+
+    def read(self, name: str) -> bytes | None:
+        return self._there.read(name)
+
+    def fetch(self, name: str, target: Path, *, limit: int | None = None) -> str | None:
+        if (found := self._there.fetch(name, target, limit=limit)) is None:
+            raise self._refusal(f"no right to read {name}")
+        return found
+
+
+@pytest.mark.parametrize("refusal", [NetworkError, SettingsError])
+def test_what_need_not_be_there_may_be_refused(house: House, refusal: type[PipelineError]) -> None:
+    layout = Layout(checkout=PACKAGE.parent, work_root=house.folder / "none")
+    place = Unlisted(house.index, refusal)
+    assert whole.verify(place, None, layout, Console()) == len((NAME, PORTABLE))
+    (house.index / "files" / f"{NAME}.record.json").unlink()
+    with pytest.raises(refusal, match=r"no right to read .*record\.json"):
+        whole.verify(place, None, layout, Console())
+
+
 def change_catalogue(house: House, **changes: object) -> None:
     path = house.index / "index.json"
     data = json.loads(path.read_text(encoding="utf-8"))
@@ -137,6 +165,13 @@ def test_a_catalogue_that_names_a_path_is_refused(house: House, tmp_path: Path, 
     with pytest.raises(VerificationError, match="not the files of a wheel"):
         verify(house)
     assert not list(tmp_path.rglob("escaped*"))
+
+
+@pytest.mark.parametrize("evidence", [".1", ".02", ".100", "2", ".2.2"])
+def test_a_catalogue_that_numbers_evidence_in_another_way_is_refused(house: House, evidence: str) -> None:
+    change_catalogue(house, record=f"{NAME}{evidence}.record.json")
+    with pytest.raises(VerificationError, match="not the files of a wheel"):
+        verify(house)
 
 
 def test_a_folder_that_is_no_index_is_refused(house: House) -> None:
