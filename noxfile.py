@@ -245,7 +245,7 @@ def wine(session: nox.Session) -> None:
 
 @nox.session(name="tests-wine")
 def tests_wine(session: nox.Session) -> None:
-    """The unit tests with Windows' Python under Wine, and those that start Windows programs; `-- --require-wine`."""
+    """The unit tests with Windows' Python under Wine, and those that start Windows programs; `-- --quick`."""
     module(session, "ci.wine", "tests", requirements="test.txt", interrupt_timeout=TESTS_INTERRUPT_TIMEOUT)
 
 

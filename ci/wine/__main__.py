@@ -44,6 +44,7 @@ def run(command: Annotated[list[str], typer.Argument()], cache: Cache = wine.CAC
 def run_tests(
     arguments: Annotated[list[str] | None, typer.Argument(help="Options of pytest.")] = None,
     require: Annotated[bool, typer.Option("--require-wine", help="Without Wine, fail.")] = False,  # noqa: FBT002
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes minutes.")] = False,  # noqa: FBT002
     cache: Cache = wine.CACHE,
 ) -> None:
     """Run the unit tests with Windows' Python under Wine, then the tests that start Windows programs."""
@@ -60,7 +61,8 @@ def run_tests(
         in_windows = _show(_unit_tests(prefix, given), console)
     with console.step("wine", "The tests of the pipeline with Windows programs"):
         # In two words, pytest would take the folder for one with tests, and look for its settings there.
-        options = ("-m", "wine", f"--wine-cache={cache.absolute()}", "-n", "logical", "--dist", "loadscope")
+        marked = "wine and not long" if quick else "wine"
+        options = ("-m", marked, f"--wine-cache={cache.absolute()}", "-n", "logical", "--dist", "loadscope")
         argv = (sys.executable, "-m", "pytest", *options, *given)
         in_linux = _show(processes.Command(argv=argv, cwd=CHECKOUT), console)
     statuses = {in_windows, in_linux} - {0}

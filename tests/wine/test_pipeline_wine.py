@@ -212,6 +212,7 @@ def test_a_second_run_compiles_nothing_and_publishes_the_same_wheel(machine: Mac
     assert wheel.read_bytes() == before
 
 
+@pytest.mark.long
 def test_a_build_of_emptied_folders_gives_the_same_bytes(machine: Machine, wheel: Path) -> None:
     before = wheel.read_bytes()
     for name in ("build", "store"):
@@ -320,6 +321,7 @@ def in_the_middle(machine: Machine, build: subprocess.Popen[str]) -> int:
     return object_of(machine, "first").stat().st_mtime_ns
 
 
+@pytest.mark.long
 def test_a_killed_build_goes_on_where_it_stopped(machine: Machine, wheel: Path, slow_source: Path) -> None:
     with machine.start("-m", "build_config", *BUILD, "--launcher", "none") as build:
         finished = in_the_middle(machine, build)
@@ -329,6 +331,7 @@ def test_a_killed_build_goes_on_where_it_stopped(machine: Machine, wheel: Path, 
     _goes_on(machine, wheel, slow_source, finished)
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_the_compilers_and_the_same_command_goes_on(
     machine: Machine, wheel: Path, slow_source: Path
 ) -> None:
@@ -353,6 +356,7 @@ def _goes_on(machine: Machine, wheel: Path, source: Path, finished: int) -> None
     assert wheel.read_bytes() == before
 
 
+@pytest.mark.long
 def test_a_second_build_waits_and_names_the_first(machine: Machine, wheel: Path) -> None:
     assert wheel.is_file()
     holding = CLAIM.replace('print("claimed")', 'print("claimed", flush=True); input()')

@@ -45,6 +45,8 @@ class Platform(abc.ABC):
     """Whether a file that a program has open cannot be renamed or removed."""
     has_change_times: bool = False
     """Whether ``st_ctime`` of a file is the time of its last change; else it is that of its creation."""
+    keeps_locks: bool = False
+    """Whether the file of a lock stays when the lock is released."""
     has_unix_sockets: bool = False
     """Whether a server of sccache can listen at a file; else it uses a port."""
     has_simulated_device: bool = False

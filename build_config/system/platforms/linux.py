@@ -50,6 +50,7 @@ LINUX = Linux(
     has_glibc=True,
     has_modes=True,
     has_change_times=True,
+    keeps_locks=True,
     has_unix_sockets=True,
     has_simulated_device=True,
 )

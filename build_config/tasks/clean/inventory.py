@@ -102,7 +102,8 @@ def require_work_root(layout: Layout) -> None:
     """Raise ``WorkRootError`` unless everything in the folder is what builds put into a work root."""
     root = layout.work_root
     remedy = "name the folder that builds used as --work-root"
-    if layout.lock_file.is_symlink() or not layout.lock_file.is_file():
+    mark = layout.lock_file if platforms.HERE.keeps_locks else layout.state  # every build makes both
+    if mark.is_symlink() or not mark.exists():
         raise WorkRootError(f"{root} is not a work root: it has no lock; nothing was freed", remedy=remedy)
     names = sorted(path.name for path in root.iterdir())
     unexpected = [name for name in names if name not in CONTENTS | dict.fromkeys(KEPT) and not _is_part(name, layout)]

@@ -15,7 +15,7 @@ from tests.wine.real_wheel.conftest import CHECKOUT, MINUTES, QUIET
 if TYPE_CHECKING:
     from tests.wine.real_wheel.conftest import Installed
 
-pytestmark = pytest.mark.wine
+pytestmark = [pytest.mark.wine, pytest.mark.long]
 
 FACTS = factories.build_facts("89")
 BY_NAME = {one.name: one for one in scenarios.on_simulated_devices(FACTS, None)}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.wine.real_wheel.conftest import Installed
 
-pytestmark = pytest.mark.wine
+pytestmark = [pytest.mark.wine, pytest.mark.long]
 
 STATUS = "import dataclasses, llama_cpp; answer = dataclasses.asdict(llama_cpp.cuda_status())"
 CUBLAS = "nvidia/cu13/bin/x86_64/cublas64_13.dll"

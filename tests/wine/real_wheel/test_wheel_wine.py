@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.support.reference_tokens import Reference
     from tests.wine.real_wheel.conftest import Installed
 
-pytestmark = pytest.mark.wine
+pytestmark = [pytest.mark.wine, pytest.mark.long]
 
 BROUGHT = "llama_cpp_python.libs/"
 REFERENCES = reference_tokens.read()
