@@ -22,13 +22,14 @@ from build_config.steps.toolchain import gcc, locked_cuda
 from build_config.system.console import Console
 from build_config.system.files import file_sha256
 from build_config.system.layout import CANONICAL_WORK_ROOT, PACKAGE, Layout
-from tests.support import wheel_modules, wheels
+from tests.support import client_environment, wheel_modules, wheels
 from tests.support.doubles import BACKEND, CARD, DRIVER, GGML, GGML_BASE, compile_double
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from build_config.model import CudaToolkit, LockedFile, ToolkitLock, Wheel
+    from tests.support.client_environment import Environment
 
 # Everything but cuBLAS, which is five sixths of the whole.
 WITHOUT_CUBLAS = {
@@ -165,3 +166,11 @@ def describe_build(
         "build_command": "nox -s build_cuda_wheel -- --arch {arch}",
     }
     (package / "_cuda_build.json").write_text(json.dumps(data), encoding="utf-8")
+
+
+@pytest.fixture(name="installers", scope="module")
+def _installers(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The locked pip, uv, Poetry and PDM."""
+    folder = tmp_path_factory.mktemp("installers")
+    layout = Layout(checkout=PACKAGE.parent, work_root=folder)
+    return client_environment.make(folder, layout.locks / "installers.txt", layout)

@@ -6,6 +6,7 @@ from packaging.version import Version
 
 from build_config.formats.build_facts import BuildFacts, ShardFacts
 from build_config.model import CudaArch, CudaToolkit, HostCompiler, Machine, Program, Shard, SourceTree, Toolchain
+from build_config.reports import EmulatedCheck, EmulatedKernel, EmulationReport
 from build_config.system.layout import PACKAGE, Layout
 
 SM89 = Shard(name="sm89", archs=(CudaArch.parse("89"),))
@@ -62,4 +63,21 @@ def build_facts(*archs: str, cuda: str = "13.0") -> BuildFacts:
         ),
         libraries=("libcudart.so.13", "libcublas.so.13"),
         build_command="nox -s build_cuda_wheel -- --arch {arch}",
+    )
+
+
+def emulation_report(row: EmulatedCheck, kernel: EmulatedKernel) -> EmulationReport:
+    """A report with one check and one kernel."""
+    return EmulationReport(
+        wheel_sha256="a" * 64,
+        arch="sm_89",
+        checks=(row,),
+        kernels=(kernel,),
+        kernels_in_shard=6515,
+        refused=(),
+        cublas_calls=2,
+        graph_launches=0,
+        misused=0,
+        seconds=60.0,
+        memory=300_000_000,
     )

@@ -26,19 +26,7 @@ pytestmark = pytest.mark.unit
 CHECK = DeviceCheck(name="8 tokens", unit="NMSE", measured=2e-7, bound=1e-4, passed=True, reason=None)
 ROW = EmulatedCheck(model="tiny", kind="F32", prompt="8 tokens", check=CHECK, seconds=1.5)
 KERNEL = EmulatedKernel(name="_Z1kv", source="norm.cu", identical=True, launches=5, executed=3, basic_blocks=4)
-PASSED = EmulationReport(
-    wheel_sha256="a" * 64,
-    arch="sm_89",
-    checks=(ROW,),
-    kernels=(KERNEL,),
-    kernels_in_shard=6515,
-    refused=(),
-    cublas_calls=2,
-    graph_launches=0,
-    misused=0,
-    seconds=60.0,
-    memory=300_000_000,
-)
+PASSED = factories.emulation_report(ROW, KERNEL)
 WRONG = dataclasses.replace(ROW, check=dataclasses.replace(CHECK, passed=False, measured=0.3, reason="0.3 NMSE"))
 CRASHED = dataclasses.replace(
     ROW, check=dataclasses.replace(CHECK, passed=False, measured=None, reason="it ended: emulated device: _Z1mv: mma")

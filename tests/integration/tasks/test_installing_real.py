@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import tomli_w
 
-from build_config.system.layout import PACKAGE, Layout
+from build_config.system.layout import PACKAGE
 from build_config.tasks.index import snippets
 from tests.support import client_environment
 from tests.support.client_environment import Environment
@@ -119,13 +119,6 @@ def _house(tmp_path_factory: pytest.TempPathFactory) -> House:
     house.build()
     house.write()
     return house
-
-
-@pytest.fixture(name="installers", scope="module")
-def _installers(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    folder = tmp_path_factory.mktemp("installers")
-    layout = Layout(checkout=PACKAGE.parent, work_root=folder)
-    return client_environment.make(folder, layout.locks / "installers.txt", layout)
 
 
 SAME, NEWER = ("0.3.36",), ("0.3.36", "0.3.40")

@@ -15,7 +15,6 @@ import tomli_w
 
 from build_config.model import Driver, GpuDevice, Machine
 from build_config.system.console import Console
-from build_config.system.layout import PACKAGE, Layout
 from build_config.tasks import recommend
 from build_config.tasks.index import rules, snippets, update
 from build_config.tasks.publish import PublishRequest, publish
@@ -84,13 +83,6 @@ def _house(tmp_path_factory: pytest.TempPathFactory) -> House:
     house.variant(*(house.build(f"{PORTABLE}.{shard}", shard) for shard in SHARDS))
     house.write()
     return house
-
-
-@pytest.fixture(name="installers", scope="module")
-def _installers(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    folder = tmp_path_factory.mktemp("installers")
-    layout = Layout(checkout=PACKAGE.parent, work_root=folder)
-    return client_environment.make(folder, layout.locks / "installers.txt", layout)
 
 
 @pytest.fixture(name="url", scope="module", params=["http.server", "serve"])

@@ -14,7 +14,6 @@ from build_config.reports import (
     DeviceCheck,
     EmulatedCheck,
     EmulatedKernel,
-    EmulationReport,
     Verdict,
 )
 from build_config.steps.validation import emulated_wheel, emulation_text
@@ -36,19 +35,8 @@ CHECK = DeviceCheck(name="8 tokens", unit="NMSE", measured=2e-7, bound=1e-4, pas
 KERNEL = EmulatedKernel(
     name="_Z12rms_norm_f32ILi256EvPf", source="norm.cu", identical=True, launches=5, executed=3, basic_blocks=4
 )
-REPORT = EmulationReport(
-    wheel_sha256="a" * 64,
-    arch="sm_89",
-    checks=(EmulatedCheck(model="tiny", kind="F32", prompt="8 tokens", check=CHECK, seconds=1.5),),
-    kernels=(KERNEL,),
-    kernels_in_shard=6515,
-    refused=(),
-    cublas_calls=2,
-    graph_launches=0,
-    misused=0,
-    seconds=60.0,
-    memory=300_000_000,
-)
+ROW = EmulatedCheck(model="tiny", kind="F32", prompt="8 tokens", check=CHECK, seconds=1.5)
+REPORT = factories.emulation_report(ROW, KERNEL)
 WRONG = dataclasses.replace(CHECK, passed=False, measured=0.3, reason="0.3 NMSE, allowed: 0.0001")
 
 
